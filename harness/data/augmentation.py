@@ -1,0 +1,176 @@
+"""Random rotation, shift and scale of a batch, one draw per image, computed where the images are.
+
+The arithmetic is that of torchvision's ``rotate`` and ``affine`` on tensors, with a matrix for each image instead of one for
+the whole batch, so that the same angle, shift and scale give the same pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from harness.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AffineDraws:
+    """What chance decided for each image of a batch; float64 on the CPU, whatever device the images are on.
+
+    Args:
+        angles: (N,) degrees, counter-clockwise.
+        shifts: (N, 2) right and down, as fractions of the width and the height; rounded to whole pixels when applied.
+        scales: (N,) factors, 1 leaves the size alone.
+    """
+
+    angles: Tensor
+    shifts: Tensor
+    scales: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training images are varied: first rotated, then shifted and scaled, each a resampling of its own.
+
+    The rotation is that of torchvision's ``RandomRotation(rotation, fill=rotation_fill)``, the rest that of
+    ``RandomAffine(0, translate=(shift, shift), scale=scale, fill=shift_fill)``.
+
+    Args:
+        rotation: largest angle in degrees, 0 to 180; drawn uniformly in +-rotation.
+        rotation_fill: grey value, 0 to 255, of what a rotation uncovers.
+        shift: largest shift as a fraction of the side, 0 to 1; drawn uniformly per axis, rounded to whole pixels.
+        shift_fill: grey value, 0 to 255, of what a shift or a scale uncovers.
+        scale: smallest and largest factor, drawn uniformly between them; ``None`` leaves the size alone.
+        interpolation: ``nearest`` or ``bilinear``.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    rotation: float = 0.0
+    rotation_fill: int = 0
+    shift: float = 0.0
+    shift_fill: int = 0
+    scale: tuple[float, float] | None = None
+    interpolation: Literal["nearest", "bilinear"] = "nearest"
+
+    def __post_init__(self) -> None:
+        _require_number("rotation", self.rotation, 0, 180)
+        _require_number("rotation_fill", self.rotation_fill, 0, 255)
+        _require_number("shift", self.shift, 0, 1)
+        _require_number("shift_fill", self.shift_fill, 0, 255)
+        if self.scale is not None:
+            if not isinstance(self.scale, tuple) or len(self.scale) != 2:
+                msg = f"scale must be two factors (smallest, largest) or None, but scale={self.scale!r} was given."
+                raise InputError(msg)
+            smallest, largest = self.scale
+            _require_number("the smallest scale", smallest, 0.01, 100)
+            _require_number("the largest scale", largest, smallest, 100)
+        if self.interpolation not in ("nearest", "bilinear"):
+            msg = f"interpolation must be 'nearest' or 'bilinear', but interpolation={self.interpolation!r} was given."
+            raise InputError(msg)
+
+    def draw(self, n: int, *, generator: torch.Generator) -> AffineDraws:
+        """Draw for ``n`` images; four numbers an image are taken from the generator, used or not.
+
+        Args:
+            n: number of images.
+            generator: a CPU generator, so that every device sees the same draws.
+
+        Returns:
+            The draws of the ``n`` images.
+        """
+        uniform = torch.rand(n, 4, dtype=torch.float64, generator=generator)
+        signed = uniform * 2 - 1
+        smallest, largest = self.scale or (1.0, 1.0)
+        return AffineDraws(
+            angles=signed[:, 0] * self.rotation,
+            shifts=signed[:, 1:3] * self.shift,
+            scales=smallest + uniform[:, 3] * (largest - smallest),
+        )
+
+    def apply(self, images: Tensor, draws: AffineDraws) -> Tensor:
+        """The images, each transformed by its own draw.
+
+        Args:
+            images: (N, C, H, W) uint8, on any device.
+            draws: draws for N images.
+
+        Returns:
+            New images of the same shape, type and device; the given ones where nothing is to be done.
+
+        Raises:
+            InputError: the images are not a uint8 batch, or there are not as many draws as images.
+        """
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            msg = (
+                "Augmentation expects a uint8 batch of shape (N, C, H, W), but got "
+                f"shape={tuple(images.shape)}, dtype={images.dtype}. Augment before normalising."
+            )
+            raise InputError(msg)
+        if len(draws.angles) != len(images):
+            msg = f"Augmentation expects one draw per image, but got draws={len(draws.angles)}, images={len(images)}."
+            raise InputError(msg)
+        if self.rotation:
+            images = self._resample(images, _rotations(draws.angles), fill=self.rotation_fill)
+        if self.shift or self.scale:
+            height, width = images.shape[-2:]
+            pixels = (draws.shifts * draws.shifts.new_tensor([width, height])).round()
+            images = self._resample(images, _shifts_and_scales(pixels, draws.scales), fill=self.shift_fill)
+        return images
+
+    def _resample(self, images: Tensor, matrices: Tensor, *, fill: int) -> Tensor:
+        """Look every output pixel up where its image's (2, 3) matrix says; coordinates are pixels from the centre."""
+        height, width = images.shape[-2:]
+        grid = _sampling_grid(matrices.to(images.device, non_blocking=images.is_cuda), height=height, width=width)
+        # The extra channel says how much of a looked-up value came from inside the image.
+        sampled = functional.grid_sample(
+            torch.cat((images.float(), torch.ones_like(images[:, :1], dtype=torch.float32)), dim=1),
+            grid,
+            mode=self.interpolation,
+            padding_mode="zeros",
+            align_corners=False,
+        )
+        looked_up, inside = sampled[:, :-1], sampled[:, -1:]
+        # torchvision weighs the already faded border value once more; kept, so that pixels agree with it.
+        return (looked_up * inside + (1.0 - inside) * fill).round_().to(torch.uint8)
+
+
+def _rotations(angles: Tensor) -> Tensor:
+    """(N, 2, 3) float32 matrices from output to input pixels, for counter-clockwise angles in degrees."""
+    radians = torch.deg2rad(angles)
+    cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
+    return torch.stack((cos, -sin, zero, sin, cos, zero), dim=1).view(-1, 2, 3).float()
+
+
+def _shifts_and_scales(pixels: Tensor, scales: Tensor) -> Tensor:
+    """(N, 2, 3) float32 matrices from output to input pixels, for shifts right and down, and factors."""
+    shrink, zero = 1.0 / scales, torch.zeros_like(scales)
+    right, down = (shrink[:, None] * -pixels).unbind(dim=1)
+    return torch.stack((shrink, zero, right, zero, shrink, down), dim=1).view(-1, 2, 3).float()
+
+
+def _sampling_grid(matrices: Tensor, *, height: int, width: int) -> Tensor:
+    """(N, H, W, 2) lookup coordinates in ``grid_sample``'s units.
+
+    The order of the operations is torchvision's: near a tie between two pixels the last bit decides. Products and sums are
+    separate operations and no matrix product, because a fused or reduced-precision one would move ties between devices.
+    """
+    halves = torch.tensor((0.5 * width, 0.5 * height), device=matrices.device)
+    x = torch.arange(width, dtype=torch.float32, device=matrices.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=torch.float32, device=matrices.device)[:, None] - (height - 1) / 2
+    scaled = (matrices / halves[:, None])[..., None, None]
+    return torch.stack(
+        [scaled[:, axis, 0] * x + scaled[:, axis, 1] * y + scaled[:, axis, 2] for axis in (0, 1)],
+        dim=-1,
+    )
+
+
+def _require_number(name: str, value: object, lowest: float, highest: float) -> None:
+    """Raise InputError unless ``value`` is a finite number in the closed range."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
+        msg = f"{name} must be a number from {lowest:g} to {highest:g}, but {value!r} was given."
+        raise InputError(msg)
