@@ -1,0 +1,165 @@
+"""The consistency rule: not one lucky epoch, but each of the last k, compared as counts of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Literal, Self
+
+from harness.errors import ContractError
+from harness.findings import Finding, Status
+from harness.training import EpochResult, RunRecord
+from harness.training.tables import read_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsistencyRule:
+    """How accurate a run must be, and when. The ``[accuracy]`` section of a contract.
+
+    Args:
+        target: percent of the test images to be answered right, above 0 and at most 100; exact, as written.
+        rule: ``last``: in each of the last epochs; ``best``: in the best epoch.
+        last: how many last epochs count; belongs to the rule ``last`` and is None with ``best``.
+        max_epochs: most epochs that the recipe may declare.
+
+    Raises:
+        ContractError: a value out of range, or ``last`` with the wrong rule.
+    """
+
+    target: Decimal
+    rule: Literal["last", "best"]
+    last: int | None = None
+    max_epochs: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target <= 100:
+            msg = f"expected a target above 0 and at most 100 percent, got target={self.target}."
+            raise ContractError(msg)
+        if self.max_epochs < 1:
+            msg = f"expected max_epochs of at least 1, got max_epochs={self.max_epochs}."
+            raise ContractError(msg)
+        if self.rule == "best" and self.last is not None:
+            msg = f"expected no last with rule='best', which looks at one epoch only, got last={self.last}. Remove it."
+            raise ContractError(msg)
+        if self.rule == "last" and (self.last is None or not 1 <= self.last <= self.max_epochs):
+            msg = f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}."
+            raise ContractError(msg)
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], *, where: str = "[accuracy]") -> Self:
+        """Read the section as TOML gives it; 99.4 there is exactly 99.4 here.
+
+        Args:
+            table: the keys ``target``, ``rule``, ``max_epochs`` and, with rule ``last``, ``last``.
+            where: what messages begin with, such as the contract's file and section.
+
+        Raises:
+            ContractError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of range.
+        """
+        return read_table(cls, table, where=where, error=ContractError)
+
+    def required(self, total: int) -> int:
+        """The fewest right answers of ``total`` that reach the target: 9,940 of 10,000 for 99.4 percent."""
+        return math.ceil(Fraction(self.target) * total / 100)
+
+    def judge(self, record: RunRecord) -> tuple[Finding, Finding]:
+        """Two findings about one run, ``epochs`` and ``accuracy``.
+
+        A run that did not complete what its recipe declares fails ``epochs``. Its ``accuracy`` is still decided as far as the
+        epochs there are can decide it: a best epoch stands, the last epochs of an interrupted run are unknown.
+        """
+        return self._judge_epochs(record), self._judge_accuracy(record)
+
+    def skipped(self, reason: str) -> tuple[Finding, Finding]:
+        """The same two findings for an examination that trains nothing; ``reason`` says so to the reader."""
+        return (
+            Finding(requirement="epochs", status=Status.SKIP, expected=self._epochs_expected, observed=reason),
+            Finding(requirement="accuracy", status=Status.SKIP, expected=self._accuracy_expected, observed=reason),
+        )
+
+    @property
+    def _epochs_expected(self) -> str:
+        return f"at most {self.max_epochs} epochs declared, and all of them completed"
+
+    @property
+    def _accuracy_expected(self) -> str:
+        when = "the best epoch" if self.rule == "best" else f"each of the last {self.last} epochs"
+        return f"at least {self.target} % of the test images right in {when}"
+
+    def _judge_epochs(self, record: RunRecord) -> Finding:
+        declared, completed = record.recipe.epochs, len(record.epochs)
+        faults, hints = [], []
+        if declared > self.max_epochs:
+            faults.append(f"{declared} epochs declared, {declared - self.max_epochs} too many")
+            hints.append(f"Train with a recipe of at most {self.max_epochs} epochs.")
+        if record.status == "interrupted":
+            faults.append(f"interrupted after {completed} of {declared} epochs")
+            hints.append("Resume the run.")
+        if record.status == "diverged":
+            faults.append(f"diverged at epoch {completed + 1} of {declared}: the loss was no finite number")
+            hints.append("Lower the learning rate.")
+        return Finding(
+            requirement="epochs",
+            status=Status.FAIL if faults else Status.PASS,
+            expected=self._epochs_expected,
+            observed="; ".join(faults) or f"{declared} epochs declared and completed",
+            evidence=(f"recipe {record.recipe.name}, seed {record.seed}, on {record.device}, {record.data_title}",),
+            hint=" ".join(hints),
+        )
+
+    def _judge_accuracy(self, record: RunRecord) -> Finding:
+        gap = self._gap(record)
+        reached, observed, evidence = False, gap, ()
+        if record.epochs:
+            best = max(record.epochs, key=_correct)
+            counted = (best,) if self.last is None else record.epochs[-self.last :]
+            lowest = min(counted, key=_correct)
+            required = self.required(lowest.test_total)
+            margin = lowest.test_correct - required
+            reached = margin >= 0 and not gap
+            observed = gap or f"{_score(lowest)}, {abs(margin):,} {'above' if margin >= 0 else 'short of'} what is needed"
+            evidence = (
+                f"needed: {required:,} of {lowest.test_total:,}",
+                f"best: {_score(best)}",
+                f"last: {_score(record.epochs[-1])}",
+                *(f"counted: {_score(result)}" for result in counted),
+            )
+        if reached:
+            status, hint = Status.PASS, ""
+        elif record.status == "interrupted":
+            status, hint = Status.UNKNOWN, "Resume the run."
+        else:
+            status, hint = Status.FAIL, "See that the learning rate has come down before the epochs that count."
+        return Finding(
+            requirement="accuracy",
+            status=status,
+            expected=self._accuracy_expected,
+            observed=observed,
+            evidence=evidence,
+            hint=hint,
+        )
+
+    def _gap(self, record: RunRecord) -> str:
+        """Why the epochs there are cannot be the ones that count; empty if they can."""
+        completed = len(record.epochs)
+        if completed == 0:
+            return "no epoch was completed"
+        if self.last is not None and record.status != "complete":
+            return f"{record.status} after {completed} of {record.recipe.epochs} epochs, so the last {self.last} are not there"
+        if self.last is not None and completed < self.last:
+            return f"the run has {completed} epochs, fewer than the {self.last} that count"
+        return ""
+
+
+def _correct(result: EpochResult) -> int:
+    return result.test_correct
+
+
+def _score(result: EpochResult) -> str:
+    # Rounded down, so that a count below the target never prints as the target.
+    hundredths = 10_000 * result.test_correct // result.test_total
+    percent = f"{hundredths // 100}.{hundredths % 100:02d} %"
+    return f"epoch {result.epoch}: {result.test_correct:,} of {result.test_total:,} ({percent})"

@@ -1,0 +1,108 @@
+"""Independent random streams from one declared seed.
+
+Each use of randomness has its own stream, derived by name, so that turning one off (no dropout, no augmentation) leaves the
+numbers of the others where they were, and evaluation consumes none of any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from harness.errors import InputError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def derived_seed(seed: int, stream: str) -> int:
+    """A seed for one stream: the first 63 bits of the SHA-256 of ``seed/stream``."""
+    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def initialise(build: Callable[[], Module], *, seed: int) -> Module:
+    """Build a module with the plain seed, so that it equals ``torch.manual_seed(seed); build()`` bit for bit.
+
+    Torch's own random state is as before afterwards.
+
+    Raises:
+        InputError: the seed is out of range.
+    """
+    _check_seed(seed)
+    with preserved_randomness(torch.device("cpu")):
+        torch.default_generator.manual_seed(seed)
+        return build()
+
+
+@contextmanager
+def preserved_randomness(device: torch.device) -> Iterator[None]:
+    """Put torch's global random states (the CPU's and the device's) back at the end of the block."""
+    before = _global_state(device)
+    try:
+        yield
+    finally:
+        _set_global_state(device, before)
+
+
+class RandomStreams:
+    """The streams of one training: order of the images, augmentation, and what the network itself draws (dropout).
+
+    Order and augmentation are drawn on the CPU, so that every device sees the same numbers. Dropout draws from torch's global
+    generator, on the device, because a module gives no choice.
+
+    Args:
+        seed: the declared seed.
+        device: where the network runs.
+
+    Raises:
+        InputError: the seed is out of range.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        _check_seed(seed)
+        self._device = device
+        self.order = torch.Generator().manual_seed(derived_seed(seed, "order"))
+        self.augmentation = torch.Generator().manual_seed(derived_seed(seed, "augmentation"))
+        torch.manual_seed(derived_seed(seed, "dropout"))
+
+    def state(self) -> dict[str, Any]:
+        """The state of all streams, as tensors."""
+        return {
+            "order": self.order.get_state(),
+            "augmentation": self.augmentation.get_state(),
+            "global": _global_state(self._device),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where `state` was taken."""
+        self.order.set_state(state["order"])
+        self.augmentation.set_state(state["augmentation"])
+        _set_global_state(self._device, state["global"])
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        msg = f"expected a seed from 0 to 2**63 - 1, got seed={seed}."
+        raise InputError(msg)
+
+
+def _global_state(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def _set_global_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps":
+        torch.mps.set_rng_state(state["mps"])

@@ -1,0 +1,314 @@
+"""A recipe: how a network is trained, as data.
+
+The format (TOML or a plain mapping) is described in ``docs/recipes.md``. Each optimizer and schedule is one dataclass: its fields
+are the keys of its section, and it knows which of torch's own classes it stands for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch.optim import lr_scheduler
+
+from harness.data import Augmentation
+from harness.errors import RecipeError
+from harness.training.tables import expect_mapping, read_table, refuse_unknown
+
+
+# When a schedule moves: after each step, after each epoch, or after each epoch by its test loss.
+Moves = Literal["step", "epoch", "plateau"]
+
+
+def _expect(holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
+    if not holds:
+        found = ", ".join(f"{name}={value!r}" for name, value in got.items())
+        msg = f"expected {expected}, got {found}."
+        raise RecipeError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sgd:
+    """Stochastic gradient descent with momentum (`torch.optim.SGD`); ``lr`` is the peak rate."""
+
+    name: ClassVar[str] = "sgd"
+
+    lr: float
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _expect(self.lr > 0, "lr > 0", lr=self.lr)
+        _expect(0 <= self.momentum < 1, "0 <= momentum < 1", momentum=self.momentum)
+        _expect(self.weight_decay >= 0, "weight_decay >= 0", weight_decay=self.weight_decay)
+        _expect(
+            self.momentum > 0 or not self.nesterov,
+            "a momentum above 0 with nesterov",
+            nesterov=self.nesterov,
+            momentum=self.momentum,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (`torch.optim.Adam`)."""
+
+    name: ClassVar[str] = "adam"
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _expect(self.lr > 0, "lr > 0", lr=self.lr)
+        _expect(all(0 <= beta < 1 for beta in self.betas), "each of betas at least 0 and below 1", betas=self.betas)
+        _expect(self.weight_decay >= 0, "weight_decay >= 0", weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (`torch.optim.AdamW`)."""
+
+    name: ClassVar[str] = "adamw"
+
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """Up to ``max_lr`` and down again, a move each step (`torch.optim.lr_scheduler.OneCycleLR`).
+
+    As in torch, the optimizer's own ``lr`` is replaced, and momentum (Adam's first beta) moves between 0.85 and 0.95.
+    """
+
+    name: ClassVar[str] = "one-cycle"
+    moves: ClassVar[Moves] = "step"
+
+    max_lr: float
+    pct_start: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+
+    def __post_init__(self) -> None:
+        _expect(self.max_lr > 0, "max_lr > 0", max_lr=self.max_lr)
+        _expect(0 < self.pct_start < 1, "0 < pct_start < 1", pct_start=self.pct_start)
+        _expect(self.div_factor > 0, "div_factor > 0", div_factor=self.div_factor)
+        _expect(self.final_div_factor > 0, "final_div_factor > 0", final_div_factor=self.final_div_factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupCosine:
+    """Linear rise, half a cosine down, then flat, a move each step.
+
+    With ``T`` steps in all and ``w = int(warmup * T)``, ``e = int(until * T)``, step ``t`` (from 0) runs at ``lr`` times
+    ``(t + 1) / w`` before ``w``, ``floor + (1 - floor) * (1 + cos(pi * (t - w) / (e - w))) / 2`` before ``e`` and ``floor`` after.
+    """
+
+    name: ClassVar[str] = "warmup-cosine"
+    moves: ClassVar[Moves] = "step"
+
+    warmup: float
+    until: float
+    floor: float
+
+    def __post_init__(self) -> None:
+        _expect(0 <= self.warmup < self.until <= 1, "0 <= warmup < until <= 1", warmup=self.warmup, until=self.until)
+        _expect(0 <= self.floor <= 1, "0 <= floor <= 1", floor=self.floor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """Times ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
+
+    The schedule looks at the test set, as the published recipe that uses it does; its accuracy is a little flattered by that.
+    """
+
+    name: ClassVar[str] = "plateau"
+    moves: ClassVar[Moves] = "plateau"
+
+    factor: float
+    patience: int
+
+    def __post_init__(self) -> None:
+        _expect(0 < self.factor < 1, "0 < factor < 1", factor=self.factor)
+        _expect(self.patience >= 0, "patience >= 0", patience=self.patience)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Times ``gamma`` every ``step_size`` epochs (`StepLR`)."""
+
+    name: ClassVar[str] = "step"
+    moves: ClassVar[Moves] = "epoch"
+
+    step_size: int
+    gamma: float
+
+    def __post_init__(self) -> None:
+        _expect(self.step_size >= 1, "step_size >= 1", step_size=self.step_size)
+        _expect(self.gamma > 0, "gamma > 0", gamma=self.gamma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiStep:
+    """Times ``gamma`` after each of the epochs in ``milestones`` (`MultiStepLR`)."""
+
+    name: ClassVar[str] = "multi-step"
+    moves: ClassVar[Moves] = "epoch"
+
+    milestones: tuple[int, ...]
+    gamma: float
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
+        _expect(
+            bool(self.milestones) and self.milestones[0] >= 1 and rising,
+            "milestones to be rising epoch numbers from 1",
+            milestones=list(self.milestones),
+        )
+        _expect(self.gamma > 0, "gamma > 0", gamma=self.gamma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """Half a cosine from ``lr`` down to ``floor * lr`` over all epochs, a move each epoch (`CosineAnnealingLR`)."""
+
+    name: ClassVar[str] = "cosine"
+    moves: ClassVar[Moves] = "epoch"
+
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _expect(0 <= self.floor <= 1, "0 <= floor <= 1", floor=self.floor)
+
+
+Optimizer = Sgd | Adam | AdamW
+Schedule = OneCycle | WarmupCosine | Plateau | Step | MultiStep | Cosine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: everything that shapes a run but the network, the data and the seed.
+
+    Args:
+        name: what the recipe is called in messages and records.
+        batch_size: images a step; a last, smaller batch is kept.
+        epochs: passes over the training images.
+        optimizer: which optimizer, with its settings.
+        schedule: how the learning rate moves; None keeps it.
+        augmentation: random transforms of the training images; None leaves them as they are.
+
+    Raises:
+        RecipeError: a value out of range.
+    """
+
+    name: str
+    batch_size: int
+    epochs: int
+    optimizer: Optimizer
+    schedule: Schedule | None = None
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        _expect(self.batch_size >= 1, "batch_size >= 1", batch_size=self.batch_size)
+        _expect(self.epochs >= 1, "epochs >= 1", epochs=self.epochs)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], *, name: str) -> Self:
+        """Read a recipe from a plain mapping, as TOML or JSON gives it.
+
+        Args:
+            mapping: the recipe in the format of ``docs/recipes.md``.
+            name: what to call it; messages begin with it.
+
+        Raises:
+            RecipeError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of range.
+        """
+        where = f"recipe {name}"
+        table = expect_mapping(mapping, where=where, error=RecipeError)
+        known = {field.name for field in dataclasses.fields(cls)} - {"name"}
+        refuse_unknown(table, known, where=where, error=RecipeError)
+        return read_table(cls, {**table, "name": name}, where=where, error=RecipeError)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The recipe without its name as plain TOML or JSON data, every setting spelt out; `from_mapping` reads it back."""
+        sections = {
+            "optimizer": {"name": self.optimizer.name, **_plain(self.optimizer)},
+            "schedule": self.schedule and {"name": self.schedule.name, **_plain(self.schedule)},
+            "augmentation": self.augmentation and _plain(self.augmentation),
+        }
+        given = {name: section for name, section in sections.items() if section is not None}
+        return {"batch_size": self.batch_size, "epochs": self.epochs, **given}
+
+    def with_epochs(self, epochs: int) -> Self:
+        """The same recipe over another number of epochs; a schedule that spans the run spans the new one."""
+        return dataclasses.replace(self, epochs=epochs)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a TOML file; the file's stem is its name.
+
+    Raises:
+        RecipeError: there is no such file, it is not TOML, or it is not a recipe.
+    """
+    path = Path(path)
+    try:
+        mapping = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        msg = f"expected a recipe file, got path={str(path)!r}, which cannot be read: {problem.strerror}."
+        raise RecipeError(msg) from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        msg = f"expected a recipe in TOML, got path={str(path)!r}, which is not: {problem}."
+        raise RecipeError(msg) from problem
+    return Recipe.from_mapping(mapping, name=path.stem)
+
+
+_TORCH_OPTIMIZERS: dict[type[Optimizer], type[torch.optim.Optimizer]] = {
+    Sgd: torch.optim.SGD,
+    Adam: torch.optim.Adam,
+    AdamW: torch.optim.AdamW,
+}
+
+
+def build_optimizer(optimizer: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Torch's optimizer over the parameters."""
+    return _TORCH_OPTIMIZERS[type(optimizer)](parameters, **dataclasses.asdict(optimizer))
+
+
+def build_schedule(
+    schedule: Schedule, optimizer: torch.optim.Optimizer, *, epochs: int, steps: int
+) -> lr_scheduler.LRScheduler:
+    """Torch's scheduler for a run of ``epochs`` of ``steps`` optimizer steps each.
+
+    Raises:
+        RecipeError: a one-cycle schedule that rises for exactly one step, which torch cannot express.
+    """
+    match schedule:
+        case OneCycle():
+            # torch divides by pct_start * total - 1.
+            one_step = schedule.pct_start * epochs * steps == 1
+            _expect(not one_step, "a rise over other than one step", pct_start=schedule.pct_start, steps=epochs * steps)
+            return lr_scheduler.OneCycleLR(optimizer, total_steps=epochs * steps, **dataclasses.asdict(schedule))
+        case WarmupCosine():
+            return lr_scheduler.LambdaLR(optimizer, schedule.factors(epochs * steps))
+        case Plateau():
+            return lr_scheduler.ReduceLROnPlateau(optimizer, **dataclasses.asdict(schedule))
+        case Step():
+            return lr_scheduler.StepLR(optimizer, **dataclasses.asdict(schedule))
+        case MultiStep():
+            return lr_scheduler.MultiStepLR(optimizer, **dataclasses.asdict(schedule))
+        case Cosine():
+            floor = schedule.floor * optimizer.param_groups[0]["lr"]
+            return lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs, eta_min=floor)
+
+
+def _plain(settings: Optimizer | Schedule | Augmentation) -> dict[str, Any]:
+    given = ((name, value) for name, value in dataclasses.asdict(settings).items() if value is not None)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in given}

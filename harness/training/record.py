@@ -1,0 +1,208 @@
+"""The run record: one training, one seed, as one JSON file (``docs/run-record.md``, ``docs/schemas/run.schema.json``)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+
+from harness.errors import InputError
+from harness.training.environment import Environment
+from harness.training.recipe import Recipe
+from harness.training.tables import expect_mapping, read_table
+
+SCHEMA = "harness.run/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult:
+    """One whole epoch. Accuracies are counts; a percentage exists only when one is printed.
+
+    Args:
+        epoch: number of the epoch, from 1.
+        lr: learning rate of the epoch's last step.
+        train_loss: mean cross entropy over the epoch's training images, each as it was when its batch came.
+        train_correct: training images answered right at that moment, in train mode.
+        train_total: training images seen.
+        test_loss: mean cross entropy over the test images after the epoch.
+        test_correct: test images answered right after the epoch.
+        test_total: test images.
+        seconds: wall time of the epoch with its evaluation.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_correct: int
+    train_total: int
+    test_loss: float
+    test_correct: int
+    test_total: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            correct, total = getattr(self, f"{part}_correct"), getattr(self, f"{part}_total")
+            if not 0 <= correct <= total or total == 0:
+                msg = f"expected 0 <= {part}_correct <= {part}_total, got {part}_correct={correct}, {part}_total={total}."
+                raise InputError(msg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One training, one seed.
+
+    Args:
+        model: name of the network.
+        graph_digest: digest of its captured graph.
+        recipe: how it was trained; ``recipe.epochs`` is what was declared.
+        seed: the one seed that all randomness of the run is derived from.
+        device: where it ran, such as ``cpu`` or ``cuda:0``.
+        data_name: ``mnist`` or ``digits``.
+        data_title: the data's name for a reader.
+        data_digest: SHA-256 of the data's decoded content.
+        status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: a loss was no
+            finite number in the epoch after the last one of ``epochs``.
+        epochs: the whole epochs, in order.
+        state_digest: `state_digest` of the network after the last whole epoch.
+        environment: the machine it ran on.
+        started: when it began, UTC, ISO 8601.
+        wall_seconds: time spent, over all sittings of a resumed run.
+
+    Raises:
+        InputError: the parts contradict each other.
+    """
+
+    model: str
+    graph_digest: str
+    recipe: Recipe
+    seed: int
+    device: str
+    data_name: str
+    data_title: str
+    data_digest: str
+    status: Literal["complete", "interrupted", "diverged"]
+    epochs: tuple[EpochResult, ...]
+    state_digest: str
+    environment: Environment
+    started: str
+    wall_seconds: float
+
+    def __post_init__(self) -> None:
+        numbers = [result.epoch for result in self.epochs]
+        declared = self.recipe.epochs
+        if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > declared:
+            msg = f"expected epochs numbered from 1 to at most {declared}, got {numbers}."
+            raise InputError(msg)
+        if (len(numbers) == declared) != (self.status == "complete"):
+            msg = (
+                f"expected the status to agree with the epochs, got status={self.status!r} with {len(numbers)} of {declared} "
+                "declared epochs."
+            )
+            raise InputError(msg)
+        if len({result.test_total for result in self.epochs}) > 1:
+            msg = f"expected one test set in all epochs, got test_total={[result.test_total for result in self.epochs]}."
+            raise InputError(msg)
+        try:
+            datetime.fromisoformat(self.started)
+        except ValueError:
+            msg = f"expected started to be a time as ISO 8601 writes it, got started={self.started!r}."
+            raise InputError(msg) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON data, in the form of ``docs/schemas/run.schema.json``."""
+        plain = dataclasses.asdict(self)
+        return {
+            "schema": SCHEMA,
+            **plain,
+            "recipe": {"name": self.recipe.name, **self.recipe.to_mapping()},
+            "epochs": [dataclasses.asdict(result) for result in self.epochs],
+        }
+
+    @classmethod
+    def from_json(cls, document: object, *, where: str = "run record") -> Self:
+        """Read what `to_json` gives.
+
+        Raises:
+            InputError: not a run record, of another version, or contradicting itself; ``where`` begins the message.
+        """
+        table = dict(expect_mapping(document, where=where, error=InputError))
+        schema = table.pop("schema", None)
+        if schema != SCHEMA:
+            msg = f"{where}: expected schema={SCHEMA!r}, got schema={schema!r}. Read it with the version that wrote it."
+            raise InputError(msg)
+        return read_table(cls, table, where=where, error=InputError)
+
+    def write(self, path: str | Path) -> None:
+        """Write the record as JSON, whole or not at all.
+
+        Raises:
+            InputError: it cannot be written there; what was there before is untouched.
+        """
+        text = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
+        write_whole(Path(path), text.encode())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a record's JSON file.
+
+        Raises:
+            InputError: the file cannot be read or is no run record.
+        """
+        try:
+            document = json.loads(Path(path).read_bytes())
+        except OSError as problem:
+            msg = f"expected a run record, got path={str(path)!r}, which cannot be read: {problem.strerror}."
+            raise InputError(msg) from problem
+        except ValueError as problem:
+            msg = f"expected a run record in JSON, got path={str(path)!r}, which is not: {problem}."
+            raise InputError(msg) from problem
+        return cls.from_json(document, where=str(path))
+
+
+def state_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 (hex) over a network's parameters and buffers: by name, the type, the shape and the bytes of each.
+
+    Two networks have the same digest exactly if no bit of any named tensor differs; the order of the mapping does not count.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        # Through uint8, since numpy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, finds the old content or the new one and never a part.
+
+    Raises:
+        InputError: the folder is not there, not writable or full; the old file is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as problem:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if not isinstance(problem, OSError):
+            raise
+        msg = (
+            f"could not write path={str(path)!r}: {problem.strerror}. What was there before is untouched. "
+            "Free some space or name another place."
+        )
+        raise InputError(msg) from problem
