@@ -2,5 +2,16 @@
 
 from harness.data.augmentation import AffineDraws, Augmentation
 from harness.data.dataset import Dataset
+from harness.data.loading import load_dataset
+from harness.data.mnist import DataStatus, FileStatus, PlaceStatus, find_mnist
 
-__all__ = ["AffineDraws", "Augmentation", "Dataset"]
+__all__ = [
+    "AffineDraws",
+    "Augmentation",
+    "DataStatus",
+    "Dataset",
+    "FileStatus",
+    "PlaceStatus",
+    "find_mnist",
+    "load_dataset",
+]

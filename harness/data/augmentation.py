@@ -1,7 +1,7 @@
 """Random rotation, shift and scale of a batch, one draw per image, computed where the images are.
 
-The arithmetic is that of torchvision's ``rotate`` and ``affine`` on tensors, with a matrix for each image instead of one for
-the whole batch, so that the same angle, shift and scale give the same pixels.
+The arithmetic is that of torchvision's ``rotate`` and ``affine`` on tensors, with a matrix for each image instead of
+one for the whole batch, so that the same angle, shift and scale give the same pixels.
 """
 
 from __future__ import annotations
@@ -62,16 +62,18 @@ class Augmentation:
         _require_number("rotation_fill", self.rotation_fill, 0, 255)
         _require_number("shift", self.shift, 0, 1)
         _require_number("shift_fill", self.shift_fill, 0, 255)
-        if self.scale is not None:
-            if not isinstance(self.scale, tuple) or len(self.scale) != 2:
-                msg = f"scale must be two factors (smallest, largest) or None, but scale={self.scale!r} was given."
-                raise InputError(msg)
-            smallest, largest = self.scale
-            _require_number("the smallest scale", smallest, 0.01, 100)
-            _require_number("the largest scale", largest, smallest, 100)
+        match self.scale:
+            case None:
+                pass
+            case (smallest, largest):
+                _require_number("the smallest scale", smallest, 0.01, 100)
+                _require_number("the largest scale", largest, smallest, 100)
+            case _:
+                raise InputError(f"scale must be two factors (smallest, largest) or None, got scale={self.scale!r}.")
         if self.interpolation not in ("nearest", "bilinear"):
-            msg = f"interpolation must be 'nearest' or 'bilinear', but interpolation={self.interpolation!r} was given."
-            raise InputError(msg)
+            raise InputError(
+                f"interpolation must be 'nearest' or 'bilinear', but interpolation={self.interpolation!r} was given."
+            )
 
     def draw(self, n: int, *, generator: torch.Generator) -> AffineDraws:
         """Draw for ``n`` images; four numbers an image are taken from the generator, used or not.
@@ -105,15 +107,15 @@ class Augmentation:
         Raises:
             InputError: the images are not a uint8 batch, or there are not as many draws as images.
         """
-        if images.dtype != torch.uint8 or images.dim() != 4:
-            msg = (
+        if images.dtype != torch.uint8 or images.dim() != len("NCHW"):
+            raise InputError(
                 "Augmentation expects a uint8 batch of shape (N, C, H, W), but got "
                 f"shape={tuple(images.shape)}, dtype={images.dtype}. Augment before normalising."
             )
-            raise InputError(msg)
         if len(draws.angles) != len(images):
-            msg = f"Augmentation expects one draw per image, but got draws={len(draws.angles)}, images={len(images)}."
-            raise InputError(msg)
+            raise InputError(
+                f"Augmentation expects one draw per image, but got draws={len(draws.angles)}, images={len(images)}."
+            )
         if self.rotation:
             images = self._resample(images, _rotations(draws.angles), fill=self.rotation_fill)
         if self.shift or self.scale:
@@ -156,21 +158,19 @@ def _shifts_and_scales(pixels: Tensor, scales: Tensor) -> Tensor:
 def _sampling_grid(matrices: Tensor, *, height: int, width: int) -> Tensor:
     """(N, H, W, 2) lookup coordinates in ``grid_sample``'s units.
 
-    The order of the operations is torchvision's: near a tie between two pixels the last bit decides. Products and sums are
-    separate operations and no matrix product, because a fused or reduced-precision one would move ties between devices.
+    The order of the operations is torchvision's: near a tie between two pixels the last bit decides. Products and sums
+    are separate operations, not a matrix product, since a fused or reduced-precision one would move ties.
     """
     halves = torch.tensor((0.5 * width, 0.5 * height), device=matrices.device)
     x = torch.arange(width, dtype=torch.float32, device=matrices.device) - (width - 1) / 2
-    y = torch.arange(height, dtype=torch.float32, device=matrices.device)[:, None] - (height - 1) / 2
-    scaled = (matrices / halves[:, None])[..., None, None]
-    return torch.stack(
-        [scaled[:, axis, 0] * x + scaled[:, axis, 1] * y + scaled[:, axis, 2] for axis in (0, 1)],
-        dim=-1,
-    )
+    y = torch.arange(height, dtype=torch.float32, device=matrices.device) - (height - 1) / 2
+    along_x, along_y, offset = (matrices / halves[:, None])[..., None].unbind(dim=2)
+    # Held as two planes and only viewed as pairs: several times as fast as stacking pairs.
+    planes = (along_x * x)[:, :, None, :] + (along_y * y)[..., None] + offset[..., None]
+    return planes.permute(0, 2, 3, 1)
 
 
 def _require_number(name: str, value: object, lowest: float, highest: float) -> None:
     """Raise InputError unless ``value`` is a finite number in the closed range."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-        msg = f"{name} must be a number from {lowest:g} to {highest:g}, but {value!r} was given."
-        raise InputError(msg)
+        raise InputError(f"{name} must be a number from {lowest:g} to {highest:g}, but {value!r} was given.")

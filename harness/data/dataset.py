@@ -49,4 +49,4 @@ class Dataset:
 
     def normalise(self, images: Tensor) -> Tensor:
         """A uint8 batch as float32 of the same shape: scaled to 0..1, less the mean, over the standard deviation."""
-        return images.float().div_(255).sub_(self.mean).div_(self.std)
+        return images.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
