@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mnist_models import Summary, SummaryRow, create_model, list_models, model_card
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PARAMETERS = {
     "reference": 7_752,
@@ -221,9 +225,8 @@ def test_shortcuts_are_added_after_their_block(skip: str, block: str, after: str
 
 
 @pytest.mark.parametrize("ask", [create_model, model_card])
-def test_an_unknown_name_suggests_close_ones(ask: object) -> None:
+def test_an_unknown_name_suggests_close_ones(ask: Callable[[str], object]) -> None:
     """A misspelt name is refused with the name that was probably meant."""
-    assert callable(ask)
     with pytest.raises(ValueError, match=r"got name='clod_3'; did you mean cloud_3"):
         ask("clod_3")
 
