@@ -176,8 +176,7 @@ def parse_card(text: str, *, file: str) -> ModelCard:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        message = f"{file}: expected a card in TOML, got text that does not parse: {error}"
-        raise ValueError(message) from error
+        raise ValueError(f"{file}: expected a card in TOML, got text that does not parse: {error}") from error
     return _record(ModelCard, table, file=file, key="")
 
 
@@ -190,12 +189,10 @@ def _record(kind: type[_Record], table: object, *, file: str, key: str) -> _Reco
     for unknown in table.keys() - hints.keys():
         close = difflib.get_close_matches(unknown, hints, n=1)
         remedy = f"did you mean {close[0]}?" if close else f"remove it; the keys here are {', '.join(hints)}."
-        message = f"{file}: expected only known keys {where}, got {unknown}={table[unknown]!r}; {remedy}"
-        raise ValueError(message)
+        raise ValueError(f"{file}: expected only known keys {where}, got {unknown}={table[unknown]!r}; {remedy}")
     for field in dataclasses.fields(kind):
         if field.name not in table and field.default is dataclasses.MISSING:
-            message = f"{file}: expected a key {field.name} {where}, got none; add {field.name} to the card."
-            raise ValueError(message)
+            raise ValueError(f"{file}: expected a key {field.name} {where}, got none; add {field.name} to the card.")
     prefix = f"{key}." if key else ""
     return kind(**{name: _value(hints[name], value, file=file, key=prefix + name) for name, value in table.items()})
 

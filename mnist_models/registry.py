@@ -64,5 +64,4 @@ def _require_known(name: str) -> None:
     if name not in _NAMES:
         close = difflib.get_close_matches(name, _NAMES)
         remedy = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(_NAMES)}."
-        message = f"expected the name of a shipped model, got name={name!r}; {remedy}"
-        raise ValueError(message)
+        raise ValueError(f"expected the name of a shipped model, got name={name!r}; {remedy}")

@@ -245,6 +245,6 @@ def test_names_and_cards_do_not_import_torch() -> None:
         "print('torch' in sys.modules)"
     )
 
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own interpreter and code
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert result.stdout.strip() == "False"
