@@ -1,0 +1,24 @@
+"""`nn.Module` -> graph -> `nn.Module`, and what can be read off a graph."""
+
+from harness.graph.capture import CapturedModel, Fidelity, capture
+from harness.graph.form import Graph, Operation, Program, TensorSpec
+from harness.graph.rebuild import GraphModule
+from harness.graph.receptive_field import ReceptiveField
+from harness.graph.source import DEFAULT_SEED, load_model, parse_source
+from harness.graph.structure import Structure
+
+__all__ = [
+    "DEFAULT_SEED",
+    "CapturedModel",
+    "Fidelity",
+    "Graph",
+    "GraphModule",
+    "Operation",
+    "Program",
+    "ReceptiveField",
+    "Structure",
+    "TensorSpec",
+    "capture",
+    "load_model",
+    "parse_source",
+]

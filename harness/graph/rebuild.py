@@ -1,0 +1,246 @@
+"""`Graph` -> `nn.Module`: a trainable module that runs the captured operations and nothing else.
+
+Operations are looked up by name in an allow-list; a graph that asks for anything else is refused before it runs.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.errors import GraphFormatError
+from harness.graph.form import Argument, Graph, Program, Ref, Symbol
+
+_SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "operator.add": operator.add,
+    "operator.sub": operator.sub,
+    "operator.mul": operator.mul,
+    "operator.floordiv": operator.floordiv,
+    "operator.truediv": operator.truediv,
+    "operator.mod": operator.mod,
+    "operator.neg": operator.neg,
+    "operator.getitem": operator.getitem,
+    "math.trunc": math.trunc,
+    "math.floor": math.floor,
+    "math.ceil": math.ceil,
+    "torch.sym_int": torch.sym_int,
+    "torch.sym_float": torch.sym_float,
+    "torch.sym_max": torch.sym_max,
+    "torch.sym_min": torch.sym_min,
+}
+
+# ATen operations by base name; every overload of a listed name is allowed. All are pure tensor arithmetic, shape changes, or
+# in-place forms of them: none reads files, runs code, or reaches outside the tensors it is given.
+_ATEN_NAMES = frozenset(
+    """
+    _adaptive_avg_pool2d _log_softmax _softmax _to_copy _unsafe_view abs abs_ adaptive_avg_pool1d adaptive_avg_pool2d
+    adaptive_max_pool1d adaptive_max_pool2d add add_ addcdiv addcmul addmm alias alpha_dropout alpha_dropout_ amax amin any all
+    arange argmax argmin as_strided avg_pool1d avg_pool2d baddbmm batch_norm bernoulli bernoulli_ bilinear bmm broadcast_tensors
+    broadcast_to cat ceil celu celu_ channel_shuffle chunk clamp clamp_ clamp_max clamp_max_ clamp_min clamp_min_ clone concat
+    concatenate constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d convolution copy copy_ cos
+    cumsum detach detach_ diagonal div div_ dot dropout dropout_ einsum elu elu_ empty empty_like eq erf exp exp_ expand
+    expand_as expm1 eye feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ fill fill_ flatten flip
+    floor floor_divide fmod full full_like gather ge gelu gelu_ glu group_norm gt hardshrink hardsigmoid hardsigmoid_ hardswish
+    hardswish_ hardtanh hardtanh_ im2col index index_select instance_norm inner isfinite isinf isnan item layer_norm le
+    leaky_relu leaky_relu_ lerp lift_fresh lift_fresh_copy linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid
+    log_softmax logical_and logical_not logical_or logsumexp lt masked_fill masked_fill_ matmul max max_pool1d max_pool2d
+    max_pool2d_with_indices maximum mean meshgrid min minimum mish mish_ mm movedim mul mul_ multiply mv narrow ne neg neg_
+    norm normal normal_ numel ones ones_like outer pad permute pixel_shuffle pixel_unshuffle pow pow_ prelu prod rand rand_like
+    randint randint_like randn randn_like reciprocal reflection_pad1d reflection_pad2d relu relu6 relu6_ relu_ remainder repeat
+    repeat_interleave replication_pad1d replication_pad2d reshape rms_norm roll round rrelu rrelu_ rsqrt rsub
+    scaled_dot_product_attention scalar_tensor select selu selu_ sigmoid sigmoid_ sign silu silu_ sin slice smooth_l1_loss
+    softmax softplus softshrink split split_with_sizes sqrt square squeeze squeeze_ stack std sub sub_ sum sym_numel sym_size
+    t tan tanh tanh_ tensor_split threshold threshold_ tile to topk transpose transpose_ tril triu true_divide type_as unbind
+    unflatten unfold uniform uniform_ unsqueeze unsqueeze_ upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+    upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d var var_mean view view_as where xlogy zero_ zeros zeros_like
+    """.split()  # noqa: SIM905 - a column of 300 quoted names would be harder to read
+)
+_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"})
+_OP_PARTS = 3
+
+
+def allowed(op: str) -> bool:
+    """Whether a rebuilt module may run this operation, named as in `Operation.op`."""
+    if op in _SCALAR_OPERATIONS:
+        return True
+    parts = op.split(".")
+    return len(parts) == _OP_PARTS and parts[0] == "aten" and parts[1] in _ATEN_NAMES
+
+
+class GraphModule(nn.Module):
+    """A captured model as a trainable module.
+
+    ``train()`` and ``eval()`` select the program. Parameters and buffers keep their original names, so its ``state_dict`` is
+    the original module's; constants are buffers that no ``state_dict`` holds.
+
+    Args:
+        graph: the captured graph.
+        state: a tensor for each name in ``graph.tensors``; copied.
+
+    Raises:
+        GraphFormatError: an operation is not on the allow-list, or a tensor is missing or has another shape or dtype.
+    """
+
+    def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()
+        self.graph = graph
+        for spec in graph.tensors:
+            tensor = state.get(spec.name)
+            expected = f"{spec.dtype} of shape {list(spec.shape)}"
+            if spec.dtype not in _DTYPES or tensor is None or str(tensor.dtype) != f"torch.{spec.dtype}" or tensor.shape != spec.shape:
+                found = "nothing" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"
+                msg = f"tensor {spec.name!r}: expected {expected}, found {found}"
+                raise GraphFormatError(msg)
+            value: torch.Tensor = tensor.detach().clone()
+            if spec.kind == "parameter":
+                value = nn.Parameter(value, requires_grad=spec.requires_grad)
+            for name in (spec.name, *spec.aliases):
+                self._hold(name, value, persistent=spec.kind == "buffer")
+        held = {spec.name for spec in graph.tensors}
+        self._train_steps = _Steps(graph.train, graph.input_name, held)
+        self._eval_steps = _Steps(graph.evaluate, graph.input_name, held)
+
+    def _hold(self, name: str, value: torch.Tensor, *, persistent: bool) -> None:
+        *path, leaf = name.split(".")
+        owner: nn.Module = self
+        for part in path:
+            child = owner._modules.get(part)  # noqa: SLF001 - get_submodule would raise for the ones made here
+            if child is None:
+                child = nn.Module()
+                owner.add_module(part, child)
+            owner = child
+        if isinstance(value, nn.Parameter):
+            owner.register_parameter(leaf, value)
+        else:
+            owner.register_buffer(leaf, value, persistent=persistent)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Run the program of the current mode on ``(B, *input_shape)``.
+
+        Raises:
+            ValueError: an image has another shape than the model was captured for.
+        """
+        if images.shape[1:] != self.graph.input_shape:
+            msg = f"expected images of shape {list(self.graph.input_shape)}, found {list(images.shape[1:])}"
+            raise ValueError(msg)
+        steps = self._train_steps if self.training else self._eval_steps
+        return steps.run(self, images)
+
+    def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Run the program of the current mode and keep every tensor value, by name."""
+        steps = self._train_steps if self.training else self._eval_steps
+        values: dict[str, torch.Tensor] = {}
+        steps.run(self, images, keep=values)
+        return values
+
+
+class _Steps:
+    """A program prepared to run: functions looked up, values in numbered slots, each freed after its last use."""
+
+    def __init__(self, program: Program, input_name: str, held: set[str]) -> None:
+        slots: dict[str, int] = {input_name: 0}
+        self.loads: list[tuple[int, tuple[str, ...], str]] = []
+        last_use: dict[int, int] = {}
+        for index, operation in enumerate(program.operations):
+            for ref in operation.refs():
+                if ref in held and ref not in slots:
+                    slots[ref] = len(slots)
+                    *path, leaf = ref.split(".")
+                    self.loads.append((slots[ref], tuple(path), leaf))
+                last_use[slots[ref]] = index
+            slots[operation.name] = len(slots)
+        self.names = [operation.name for operation in program.operations]
+        self.size = len(slots)
+        self.output = slots[program.output]
+        self.calls = []
+        for index, operation in enumerate(program.operations):
+            free = [slot for slot, last in last_use.items() if last == index and slot != self.output]
+            arguments = [_template(argument, slots) for argument in operation.args]
+            kwargs = [(key, _template(value, slots)) for key, value in operation.kwargs.items()]
+            self.calls.append((_resolve(operation.op), arguments, kwargs, slots[operation.name], free))
+
+    def run(
+        self, module: nn.Module, images: torch.Tensor, keep: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        values: list[Any] = [None] * self.size
+        values[0] = images
+        for slot, path, leaf in self.loads:
+            owner = module
+            for part in path:
+                owner = owner._modules[part]  # type: ignore[assignment]  # noqa: SLF001 - made in _hold, never None
+            tensor = owner._parameters.get(leaf)  # noqa: SLF001 - getattr would cost as much as the arithmetic
+            values[slot] = owner._buffers[leaf] if tensor is None else tensor  # noqa: SLF001
+        device = images.device
+        for index, (function, arguments, kwargs, slot, free) in enumerate(self.calls):
+            result = function(
+                *[argument(values, device) for argument in arguments],
+                **{key: argument(values, device) for key, argument in kwargs},
+            )
+            values[slot] = result
+            if keep is not None and isinstance(result, torch.Tensor):
+                # A later in-place operation must not change what is kept.
+                keep[self.names[index]] = result.clone()
+            for unused in free:
+                values[unused] = None
+        output: torch.Tensor = values[self.output]
+        return output
+
+
+_Template = Callable[[list[Any], torch.device], Any]
+
+
+def _template(argument: Argument, slots: Mapping[str, int]) -> _Template:
+    match argument:
+        case Ref(name):
+            slot = slots[name]
+            return lambda values, _: values[slot]
+        case Symbol("runtime", "device"):
+            return lambda _, device: device
+        case Symbol("runtime", "cudnn"):
+            return lambda _values, _device: torch.backends.cudnn.enabled
+        case Symbol():
+            constant = _symbol(argument)
+            return lambda _values, _device: constant
+        case tuple():
+            items = [_template(item, slots) for item in argument]
+            return lambda values, device: [item(values, device) for item in items]
+        case _:
+            return lambda _values, _device: argument
+
+
+def _symbol(symbol: Symbol) -> object:
+    match symbol:
+        case Symbol("float", "inf" | "-inf" | "nan"):
+            return float(symbol.value)
+        case Symbol("dtype", value) if value in _DTYPES:
+            return getattr(torch, value)
+        case Symbol("layout", "strided"):
+            return torch.strided
+        case Symbol("memory_format", "contiguous_format" | "channels_last" | "preserve_format"):
+            return getattr(torch, symbol.value)
+        case _:
+            msg = f"a graph may not use {symbol.kind} {symbol.value!r}"
+            raise GraphFormatError(msg)
+
+
+def _resolve(op: str) -> Callable[..., Any]:
+    if not allowed(op):
+        msg = (
+            f"operation {op!r} is not on the allow-list of operations that may run. Expected ordinary layers "
+            "(convolution, pooling, normalisation, activation, dropout, linear, shape changes); write the model with these"
+        )
+        raise GraphFormatError(msg)
+    if op in _SCALAR_OPERATIONS:
+        return _SCALAR_OPERATIONS[op]
+    _, name, overload = op.split(".")
+    packet = getattr(torch.ops.aten, name, None)
+    function: Callable[..., Any] | None = getattr(packet, overload, None)
+    if function is None:
+        msg = f"operation {op!r} does not exist in torch {torch.__version__}"
+        raise GraphFormatError(msg)
+    return function
