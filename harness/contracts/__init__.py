@@ -1,0 +1,22 @@
+"""Contracts: requirements over a captured graph, written in TOML."""
+
+from harness.contracts.contract import (
+    Contract,
+    FieldBound,
+    ParameterBudget,
+    builtin_contracts,
+    load_contract,
+    parse_contract,
+)
+from harness.contracts.requirements import examine, requirement_names
+
+__all__ = [
+    "Contract",
+    "FieldBound",
+    "ParameterBudget",
+    "builtin_contracts",
+    "examine",
+    "load_contract",
+    "parse_contract",
+    "requirement_names",
+]
