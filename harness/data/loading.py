@@ -54,7 +54,7 @@ def load_dataset(
     if named is not None:
         return read_folder(named, source=f"folder {named.resolve()}", remedy=FOLDER_REMEDY)
     if cached_copy().exists():
-        return read_folder(cache_folder(), source=f"cache {cache_folder()}", remedy=cache_remedy())
+        return read_folder(cached_copy(), source=f"cache {cached_copy()}", remedy=cache_remedy())
     try:
         return _fetch(announce=announce, progress=progress)
     except DataMissingError as error:

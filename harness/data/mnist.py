@@ -38,8 +38,8 @@ MNIST_FILES = (
 )
 
 FOLDER_REMEDY = (
-    "Nothing was changed. Put MNIST's own four files there, gzipped or not, flat or under MNIST/raw, or choose other data "
-    "with --data (auto, mnist, digits or a folder) or another folder with HARNESS_DATA."
+    "Nothing was changed. Put MNIST's own four files there, gzipped or not, flat or under MNIST/raw, or choose other "
+    "data with --data (auto, mnist, digits or a folder) or another folder with HARNESS_DATA."
 )
 
 
@@ -118,14 +118,14 @@ def is_offline() -> bool:
 
 
 def cached_copy() -> Path:
-    """The part of the cache that is moved in as a whole once it is verified."""
+    """The folder in the cache that is moved in as a whole once it is verified."""
     return cache_folder() / "MNIST"
 
 
 def find_mnist() -> DataStatus:
     """Look at every place on this machine where MNIST may be, and verify what is there; no network."""
     named = data_folder()
-    places = [_look_at("cache", cache_folder(), remedy=cache_remedy())]
+    places = [_look_at("cache", cached_copy(), remedy=cache_remedy())]
     if named is not None:
         places.insert(0, _look_at("HARNESS_DATA", named, remedy=FOLDER_REMEDY))
     remedy = ""
@@ -163,7 +163,7 @@ def read_folder(folder: Path, *, source: str, remedy: str) -> Dataset:
     paths = _locate(folder)
     missing = [file.name for file in MNIST_FILES if file.name not in paths]
     if missing:
-        state = "is not a folder" if not folder.is_dir() else "does not hold all of them"
+        state = "does not hold all of them" if os.path.isdir(folder) else "is not a folder"  # noqa: PTH112 - likewise
         raise DataMissingError(
             f"Expected MNIST's four files in {folder}, but it {state}: missing={', '.join(missing)}. {remedy}"
         )
@@ -190,7 +190,7 @@ def _locate(folder: Path) -> dict[str, Path]:
     for place in (folder, folder / "MNIST" / "raw", folder / "raw"):
         for file in MNIST_FILES:
             for path in (place / file.name, place / f"{file.name}.gz"):
-                if path.is_file():
+                if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a folder may not be looked into
                     paths.setdefault(file.name, path)
     return paths
 

@@ -1,0 +1,118 @@
+"""Reading idx files: what is right comes back, what is wrong is named."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.data.idx import IdxFile, content_digest, decode_idx, encode_idx, read_verified
+from harness.errors import DataError
+
+ARRAY = torch.arange(24, dtype=torch.uint8).view(2, 3, 4)
+CONTENT = encode_idx(ARRAY)
+FILE = IdxFile(name="cells-idx3-ubyte", shape=(2, 3, 4), sha256=hashlib.sha256(CONTENT).hexdigest())
+
+
+def test_header_is_the_documented_one() -> None:
+    """The header is 0, 0, type 8, three dimensions, then each of them in 32 bits."""
+    assert bytes((0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4)) == CONTENT[:16]
+
+
+def test_size_counts_header_and_content() -> None:
+    """The expected size of a file is that of its header and its array."""
+    assert len(CONTENT) == FILE.size
+
+
+def test_decoding_reverts_encoding() -> None:
+    """What was encoded is decoded to the same array."""
+    assert torch.equal(ARRAY, decode_idx(CONTENT, (2, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "idx header"),
+        (CONTENT[:10], "idx header"),
+        (b"\x00\x00\x09" + CONTENT[3:], "idx header"),
+        (CONTENT[:4] + b"\xff\xff\xff\xff" + CONTENT[8:], "idx header"),
+        (CONTENT[:-1], "expected size=40 bytes"),
+        (CONTENT + b"\x00", "got size=41"),
+    ],
+    ids=["empty", "cut-header", "signed-type", "huge-dimension", "short", "long"],
+)
+def test_malformed_content_is_refused(content: bytes, message: str) -> None:
+    """A wrong header or length is an error, whatever sizes the header claims."""
+    with pytest.raises(DataError, match=message):
+        decode_idx(content, (2, 3, 4))
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_verified_content_is_returned(tmp_path: Path, suffix: str) -> None:
+    """A file with the right digest is read, gzipped or not."""
+    path = tmp_path / f"{FILE.name}{suffix}"
+    path.write_bytes(gzip.compress(CONTENT) if suffix else CONTENT)
+    assert torch.equal(ARRAY, read_verified(path, FILE, remedy="Do this."))
+
+
+PACKED = gzip.compress(CONTENT)
+FLIPPED = CONTENT[:-1] + bytes((CONTENT[-1] ^ 1,))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("plain", FLIPPED, "the rest is other content"),
+        ("plain", CONTENT[:-5], "got size=35"),
+        ("plain", CONTENT * 2, "longer than 40 bytes"),
+        ("plain", b"", "idx header"),
+        ("packed.gz", PACKED[:-12], "unreadable after"),
+        ("packed.gz", PACKED[:12] + bytes((PACKED[12] ^ 0xFF,)) + PACKED[13:], "unreadable after"),
+        ("packed.gz", CONTENT, "[Nn]ot a gzipped file"),
+        ("packed.gz", gzip.compress(FLIPPED), "the rest is other content"),
+    ],
+    ids=["flipped", "short", "long", "empty", "gz-truncated", "gz-flipped", "not-gz", "gz-of-other"],
+)
+def test_damaged_file_is_named_with_both_digests(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    """An error names the file, the expected and the found digest, the reason and the remedy."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        read_verified(path, FILE, remedy="Do this.")
+    message = str(caught.value)
+    assert str(path) in message
+    assert f"expected SHA-256 {FILE.sha256}" in message
+    assert "found " in message
+    assert message.endswith("Do this.")
+    assert content == path.read_bytes()
+
+
+def test_found_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    """The digest said to be found is what sha256sum says of the decompressed file."""
+    path = tmp_path / "plain"
+    path.write_bytes(FLIPPED)
+    with pytest.raises(DataError, match=f"found {hashlib.sha256(FLIPPED).hexdigest()}"):
+        read_verified(path, FILE, remedy="")
+
+
+def test_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """A small gzip file that unpacks to 64 MiB is given up one byte after the expected size."""
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(CONTENT + bytes(1 << 26), compresslevel=1))
+    with pytest.raises(DataError, match="longer than 40 bytes, digest of its first 41"):
+        read_verified(path, FILE, remedy="")
+
+
+def test_content_digest_sees_values_shapes_and_order() -> None:
+    """Another value, shape or order gives another digest of the data set."""
+    other = ARRAY.clone()
+    other[0, 0, 0] = 1
+    variants = [(ARRAY, ARRAY[0]), (other, ARRAY[0]), (ARRAY.view(3, 2, 4), ARRAY[0]), (ARRAY[0], ARRAY)]
+    assert len({content_digest(arrays) for arrays in variants}) == len(variants)
+
+
+def test_content_digest_is_over_the_files() -> None:
+    """The digest of a data set is SHA-256 over its files, one after the other."""
+    expected = hashlib.sha256(CONTENT + encode_idx(ARRAY[0])).hexdigest()
+    assert expected == content_digest((ARRAY, ARRAY[0]))
