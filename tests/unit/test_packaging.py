@@ -154,7 +154,7 @@ def test_pins_fit_the_declared_ranges(lock: str, project: dict[str, Any]) -> Non
     [
         "torch==2.15.0",
         "torch>=2.15 \\",
-        "--index-url https://example.invalid/packages",
+        "-i https://example.invalid/packages",
         "--find-links /tmp/wheels",
         "torch @ file:///tmp/torch.whl",
     ],
