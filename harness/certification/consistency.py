@@ -35,7 +35,7 @@ class ConsistencyRule:
     max_epochs: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.target <= 100:
+        if not 0 < self.target <= 100:  # noqa: PLR2004 - percent
             msg = f"expected a target above 0 and at most 100 percent, got target={self.target}."
             raise ContractError(msg)
         if self.max_epochs < 1:
@@ -57,7 +57,8 @@ class ConsistencyRule:
             where: what messages begin with, such as the contract's file and section.
 
         Raises:
-            ContractError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of range.
+            ContractError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of
+                range.
         """
         return read_table(cls, table, where=where, error=ContractError)
 
@@ -68,8 +69,8 @@ class ConsistencyRule:
     def judge(self, record: RunRecord) -> tuple[Finding, Finding]:
         """Two findings about one run, ``epochs`` and ``accuracy``.
 
-        A run that did not complete what its recipe declares fails ``epochs``. Its ``accuracy`` is still decided as far as the
-        epochs there are can decide it: a best epoch stands, the last epochs of an interrupted run are unknown.
+        A run that did not complete what its recipe declares fails ``epochs``. Its ``accuracy`` is still decided as far
+        as the epochs there are can decide it: a best epoch stands, the last epochs of an interrupted run are unknown.
         """
         return self._judge_epochs(record), self._judge_accuracy(record)
 
@@ -112,7 +113,8 @@ class ConsistencyRule:
 
     def _judge_accuracy(self, record: RunRecord) -> Finding:
         gap = self._gap(record)
-        reached, observed, evidence = False, gap, ()
+        reached, observed = False, gap
+        evidence: tuple[str, ...] = ()
         if record.epochs:
             best = max(record.epochs, key=_correct)
             counted = (best,) if self.last is None else record.epochs[-self.last :]
@@ -120,7 +122,9 @@ class ConsistencyRule:
             required = self.required(lowest.test_total)
             margin = lowest.test_correct - required
             reached = margin >= 0 and not gap
-            observed = gap or f"{_score(lowest)}, {abs(margin):,} {'above' if margin >= 0 else 'short of'} what is needed"
+            observed = (
+                gap or f"{_score(lowest)}, {abs(margin):,} {'above' if margin >= 0 else 'short of'} what is needed"
+            )
             evidence = (
                 f"needed: {required:,} of {lowest.test_total:,}",
                 f"best: {_score(best)}",
@@ -148,7 +152,8 @@ class ConsistencyRule:
         if completed == 0:
             return "no epoch was completed"
         if self.last is not None and record.status != "complete":
-            return f"{record.status} after {completed} of {record.recipe.epochs} epochs, so the last {self.last} are not there"
+            whole = f"{completed} of {record.recipe.epochs} epochs"
+            return f"{record.status} after {whole}, so the last {self.last} are not there"
         if self.last is not None and completed < self.last:
             return f"the run has {completed} epochs, fewer than the {self.last} that count"
         return ""

@@ -1,7 +1,9 @@
-"""Checkpoints: after each epoch, everything that the rest of the run depends on, so that a resumed run has the same bits.
+"""Checkpoints: after each epoch, everything that the rest of the run depends on.
 
-A file's name carries its epoch and the digest of its content, which makes a damaged file visible without a second file that
-could be damaged apart. Its content is plain data (tensors, numbers, text) for `torch.load` with ``weights_only``.
+A run resumed from one ends with the same bits as a run that was never stopped.
+
+A file's name carries its epoch and the digest of its content, which makes a damaged file visible without a second file
+that could be damaged apart. Its content is plain data (tensors, numbers, text) for `torch.load` with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Checkpoints:
         self._newest = path
 
     def load(self, *, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """The newest whole state, on the CPU; None if there is none. Damaged files are named to ``warn`` and passed over.
+        """The newest whole state, on the CPU; None if there is none.
+
+        Damaged files are named to ``warn`` and passed over.
 
         Raises:
             CheckpointError: the folder holds the checkpoints of another run.
@@ -70,10 +74,10 @@ class Checkpoints:
             run = state.pop("run")
             differing = [key for key in sorted(self._run.keys() | run.keys()) if run.get(key) != self._run.get(key)]
             if differing:
-                found = "; ".join(f"{key} is {run.get(key)!r}, not {self._run.get(key)!r}" for key in differing)
+                found = "; ".join(f"{key}={run.get(key)!r} instead of {self._run.get(key)!r}" for key in differing)
                 msg = (
-                    f"checkpoint {path} belongs to another run: {found}. Use another folder for this run, or start over "
-                    "without resuming, which removes it."
+                    f"expected a checkpoint of this run, got path={str(path)!r} of another one: {found}. "
+                    "Name another folder, or start over without resuming, which removes it."
                 )
                 raise CheckpointError(msg)
             self._newest = path

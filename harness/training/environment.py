@@ -60,7 +60,11 @@ def environment(device: torch.device | None = None) -> Environment:
         platform=platform.platform(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
-        accelerator=torch.cuda.get_device_name(device) if on_cuda else platform.processor() if device.type == "mps" else None,
+        accelerator=torch.cuda.get_device_name(device)
+        if on_cuda
+        else platform.processor()
+        if device.type == "mps"
+        else None,
         cuda=torch.version.cuda if on_cuda else None,
         driver=_first_line(Path("/sys/module/nvidia/version")) if on_cuda else None,
         deterministic=torch.are_deterministic_algorithms_enabled(),

@@ -1,7 +1,7 @@
 """Independent random streams from one declared seed.
 
-Each use of randomness has its own stream, derived by name, so that turning one off (no dropout, no augmentation) leaves the
-numbers of the others where they were, and evaluation consumes none of any.
+Each use of randomness has its own stream, derived by name, so that turning one off (no dropout, no augmentation)
+leaves the numbers of the others where they were, and evaluation consumes none of any.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def preserved_randomness(device: torch.device) -> Iterator[None]:
 class RandomStreams:
     """The streams of one training: order of the images, augmentation, and what the network itself draws (dropout).
 
-    Order and augmentation are drawn on the CPU, so that every device sees the same numbers. Dropout draws from torch's global
-    generator, on the device, because a module gives no choice.
+    Order and augmentation are drawn on the CPU, so that every device sees the same numbers. Dropout draws from torch's
+    global generator, on the device, because a module gives no choice.
 
     Args:
         seed: the declared seed.

@@ -1,7 +1,7 @@
 """A recipe: how a network is trained, as data.
 
-The format (TOML or a plain mapping) is described in ``docs/recipes.md``. Each optimizer and schedule is one dataclass: its fields
-are the keys of its section, and it knows which of torch's own classes it stands for.
+The format (TOML or a plain mapping) is described in ``docs/recipes.md``. Each optimizer and schedule is one dataclass:
+its fields are the keys of its section, and it knows which of torch's own classes it stands for.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from torch import nn
 from torch.optim import lr_scheduler
 
 from harness.data import Augmentation
-from harness.errors import RecipeError
+from harness.errors import InputError, RecipeError
 from harness.training.tables import expect_mapping, read_table, refuse_unknown
 
-
-# When a schedule moves: after each step, after each epoch, or after each epoch by its test loss.
-Moves = Literal["step", "epoch", "plateau"]
+# When a schedule moves: after each step of the optimizer or after each epoch.
+Moves = Literal["step", "epoch"]
 
 
 def _expect(holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
@@ -107,8 +107,9 @@ class OneCycle:
 class WarmupCosine:
     """Linear rise, half a cosine down, then flat, a move each step.
 
-    With ``T`` steps in all and ``w = int(warmup * T)``, ``e = int(until * T)``, step ``t`` (from 0) runs at ``lr`` times
-    ``(t + 1) / w`` before ``w``, ``floor + (1 - floor) * (1 + cos(pi * (t - w) / (e - w))) / 2`` before ``e`` and ``floor`` after.
+    With ``T`` steps in all, ``w = int(warmup * T)`` and ``e = int(until * T)``, step ``t`` (from 0) runs at ``lr``
+    times ``(t + 1) / w`` before ``w``, ``floor + (1 - floor) * (1 + cos(pi * (t - w) / (e - w))) / 2`` before ``e``
+    and ``floor`` after.
     """
 
     name: ClassVar[str] = "warmup-cosine"
@@ -122,16 +123,30 @@ class WarmupCosine:
         _expect(0 <= self.warmup < self.until <= 1, "0 <= warmup < until <= 1", warmup=self.warmup, until=self.until)
         _expect(0 <= self.floor <= 1, "0 <= floor <= 1", floor=self.floor)
 
+    def factors(self, total: int) -> Callable[[int], float]:
+        """The factor on ``lr`` as a function of the step, for a run of ``total`` steps."""
+        rise, fall = int(self.warmup * total), int(self.until * total)
+
+        def factor(step: int) -> float:
+            if step < rise:
+                return (step + 1) / rise
+            if step >= fall:
+                return self.floor
+            return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * (step - rise) / (fall - rise))) / 2
+
+        return factor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau:
     """Times ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
 
-    The schedule looks at the test set, as the published recipe that uses it does; its accuracy is a little flattered by that.
+    The schedule looks at the test set, as the published recipe that uses it does; its accuracy is a little flattered
+    by that.
     """
 
     name: ClassVar[str] = "plateau"
-    moves: ClassVar[Moves] = "plateau"
+    moves: ClassVar[Moves] = "epoch"
 
     factor: float
     patience: int
@@ -229,7 +244,8 @@ class Recipe:
             name: what to call it; messages begin with it.
 
         Raises:
-            RecipeError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of range.
+            RecipeError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of
+                range.
         """
         where = f"recipe {name}"
         table = expect_mapping(mapping, where=where, error=RecipeError)
@@ -238,7 +254,7 @@ class Recipe:
         return read_table(cls, {**table, "name": name}, where=where, error=RecipeError)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The recipe without its name as plain TOML or JSON data, every setting spelt out; `from_mapping` reads it back."""
+        """The recipe without its name, as plain data with every setting spelt out; `from_mapping` reads it back."""
         sections = {
             "optimizer": {"name": self.optimizer.name, **_plain(self.optimizer)},
             "schedule": self.schedule and {"name": self.schedule.name, **_plain(self.schedule)},
@@ -277,9 +293,17 @@ _TORCH_OPTIMIZERS: dict[type[Optimizer], type[torch.optim.Optimizer]] = {
 }
 
 
-def build_optimizer(optimizer: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Torch's optimizer over the parameters."""
-    return _TORCH_OPTIMIZERS[type(optimizer)](parameters, **dataclasses.asdict(optimizer))
+def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Optimizer:
+    """Torch's optimizer over the parameters that ask for gradients.
+
+    Raises:
+        InputError: there are none.
+    """
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not trainable:
+        msg = f"expected a network with parameters to train, got {type(module).__name__} with none."
+        raise InputError(msg)
+    return _TORCH_OPTIMIZERS[type(optimizer)](trainable, **dataclasses.asdict(optimizer))
 
 
 def build_schedule(

@@ -1,4 +1,7 @@
-"""The run record: one training, one seed, as one JSON file (``docs/run-record.md``, ``docs/schemas/run.schema.json``)."""
+"""The run record: one training, one seed, as one JSON file.
+
+Described in ``docs/run-record.md``, with a schema in ``docs/schemas/run.schema.json``.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,9 @@ class EpochResult:
         for part in ("train", "test"):
             correct, total = getattr(self, f"{part}_correct"), getattr(self, f"{part}_total")
             if not 0 <= correct <= total or total == 0:
-                msg = f"expected 0 <= {part}_correct <= {part}_total, got {part}_correct={correct}, {part}_total={total}."
+                msg = (
+                    f"expected 0 <= {part}_correct <= {part}_total, got {part}_correct={correct}, {part}_total={total}."
+                )
                 raise InputError(msg)
 
 
@@ -70,8 +75,8 @@ class RunRecord:
         data_name: ``mnist`` or ``digits``.
         data_title: the data's name for a reader.
         data_digest: SHA-256 of the data's decoded content.
-        status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: a loss was no
-            finite number in the epoch after the last one of ``epochs``.
+        status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: a
+            loss was no finite number in the epoch after the last one of ``epochs``.
         epochs: the whole epochs, in order.
         state_digest: `state_digest` of the network after the last whole epoch.
         environment: the machine it ran on.
@@ -105,12 +110,14 @@ class RunRecord:
             raise InputError(msg)
         if (len(numbers) == declared) != (self.status == "complete"):
             msg = (
-                f"expected the status to agree with the epochs, got status={self.status!r} with {len(numbers)} of {declared} "
-                "declared epochs."
+                f"expected the status to agree with the epochs, got status={self.status!r} with {len(numbers)} of "
+                f"{declared} declared epochs."
             )
             raise InputError(msg)
         if len({result.test_total for result in self.epochs}) > 1:
-            msg = f"expected one test set in all epochs, got test_total={[result.test_total for result in self.epochs]}."
+            msg = (
+                f"expected one test set in all epochs, got test_total={[result.test_total for result in self.epochs]}."
+            )
             raise InputError(msg)
         try:
             datetime.fromisoformat(self.started)
@@ -172,7 +179,8 @@ class RunRecord:
 def state_digest(state: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 (hex) over a network's parameters and buffers: by name, the type, the shape and the bytes of each.
 
-    Two networks have the same digest exactly if no bit of any named tensor differs; the order of the mapping does not count.
+    Two networks have the same digest exactly if no bit of any named tensor differs; the order of the mapping does not
+    count.
     """
     digest = hashlib.sha256()
     for name in sorted(state):

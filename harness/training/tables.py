@@ -1,8 +1,8 @@
 """A table, as TOML or JSON gives it, into a frozen dataclass.
 
-Recipes, run records and accuracy rules are all written by hand or by other programs. Their dataclasses say which keys exist and
-of which type; this reader holds a table to that, so that a typing slip is named with the key that was probably meant instead
-of being ignored.
+Recipes, run records and accuracy rules are written by hand or by other programs. Their dataclasses say which keys exist
+and of which type; this reader holds a table to that, so that a slip is named, with the key that was probably meant,
+instead of being ignored.
 """
 
 from __future__ import annotations
@@ -25,33 +25,16 @@ def read_table(cls: type[T], table: object, *, where: str, error: type[InputErro
     """Build the dataclass ``cls`` from a table with one key a field.
 
     Args:
-        cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, a dataclass, a tuple of these, or None. Of
-            several dataclasses, the table's own key ``name`` says which: each has a class variable ``name``.
+        cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, a dataclass, a tuple of these, or
+            None. Of several dataclasses, the table's own key ``name`` says which: each has a class variable ``name``.
         table: the table; anything but a mapping is an error.
-        where: what the table is, for messages: a file, or the path of a section.
+        where: what the table is, to begin a message with.
         error: the class to raise.
 
     Raises:
         InputError: as ``error``: an unknown or missing key, a value of another type, or one that ``cls`` refuses.
     """
-    keys = expect_mapping(table, where=where, error=error)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    refuse_unknown(keys, fields, where=where, error=error)
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in keys and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        msg = f"{where}: expected a value for {', '.join(missing)}, got none. Add {'it' if len(missing) == 1 else 'them'}."
-        raise error(msg)
-    hints = typing.get_type_hints(cls)
-    values = {name: _convert(hints[name], value, where=where, key=name, error=error) for name, value in keys.items()}
-    try:
-        return cls(**values)
-    except InputError as problem:
-        msg = f"{where}: {problem}"
-        raise error(msg) from None
+    return _Place(where=where, error=error).read(cls, table)
 
 
 def expect_mapping(value: object, *, where: str, error: type[InputError]) -> Mapping[str, Any]:
@@ -67,25 +50,11 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], *, where: str, err
     names = sorted(known)
     for key in keys:
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            guess = f"Did you mean {near[0]!r}? " if near else ""
-            msg = f"{where}: {key!r} is not a known key. {guess}Known keys: {', '.join(names)}."
+            msg = f"{where}: {key!r} is not a known key.{_guess(key, names)} Known keys: {', '.join(names)}."
             raise error(msg)
 
 
-def _read_named(kinds: list[Any], table: object, *, where: str, error: type[InputError]) -> Any:  # noqa: ANN401 - any of kinds
-    keys = dict(expect_mapping(table, where=where, error=error))
-    named = {kind.name: kind for kind in kinds}
-    name = keys.pop("name", None)
-    if name not in named:
-        near = difflib.get_close_matches(str(name), named, n=1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        msg = f"{where}: expected name to be one of {', '.join(sorted(named))}, got name={name!r}.{guess}"
-        raise error(msg)
-    return read_table(named[name], keys, where=f"{where} ({name})", error=error)
-
-
-_NUMBERS: dict[object, tuple[tuple[type, ...], str]] = {
+_NUMBERS: dict[object, tuple[tuple[type[float | Decimal], ...], str]] = {
     int: ((int,), "a whole number"),
     float: ((int, float, Decimal), "a number"),
     Decimal: ((int, float, Decimal), "a number"),
@@ -93,40 +62,89 @@ _NUMBERS: dict[object, tuple[tuple[type, ...], str]] = {
 _PLAIN: dict[object, str] = {str: "a text", bool: "true or false"}
 
 
-def _convert(hint: Any, value: Any, *, where: str, key: str, error: type[InputError]) -> Any:  # noqa: ANN401 - any field type
-    def refuse(expected: str) -> InputError:
-        return error(f"{where}: expected {key} to be {expected}, got {key}={value!r} ({type(value).__name__}).")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where in a document the reader is, and which error a fault there is."""
 
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        kinds = [argument for argument in arguments if argument is not type(None)]
-        if len(kinds) == 1:
-            return _convert(kinds[0], value, where=where, key=key, error=error)
-        return _read_named(kinds, value, where=f"{where}, {key}", error=error)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise refuse(f"one of {', '.join(map(repr, arguments))}")
+    where: str
+    error: type[InputError]
+
+    def read(self, cls: type[T], table: object) -> T:
+        keys = expect_mapping(table, where=self.where, error=self.error)
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        refuse_unknown(keys, fields, where=self.where, error=self.error)
+        required = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
+        missing = [name for name in required if name not in keys]
+        if missing:
+            msg = f"{self.where}: expected a value for {', '.join(missing)}, got none. Add what is missing."
+            raise self.error(msg)
+        hints = typing.get_type_hints(cls)
+        values = {name: self._convert(hints[name], value, name) for name, value in keys.items()}
+        try:
+            return cls(**values)
+        except InputError as problem:
+            msg = f"{self.where}: {problem}"
+            raise self.error(msg) from None
+
+    def _convert(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin in (types.UnionType, typing.Union):
+            return self._union(arguments, value, key)
+        if origin is tuple:
+            return self._tuple(arguments, value, key)
+        if dataclasses.is_dataclass(hint):
+            return self._within(key).read(typing.cast("type[Any]", hint), value)
+        if hint in _NUMBERS:
+            return self._number(hint, value, key)
+        if origin is typing.Literal:
+            fits, expected = value in arguments, f"one of {', '.join(map(repr, arguments))}"
+        else:
+            fits, expected = isinstance(value, hint), _PLAIN[hint]
+        if not fits:
+            raise self._refusal(expected, value, key)
         return value
-    if origin is tuple:
-        length = None if arguments[-1] is Ellipsis else len(arguments)
-        if not isinstance(value, list | tuple) or (length is not None and len(value) != length):
-            raise refuse("a list" if length is None else f"a list of {length}")
-        items = arguments[:1] * len(value) if length is None else arguments
-        return tuple(
-            _convert(kind, item, where=where, key=f"{key}[{index}]", error=error)
-            for index, (kind, item) in enumerate(zip(items, value, strict=True))
-        )
-    if dataclasses.is_dataclass(hint):
-        return read_table(typing.cast("type[Any]", hint), value, where=f"{where}, {key}", error=error)
-    if hint in _NUMBERS:
+
+    def _union(self, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - as _convert
+        if value is None and type(None) in hints:
+            return None
+        kinds = [hint for hint in hints if hint is not type(None)]
+        if len(kinds) == 1:
+            return self._convert(kinds[0], value, key)
+        place = self._within(key)
+        table = dict(expect_mapping(value, where=place.where, error=self.error))
+        named = {kind.name: kind for kind in kinds}
+        name = table.pop("name", None)
+        if not isinstance(name, str) or name not in named:
+            legal = ", ".join(sorted(named))
+            msg = f"{place.where}: expected name to be one of {legal}, got name={name!r}.{_guess(str(name), named)}"
+            raise self.error(msg)
+        return dataclasses.replace(place, where=f"{place.where} ({name})").read(named[name], table)
+
+    def _tuple(self, hints: tuple[Any, ...], value: object, key: str) -> tuple[Any, ...]:
+        any_length = hints[-1] is Ellipsis
+        if not isinstance(value, list | tuple) or not (any_length or len(value) == len(hints)):
+            raise self._refusal("a list" if any_length else f"a list of {len(hints)}", value, key)
+        kinds = hints[:1] * len(value) if any_length else hints
+        pairs = enumerate(zip(kinds, value, strict=True))
+        return tuple(self._convert(kind, item, f"{key}[{index}]") for index, (kind, item) in pairs)
+
+    def _number(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - as _convert
         accepted, expected = _NUMBERS[hint]
         # bool is a kind of int to Python, but `epochs = true` is a slip.
         if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
-            raise refuse(expected)
+            raise self._refusal(expected, value, key)
         # Through its text, a number written as 99.4 stays 99.4 exactly.
         return Decimal(str(value)) if hint is Decimal else hint(value)
-    if not isinstance(value, hint):
-        raise refuse(_PLAIN[hint])
-    return value
+
+    def _within(self, key: str) -> _Place:
+        return dataclasses.replace(self, where=f"{self.where}, {key}")
+
+    def _refusal(self, expected: str, value: object, key: str) -> InputError:
+        return self.error(
+            f"{self.where}: expected {key} to be {expected}, got {key}={value!r} ({type(value).__name__})."
+        )
+
+
+def _guess(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
