@@ -208,7 +208,7 @@ def _feature(structure: Structure, feature: str, presence: Presence) -> Finding:
         requirement=feature,
         status=_status(holds=holds),
         expected=f"{_NAMES[feature]}{' present' if presence == 'required' else ' absent'}",
-        observed="present" if found else "absent",
+        observed=f"present: {evidence[0]}" if found else "absent",
         evidence=evidence[:_LISTED],
         hint="" if holds else hint if presence == "required" else f"remove it: {', '.join(evidence[:_LISTED])}",
     )

@@ -3,7 +3,7 @@
 from harness.graph.capture import CapturedModel, Fidelity, capture
 from harness.graph.form import Graph, Operation, Program, TensorSpec
 from harness.graph.rebuild import GraphModule
-from harness.graph.receptive_field import ReceptiveField
+from harness.graph.receptive_field import ReceptiveField, field_of
 from harness.graph.source import DEFAULT_SEED, load_model, parse_source
 from harness.graph.structure import Structure
 
@@ -19,6 +19,7 @@ __all__ = [
     "Structure",
     "TensorSpec",
     "capture",
+    "field_of",
     "load_model",
     "parse_source",
 ]

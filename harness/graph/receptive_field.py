@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.graph.form import Dim, Graph, Operation, Ref, Shape
+from harness.graph.form import Dim, Graph, Operation, Program, Ref, Shape
 from harness.graph.schema import base_name, bind
 
 Certainty = Literal["exact", "bound", "unknown"]
@@ -239,8 +239,8 @@ def _axis_field(reaches: list[Reach]) -> AxisField:
     )
 
 
-def trace_views(graph: Graph) -> dict[str, View]:
-    """What every value of the evaluation program sees, by name; values that do not depend on the input are absent.
+def trace_views(graph: Graph, program: Program) -> dict[str, View]:
+    """What every value of one of the graph's programs sees, by name; values that do not depend on the input are absent.
 
     Raises:
         ValueError: the graph's input is no image ``(channels, height, width)``.
@@ -248,7 +248,7 @@ def trace_views(graph: Graph) -> dict[str, View]:
     if len(graph.input_shape) != 3:  # noqa: PLR2004 - channels, height, width
         msg = f"expected an image input (channels, height, width), found shape {list(graph.input_shape)}"
         raise ValueError(msg)
-    return _Walk(graph).run()
+    return _Walk(graph, program).run()
 
 
 _POINTWISE = frozenset(
@@ -267,10 +267,10 @@ _SIZE_DIMS = 4
 
 
 class _Walk:
-    """One pass over the evaluation program."""
+    """One pass over a program."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, program: Program) -> None:
+        self.program = program
         self.shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
         self.shapes[graph.input_name] = ("B", *graph.input_shape)
         _, height, width = graph.input_shape
@@ -284,7 +284,7 @@ class _Walk:
         self.parts: dict[str, list[View]] = {}
 
     def run(self) -> dict[str, View]:
-        for operation in self.graph.evaluate.operations:
+        for operation in self.program.operations:
             self.shapes[operation.name] = operation.shape
             view = self._step(operation)
             if view is None:

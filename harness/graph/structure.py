@@ -327,7 +327,12 @@ class Structure:
     @cached_property
     def views(self) -> Mapping[str, View]:
         """What every value of the evaluation program sees."""
-        return trace_views(self.graph)
+        return trace_views(self.graph, self.graph.evaluate)
+
+    @cached_property
+    def train_views(self) -> Mapping[str, View]:
+        """What every value of the training program sees."""
+        return trace_views(self.graph, self.graph.train)
 
     @cached_property
     def global_pools(self) -> tuple[GlobalPool, ...]:

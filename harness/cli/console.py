@@ -1,0 +1,138 @@
+"""Terminals: results on standard output, everything about the work on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from harness.findings import Finding, Status, overall
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from harness.training import EpochResult, Recipe
+
+_CODES = {Status.ERROR: 4, Status.FAIL: 1, Status.UNKNOWN: 3, Status.PASS: 0, Status.SKIP: 0}
+# Where a terminal's width is unknown (a pipe, CI), lines are not to be folded at 80 characters.
+_PIPE_WIDTH = 120
+
+
+def results() -> Console:
+    """The console for results."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def notices() -> Console:
+    """The console for progress and announcements."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
+
+
+def announce(sentence: str) -> None:
+    """Say something about the work."""
+    click.echo(sentence, err=True)
+
+
+def complain(paragraph: str) -> None:
+    """Say what went wrong, as one paragraph."""
+    click.echo(click.style("error: ", fg="red", bold=True) + " ".join(paragraph.split()), err=True)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """4 if the examiner failed somewhere, else 1 if something failed, else 3 if something is undecided, else 0."""
+    return _CODES[overall(findings)]
+
+
+def write_json(target: str | None, document: Mapping[str, Any]) -> None:
+    """Write a document where ``--json`` says; ``-`` is standard output."""
+    if target is None:
+        return
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    if target == "-":
+        click.echo(text, nl=False)
+        return
+    from harness.files import write_whole
+
+    write_whole(Path(target), text.encode())
+
+
+class TrainingProgress:
+    """Shows a training as it goes: a bar with step, accuracy and time left on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = notices()
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._epochs = 0
+        self._steps = 0
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def on_start(
+        self, *, recipe: Recipe, device: torch.device, steps: int, done: tuple[EpochResult, ...]
+    ) -> None:
+        """Announce the run and set up the bar."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._epochs, self._steps = recipe.epochs, steps
+        again = f", going on after epoch {len(done)}" if done else ""
+        self._console.print(
+            f"training on {device}: {recipe.epochs} epochs of {steps} steps, {recipe.batch_size} images each{again}"
+        )
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            total = recipe.epochs * steps
+            self._task = self._progress.add_task("epoch", total=total, completed=len(done) * steps, figures="")
+            self._progress.start()
+
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, correct: int, seen: int) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            self._progress.update(
+                self._task,
+                completed=(epoch - 1) * steps + step,
+                description=f"epoch {epoch}/{self._epochs}",
+                figures=f"loss {loss:.4f}  train {100 * correct / max(seen, 1):.2f} %",
+            )
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """Print the epoch's line."""
+        self._console.print(
+            f"epoch {result.epoch:>2}/{self._epochs}  "
+            f"train {100 * result.train_correct / result.train_total:6.2f} %  "
+            f"test {result.test_correct:,} of {result.test_total:,} "
+            f"({100 * result.test_correct / result.test_total:.2f} %)  "
+            f"loss {result.test_loss:.4f}  {result.seconds:.1f} s"
+        )
+
+    def on_warning(self, message: str) -> None:
+        """Print a warning."""
+        self._console.print(f"warning: {message}", style="yellow")

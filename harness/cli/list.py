@@ -1,0 +1,48 @@
+"""`harness list`: the shipped models."""
+
+from __future__ import annotations
+
+import click
+
+import mnist_models
+from harness.cli.console import results, write_json
+from harness.cli.options import debug_option, json_option
+
+
+@click.command(name="list")
+@json_option
+@debug_option
+def list_models(json_path: str | None) -> None:
+    """List the shipped models."""
+    from harness.reporting import document, plain_table
+
+    cards = [mnist_models.model_card(name) for name in mnist_models.list_models()]
+    rows = [
+        (
+            card.name,
+            f"{card.parameters:,}",
+            card.contract,
+            f"{card.claim.test_percent} %" if card.claim else "-",
+            card.expected.outcome,
+            f"{card.cpu_minutes:.0f}",
+            card.title,
+        )
+        for card in cards
+    ]
+    headers = ("name", "parameters", "contract", "claimed", "accuracy rule", "CPU minutes", "title")
+    if json_path != "-":
+        results().print(plain_table(headers, rows, right=(1, 3, 5)))
+    content = [
+        {
+            "name": card.name,
+            "title": card.title,
+            "parameters": card.parameters,
+            "contract": card.contract,
+            "claimed_percent": card.claim.test_percent if card.claim else None,
+            "expected": card.expected.outcome,
+            "reason": card.expected.reason.strip(),
+            "cpu_minutes": card.cpu_minutes,
+        }
+        for card in cards
+    ]
+    write_json(json_path, document("list", {"models": content}))

@@ -1,0 +1,118 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+import mnist_models
+from harness.cli.console import announce
+
+if TYPE_CHECKING:
+    from harness.certification import ConsistencyRule
+    from harness.contracts import Contract
+    from harness.data import Dataset
+    from harness.training import Recipe
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+DEFAULT_CONTRACT = "era-s7"
+DEFAULT_RECIPE = "reference"
+DEFAULT_SEED = 1
+
+
+def model_argument(function: _Command) -> _Command:
+    """The argument MODEL."""
+    return click.argument("model", metavar="MODEL")(function)
+
+
+def json_option(function: _Command) -> _Command:
+    """``--json PATH``."""
+    return click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for standard output.")(function)
+
+
+def debug_option(function: _Command) -> _Command:
+    """``--debug``; `harness.cli.app.run` reads it."""
+    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
+
+
+def contract_option(function: _Command) -> _Command:
+    """``--contract NAME|FILE``."""
+    return click.option(
+        "--contract",
+        "contract_name",
+        metavar="NAME|FILE",
+        help=f"A built-in contract or a TOML file. Default: the card's for a shipped model, {DEFAULT_CONTRACT} otherwise.",
+    )(function)
+
+
+def data_option(function: _Command) -> _Command:
+    """``--data auto|mnist|digits|PATH``."""
+    return click.option(
+        "--data",
+        default="auto",
+        show_default=True,
+        metavar="auto|mnist|digits|PATH",
+        help="MNIST, the embedded digits, or a folder that holds MNIST. HARNESS_DATA names such a folder, too; auto takes "
+        "the digits where MNIST is neither there nor to be had.",
+    )(function)
+
+
+def training_options(function: _Command) -> _Command:
+    """``--recipe``, ``--seed``, ``--device``, ``--out`` and ``--fresh``."""
+    for option in (
+        click.option("--fresh", is_flag=True, help="Start over even where an unfinished run could be gone on with."),
+        click.option(
+            "--out", metavar="FOLDER", help="Where record and checkpoints go. Default: a folder under runs/, named after the run."
+        ),
+        click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train."),
+        click.option("--seed", default=DEFAULT_SEED, show_default=True, type=click.IntRange(min=0), help="Seed of the run."),
+        click.option(
+            "--recipe",
+            "recipe_name",
+            metavar="NAME|FILE",
+            help="A shipped model's recipe or a TOML file. Default: the model's own if shipped, the reference recipe otherwise.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def contract_for(model: str, name: str | None) -> Contract:
+    """The contract asked for, or the model's own, or the default."""
+    from harness.contracts import load_contract
+
+    if name is None and model in mnist_models.list_models():
+        name = mnist_models.model_card(model).contract
+    return load_contract(name or DEFAULT_CONTRACT)
+
+
+def rule_for(contract: Contract) -> ConsistencyRule | None:
+    """The contract's accuracy rule, if it asks for accuracy."""
+    from harness.certification import ConsistencyRule
+
+    if contract.accuracy is None:
+        return None
+    return ConsistencyRule.from_table(contract.accuracy, where=f"contract {contract.name}: [accuracy]")
+
+
+def recipe_for(model: str, name: str | None) -> Recipe:
+    """The recipe asked for, or the model's own, or the reference recipe."""
+    from harness.training import Recipe, load_recipe
+
+    if name is None:
+        name = model if model in mnist_models.list_models() else DEFAULT_RECIPE
+    if name in mnist_models.list_models():
+        return Recipe.from_mapping(mnist_models.model_card(name).recipe, name=name)
+    return load_recipe(name)
+
+
+def dataset_for(choice: str) -> Dataset:
+    """The data asked for; says so when they are not MNIST."""
+    from harness.data import load_dataset
+
+    dataset = load_dataset(choice, announce=announce)
+    announce(f"data: {dataset.title}, {dataset.source}")
+    return dataset

@@ -1,0 +1,92 @@
+"""One training as a command runs it: folder, checkpoints, progress, record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.console import TrainingProgress, announce
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.data import Dataset
+    from harness.graph import CapturedModel
+    from harness.training import Recipe, RunRecord
+
+RECORD_FILE = "record.json"
+CHECKPOINT_FOLDER = "checkpoints"
+
+
+def run_training(
+    captured: CapturedModel,
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    seed: int,
+    device: torch.device,
+    out: str | None,
+    fresh: bool,
+) -> tuple[RunRecord, Path]:
+    """Train, or go on with an unfinished run of the same kind; returns the record and where it was written.
+
+    An interrupted run writes its record, too, before the interruption goes on.
+
+    Raises:
+        TrainingInterrupted: the user interrupted it.
+        InputError: the folder cannot be written.
+    """
+    from harness.training import TrainingInterrupted, train
+
+    folder = Path(out) if out else _folder(captured.name, recipe, dataset, seed, device)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"expected a folder that can be made, found --out {folder}: {error.strerror}"
+        raise click.UsageError(message) from error
+    path = folder / RECORD_FILE
+    with TrainingProgress() as progress:
+        try:
+            record = train(
+                captured.to_module(),
+                recipe,
+                dataset,
+                seed=seed,
+                device=device,
+                model_name=captured.name,
+                graph_digest=captured.graph.exact_digest(),
+                observer=progress,
+                checkpoint_dir=folder / CHECKPOINT_FOLDER,
+                resume=not fresh,
+            )
+        except TrainingInterrupted as interruption:
+            interruption.record.write(path)
+            announce(f"record so far: {path}; the same command goes on from there")
+            raise
+    _keep_earlier(path)
+    record.write(path)
+    return record, path
+
+
+def _keep_earlier(path: Path) -> None:
+    """A finished run's record is never written over: it gets the time it was started as part of its name."""
+    from harness.errors import InputError
+    from harness.training import RunRecord
+
+    if not path.exists():
+        return
+    try:
+        earlier = RunRecord.read(path)
+    except InputError:
+        path.rename(path.with_suffix(".unreadable.json"))
+        return
+    if earlier.status != "interrupted":
+        stamp = "".join(character for character in earlier.started if character.isalnum())
+        path.rename(path.with_name(f"record-{stamp}.json"))
+
+
+def _folder(name: str, recipe: Recipe, dataset: Dataset, seed: int, device: torch.device) -> Path:
+    plain = "".join(character if character.isalnum() or character in "-_" else "-" for character in name)
+    return Path("runs") / f"{plain}-{recipe.name}-{recipe.epochs}-{dataset.name}-{device.type}-seed{seed}"

@@ -1,0 +1,124 @@
+"""`harness show`: what a model is made of, and what is published about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import mnist_models
+from harness.cli.console import results, write_json
+from harness.cli.options import debug_option, json_option, model_argument
+
+if TYPE_CHECKING:
+    from harness.graph import Structure
+    from mnist_models import ModelCard
+
+
+@click.command()
+@model_argument
+@json_option
+@debug_option
+def show(model: str, json_path: str | None) -> None:
+    """Show a model's layers and its card.
+
+    The table lists what runs in a training pass, in order, whatever the modules are called. The field is the receptive field in
+    pixels.
+    """
+    from harness.graph import Structure, load_model
+    from harness.reporting import document, facts_table, plain_table
+
+    captured = load_model(model)
+    structure = Structure(captured.graph)
+    card = mnist_models.model_card(model) if model in mnist_models.list_models() else None
+    layers = list(_layers(structure))
+    if json_path != "-":
+        console = results()
+        console.print(plain_table(("layer", "module", "output", "parameters", "field"), map(_row, layers), right=(3, 4)))
+        console.print()
+        console.print(facts_table(_facts(structure)))
+        if card is not None:
+            console.print()
+            console.print(facts_table(_card_facts(card)))
+    content: dict[str, Any] = {
+        "model": model,
+        "graph": captured.graph.exact_digest(),
+        "layers": layers,
+        "parameters": structure.parameters.total,
+        "trainable": structure.parameters.trainable,
+        "unreached_parameters": [spec.name for spec in structure.parameters.unreached],
+        "hidden_state": [{"name": spec.name, "elements": spec.elements} for spec in structure.parameters.hidden],
+        "never_called": [{"path": module.path, "type": module.type} for module in structure.never_called],
+        "output": {"kind": structure.head.kind, "shape": list(structure.head.shape), "after_last_weights": structure.head.after},
+        "receptive_field": {
+            "before_head": structure.field_before_head[1].size,
+            "including_head": structure.field_with_head.size,
+            "certainty": structure.field_with_head.certainty,
+        },
+    }
+    write_json(json_path, document("show", content))
+
+
+def _layers(structure: Structure) -> Iterator[dict[str, Any]]:
+    from harness.graph import field_of
+
+    for layer in structure.layers:
+        view = structure.train_views.get(layer.value)
+        yield {
+            "layer": layer.title,
+            "detail": layer.detail,
+            "module": layer.module,
+            "shape": list(layer.shape),
+            "parameters": layer.parameters,
+            "field": field_of(view).size if view is not None else None,
+        }
+
+
+def _row(layer: dict[str, Any]) -> tuple[str, ...]:
+    shape = "x".join(str(dim) for dim in layer["shape"][1:])
+    title = f"{layer['layer']} {layer['detail']}".strip()
+    return title, layer["module"], shape, f"{layer['parameters']:,}", "-" if layer["field"] is None else str(layer["field"])
+
+
+def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
+    count = structure.parameters
+    yield "parameters", f"{count.total:,}, {count.trainable:,} of them trainable"
+    if count.unreached:
+        names = ", ".join(spec.name for spec in count.unreached)
+        yield "never read", f"{count.unreached_elements:,} of these parameters: {names}"
+    if count.hidden:
+        yield "hidden state", ", ".join(f"{spec.name} ({spec.elements:,})" for spec in count.hidden)
+    for module in structure.never_called:
+        yield "never called", f"{module.path} ({module.type})"
+    head = structure.head
+    yield "output", f"{head.kind}, {'x'.join(str(dim) for dim in head.shape)}"
+    if head.after:
+        yield "after the last weights", f"{', '.join(head.after)} stand between {head.last_weighted} and the output"
+    value, before = structure.field_before_head
+    yield "receptive field", (
+        f"{before.size} before the head's pooling (at {value}), {structure.field_with_head.size} including it; "
+        f"{structure.field_with_head.certainty}"
+    )
+    pool = structure.head_pool
+    if pool is not None:
+        yield "global average pooling", f"over the whole {pool.map_size[0]}x{pool.map_size[1]} map, at {pool.value}"
+    for site in structure.fully_connected:
+        yield "fully connected", f"{site.module}: {site.kind} ({site.detail})"
+
+
+def _card_facts(card: ModelCard) -> Iterator[tuple[str, str]]:
+    yield "card", " ".join(card.description.split())
+    for source in card.sources:
+        yield "source", f"{source.repository}, {source.section} (document {source.document}, lines {source.lines[0]}-{source.lines[1]})"
+    if card.claim:
+        yield "claimed", f"{card.claim.test_percent} % on the test images"
+    if card.log:
+        best = max(card.log.epochs, key=lambda epoch: epoch.correct)
+        last = card.log.epochs[-1]
+        yield "logged", (
+            f"{len(card.log.epochs)} epochs, best {best.correct:,} of {best.total:,} (epoch {best.epoch}), last {last.correct:,}"
+        )
+    yield "expected", f"{card.expected.outcome} the accuracy rule of {card.contract}: {' '.join(card.expected.reason.split())}"
+    for discrepancy in card.discrepancies:
+        yield "discrepancy", f"{discrepancy.kind}, lines {discrepancy.lines[0]}-{discrepancy.lines[1]}: {' '.join(discrepancy.what.split())}"

@@ -1,0 +1,87 @@
+"""Findings and tables as rich renderables; nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from harness.findings import Finding, Status
+
+_STYLES = {
+    Status.PASS: "green",
+    Status.FAIL: "bold red",
+    Status.UNKNOWN: "yellow",
+    Status.ERROR: "bold magenta",
+    Status.SKIP: "dim",
+}
+# What a reader wants to see under a finding that holds: nothing. The JSON has it all.
+_EXPLAINED = (Status.FAIL, Status.UNKNOWN, Status.ERROR)
+
+
+def status_text(status: Status) -> Text:
+    """A status in its colour; the word stands alone without colour."""
+    return Text(status.value, style=_STYLES[status])
+
+
+def findings_table(findings: Iterable[Finding], *, evidence: bool = False) -> RenderableType:
+    """One line a finding; under those that do not hold, what was expected, the evidence and the hint.
+
+    Args:
+        findings: what to show, in order.
+        evidence: show it under the findings that hold, too.
+    """
+    findings = tuple(findings)
+    width = max((len(finding.requirement) for finding in findings), default=0)
+    lines: list[RenderableType] = []
+    for finding in findings:
+        row = Table.grid(padding=(0, 2))
+        row.add_column(width=7, no_wrap=True)
+        row.add_column(width=width, no_wrap=True)
+        row.add_column(overflow="fold")
+        row.add_row(status_text(finding.status), Text(finding.requirement), Text(finding.observed))
+        lines.append(row)
+        if evidence or finding.status in _EXPLAINED:
+            lines.append(Padding(_explanation(finding), (0, 0, 0, 9)))
+    return Group(*lines)
+
+
+def _explanation(finding: Finding) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    grid.add_row("expected", Text(finding.expected))
+    for line in finding.evidence:
+        grid.add_row("evidence", Text(line))
+    if finding.hint:
+        grid.add_row("hint", Text(finding.hint, style="cyan"))
+    return grid
+
+
+def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
+    """A table without rules, columns in ``right`` aligned to the right."""
+    numbers = set(right)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if index in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, one a line."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(value))
+    return table
+
+
+def verdict_line(status: Status, words: str) -> Text:
+    """The last line of an examination."""
+    return Text.assemble((status.value.upper(), _STYLES[status]), "  ", words)
