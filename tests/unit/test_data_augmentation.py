@@ -153,10 +153,14 @@ def test_directions_and_fills() -> None:
 
 def test_oblong_images_with_channels() -> None:
     """Height and width are not taken for each other, and all channels of an image move alike."""
-    images = torch.randint(0, 256, (4, 3, 10, 28), dtype=torch.uint8, generator=generator())
-    draws = ROTATE.draw(4, generator=generator())
-    expected = [functional.rotate(images[at], float(draws.angles[at]), fill=[1.0] * 3) for at in range(4)]
-    assert torch.equal(torch.stack(expected), ROTATE.apply(images, draws))
+    images = torch.randint(0, 256, (20, 3, 10, 28), dtype=torch.uint8, generator=generator())
+    augmentation = Augmentation(rotation=8, shift=0.3)
+    draws = augmentation.draw(20, generator=generator())
+    expected = []
+    for image, angle, (right, down) in zip(images, draws.angles.tolist(), draws.shifts.tolist(), strict=True):
+        turned = functional.rotate(image, angle)
+        expected.append(functional.affine(turned, 0.0, [round(28 * right), round(10 * down)], 1.0, [0.0, 0.0]))
+    assert torch.equal(torch.stack(expected), augmentation.apply(images, draws))
 
 
 @pytest.mark.parametrize(
