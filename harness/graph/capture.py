@@ -35,7 +35,7 @@ from harness.graph.form import (
     ValueMeta,
 )
 from harness.graph.form import Dim as GraphDim
-from harness.graph.rebuild import GraphModule
+from harness.graph.rebuild import GraphModule, content_digest
 
 # Large enough that batch statistics over a 1x1 map exist, small enough to cost nothing.
 _EXAMPLE_BATCH = 4
@@ -178,7 +178,13 @@ def _capture_once(module: nn.Module, example: torch.Tensor, name: str) -> tuple[
     specs = [
         *held.specs(),
         *(
-            TensorSpec(name=key, kind="constant", shape=tuple(value.shape), dtype=_dtype_name(value.dtype))
+            TensorSpec(
+                name=key,
+                kind="constant",
+                shape=tuple(value.shape),
+                dtype=_dtype_name(value.dtype),
+                content=content_digest(value),
+            )
             for key, value in constants.items()
         ),
     ]

@@ -62,7 +62,8 @@ _SYMBOL_KINDS = frozenset({"dtype", "layout", "memory_format", "float", "runtime
 class TensorSpec:
     """A tensor the model holds: parameter, buffer, or constant (a plain attribute or a literal).
 
-    ``aliases`` are further names of the same, shared tensor; it is counted once.
+    ``aliases`` are further names of the same, shared tensor; it is counted once. ``content`` is the SHA-256 of a constant's
+    numbers, which belong to what the model computes; it is empty for parameters and buffers, which training changes.
     """
 
     name: str
@@ -71,6 +72,7 @@ class TensorSpec:
     dtype: str
     requires_grad: bool = False
     aliases: tuple[str, ...] = ()
+    content: str = ""
 
     @property
     def elements(self) -> int:
@@ -179,7 +181,7 @@ class Graph:
                     if ref in specs and ref not in names:
                         spec = specs[ref]
                         order[ref] = names[ref] = f"t{len(order)}"
-                        lines.append([names[ref], spec.kind, list(spec.shape), spec.dtype, spec.requires_grad])
+                        lines.append([names[ref], spec.kind, list(spec.shape), spec.dtype, spec.requires_grad, spec.content])
                 names[operation.name] = f"v{index}"
                 lines.append(
                     [
@@ -207,6 +209,7 @@ class Graph:
                     "dtype": spec.dtype,
                     "requires_grad": spec.requires_grad,
                     "aliases": list(spec.aliases),
+                    "content": spec.content,
                 }
                 for spec in self.tensors
             ],
@@ -390,6 +393,7 @@ def _tensor_from_json(reader: _Reader) -> TensorSpec:
         dtype=reader.string("dtype"),
         requires_grad=reader.boolean("requires_grad"),
         aliases=tuple(str(alias) for alias in reader.items("aliases")),
+        content=reader.string("content"),
     )
 
 

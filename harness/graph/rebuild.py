@@ -5,6 +5,7 @@ Operations are looked up by name in an allow-list; a graph that asks for anythin
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -72,6 +73,12 @@ def allowed(op: str) -> bool:
     return len(parts) == _OP_PARTS and parts[0] == "aten" and parts[1] in _ATEN_NAMES
 
 
+def content_digest(tensor: torch.Tensor) -> str:
+    """SHA-256 (hex) of a tensor's bytes."""
+    plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(plain.numpy().tobytes()).hexdigest()
+
+
 class GraphModule(nn.Module):
     """A captured model as a trainable module.
 
@@ -95,6 +102,9 @@ class GraphModule(nn.Module):
             if spec.dtype not in _DTYPES or tensor is None or str(tensor.dtype) != f"torch.{spec.dtype}" or tensor.shape != spec.shape:
                 found = "nothing" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"
                 msg = f"tensor {spec.name!r}: expected {expected}, found {found}"
+                raise GraphFormatError(msg)
+            if spec.kind == "constant" and content_digest(tensor) != spec.content:
+                msg = f"constant {spec.name!r} holds other numbers than the graph was captured with"
                 raise GraphFormatError(msg)
             value: torch.Tensor = tensor.detach().clone()
             if spec.kind == "parameter":
