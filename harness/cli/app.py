@@ -61,7 +61,8 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
         return INPUT_ERROR
     except (KeyboardInterrupt, click.Abort) as error:
-        complain(f"interrupted{f': {error}' if str(error) else ''}")
+        # click hides a KeyboardInterrupt, and what it says about an unfinished run, behind an Abort without words.
+        complain(str(error.__cause__ or error) or "interrupted")
         return INTERRUPTED
     except HarnessError as error:
         return _failed(error, debug=debug)
