@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -30,7 +32,25 @@ def model_argument(function: _Command) -> _Command:
 
 def json_option(function: _Command) -> _Command:
     """``--json PATH``."""
-    return click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for standard output.")(function)
+    return click.option(
+        "--json",
+        "json_path",
+        metavar="PATH",
+        callback=_writable,
+        help="Write the result as JSON; - for standard output.",
+    )(function)
+
+
+def _writable(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse a place that cannot be written before the work is done, not after minutes of training."""
+    if value in (None, "-"):
+        return value
+    path = Path(value)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        reason = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which cannot be written to"
+        message = f"expected a file that can be written, found {value!r}, which {reason}. Name another place."
+        raise click.BadParameter(message, param=parameter)
+    return value
 
 
 def debug_option(function: _Command) -> _Command:
