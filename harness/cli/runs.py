@@ -62,6 +62,7 @@ def run_training(
                 resume=not fresh,
             )
         except TrainingInterrupted as interruption:
+            _keep_earlier(path)
             interruption.record.write(path)
             announce(f"record so far: {path}; the same command goes on from there")
             raise
