@@ -29,7 +29,7 @@ def list_models(json_path: str | None) -> None:
         )
         for card in cards
     ]
-    headers = ("name", "parameters", "contract", "claimed", "accuracy rule", "CPU minutes", "title")
+    headers = ("name", "parameters", "contract", "claimed", "expected", "CPU min", "title")
     if json_path != "-":
         results().print(plain_table(headers, rows, right=(1, 3, 5)))
     content = [
