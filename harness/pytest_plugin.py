@@ -118,7 +118,6 @@ class RequirementItem(pytest.Item):
     def runtest(self) -> None:
         """Fail with the finding's text, or skip what is not asked here."""
         finding = self.examination.finding(self.name)
-        self.add_report_section("call", "finding", finding.describe())
         if finding.status is Status.SKIP:
             pytest.skip(f"{finding.expected}: {finding.observed}")
         if finding.status is not Status.PASS:

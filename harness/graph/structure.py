@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from harness.graph.form import Argument, DeclaredModule, Graph, Operation, Program, Ref, Shape, TensorSpec
+from harness.graph.pooling import global_averages
 from harness.graph.receptive_field import ReceptiveField, View, field_of, trace_views
 from harness.graph.schema import base_name, bind
 
@@ -337,14 +338,11 @@ class Structure:
     @cached_property
     def global_pools(self) -> tuple[GlobalPool, ...]:
         """Global average poolings on the way to the output, however they are spelled."""
+        averages = global_averages(self.graph.evaluate, self.views)
         pools = []
         for operation in self._eval.on_path:
-            view = self.views.get(operation.name)
-            sources = [self.views[ref] for ref in operation.refs() if ref in self.views]
-            if view is None or not _averaged(view) or any(_averaged(source) for source in sources):
-                continue
-            before = self._map_before(operation)
-            if before is None or before == operation.name:
+            before = averages.get(operation.name)
+            if before is None:
                 continue
             source = self.views[before]
             pools.append(
@@ -433,19 +431,6 @@ class Structure:
         weight = bind(operation).get("weight")
         shape = self._eval.shapes.get(weight.name, ()) if isinstance(weight, Ref) else ()
         return tuple(dim for dim in shape[2:] if isinstance(dim, int))
-
-    def _map_before(self, operation: Operation) -> str | None:
-        """The last value before a pooling that is still an uncollapsed map."""
-        name: str | None = operation.name
-        while name is not None:
-            view = self.views.get(name)
-            if view is None:
-                return None
-            if not any(term.rows.collapsed or term.columns.collapsed for term in view.terms):
-                return name
-            source = self._eval.by_name.get(name)
-            name = next((ref for ref in source.refs() if ref in self.views), None) if source else None
-        return None
 
     def _detail(self, operation: Operation) -> str:
         bound = bind(operation)
@@ -538,11 +523,6 @@ def _probability(bound: Mapping[str, Argument]) -> float:
 
 def _drops(bound: Mapping[str, Argument]) -> bool:
     return bound.get("train", bound.get("training")) is True
-
-
-def _averaged(view: View) -> bool:
-    """Whether a value is the plain average of a whole map along both axes."""
-    return all({term.rows.collapsed, term.columns.collapsed} == {"average"} for term in view.terms)
 
 
 def _output_kind(path: tuple[Operation, ...]) -> OutputKind:
