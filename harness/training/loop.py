@@ -24,7 +24,7 @@ from torch.optim import lr_scheduler
 from harness.data import Dataset
 from harness.errors import InputError, RecipeError
 from harness.training.checkpoint import Checkpoints
-from harness.training.environment import environment
+from harness.training.machine import environment
 from harness.training.randomness import RandomStreams, preserved_randomness
 from harness.training.recipe import Recipe, build_optimizer, build_schedule
 from harness.training.record import EpochResult, RunRecord, state_digest

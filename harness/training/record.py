@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 import torch
 
 from harness.errors import InputError
-from harness.training.environment import Environment
+from harness.training.machine import Environment
 from harness.training.recipe import Recipe
 from harness.training.tables import expect_mapping, read_table
 

@@ -89,7 +89,8 @@ def smoke_run(module: nn.Module, dataset: Dataset, *, device: torch.device, seed
     """Train a copy of the network for some steps with Adam (rate 0.001, 64 images a step), the same for every network.
 
     Args:
-        module: (B, 1, 28, 28) float to (B, 10) logits or log-probabilities; it is left as it is.
+        module: (B, 1, 28, 28) float to (B, 10) logits or log-probabilities, with its initial weights, since a trained
+            network has little left to learn; it is left as it is.
         dataset: what to train on; only its training images are used.
         device: where to train.
         seed: what the order of the images and dropout are derived from. Torch's global state is as before afterwards.

@@ -53,7 +53,7 @@ def environment(device: torch.device | None = None) -> Environment:
     on_cuda = device.type == "cuda"
     return Environment(
         harness=harness.__version__,
-        commit=_commit(Path(__file__).parents[2]),
+        commit=git_commit(Path(__file__).parents[2]),
         python=platform.python_version(),
         torch=str(torch.__version__),
         torchvision=str(torchvision.__version__),
@@ -99,7 +99,8 @@ def resolve_device(choice: str) -> torch.device:
     return torch.device(choice)
 
 
-def _commit(checkout: Path) -> str | None:
+def git_commit(checkout: Path) -> str | None:
+    """The commit that a checkout is at, ``-dirty`` after it when files differ; None where git does not know."""
     if not (checkout / ".git").exists():
         return None
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,0 +1,107 @@
+"""Small made-up things that tests of several rooms need: a data set, a network, an environment, a run record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from harness.data import Dataset
+from harness.training import Environment, EpochResult, Recipe, RunRecord
+
+RECIPE = Recipe.from_mapping({"batch_size": 16, "epochs": 3, "optimizer": {"name": "sgd", "lr": 0.1}}, name="made-up")
+
+
+def dataset(*, train: int = 48, test: int = 40) -> Dataset:
+    """Bars whose row tells the class, in noise: a small network learns them in a few steps."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(n) % 10
+        images = torch.randint(0, 64, (n, 1, 28, 28), dtype=torch.uint8, generator=generator)
+        for image, label in zip(images, labels.tolist(), strict=True):
+            image[0, 2 * label + 4] = 255
+        return images, labels
+
+    (train_images, train_labels), (test_images, test_labels) = part(train), part(test)
+    return Dataset(
+        name="digits",
+        title="made-up bars",
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        digest="d" * 64,
+        mean=0.15,
+        std=0.2,
+        source="made up",
+    )
+
+
+def network(*, dropout: float = 0.0) -> nn.Module:
+    """(B, 1, 28, 28) to (B, 10) logits, with batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 7, stride=7),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+
+
+ENVIRONMENT = Environment(
+    harness="0.1.0",
+    commit=None,
+    python="3.11.7",
+    torch="2.8.0",
+    torchvision="0.23.0",
+    platform="Linux",
+    cpu_capability="AVX2",
+    threads=2,
+    accelerator=None,
+    cuda=None,
+    driver=None,
+    deterministic=False,
+)
+
+
+def record(
+    counts: Sequence[int],
+    *,
+    total: int = 10_000,
+    declared: int | None = None,
+    status: Literal["complete", "interrupted", "diverged"] = "complete",
+) -> RunRecord:
+    """A run with these test counts, one an epoch."""
+    return RunRecord(
+        model="net",
+        graph_digest="g" * 64,
+        recipe=RECIPE.with_epochs(declared or len(counts)),
+        seed=1,
+        device="cpu",
+        data_name="mnist",
+        data_title="MNIST",
+        data_digest="d" * 64,
+        status=status,
+        epochs=tuple(
+            EpochResult(
+                epoch=epoch,
+                lr=0.1,
+                train_loss=0.5,
+                train_correct=50_000,
+                train_total=60_000,
+                test_loss=0.25,
+                test_correct=count,
+                test_total=total,
+                seconds=1.5,
+            )
+            for epoch, count in enumerate(counts, start=1)
+        ),
+        state_digest="0" * 64,
+        environment=ENVIRONMENT,
+        started="2026-01-02T03:04:05+00:00",
+        wall_seconds=12.5,
+    )

@@ -1,0 +1,165 @@
+"""The consistency rule, at its boundaries."""
+
+from __future__ import annotations
+
+import tomllib
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from harness.certification import ConsistencyRule
+from harness.errors import ContractError
+from harness.findings import Status
+from tests.made_up import record
+
+LAST_3 = ConsistencyRule(target=Decimal("99.4"), rule="last", last=3, max_epochs=15)
+BEST = ConsistencyRule(target=Decimal("99.4"), rule="best", max_epochs=19)
+
+
+def accuracy(rule: ConsistencyRule, counts: list[int], **settings: Any) -> Status:  # noqa: ANN401 - those of record
+    """The status of the accuracy finding for a run with these counts."""
+    _, finding = rule.judge(record(counts, **settings))
+    assert finding.requirement == "accuracy"
+    return finding.status
+
+
+@pytest.mark.parametrize(
+    ("target", "total", "required"),
+    [
+        ("99.4", 10_000, 9_940),
+        ("99.41", 10_000, 9_941),
+        ("99.405", 10_000, 9_941),
+        ("99.4", 360, 358),
+        ("100", 7, 7),
+        ("0.1", 10_000, 10),
+    ],
+)
+def test_required_is_exact(target: str, total: int, required: int) -> None:
+    """A percentage as TOML gives it becomes the count that it names, without a float's error."""
+    table = tomllib.loads(f"target = {target}\nrule = 'last'\nlast = 3\nmax_epochs = 15")
+    assert required == ConsistencyRule.from_table(table).required(total)
+
+
+def test_one_image_decides() -> None:
+    """With 99.4 % of 10,000 asked, 9,940 passes and 9,939 in any of the last three epochs fails."""
+    early = [9_000] * 12
+    assert Status.PASS == accuracy(LAST_3, [*early, 9_940, 9_940, 9_940])
+    for place in range(3):
+        late = [9_940] * 3
+        late[place] = 9_939
+        assert Status.FAIL == accuracy(LAST_3, early + late)
+
+
+def test_last_and_best_differ() -> None:
+    """One good epoch is enough for the rule best and not for the rule last."""
+    counts = [9_900, 9_945, 9_900, 9_900]
+    assert [Status.PASS, Status.FAIL] == [accuracy(BEST, counts), accuracy(LAST_3, counts)]
+    assert Status.FAIL == accuracy(BEST, [9_939] * 4)
+
+
+def test_too_many_epochs_fail() -> None:
+    """A recipe of 25 epochs against at most 15 fails, however accurate the run is."""
+    epochs, scored = LAST_3.judge(record([9_990] * 25))
+    assert ("epochs", Status.FAIL, "25 epochs declared, 10 too many") == (
+        epochs.requirement,
+        epochs.status,
+        epochs.observed,
+    )
+    assert Status.PASS == scored.status
+
+
+def test_fewer_declared_epochs_than_allowed_pass() -> None:
+    """A recipe may declare fewer epochs than the rule allows."""
+    assert [Status.PASS] * 2 == [finding.status for finding in LAST_3.judge(record([9_950] * 5))]
+
+
+def test_fewer_epochs_than_counted_fail() -> None:
+    """Two epochs cannot show three."""
+    _, scored = LAST_3.judge(record([9_990, 9_990]))
+    assert (Status.FAIL, "the run has 2 epochs, fewer than the 3 that count") == (scored.status, scored.observed)
+
+
+@pytest.mark.parametrize(
+    ("status", "counts", "last", "best"),
+    [
+        ("interrupted", [9_990] * 5, Status.UNKNOWN, Status.PASS),
+        ("interrupted", [9_000] * 5, Status.UNKNOWN, Status.UNKNOWN),
+        ("interrupted", [], Status.UNKNOWN, Status.UNKNOWN),
+        ("diverged", [9_990] * 5, Status.FAIL, Status.PASS),
+        ("diverged", [9_000] * 5, Status.FAIL, Status.FAIL),
+        ("diverged", [], Status.FAIL, Status.FAIL),
+    ],
+)
+def test_a_run_that_stopped_is_no_pass(status: Any, counts: list[int], last: Status, best: Status) -> None:  # noqa: ANN401 - a Literal
+    """Whatever its epochs show, a run that did not complete what it declared fails the requirement epochs."""
+    stopped = record(counts, declared=15, status=status)
+    for rule, expected in ((LAST_3, last), (BEST, best)):
+        epochs, scored = rule.judge(stopped)
+        assert (Status.FAIL, expected) == (epochs.status, scored.status)
+        assert status in epochs.observed
+
+
+def test_diverged_names_the_epoch() -> None:
+    """The epoch that a run diverged in is the one after its last whole epoch."""
+    epochs, _ = LAST_3.judge(record([9_000, 9_100], declared=15, status="diverged"))
+    assert epochs.observed == "diverged at epoch 3 of 15: the loss was no finite number"
+
+
+def test_evidence_has_counts_and_margin() -> None:
+    """The finding names best, last and counted epochs by their counts, and how many images they are off."""
+    _, scored = LAST_3.judge(record([9_951, 9_945, 9_938, 9_947]))
+    assert scored.expected == "at least 99.4 % of the test images right in each of the last 3 epochs"
+    assert scored.observed == "epoch 3: 9,938 of 10,000 (99.38 %), 2 short of what is needed"
+    assert scored.evidence == (
+        "needed: 9,940 of 10,000",
+        "best: epoch 1: 9,951 of 10,000 (99.51 %)",
+        "last: epoch 4: 9,947 of 10,000 (99.47 %)",
+        "counted: epoch 2: 9,945 of 10,000 (99.45 %)",
+        "counted: epoch 3: 9,938 of 10,000 (99.38 %)",
+        "counted: epoch 4: 9,947 of 10,000 (99.47 %)",
+    )
+
+
+def test_a_miss_never_prints_as_the_target() -> None:
+    """59,639 of 60,000 rounds to 99.40 %, and is below it."""
+    _, scored = LAST_3.judge(record([59_639] * 3, total=60_000))
+    assert scored.observed == "epoch 1: 59,639 of 60,000 (99.39 %), 1 short of what is needed"
+
+
+def test_skipped_asks_the_same() -> None:
+    """An examination without training names both requirements and says why they were not asked."""
+    expected = [(finding.requirement, finding.expected) for finding in BEST.judge(record([9_990]))]
+    skipped = BEST.skipped("check trains nothing")
+    assert expected == [(finding.requirement, finding.expected) for finding in skipped]
+    assert {(Status.SKIP, "check trains nothing")} == {(finding.status, finding.observed) for finding in skipped}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"traget": 99.4}, "'traget' is not a known key. Did you mean 'target'?"),
+        ({"target": None}, "expected a value for target"),
+        ({"target": "99.4"}, "expected target to be a number, got target='99.4' (str)"),
+        ({"target": True}, "expected target to be a number, got target=True (bool)"),
+        ({"target": 0}, "expected a target above 0 and at most 100 percent, got target=0"),
+        ({"target": 100.1}, "at most 100 percent, got target=100.1"),
+        ({"target": float("nan")}, "expected target to be a number, got target=nan"),
+        ({"rule": "mean"}, "expected rule to be one of 'last', 'best', got rule='mean'"),
+        ({"rule": "best"}, "expected no last with rule='best'"),
+        ({"last": None}, "expected last from 1 to max_epochs=15 with rule='last', got last=None"),
+        ({"last": 0}, "expected last from 1 to max_epochs=15 with rule='last', got last=0"),
+        ({"last": 16}, "got last=16"),
+        ({"last": 3.0}, "expected last to be a whole number, got last=3.0 (float)"),
+        ({"max_epochs": 0}, "expected max_epochs of at least 1, got max_epochs=0"),
+        ({"max_epochs": None}, "expected a value for max_epochs"),
+    ],
+)
+def test_bad_tables_are_named(change: dict[str, object], message: str) -> None:
+    """A wrong key, type or value in [accuracy] is an error that says what was expected."""
+    table = {"target": 99.4, "rule": "last", "last": 3, "max_epochs": 15, **change}
+    given = {key: value for key, value in table.items() if value is not None}
+    with pytest.raises(ContractError) as caught:
+        ConsistencyRule.from_table(given, where="mine.toml, [accuracy]")
+    assert str(caught.value).startswith("mine.toml, [accuracy]: ")
+    assert message in str(caught.value)
