@@ -1,0 +1,139 @@
+"""Devices, the shipped models captured once, and no way from a unit test to a network or a data set."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.graph import CapturedModel
+
+pytest_plugins = "pytester"
+
+_TESTS = Path(__file__).parent
+_SEALED = (_TESTS / "unit", _TESTS / "property")
+_SHIPPED = pytest.StashKey[Any]()  # a `tests.shipped.ShippedModels`
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options of the tests that train."""
+    group = parser.getgroup("mnist-harness", "the tests of mnist-harness")
+    group.addoption(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="Where smoke, bench and full train; auto: on each device found.",
+    )
+    group.addoption("--all", action="store_true", help="full: train every model on a CPU, the large ones too.")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat a test that asks for ``chosen_device`` on each device that ``--device`` stands for."""
+    if "chosen_device" in metafunc.fixturenames:
+        from harness.training import available_devices  # noqa: PLC0415 - torch only where a test trains
+
+        choice = metafunc.config.getoption("--device")
+        names = available_devices() if choice == "auto" else (choice,)
+        metafunc.parametrize("chosen_device", names, indirect=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to capture what the collected tests are going to ask for."""
+    users = [item for item in session.items if isinstance(item, pytest.Function) and "shipped" in item.fixturenames]
+    if users and not session.config.option.collectonly:
+        from tests.shipped import ShippedModels  # noqa: PLC0415 - torch only where a test needs it
+
+        models = session.config.stash[_SHIPPED] = ShippedModels()
+        for item in users:
+            name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+            if isinstance(name, str):
+                models.ask(name)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the capturing process."""
+    if _SHIPPED in config.stash:
+        config.stash[_SHIPPED].close()
+
+
+@pytest.fixture
+def chosen_device(request: pytest.FixtureRequest) -> torch.device:
+    """A device that ``--device`` stands for; skips where this machine has none of that kind."""
+    from harness.training import available_devices, resolve_device  # noqa: PLC0415 - as above
+
+    if request.param not in available_devices():
+        pytest.skip(f"needs the device {request.param}; this machine has {', '.join(available_devices())}")
+    return resolve_device(request.param)
+
+
+@pytest.fixture(scope="session")
+def shipped(request: pytest.FixtureRequest) -> Callable[[str], CapturedModel]:
+    """The captured shipped models by name, drawn with the default seed."""
+    return request.config.stash[_SHIPPED]
+
+
+@pytest.fixture
+def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare commands and the plugin the capture of a shipped model: `load_model` finds it done."""
+    import harness.graph  # noqa: PLC0415 - as above
+    from mnist_models import list_models  # noqa: PLC0415
+
+    load = harness.graph.load_model
+
+    def load_quickly(text: str, **options: Any) -> CapturedModel:  # noqa: ANN401 - passed on as they are
+        usual = options.get("seed", 1) == 1 and options.get("input_shape", (1, 28, 28)) == (1, 28, 28)
+        return shipped(text) if usual and text in list_models() else load(text, **options)
+
+    monkeypatch.setattr(harness.graph, "load_model", load_quickly)
+
+
+@pytest.fixture(autouse=True)
+def _sealed(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep unit and property tests from data sets and from any network but this machine's own."""
+    if not any(request.path.is_relative_to(folder) for folder in _SEALED):
+        return
+    monkeypatch.setenv("HARNESS_OFFLINE", "1")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "no-cache"))
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:  # noqa: ANN401 - as the socket's family has it
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            _refuse_other_machines(address[0])
+        connect(self, address)
+
+    def guarded_look_up(host: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on as they are
+        _refuse_other_machines(host)
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_look_up)
+
+
+def _refuse_other_machines(host: object) -> None:
+    if host not in (None, "", "localhost", "127.0.0.1", "::1"):
+        # Not an exception that the code under test could take for a dead network.
+        pytest.fail(f"a unit test asked the network for {host!r}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compute unit and property tests on one thread: the networks are small, and threads only wait for each other."""
+    sealed = [item for item in request.session.items if any(item.path.is_relative_to(folder) for folder in _SEALED)]
+    if len(sealed) < len(request.session.items):
+        yield
+        return
+    import torch  # noqa: PLC0415 - as above
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
