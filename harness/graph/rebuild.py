@@ -148,6 +148,13 @@ class GraphModule(nn.Module):
         steps.run(self, images, keep=values)
         return values
 
+    def run_with(
+        self, images: torch.Tensor, changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
+    ) -> torch.Tensor:
+        """Run the program of the current mode with some values changed, by name, as soon as they are there."""
+        steps = self._train_steps if self.training else self._eval_steps
+        return steps.run(self, images, changes=changes)
+
 
 class _Steps:
     """A program prepared to run: functions looked up, values in numbered slots, each freed after its last use."""
@@ -175,7 +182,12 @@ class _Steps:
             self.calls.append((_resolve(operation.op), arguments, kwargs, slots[operation.name], free))
 
     def run(
-        self, module: nn.Module, images: torch.Tensor, keep: dict[str, torch.Tensor] | None = None
+        self,
+        module: nn.Module,
+        images: torch.Tensor,
+        *,
+        keep: dict[str, torch.Tensor] | None = None,
+        changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
     ) -> torch.Tensor:
         values: list[Any] = [None] * self.size
         values[0] = images
@@ -191,6 +203,8 @@ class _Steps:
                 *[argument(values, device) for argument in arguments],
                 **{key: argument(values, device) for key, argument in kwargs},
             )
+            if changes is not None and self.names[index] in changes:
+                result = changes[self.names[index]](result)
             values[slot] = result
             if keep is not None and isinstance(result, torch.Tensor):
                 # A later in-place operation must not change what is kept.

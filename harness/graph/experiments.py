@@ -1,0 +1,204 @@
+"""Experiments on a rebuilt model: what the graph proves must also show when it runs.
+
+Numbers are compared in double precision, where rounding stays many orders of magnitude below any real dependence; a model that
+cannot run in double precision is compared in single precision with a bound to match.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from harness.graph.capture import CapturedModel
+from harness.graph.probe import probe_receptive_field
+from harness.graph.receptive_field import seen
+from harness.graph.rebuild import GraphModule
+from harness.graph.structure import Structure
+
+_SEED = 4_409
+IMAGES = 6
+TRAINING_PASSES = 10
+# Relative to the output's own size: far above rounding, far below an image's influence.
+_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldComparison:
+    """The proved receptive field against the probed one.
+
+    Args:
+        checked: how many values were compared, position by position: those whose field is called exact.
+        disagreements: the values where they differ.
+    """
+
+    checked: int
+    disagreements: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """What one backward pass leaves behind.
+
+    Args:
+        missing: trainable parameters without a gradient, or with zeros only.
+        not_finite: trainable parameters whose gradient holds NaN or infinity.
+    """
+
+    missing: tuple[str, ...]
+    not_finite: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trainable parameter has a finite gradient that is not zero."""
+        return not self.missing and not self.not_finite
+
+
+class Experiments:
+    """Experiments on copies of one model, on the CPU; each is run when first asked for.
+
+    Torch's global random state is left as it was.
+    """
+
+    def __init__(self, captured: CapturedModel, structure: Structure) -> None:
+        self._captured = captured
+        self._structure = structure
+
+    @cached_property
+    def fields(self) -> FieldComparison:
+        """The receptive field of every value, proved against probed."""
+        checked, disagreements = 0, []
+        for name, found in probe_receptive_field(self._captured.to_module()).items():
+            view = self._structure.views.get(name)
+            if view is None or view.certainty != "exact":
+                continue
+            proved = seen(view)
+            if found.shape[:2] == (1, 1):
+                # A value that is no map counts as one position in the probe.
+                proved = proved.any(axis=(0, 1), keepdims=True)
+            checked += 1
+            if proved.shape != found.shape or not np.array_equal(proved, found):
+                disagreements.append(name)
+        return FieldComparison(checked=checked, disagreements=tuple(disagreements))
+
+    @cached_property
+    def pooling_ignores_positions(self) -> bool | None:
+        """Whether permuting the positions of the map before the head's global pooling leaves the output unchanged.
+
+        None when there is no such pooling, or when it pools the image itself.
+        """
+        pool = self._structure.head_pool
+        if pool is None or pool.before == self._captured.graph.input_name:
+            return None
+
+        def shuffled(value: torch.Tensor) -> torch.Tensor:
+            rows, columns = value.shape[-2:]
+            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(_SEED))
+            return value.flatten(-2)[..., order].unflatten(-1, (rows, columns))
+
+        with torch.no_grad():
+            changed = self._evaluating.run_with(self._images, {pool.before: shuffled})
+        return self._same(changed, self._answers)
+
+    @cached_property
+    def training_passes_differ(self) -> bool:
+        """Whether training passes over the same images differ, in any of ten."""
+        # A copy: training passes move the running statistics, which evaluation reads.
+        module = copy.deepcopy(self._evaluating).train()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            first = module(self._images)
+            return not all(self._same(module(self._images), first) for _ in range(TRAINING_PASSES))
+
+    @cached_property
+    def evaluation_repeats(self) -> bool:
+        """Whether evaluation passes are equal to the bit."""
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return all(torch.equal(self._evaluating(self._images), self._answers) for _ in range(TRAINING_PASSES))
+
+    @cached_property
+    def alone_as_in_crowd(self) -> bool:
+        """Whether each image gets the same answer alone as among others."""
+        with torch.no_grad():
+            try:
+                alone = torch.cat([self._evaluating(image[None]) for image in self._images])
+            except (RuntimeError, IndexError):
+                # Such as a squeeze that takes the batch dimension of a single image with it.
+                return False
+        return self._same(alone, self._answers)
+
+    @cached_property
+    def order_immaterial(self) -> bool:
+        """Whether permuting the images permutes the answers."""
+        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(_SEED))
+        with torch.no_grad():
+            return self._same(self._evaluating(self._images[order]), self._answers[order])
+
+    @cached_property
+    def neighbours_immaterial(self) -> bool:
+        """Whether an image's answer stays when all the other images are replaced."""
+        crowd = torch.cat([self._images[:1], -3 * self._images[1:]])
+        with torch.no_grad():
+            return self._same(self._evaluating(crowd)[:1], self._answers[:1])
+
+    @cached_property
+    def gradients(self) -> Gradients:
+        """What one backward pass over a batch leaves behind."""
+        module = self._captured.to_module().train()
+        generator = torch.Generator().manual_seed(_SEED)
+        images = torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            output = module(images).flatten(1)
+        labels = torch.randint(output.shape[1], (len(output),), generator=generator)
+        if output.requires_grad:
+            functional.cross_entropy(output, labels).backward()
+        return Gradients(
+            missing=_named(module, lambda gradient: gradient is None or not bool(gradient.any())),
+            not_finite=_named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all())),
+        )
+
+    @cached_property
+    def _evaluating(self) -> GraphModule:
+        return _in_double(self._captured)
+
+    @cached_property
+    def _images(self) -> torch.Tensor:
+        shape = (IMAGES, *self._captured.graph.input_shape)
+        dtype = next((p.dtype for p in self._evaluating.parameters() if p.is_floating_point()), torch.float32)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)).to(dtype)
+
+    @cached_property
+    def _answers(self) -> torch.Tensor:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            answers: torch.Tensor = self._evaluating(self._images)
+            return answers
+
+    def _same(self, a: torch.Tensor, b: torch.Tensor) -> bool:
+        if a.shape != b.shape:
+            return False
+        size = self._answers.abs().max().clamp(min=1e-30)
+        return bool(((a - b).abs().max() / size) < _BOUND[self._answers.dtype])
+
+
+def _in_double(captured: CapturedModel) -> GraphModule:
+    """The model in evaluation mode and double precision, or single where it cannot run in double."""
+    module = captured.to_module().double().eval()
+    try:
+        with torch.no_grad():
+            module(torch.zeros((2, *captured.graph.input_shape), dtype=torch.float64))
+    except RuntimeError:
+        return captured.to_module().eval()
+    return module
+
+
+def _named(module: nn.Module, condition: Callable[[torch.Tensor | None], bool]) -> tuple[str, ...]:
+    return tuple(
+        name for name, parameter in module.named_parameters() if parameter.requires_grad and condition(parameter.grad)
+    )
