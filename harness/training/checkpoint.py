@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from harness.errors import CheckpointError, InputError
-from harness.training.record import write_whole
+from harness.files import write_whole
 
 
 class Checkpoints:

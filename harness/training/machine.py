@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import subprocess
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import torch
-import torchvision
 
 import harness
 from harness.errors import InputError
@@ -27,7 +27,7 @@ class Environment:
         platform: operating system, its version and the processor architecture.
         cpu_capability: instruction set that PyTorch uses, such as ``AVX2``.
         threads: threads that PyTorch computes with on the CPU.
-        accelerator: name of the device beside the CPU, None on the CPU.
+        accelerator: name of the CUDA device, None where the device is not one.
         cuda: version of CUDA that PyTorch was built for, None where the device is not a CUDA one.
         driver: version of the NVIDIA driver, None where it is not known.
         deterministic: whether PyTorch was told to use deterministic algorithms only.
@@ -56,15 +56,11 @@ def environment(device: torch.device | None = None) -> Environment:
         commit=git_commit(Path(__file__).parents[2]),
         python=platform.python_version(),
         torch=str(torch.__version__),
-        torchvision=str(torchvision.__version__),
+        torchvision=metadata.version("torchvision"),
         platform=platform.platform(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
-        accelerator=torch.cuda.get_device_name(device)
-        if on_cuda
-        else platform.processor()
-        if device.type == "mps"
-        else None,
+        accelerator=torch.cuda.get_device_name(device) if on_cuda else None,
         cuda=torch.version.cuda if on_cuda else None,
         driver=_first_line(Path("/sys/module/nvidia/version")) if on_cuda else None,
         deterministic=torch.are_deterministic_algorithms_enabled(),

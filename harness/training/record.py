@@ -5,11 +5,9 @@ Described in ``docs/run-record.md``, with a schema in ``docs/schemas/run.schema.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +17,7 @@ from typing import Any, Literal, Self
 import torch
 
 from harness.errors import InputError
+from harness.files import write_whole
 from harness.training.machine import Environment
 from harness.training.recipe import Recipe
 from harness.training.tables import expect_mapping, read_table
@@ -189,28 +188,3 @@ def state_digest(state: Mapping[str, torch.Tensor]) -> str:
         # Through uint8, since numpy has no bfloat16.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, finds the old content or the new one and never a part.
-
-    Raises:
-        InputError: the folder is not there, not writable or full; the old file is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as problem:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if not isinstance(problem, OSError):
-            raise
-        msg = (
-            f"could not write path={str(path)!r}: {problem.strerror}. What was there before is untouched. "
-            "Free some space or name another place."
-        )
-        raise InputError(msg) from problem

@@ -24,7 +24,7 @@ from harness.training import (
     state_digest,
     train,
 )
-from harness.training.randomness import derived_seed
+from harness.training.randomness import RandomStreams, derived_seed, preserved_randomness
 from harness.training.recipe import Plateau, Schedule, Sgd, Step, WarmupCosine
 from tests.made_up import RECIPE, dataset, network
 
@@ -193,6 +193,23 @@ def test_streams_do_not_shift_each_other() -> None:
     assert (
         len({derived_seed(1, name) for name in ("order", "augmentation", "dropout")} | {derived_seed(2, "order")}) == 4
     )
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_devices_own_randomness_is_kept(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device's random state belongs to the streams' state, and is put back like the CPU's."""
+    state = {"now": torch.tensor([1])}
+    room = getattr(torch, kind)
+    monkeypatch.setattr(room, "get_rng_state", lambda *_: state["now"])
+    monkeypatch.setattr(room, "set_rng_state", lambda new, *_: state.update(now=new))
+    with preserved_randomness(torch.device(kind)):
+        streams = RandomStreams(1, torch.device(kind))
+        saved = streams.state()
+        state["now"] = torch.tensor([2])
+        streams.restore(saved)
+        restored = state["now"]
+        state["now"] = torch.tensor([3])
+    assert [1, 1] == [restored.item(), state["now"].item()]
 
 
 class DrawsInEval(nn.Module):
