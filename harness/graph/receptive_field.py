@@ -9,7 +9,8 @@ Conventions, after Araujo, Norris and Sim, "Computing receptive fields of convol
 *size* is the extent in input pixels that one position would see on an unbounded input, *jump* the distance in input pixels
 between the fields of neighbouring positions, *start* the first input pixel of position 0 (negative inside padding). Values
 beyond the input are kept; ``clipped`` is what is left of the size inside the input. "Sees" means that the operation reads
-the pixel: a pixel read with weight zero counts.
+the pixel: a pixel read with weight zero counts. Statistics over the batch, as batch normalisation takes them in training, do
+not count there; where they are taken in evaluation, each position sees the whole map through them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ Taps = list[list[int]]
 _BATCH = 1_000_003
 # A value reached in more ways than this is described by the rectangle around all of them.
 _MAX_TERMS = 16
+# Sides and windows beyond this are not followed: no image here is as large, and a hostile graph could name any size.
+_MAX_POSITIONS = 1_024
 _RANK = {"exact": 0, "bound": 1, "unknown": 2}
 
 
@@ -77,6 +80,7 @@ class Reach:
             if inside:
                 mask[row] = self.mask[inside].any(axis=0)
             extents = [self.at(position) for position in reads]
+            extents = [(first, last) for first, last in extents if first <= last]
             low.append(min((extent[0] for extent in extents), default=0))
             high.append(max((extent[1] for extent in extents), default=-1))
         jump = self.jump * stride if self.jump is not None and stride is not None else None
@@ -138,16 +142,22 @@ class View:
         terms: the ways from the input to it.
         certainty: ``exact``, ``bound`` (it sees no more than this), or ``unknown``.
         note: why it is not exact.
+        mixed: whether its channels may see different parts of what it sees as a whole.
     """
 
     axes: tuple[Axes, ...]
     terms: tuple[Term, ...]
     certainty: Certainty = "exact"
     note: str = ""
+    mixed: bool = False
 
     def map_axis(self, axis: str, change: Callable[[Reach], Reach]) -> View:
         """Apply a change to every term's reach along one axis."""
         return replace(self, terms=tuple(term.with_reach(axis, change(term.reach(axis))) for term in self.terms))
+
+    def through(self, axis: str, taps: Taps, *, stride: Fraction | None = Fraction(1), how: str = "other") -> View:
+        """The view after an operation with these taps along one axis, see `Reach.through`."""
+        return self.map_axis(axis, lambda reach: reach.through(taps, stride=stride, how=how))
 
     def positions(self, axis: str) -> int:
         """How many positions it has along ``"H"`` or ``"W"``."""
@@ -158,6 +168,15 @@ class View:
         if _RANK[certainty] <= _RANK[self.certainty]:
             return self
         return replace(self, certainty=certainty, note=note)
+
+    def some_channels(self) -> View:
+        """The view of some of its channels: a bound where the channels see different parts."""
+        return self.weakened("bound", "it takes some of the channels, which see different parts") if self.mixed else self
+
+    def same_terms(self, other: View) -> bool:
+        """Whether both are reached in the same ways."""
+        alike = all(self.positions(axis) == other.positions(axis) for axis in "HW")
+        return alike and _covered(self.terms, other.terms) and _covered(other.terms, self.terms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +239,7 @@ def seen(view: View) -> Mask:
 
 def _axis_field(reaches: list[Reach]) -> AxisField:
     positions = reaches[0].positions
-    low = [min(reach.low[i] for reach in reaches) for i in range(positions)]
-    high = [max(reach.high[i] for reach in reaches) for i in range(positions)]
+    low, high = _extents(reaches)
     union = np.logical_or.reduce([reach.mask for reach in reaches])
     clipped = 0
     for row in union:
@@ -253,7 +271,7 @@ def trace_views(graph: Graph, program: Program) -> dict[str, View]:
 
 _POINTWISE = frozenset(
     """
-    abs add addcdiv addcmul alias alpha_dropout batch_norm ceil celu clamp clamp_max clamp_min clone contiguous copy cos detach
+    abs add addcdiv addcmul alias alpha_dropout ceil celu clamp clamp_max clamp_min clone contiguous copy cos detach
     div dropout elu eq erf exp expm1 feature_alpha_dropout feature_dropout floor floor_divide fmod ge gelu gt hardshrink
     hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu lerp lift_fresh lift_fresh_copy log log10 log1p log2
     log_sigmoid logical_and logical_not logical_or lt masked_fill maximum minimum mish mul multiply ne neg pow prelu reciprocal
@@ -263,6 +281,14 @@ _POINTWISE = frozenset(
 )
 _REDUCTIONS = frozenset("mean sum amax amin max min prod var std var_mean logsumexp linalg_vector_norm norm any all argmax argmin".split())  # noqa: SIM905
 _CREATORS = frozenset("zeros_like ones_like empty_like full_like rand_like randn_like sym_size sym_numel numel".split())  # noqa: SIM905
+# Their results may be the same memory as what they are given.
+_SHARING = frozenset(
+    """
+    alias chunk contiguous detach diagonal dropout expand expand_as feature_dropout flatten getitem lift_fresh movedim narrow
+    permute reshape select slice split split_with_sizes squeeze t tensor_split to transpose type_as unbind unflatten unsqueeze
+    view view_as _unsafe_view
+    """.split()  # noqa: SIM905
+)
 _SIZE_DIMS = 4
 
 
@@ -271,6 +297,7 @@ class _Walk:
 
     def __init__(self, graph: Graph, program: Program) -> None:
         self.program = program
+        self.evaluates = program is graph.evaluate
         self.shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
         self.shapes[graph.input_name] = ("B", *graph.input_shape)
         _, height, width = graph.input_shape
@@ -282,19 +309,39 @@ class _Walk:
         }
         # Operations with several results: what each of them sees.
         self.parts: dict[str, list[View]] = {}
+        # Values that may share memory, by the name of the first of them.
+        self.memory: dict[str, str] = {}
+        self.last_read = {ref: i for i, operation in enumerate(program.operations) for ref in operation.refs()}
+        self.last_read[program.output] = len(program.operations)
 
     def run(self) -> dict[str, View]:
-        for operation in self.program.operations:
+        for index, operation in enumerate(self.program.operations):
             self.shapes[operation.name] = operation.shape
             view = self._step(operation)
+            changed = operation.args[0] if operation.args else None
+            in_place = base_name(operation.op).endswith("_")
+            if isinstance(changed, Ref) and (in_place or base_name(operation.op) in _SHARING):
+                self.memory[operation.name] = self.memory.get(changed.name, changed.name)
             if view is None:
                 continue
             view = _pruned(view)
+            if in_place and isinstance(changed, Ref):
+                self._change(changed.name, view, index)
             self.views[operation.name] = view
-            if base_name(operation.op).endswith("_") and operation.args and isinstance(operation.args[0], Ref):
-                # An in-place operation changes what its first argument's name stands for from here on.
-                self.views[operation.args[0].name] = view
         return self.views
+
+    def _change(self, name: str, view: View, index: int) -> None:
+        """An in-place operation changes what its first argument stands for, and what shares memory with it."""
+        before = self.views.get(name)
+        self.views[name] = view
+        if before is not None and before.same_terms(view):
+            return
+        root = self.memory.get(name, name)
+        for other in (root, *(key for key, value in self.memory.items() if value == root)):
+            if other != name and other in self.shapes and self.last_read.get(other, -1) > index:
+                refs = [ref for ref in (other, name) if ref in self.views]
+                note = "an operation in place changes it through another value that shares its memory"
+                self.views[other] = self._everything(self.shapes[other], refs, note)
 
     def _step(self, operation: Operation) -> View | None:
         """What the operation's result sees; None when it does not depend on the input's values."""
@@ -311,7 +358,7 @@ class _Walk:
         bound = bind(operation)
         rule = _RULES.get(name)
         try:
-            if name in _POINTWISE:
+            if name in _POINTWISE or (name in ("max", "min") and "other" in bound):
                 return self._joined(refs, operation.shape)
             if name in _REDUCTIONS:
                 return self._reduced(operation, bound, name)
@@ -319,8 +366,8 @@ class _Walk:
                 view: View | None = rule(self, operation, bound)
                 return view
         except _Unsupported as reason:
-            return self._everything(operation, refs, str(reason))
-        return self._everything(operation, refs, f"{operation.op} is not an operation whose reads are known")
+            return self._everything(operation.shape, refs, str(reason))
+        return self._everything(operation.shape, refs, f"{operation.op} is not an operation whose reads are known")
 
     def _view(self, argument: object) -> View:
         if isinstance(argument, Ref) and argument.name in self.views:
@@ -331,29 +378,39 @@ class _Walk:
     def _shape(self, argument: object) -> Shape:
         return self.shapes[argument.name] if isinstance(argument, Ref) else ()
 
-    def _everything(self, operation: Operation, refs: Sequence[str], note: str) -> View:
+    def _everything(self, shape: Shape, refs: Sequence[str], note: str) -> View:
         """Nothing is known of the operation but what it can see at most: all that its operands see."""
         whole = [self.views[ref].map_axis("H", Reach.whole).map_axis("W", Reach.whole) for ref in refs]
-        shape = operation.shape
         axes: tuple[Axes, ...] = tuple(("C",) for _ in shape)
         terms = tuple(term for view in whole for term in view.terms)
-        if len(shape) == _SIZE_DIMS and isinstance(shape[2], int) and isinstance(shape[3], int):
+        if len(shape) == _SIZE_DIMS and all(isinstance(dim, int) and dim <= _MAX_POSITIONS for dim in shape[2:]):
             axes = (("N",), ("C",), ("H",), ("W",))
-            rows, columns = shape[2], shape[3]
+            rows, columns = (_followed(dim) for dim in shape[2:])
             terms = tuple(Term(rows=t.rows.widened(rows), columns=t.columns.widened(columns)) for t in terms)
-        return View(axes=axes, terms=terms, certainty="unknown", note=note)
+        return View(axes=axes, terms=terms, certainty="unknown", note=note, mixed=True)
 
     def _joined(self, refs: Iterable[str], shape: Shape) -> View:
         """Several values combined element by element, with broadcasting."""
         views = [self.views[ref] for ref in dict.fromkeys(refs)]
         axes = _broadcast_axes([(self.views[ref], self.shapes[ref]) for ref in dict.fromkeys(refs)], len(shape))
-        rows = max(view.positions("H") for view in views)
-        columns = max(view.positions("W") for view in views)
+        rows, columns = (max(view.positions(axis) for view in views) for axis in "HW")
+        if any(view.positions(a) not in (1, size) for view in views for a, size in (("H", rows), ("W", columns))):
+            reason = "it combines values whose positions do not correspond"
+            raise _Unsupported(reason)
         terms = tuple(
             Term(rows=term.rows.widened(rows), columns=term.columns.widened(columns)) for view in views for term in view.terms
         )
         worst = max(views, key=lambda view: _RANK[view.certainty])
-        return View(axes=axes, terms=terms, certainty=worst.certainty, note=worst.note)
+        mixed = any(view.mixed for view in views)
+        return View(axes=axes, terms=terms, certainty=worst.certainty, note=worst.note, mixed=mixed)
+
+    def _side_by_side(self, refs: Sequence[str], shape: Shape) -> View:
+        """Several values that become the channels of one."""
+        seeing = [ref for ref in refs if ref in self.views]
+        joined = self._joined(seeing, shape)
+        first = self.views[seeing[0]]
+        alike = len(seeing) == len(refs) and all(first.same_terms(self.views[ref]) for ref in seeing)
+        return replace(joined, mixed=joined.mixed or not alike)
 
     def _reduced(self, operation: Operation, bound: Mapping[str, object], name: str) -> View:
         view = self._view(bound.get("self"))
@@ -366,7 +423,8 @@ class _Walk:
                     view = view.map_axis(axis, lambda reach: reach.whole(how=how))
         keep = bound.get("keepdim") is True
         axes = tuple(() if dim in dims else view.axes[dim] for dim in range(count) if keep or dim not in dims)
-        reduced = replace(view, axes=axes)
+        over_channels = any("C" in view.axes[dim] for dim in dims)
+        reduced = replace(view, axes=axes, mixed=view.mixed and not over_channels)
         if len(operation.outputs) > 1:
             self.parts[operation.name] = [reduced] * len(operation.outputs)
         return reduced
@@ -385,24 +443,37 @@ def _identity(size: int) -> Reach:
 def _pruned(view: View) -> View:
     kept: list[Term] = []
     for index, term in enumerate(view.terms):
-        others = (*kept, *view.terms[index + 1 :])
-        if not any(term.rows.within(other.rows) and term.columns.within(other.columns) for other in others):
+        if not _covered([term], [*kept, *view.terms[index + 1 :]]):
             kept.append(term)
     if len(kept) <= _MAX_TERMS:
         return replace(view, terms=tuple(kept))
-    around = Term(rows=_around([t.rows for t in kept]), columns=_around([t.columns for t in kept]))
+    around = Term(rows=_around([term.rows for term in kept]), columns=_around([term.columns for term in kept]))
     bounded = replace(view, terms=(around,))
     return bounded.weakened("bound", f"reached in more than {_MAX_TERMS} ways; the figure is the rectangle around them")
 
 
-def _around(reaches: list[Reach]) -> Reach:
-    positions = range(reaches[0].positions)
-    return Reach(
-        mask=np.logical_or.reduce([reach.mask for reach in reaches]),
-        low=tuple(min(reach.low[i] for reach in reaches) for i in positions),
-        high=tuple(max(reach.high[i] for reach in reaches) for i in positions),
-        jump=None,
-    )
+def _covered(terms: Iterable[Term], others: Sequence[Term]) -> bool:
+    return all(any(term.rows.within(o.rows) and term.columns.within(o.columns) for o in others) for term in terms)
+
+
+def _extents(reaches: Sequence[Reach]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """First and last pixel of each position over several ways; a way that sees nothing (last before first) is left out."""
+    low, high = [], []
+    for position in range(reaches[0].positions):
+        ends = [(reach.low[position], reach.high[position]) for reach in reaches]
+        ends = [(first, last) for first, last in ends if first <= last] or ends[:1]
+        low.append(min(first for first, _ in ends))
+        high.append(max(last for _, last in ends))
+    return tuple(low), tuple(high)
+
+
+def _around(reaches: Sequence[Reach]) -> Reach:
+    low, high = _extents(reaches)
+    return Reach(mask=np.logical_or.reduce([reach.mask for reach in reaches]), low=low, high=high, jump=None)
+
+
+def _places(axes: Axes) -> bool:
+    return "H" in axes or "W" in axes
 
 
 def _broadcast_axes(operands: list[tuple[View, Shape]], count: int) -> tuple[Axes, ...]:
@@ -412,6 +483,9 @@ def _broadcast_axes(operands: list[tuple[View, Shape]], count: int) -> tuple[Axe
             (shape[position] != 1, view.axes[position]) for view, shape in operands if len(view.axes) >= -position
         ]
         named = [axes for _, axes in sorted(candidates, key=lambda item: not item[0]) if axes]
+        if len({axes for large, axes in candidates if large and _places(axes)}) > 1:
+            reason = "it combines dimensions that stand for different directions"
+            raise _Unsupported(reason)
         result.append(named[0] if named else ())
     return tuple(result)
 
@@ -439,18 +513,42 @@ def _window_taps(outputs: int, kernel: int, stride: int, padding: int, dilation:
     return [[o * stride - padding + k * dilation for k in range(kernel)] for o in range(outputs)]
 
 
-def _spatial(operation: Operation) -> tuple[int, int]:
-    height, width = operation.shape[-2:]
-    if not isinstance(height, int) or not isinstance(width, int):
+def _followed(size: Dim) -> int:
+    """A size of a map or a window, if it can be followed position by position.
+
+    Raises:
+        _Unsupported: it depends on the batch, or is too large.
+    """
+    if not isinstance(size, int):
         reason = "its map's size depends on the batch"
         raise _Unsupported(reason)
-    return height, width
+    if not 0 <= size <= _MAX_POSITIONS:
+        reason = f"a side of {size:,} positions is more than the {_MAX_POSITIONS:,} that are followed"
+        raise _Unsupported(reason)
+    return size
 
 
-def _require_map(view: View) -> None:
-    if view.axes[-2:] != (("H",), ("W",)):
+def _spatial(operation: Operation) -> tuple[int, int]:
+    if len(operation.shape) < 2:  # noqa: PLR2004 - rows and columns
+        reason = "it gives no map"
+        raise _Unsupported(reason)
+    return _followed(operation.shape[-2]), _followed(operation.shape[-1])
+
+
+def _as_map(view: View) -> View:
+    """The view with rows and columns as its last two dimensions, a map of one position named as such.
+
+    Raises:
+        _Unsupported: its last two dimensions are something else.
+    """
+    axes = list(view.axes)
+    for place, axis in ((-2, "H"), (-1, "W")):
+        if len(axes) >= -place and axes[place] == () and view.positions(axis) == 1:
+            axes[place] = (axis,)
+    if axes[-2:] != [("H",), ("W",)]:
         reason = "it works on a map whose last two dimensions are not rows and columns"
         raise _Unsupported(reason)
+    return replace(view, axes=tuple(axes))
 
 
 def _windowed(
@@ -460,16 +558,16 @@ def _windowed(
     how: str,
 ) -> View:
     """A sliding window an axis: (kernel, stride, padding before, dilation)."""
-    _require_map(view)
+    view = _as_map(view)
     for axis, outputs, (kernel, stride, padding, dilation) in zip("HW", _spatial(operation), windows, strict=True):
-        taps = _window_taps(outputs, kernel, stride, padding, dilation)
-        view = view.map_axis(axis, lambda reach, taps=taps, stride=stride: reach.through(taps, stride=Fraction(stride), how=how))
+        taps = _window_taps(outputs, _followed(kernel), stride, padding, dilation)
+        view = view.through(axis, taps, stride=Fraction(stride), how=how)
     return view
 
 
 def _convolution(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
     view = walk._view(bound["input"])  # noqa: SLF001 - the rules below are the walk's own
-    kernel = [dim for dim in walk._shape(bound["weight"])[2:] if isinstance(dim, int)]  # noqa: SLF001
+    kernel = [_followed(dim) for dim in walk._shape(bound["weight"])[2:]]  # noqa: SLF001
     stride = _pair(bound.get("stride"), (1, 1))
     dilation = _pair(bound.get("dilation"), (1, 1))
     padding = bound.get("padding")
@@ -479,13 +577,12 @@ def _convolution(walk: _Walk, operation: Operation, bound: Mapping[str, object])
     else:
         before = (0, 0) if padding == "valid" else _pair(padding, (0, 0))
     windows = [(kernel[i], stride[i], before[i], dilation[i]) for i in range(2)]
-    return _windowed(view, operation, windows, "convolution")
+    return replace(_windowed(view, operation, windows, "convolution"), mixed=view.mixed and bound.get("groups") != 1)
 
 
 def _transposed_convolution(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
-    view = walk._view(bound["input"])  # noqa: SLF001
-    _require_map(view)
-    kernel = [dim for dim in walk._shape(bound["weight"])[2:] if isinstance(dim, int)]  # noqa: SLF001
+    view = _as_map(walk._view(bound["input"]))  # noqa: SLF001
+    kernel = [_followed(dim) for dim in walk._shape(bound["weight"])[2:]]  # noqa: SLF001
     stride, padding = _pair(bound.get("stride"), (1, 1)), _pair(bound.get("padding"), (0, 0))
     dilation = _pair(bound.get("dilation"), (1, 1))
     for index, (axis, outputs) in enumerate(zip("HW", _spatial(operation), strict=True)):
@@ -494,8 +591,8 @@ def _transposed_convolution(walk: _Walk, operation: Operation, bound: Mapping[st
             offsets = [o + padding[index] - k * dilation[index] for k in range(kernel[index])]
             taps.append([offset // stride[index] for offset in offsets if offset % stride[index] == 0])
         step = Fraction(1, stride[index])
-        view = view.map_axis(axis, lambda reach, taps=taps, step=step: reach.through(taps, stride=step))
-    return view
+        view = view.through(axis, taps, stride=step)
+    return replace(view, mixed=view.mixed and bound.get("groups") != 1)
 
 
 def _max_pool(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
@@ -522,15 +619,14 @@ def _average_pool(walk: _Walk, operation: Operation, bound: Mapping[str, object]
 
 def _adaptive_pool(how: str) -> _Rule:
     def rule(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
-        view = walk._view(bound["self"])  # noqa: SLF001
-        _require_map(view)
+        view = _as_map(walk._view(bound["self"]))  # noqa: SLF001
         for axis, outputs in zip("HW", _spatial(operation), strict=True):
             inputs = view.positions(axis)
             taps = [
                 list(range(o * inputs // outputs, -(-(o + 1) * inputs // outputs))) for o in range(outputs)
             ]
             stride = Fraction(inputs, outputs) if inputs % outputs == 0 else None
-            view = view.map_axis(axis, lambda reach, taps=taps, stride=stride: reach.through(taps, stride=stride, how=how))
+            view = view.through(axis, taps, stride=stride, how=how)
         if len(operation.outputs) > 1:
             walk.parts[operation.name] = [view] * len(operation.outputs)
         return view
@@ -543,8 +639,7 @@ def _resize(reads: Callable[[int, int, float, bool], list[int]]) -> _Rule:
 
     def rule(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
         source = bound["input"] if "input" in bound else bound["self"]
-        view = walk._view(source)  # noqa: SLF001
-        _require_map(view)
+        view = _as_map(walk._view(source))  # noqa: SLF001
         align = bound.get("align_corners") is True
         factors = bound.get("scale_factors")
         factors = factors if isinstance(factors, tuple) else (bound.get("scales_h"), bound.get("scales_w"))
@@ -558,11 +653,13 @@ def _resize(reads: Callable[[int, int, float, bool], list[int]]) -> _Rule:
                 scale = np.float32(1.0 / factor)
             else:
                 scale = np.float32(inputs) / np.float32(outputs)
-            taps = [sorted(set(reads(o, inputs, float(scale), align))) for o in range(outputs)]
+            # torch copies an axis that keeps its size, except in the bicubic resize, which computes all the same.
+            copies = inputs == outputs and reads is not _bicubic
+            taps = [[o] if copies else sorted(set(reads(o, inputs, float(scale), align))) for o in range(outputs)]
             ratio = Fraction(inputs, outputs)
             uniform = ratio.denominator == 1 or ratio.numerator == 1
             stride = ratio if uniform and not align else None
-            view = view.map_axis(axis, lambda reach, taps=taps, stride=stride: reach.through(taps, stride=stride))
+            view = view.through(axis, taps, stride=stride)
         return view
 
     return rule
@@ -609,12 +706,14 @@ def _pad(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View
             continue
         if axes not in (("H",), ("W",)):
             if axes == ("C",):
+                view = view.some_channels() if min(before, after) < 0 else view
                 continue
             reason = "it pads a dimension that is neither rows nor columns nor channels"
             raise _Unsupported(reason)
         inputs = view.positions(axes[0])
+        _followed(inputs + before + after)
         taps = [[_padded(position, inputs, str(mode))] for position in range(-before, inputs + after)]
-        view = view.map_axis(axes[0], lambda reach, taps=taps: reach.through(taps))
+        view = view.through(axes[0], taps)
     return view
 
 
@@ -641,7 +740,7 @@ def _concatenated(walk: _Walk, operation: Operation, bound: Mapping[str, object]
     seeing = [ref for ref in refs if ref in walk.views]
     axes = walk.views[seeing[0]].axes[position]
     if axes not in (("H",), ("W",)):
-        return walk._joined(seeing, operation.shape)  # noqa: SLF001
+        return walk._side_by_side(refs, operation.shape)  # noqa: SLF001
     pieces = [walk.views[ref] for ref in refs if ref in walk.views]
     if len(pieces) != len(refs) or any(len(piece.terms) != 1 for piece in pieces):
         reason = "it joins maps side by side that are reached in several ways"
@@ -665,10 +764,11 @@ def _concatenated(walk: _Walk, operation: Operation, bound: Mapping[str, object]
 def _stacked(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
     tensors = bound["tensors"]
     refs = [item.name for item in tensors if isinstance(item, Ref)] if isinstance(tensors, tuple) else []
-    joined = walk._joined([ref for ref in refs if ref in walk.views], operation.shape[1:])  # noqa: SLF001
     dim = bound.get("dim", 0)
+    position = dim % len(operation.shape) if isinstance(dim, int) else 0
+    joined = walk._side_by_side(refs, operation.shape[:position] + operation.shape[position + 1 :])  # noqa: SLF001
     axes = list(joined.axes)
-    axes.insert(dim % len(operation.shape) if isinstance(dim, int) else 0, ("C",))
+    axes.insert(position, ("C",))
     return replace(joined, axes=tuple(axes))
 
 
@@ -807,12 +907,12 @@ def _sliced(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> V
             taps = [[index] for index in range(size)[chosen]]
         step_size = bound.get("step", 1)
         stride = Fraction(step_size) if isinstance(step_size, int) else None
-        view = view.map_axis(axes[0], lambda reach: reach.through(taps, stride=stride))
-    elif any(axis in ("H", "W") for axis in axes):
+        view = view.through(axes[0], taps, stride=stride)
+    elif _places(axes):
         reason = "it takes part of a flattened map"
         raise _Unsupported(reason)
-    elif len(view.terms) > 1:
-        view = view.weakened("bound", "it takes some of the channels of values that see different parts")
+    elif selects or operation.shape[position] != walk._shape(bound["self"])[position]:  # noqa: SLF001
+        view = view.some_channels()
     if selects:
         view = replace(view, axes=tuple(a for i, a in enumerate(view.axes) if i != position))
     return view
@@ -829,15 +929,15 @@ def _parted(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> V
     for meta in operation.outputs:
         part = view
         if axes in (("H",), ("W",)):
-            size = 1 if unbinds else meta.shape[position]
-            taps = [[offset + index] for index in range(int(size))]
+            size = 1 if unbinds else _followed(meta.shape[position])
+            taps = [[offset + index] for index in range(size)]
             offset += len(taps)
-            part = view.map_axis(axes[0], lambda reach, taps=taps: reach.through(taps))
-        elif any(axis in ("H", "W") for axis in axes):
+            part = view.through(axes[0], taps)
+        elif _places(axes):
             reason = "it takes part of a flattened map"
             raise _Unsupported(reason)
-        elif len(view.terms) > 1:
-            part = view.weakened("bound", "it takes some of the channels of values that see different parts")
+        else:
+            part = view.some_channels()
         if unbinds:
             part = replace(part, axes=tuple(a for i, a in enumerate(part.axes) if i != position))
         parts.append(part)
@@ -851,15 +951,13 @@ def _flipped(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> 
         for axis in view.axes[dim]:
             if axis in ("H", "W"):
                 size = view.positions(axis)
-                view = view.map_axis(
-                    axis, lambda reach, size=size: reach.through([[i] for i in reversed(range(size))], stride=None)
-                )
+                view = view.through(axis, [[position] for position in reversed(range(size))], stride=None)
     return view
 
 
 def _linear(walk: _Walk, _operation: Operation, bound: Mapping[str, object]) -> View:
     """The last dimension of the images' side is multiplied by a matrix of weights: all of it is seen."""
-    for key in ("input", "self", "mat1"):
+    for key in ("input", "mat1", "self"):
         if key in bound and isinstance(bound[key], Ref):
             first = bound[key]
             break
@@ -869,10 +967,11 @@ def _linear(walk: _Walk, _operation: Operation, bound: Mapping[str, object]) -> 
     others = [value for k, value in bound.items() if k in ("other", "mat2", "weight", "vec2") and isinstance(value, Ref)]
     if isinstance(first, Ref) and first.name in walk.views and not any(o.name in walk.views for o in others if isinstance(o, Ref)):
         view = walk.views[first.name]
-        for axis in view.axes[-1]:
+        last = view.axes[-1]
+        for axis in last:
             if axis in ("H", "W"):
                 view = view.map_axis(axis, lambda reach: reach.whole(how="linear"))
-        return replace(view, axes=(*view.axes[:-1], ("C",)))
+        return replace(view, axes=(*view.axes[:-1], ("C",)), mixed=view.mixed and "C" not in last)
     reason = "both operands of the product depend on the images"
     raise _Unsupported(reason)
 
@@ -886,10 +985,16 @@ def _softmax(walk: _Walk, _operation: Operation, bound: Mapping[str, object]) ->
     return view
 
 
-def _normalised_over_map(walk: _Walk, _operation: Operation, bound: Mapping[str, object]) -> View:
-    """Group, instance and layer normalisation take their statistics over the map: every position sees all of it."""
+def _batch_normalised(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
+    if walk.evaluates and bound.get("training") is True:
+        return _normalised_over_map(walk, operation, bound)
+    return walk._view(bound["input"])  # noqa: SLF001
+
+
+def _normalised_over_map(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
+    """Statistics taken over the map: every position sees all of it."""
     view = walk._view(bound["input"])  # noqa: SLF001
-    if base_name(_operation.op) == "instance_norm" and bound.get("use_input_stats") is False:
+    if base_name(operation.op) == "instance_norm" and bound.get("use_input_stats") is False:
         return view
     shape = bound.get("normalized_shape")
     dims = range(len(view.axes) - len(shape), len(view.axes)) if isinstance(shape, tuple) else range(len(view.axes))
@@ -901,8 +1006,7 @@ def _normalised_over_map(walk: _Walk, _operation: Operation, bound: Mapping[str,
 
 
 def _shuffled(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
-    view = walk._view(bound["self"])  # noqa: SLF001
-    _require_map(view)
+    view = _as_map(walk._view(bound["self"]))  # noqa: SLF001
     up = base_name(operation.op) == "pixel_shuffle"
     factor = bound["upscale_factor" if up else "downscale_factor"]
     if not isinstance(factor, int):
@@ -911,8 +1015,8 @@ def _shuffled(walk: _Walk, operation: Operation, bound: Mapping[str, object]) ->
     for axis, outputs in zip("HW", _spatial(operation), strict=True):
         taps = [[o // factor] if up else list(range(o * factor, (o + 1) * factor)) for o in range(outputs)]
         stride = Fraction(1, factor) if up else Fraction(factor)
-        view = view.map_axis(axis, lambda reach, taps=taps, stride=stride: reach.through(taps, stride=stride))
-    return view
+        view = view.through(axis, taps, stride=stride)
+    return view.some_channels() if up else replace(view, mixed=True)
 
 
 _Rule = Callable[[_Walk, Operation, Mapping[str, object]], View]
@@ -926,6 +1030,7 @@ _RULES: dict[str, _Rule] = {
     "adaptive_max_pool2d": _adaptive_pool("maximum"),
     "addmm": _linear,
     "avg_pool2d": _average_pool,
+    "batch_norm": _batch_normalised,
     "cat": _concatenated,
     "chunk": _parted,
     "concat": _concatenated,
@@ -933,6 +1038,7 @@ _RULES: dict[str, _Rule] = {
     "conv2d": _convolution,
     "conv_transpose2d": _transposed_convolution,
     "expand": _expanded,
+    "expand_as": _expanded,
     "flatten": _reshaped,
     "flip": _flipped,
     "group_norm": _normalised_over_map,
@@ -968,4 +1074,5 @@ _RULES: dict[str, _Rule] = {
     "upsample_bilinear2d": _resize(_bilinear),
     "upsample_nearest2d": _resize(_nearest),
     "view": _reshaped,
+    "view_as": _reshaped,
 }
