@@ -48,8 +48,8 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
     Returns:
         For each value ``(rows, columns, input rows, input columns)``, true where the position reads the pixel in any
         channel. A value of other than four dimensions counts as one position. Absent are: values that hold no
-        floating-point numbers or no batch dimension of their own, values that are not finite on a finite image, and those
-        behind an operation that hides a NaN, such as a comparison.
+        floating-point numbers or no batch dimension of their own, values that are NaN on a finite image, those that an
+        operation in place changes later, and those behind an operation that hides a NaN, such as a comparison.
 
     Raises:
         ValueError: the graph's input is no image ``(channels, height, width)``.
@@ -59,10 +59,14 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
         message = f"expected an image input (channels, height, width), found input_shape={list(graph.input_shape)}"
         raise ValueError(message)
     probed = copy.deepcopy(module).cpu().eval()
+    # What an operation in place changes later is no longer the value that was seen here.
+    changed = {next(operation.refs(), "") for operation in graph.evaluate.operations if _in_place(operation)}
     batch_axes = {
         operation.name: operation.shape.index("B")
         for operation in _transparent(graph.evaluate.operations)
-        if "B" in operation.shape and (value_names is None or operation.name in value_names)
+        if "B" in operation.shape
+        and operation.name not in changed
+        and (value_names is None or operation.name in value_names)
     }
     clean = torch.randn((1, *graph.input_shape), generator=torch.Generator().manual_seed(_SEED))
     with torch.no_grad(), _plain_kernels(), torch.random.fork_rng(devices=[]):
@@ -103,13 +107,17 @@ def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images:
     return {name: np.concatenate(masks) for name, masks in parts.items()}
 
 
+def _in_place(operation: Operation) -> bool:
+    return base_name(operation.op).endswith("_")
+
+
 def _transparent(operations: tuple[Operation, ...]) -> Iterator[Operation]:
     """The operations that a NaN reaches unhindered."""
     hidden: set[str] = set()
     for operation in operations:
         if base_name(operation.op).rstrip("_") in _HIDING or hidden.intersection(operation.refs()):
             hidden.add(operation.name)
-            if base_name(operation.op).endswith("_"):
+            if _in_place(operation):
                 hidden.update(operation.refs())
         else:
             yield operation
