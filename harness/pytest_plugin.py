@@ -99,7 +99,9 @@ class _Examination:
         captured = load_model(self.model, input_shape=self.contract.input or (1, 28, 28))
         findings = examine(captured, self.contract)
         if self.contract.accuracy is not None:
-            rule = ConsistencyRule.from_table(self.contract.accuracy, where=f"contract {self.contract.name}: [accuracy]")
+            rule = ConsistencyRule.from_table(
+                self.contract.accuracy, where=f"contract {self.contract.name}: [accuracy]"
+            )
             findings += rule.skipped("not asked: the plugin trains nothing, harness verify does")
         return {finding.requirement: finding for finding in findings}
 
@@ -131,4 +133,8 @@ class RequirementItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Where the item comes from, and what it is called."""
-        return self.config.rootpath, None, f"{self.examination.model} :: {self.examination.contract.name} :: {self.name}"
+        return (
+            self.config.rootpath,
+            None,
+            f"{self.examination.model} :: {self.examination.contract.name} :: {self.name}",
+        )

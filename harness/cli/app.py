@@ -81,5 +81,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
         complain(f"{error}. Check the path, the permissions and the free space, and try again")
         return INPUT_ERROR
     words = str(error) if isinstance(error, ExaminerError) else f"{type(error).__name__}: {error}"
-    complain(f"the examiner itself failed: {words}. This is a defect of the harness; run again with --debug and report it")
+    complain(
+        f"the examiner itself failed: {words}. This is a defect of the harness; run again with --debug and report it"
+    )
     return EXAMINER_FAILED

@@ -90,9 +90,7 @@ class TrainingProgress:
         if self._progress is not None:
             self._progress.stop()
 
-    def on_start(
-        self, *, recipe: Recipe, device: torch.device, steps: int, done: tuple[EpochResult, ...]
-    ) -> None:
+    def on_start(self, *, recipe: Recipe, device: torch.device, steps: int, done: tuple[EpochResult, ...]) -> None:
         """Announce the run and set up the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -85,10 +85,20 @@ def training_options(function: _Command) -> _Command:
     for option in (
         click.option("--fresh", is_flag=True, help="Start over even where an unfinished run could be gone on with."),
         click.option(
-            "--out", metavar="FOLDER", help="Where record and checkpoints go. Default: a folder under runs/, named after the run."
+            "--out",
+            metavar="FOLDER",
+            help="Where record and checkpoints go. Default: a folder under runs/, named after the run.",
         ),
-        click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train."),
-        click.option("--seed", default=DEFAULT_SEED, show_default=True, type=click.IntRange(min=0, max=2**63 - 1), help="Seed of the run."),
+        click.option(
+            "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train."
+        ),
+        click.option(
+            "--seed",
+            default=DEFAULT_SEED,
+            show_default=True,
+            type=click.IntRange(min=0, max=2**63 - 1),
+            help="Seed of the run.",
+        ),
         click.option(
             "--recipe",
             "recipe_name",

@@ -35,7 +35,9 @@ def show(model: str, json_path: str | None) -> None:
     layers = list(_layers(structure))
     if json_path != "-":
         console = results()
-        console.print(plain_table(("layer", "module", "output", "parameters", "field"), map(_row, layers), right=(3, 4)))
+        console.print(
+            plain_table(("layer", "module", "output", "parameters", "field"), map(_row, layers), right=(3, 4))
+        )
         console.print()
         console.print(facts_table(_facts(structure)))
         if card is not None:
@@ -50,7 +52,11 @@ def show(model: str, json_path: str | None) -> None:
         "unreached_parameters": [spec.name for spec in structure.parameters.unreached],
         "hidden_state": [{"name": spec.name, "elements": spec.elements} for spec in structure.parameters.hidden],
         "never_called": [{"path": module.path, "type": module.type} for module in structure.never_called],
-        "output": {"kind": structure.head.kind, "shape": list(structure.head.shape), "after_last_weights": structure.head.after},
+        "output": {
+            "kind": structure.head.kind,
+            "shape": list(structure.head.shape),
+            "after_last_weights": structure.head.after,
+        },
         "receptive_field": {
             "before_head": structure.field_before_head[1].size,
             "including_head": structure.field_with_head.size,
@@ -78,7 +84,13 @@ def _layers(structure: Structure) -> Iterator[dict[str, Any]]:
 def _row(layer: dict[str, Any]) -> tuple[str, ...]:
     shape = "x".join(str(dim) for dim in layer["shape"][1:])
     title = f"{layer['layer']} {layer['detail']}".strip()
-    return title, layer["module"], shape, f"{layer['parameters']:,}", "-" if layer["field"] is None else str(layer["field"])
+    return (
+        title,
+        layer["module"],
+        shape,
+        f"{layer['parameters']:,}",
+        "-" if layer["field"] is None else str(layer["field"]),
+    )
 
 
 def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
@@ -96,9 +108,12 @@ def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
     if head.after:
         yield "after the last weights", f"{', '.join(head.after)} stand between {head.last_weighted} and the output"
     value, before = structure.field_before_head
-    yield "receptive field", (
-        f"{before.size} before the head's pooling (at {value}), {structure.field_with_head.size} including it; "
-        f"{structure.field_with_head.certainty}"
+    yield (
+        "receptive field",
+        (
+            f"{before.size} before the head's pooling (at {value}), {structure.field_with_head.size} including it; "
+            f"{structure.field_with_head.certainty}"
+        ),
     )
     pool = structure.head_pool
     if pool is not None:
@@ -110,15 +125,27 @@ def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
 def _card_facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "card", " ".join(card.description.split())
     for source in card.sources:
-        yield "source", f"{source.repository}, {source.section} (document {source.document}, lines {source.lines[0]}-{source.lines[1]})"
+        yield (
+            "source",
+            f"{source.repository}, {source.section} (document {source.document}, lines {source.lines[0]}-{source.lines[1]})",
+        )
     if card.claim:
         yield "claimed", f"{card.claim.test_percent} % on the test images"
     if card.log:
         best = max(card.log.epochs, key=lambda epoch: epoch.correct)
         last = card.log.epochs[-1]
-        yield "logged", (
-            f"{len(card.log.epochs)} epochs, best {best.correct:,} of {best.total:,} (epoch {best.epoch}), last {last.correct:,}"
+        yield (
+            "logged",
+            (
+                f"{len(card.log.epochs)} epochs, best {best.correct:,} of {best.total:,} (epoch {best.epoch}), last {last.correct:,}"
+            ),
         )
-    yield "expected", f"{card.expected.outcome} the accuracy rule of {card.contract}: {' '.join(card.expected.reason.split())}"
+    yield (
+        "expected",
+        f"{card.expected.outcome} the accuracy rule of {card.contract}: {' '.join(card.expected.reason.split())}",
+    )
     for discrepancy in card.discrepancies:
-        yield "discrepancy", f"{discrepancy.kind}, lines {discrepancy.lines[0]}-{discrepancy.lines[1]}: {' '.join(discrepancy.what.split())}"
+        yield (
+            "discrepancy",
+            f"{discrepancy.kind}, lines {discrepancy.lines[0]}-{discrepancy.lines[1]}: {' '.join(discrepancy.what.split())}",
+        )

@@ -49,9 +49,7 @@ def train(  # noqa: PLR0913 - one parameter an option
         recipe = recipe.with_epochs(epochs)
     chosen = resolve_device(device)
     captured = load_model(model, seed=seed)
-    record, path = run_training(
-        captured, recipe, dataset_for(data), seed=seed, device=chosen, out=out, fresh=fresh
-    )
+    record, path = run_training(captured, recipe, dataset_for(data), seed=seed, device=chosen, out=out, fresh=fresh)
     announce(f"record: {path}")
     if json_path != "-":
         words = f"{model}, recipe {recipe.name}, seed {seed}, {record.data_title}: {record.status}"

@@ -1,7 +1,9 @@
 """Contracts: requirements over a captured graph, written in TOML."""
 
 from harness.contracts.contract import (
+    BatchRule,
     Contract,
+    CostBound,
     FieldBound,
     ParameterBudget,
     builtin_contracts,
@@ -11,7 +13,9 @@ from harness.contracts.contract import (
 from harness.contracts.requirements import examine, requirement_names
 
 __all__ = [
+    "BatchRule",
     "Contract",
+    "CostBound",
     "FieldBound",
     "ParameterBudget",
     "builtin_contracts",

@@ -19,7 +19,22 @@ Presence = Literal["required", "forbidden"]
 
 FEATURES = ("gap", "dropout", "batch_norm", "linear")
 _OUTPUTS = ("log-probabilities", "logits")
-_KEYS = ("name", "description", "extends", "input", "classes", "any_of", "parameters", "receptive_field", "head", *FEATURES, "accuracy")
+_KEYS = (
+    "name",
+    "description",
+    "extends",
+    "input",
+    "classes",
+    "any_of",
+    "parameters",
+    "receptive_field",
+    "head",
+    *FEATURES,
+    "batch",
+    "gradients",
+    "cost",
+    "accuracy",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +60,26 @@ class FieldBound:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchRule:
+    """How the model must treat a batch in evaluation.
+
+    ``independent``: an image's answer does not depend on the others, nor on their order or number. ``strict_size``: images of
+    another size are an error or get one answer each, never more or fewer answers than images.
+    """
+
+    independent: bool = False
+    strict_size: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostBound:
+    """What one image may cost in evaluation: multiply-accumulates, and bytes of all activations together; inclusive."""
+
+    max_macs: int | None = None
+    max_activation_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contract:
     """What is asked of a model. What is None or empty is not asked.
 
@@ -58,6 +93,10 @@ class Contract:
         receptive_field: bounds on the receptive field.
         features: whether ``gap``, ``dropout``, ``batch_norm`` and ``linear`` are required or forbidden.
         any_of: features of which at least one must be there.
+        bare_head: nothing but the output's softmax may follow the last layer with weights.
+        batch: how a batch must be treated.
+        gradients: every trainable parameter must get a finite gradient.
+        cost: bounds on the cost of one image.
         accuracy: the ``[accuracy]`` table as written, or None.
     """
 
@@ -70,6 +109,10 @@ class Contract:
     receptive_field: FieldBound | None = None
     features: Mapping[str, Presence]
     any_of: tuple[str, ...] = ()
+    bare_head: bool = False
+    batch: BatchRule | None = None
+    gradients: bool = False
+    cost: CostBound | None = None
     accuracy: Mapping[str, Any] | None = None
 
     def with_accuracy_of(self, other: Contract) -> Contract:
@@ -96,9 +139,7 @@ def load_contract(name: str) -> Contract:
     if not path.is_file():
         close = difflib.get_close_matches(name, builtin_contracts())
         hint = f"did you mean {' or '.join(close)}? " if close else ""
-        msg = (
-            f"there is no contract {name!r}: {hint}Expected one of {', '.join(builtin_contracts())}, or the path of a TOML file"
-        )
+        msg = f"there is no contract {name!r}: {hint}Expected one of {', '.join(builtin_contracts())}, or the path of a TOML file"
         raise ContractError(msg)
     try:
         text = path.read_text(encoding="utf-8")
@@ -143,11 +184,12 @@ def parse_contract(text: str, *, name: str, place: str) -> Contract:
         if feature not in FEATURES:
             msg = f"{place}: any_of names {feature!r}; expected some of {', '.join(FEATURES)}"
             raise ContractError(msg)
-    head = reader.section("head", ("output",))
+    head = reader.section("head", ("output", "bare"))
     output = head.string("output") if head is not None else None
     if output is not None and output not in _OUTPUTS:
         msg = f"{place}: [head] output is {output!r}; expected one of {', '.join(_OUTPUTS)}"
         raise ContractError(msg)
+    gradients = reader.section("gradients", ("complete",))
     accuracy = reader.section("accuracy", None)
     return Contract(
         name=reader.string("name") or name,
@@ -159,6 +201,10 @@ def parse_contract(text: str, *, name: str, place: str) -> Contract:
         receptive_field=_field_bound(reader),
         features=features,
         any_of=any_of,
+        bare_head=head is not None and head.flag("bare"),
+        batch=_batch_rule(reader),
+        gradients=gradients is not None and gradients.flag("complete"),
+        cost=_cost_bound(reader),
         accuracy=None if accuracy is None else accuracy.data,
     )
 
@@ -203,6 +249,25 @@ def _field_bound(reader: _Table) -> FieldBound | None:
     )
     if bound.min is None and bound.max is None:
         msg = f"{section.place} bounds nothing: expected min or max, in pixels"
+        raise ContractError(msg)
+    return bound
+
+
+def _batch_rule(reader: _Table) -> BatchRule | None:
+    section = reader.section("batch", ("independent", "strict_size"))
+    if section is None:
+        return None
+    rule = BatchRule(independent=section.flag("independent"), strict_size=section.flag("strict_size"))
+    return rule if rule.independent or rule.strict_size else None
+
+
+def _cost_bound(reader: _Table) -> CostBound | None:
+    section = reader.section("cost", ("max_macs", "max_activation_bytes"))
+    if section is None:
+        return None
+    bound = CostBound(max_macs=section.count("max_macs"), max_activation_bytes=section.count("max_activation_bytes"))
+    if bound.max_macs is None and bound.max_activation_bytes is None:
+        msg = f"{section.place} bounds nothing: expected max_macs or max_activation_bytes"
         raise ContractError(msg)
     return bound
 

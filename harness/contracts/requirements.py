@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from harness.contracts.contract import Contract, FieldBound, ParameterBudget, Presence
-from harness.errors import HarnessError
+from harness.contracts.contract import BatchRule, Contract, CostBound, FieldBound, ParameterBudget, Presence
 from harness.findings import Finding, Status
-from harness.graph import CapturedModel, Structure
+from harness.graph import CapturedModel, Experiments, Structure
+from harness.graph.experiments import IMAGES, TRAINING_PASSES
 
 _NAMES = {
     "gap": "global average pooling",
@@ -19,50 +20,88 @@ _NAMES = {
 _LISTED = 6
 
 
-def examine(captured: CapturedModel, contract: Contract) -> tuple[Finding, ...]:
+# A network up to this size is probed unless the caller says otherwise: it takes a second or two.
+PROBED_PARAMETERS = 100_000
+# Fewer drops than this in all passes together, and two passes may be equal by chance.
+_ENOUGH_DROPS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """What a requirement looks at: the capture, the structure read off it, and the experiments that may be run."""
+
+    captured: CapturedModel
+    structure: Structure
+    experiments: Experiments
+
+
+def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None = None) -> tuple[Finding, ...]:
     """Decide every structure requirement of a contract on a captured model.
 
     A defect of the examiner becomes an ``error`` finding of that requirement; the others are decided all the same.
+
+    Args:
+        captured: the model.
+        contract: what is asked.
+        probe: whether what the graph proves is confirmed by experiments; None for models up to 100,000 parameters. A
+            disagreement is an ``error``.
     """
     structure = Structure(captured.graph)
-    return tuple(_guarded(name, decide, structure) for name, decide in _asked(captured, contract))
+    model = _Model(captured=captured, structure=structure, experiments=Experiments(captured, structure))
+    if probe is None:
+        probe = structure.parameters.total <= PROBED_PARAMETERS
+    return tuple(_guarded(name, model, contract, probe=probe) for name in requirement_names(contract))
 
 
 def requirement_names(contract: Contract) -> tuple[str, ...]:
     """Names of the structure requirements that a contract asks, in the order in which they are decided."""
-    names = ["capture"]
-    names += ["input"] if contract.input is not None else []
-    names += ["output"] if contract.classes is not None else []
-    names += ["parameters"] if contract.parameters is not None else []
-    names += ["receptive_field"] if contract.receptive_field is not None else []
-    names += [feature for feature in _NAMES if feature in contract.features]
-    names += ["any_of"] if contract.any_of else []
-    return tuple(names)
-
-
-_Decision = Callable[[Structure], Finding]
-
-
-def _asked(captured: CapturedModel, contract: Contract) -> list[tuple[str, _Decision]]:
-    decisions: dict[str, _Decision] = {
-        "capture": lambda _: _capture(captured),
-        "input": lambda structure: _input(structure, contract.input or ()),
-        "output": lambda structure: _output(structure, contract.classes or 0, contract.outputs),
-        "parameters": lambda structure: _parameters(structure, contract.parameters or ParameterBudget()),
-        "receptive_field": lambda structure: _receptive_field(structure, contract.receptive_field or FieldBound()),
-        "any_of": lambda structure: _any_of(structure, contract.any_of),
+    asked = {
+        "capture": True,
+        "input": contract.input is not None,
+        "output": contract.classes is not None,
+        "head": contract.bare_head,
+        "parameters": contract.parameters is not None,
+        "receptive_field": contract.receptive_field is not None,
+        **{feature: feature in contract.features for feature in _NAMES},
+        "any_of": bool(contract.any_of),
+        "batch": contract.batch is not None,
+        "gradients": contract.gradients,
+        "cost": contract.cost is not None,
     }
-    for feature in _NAMES:
-        presence = contract.features.get(feature, "required")
-        decisions[feature] = lambda structure, f=feature, p=presence: _feature(structure, f, p)  # type: ignore[misc]
-    return [(name, decisions[name]) for name in requirement_names(contract)]
+    return tuple(name for name, is_asked in asked.items() if is_asked)
 
 
-def _guarded(name: str, decide: _Decision, structure: Structure) -> Finding:
+def _decide(name: str, model: _Model, contract: Contract) -> Finding:  # noqa: PLR0911 - one line a requirement
+    structure = model.structure
+    match name:
+        case "capture":
+            return _capture(model.captured)
+        case "input":
+            return _input(structure, contract.input or ())
+        case "output":
+            return _output(structure, contract.classes or 0, contract.outputs)
+        case "head":
+            return _head(structure)
+        case "parameters":
+            return _parameters(structure, contract.parameters or ParameterBudget())
+        case "receptive_field":
+            return _receptive_field(structure, contract.receptive_field or FieldBound())
+        case "any_of":
+            return _any_of(structure, contract.any_of)
+        case "batch":
+            return _batch(model, contract.batch or BatchRule())
+        case "gradients":
+            return _gradients(model.experiments)
+        case "cost":
+            return _cost(structure, contract.cost or CostBound())
+        case _:
+            return _feature(structure, name, contract.features[name])
+
+
+def _guarded(name: str, model: _Model, contract: Contract, *, probe: bool) -> Finding:
     try:
-        return decide(structure)
-    except HarnessError as error:
-        return Finding(requirement=name, status=Status.UNKNOWN, expected="a decision", observed=str(error))
+        finding = _decide(name, model, contract)
+        return _confirmed(finding, model) if probe else finding
     except Exception as error:  # noqa: BLE001 - whatever breaks here is the examiner's fault, and must not hide the rest
         return Finding(
             requirement=name,
@@ -71,6 +110,73 @@ def _guarded(name: str, decide: _Decision, structure: Structure) -> Finding:
             observed=f"the examiner failed: {type(error).__name__}: {error}",
             hint="this is a defect of the harness, not of the model; please report it with the model",
         )
+
+
+def _confirmed(finding: Finding, model: _Model) -> Finding:
+    """The finding with the experiment that agrees with it, or an ``error`` where it disagrees."""
+    confirm = _CONFIRM.get(finding.requirement)
+    outcome = confirm(model) if confirm is not None else None
+    if outcome is None:
+        return finding
+    agrees, words = outcome
+    if agrees:
+        return replace(finding, evidence=(*finding.evidence, f"experiment: {words}"))
+    return replace(
+        finding,
+        status=Status.ERROR,
+        observed=f"proof and experiment disagree; proved: {finding.observed}; experiment: {words}",
+        hint="this is a defect of the harness, not of the model; please report it with the model",
+    )
+
+
+# Whether the experiment agrees with the proof, and what it saw; None where it has nothing to say.
+_Confirmation = tuple[bool, str] | None
+
+
+def _confirm_field(model: _Model) -> _Confirmation:
+    fields = model.experiments.fields
+    if fields.disagreements:
+        return (
+            False,
+            f"a NaN in single pixels shows elsewhere than proved at {', '.join(fields.disagreements[:_LISTED])}",
+        )
+    return True, f"a NaN in single pixels shows at just the positions proved, in {fields.checked} values"
+
+
+def _confirm_gap(model: _Model) -> _Confirmation:
+    ignores = model.experiments.pooling_ignores_positions
+    if ignores is None:
+        return None
+    return (
+        ignores,
+        f"shuffling the positions of the pooled map {'leaves' if ignores else 'changes'} the output{' as it is' if ignores else ''}",
+    )
+
+
+def _confirm_dropout(model: _Model) -> _Confirmation:
+    structure, experiments = model.structure, model.experiments
+    active = [site for site in structure.dropouts if site.active_in_training and site.p > 0]
+    differ = experiments.training_passes_differ
+    words = f"training passes over the same images {'differ' if differ else 'are equal'}"
+    if differ:
+        return bool(active or structure.random_operations), words
+    drops = IMAGES * TRAINING_PASSES * sum(site.p * site.elements for site in active if site.p < 1)
+    return drops < _ENOUGH_DROPS, words
+
+
+def _confirm_capture(model: _Model) -> _Confirmation:
+    left_on = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
+    repeats = model.experiments.evaluation_repeats
+    words = f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}"
+    return repeats or left_on or bool(model.structure.random_operations), words
+
+
+_CONFIRM: dict[str, Callable[[_Model], _Confirmation]] = {
+    "capture": _confirm_capture,
+    "receptive_field": _confirm_field,
+    "gap": _confirm_gap,
+    "dropout": _confirm_dropout,
+}
 
 
 def _status(*, holds: bool) -> Status:
@@ -101,7 +207,9 @@ def _input(structure: Structure, expected: tuple[int, ...]) -> Finding:
         status=_status(holds=found == expected),
         expected=f"images of shape {_shape(expected)}",
         observed=f"the model runs on images of shape {_shape(found)}",
-        hint="" if found == expected else f"build the model for {expected[0]} channel(s) of {_shape(expected[1:])} pixels",
+        hint=""
+        if found == expected
+        else f"build the model for {expected[0]} channel(s) of {_shape(expected[1:])} pixels",
     )
 
 
@@ -112,7 +220,9 @@ def _output(structure: Structure, classes: int, outputs: tuple[str, ...]) -> Fin
     if head.classes != classes:
         hint = f"the last layer must give {classes} numbers an image, one a class"
     elif not holds:
-        hint = "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
+        hint = (
+            "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
+        )
     return Finding(
         requirement="output",
         status=_status(holds=holds),
@@ -123,6 +233,92 @@ def _output(structure: Structure, classes: int, outputs: tuple[str, ...]) -> Fin
             *((f"after it: {', '.join(head.after)}",) if head.after else ()),
         ),
         hint=hint,
+    )
+
+
+def _head(structure: Structure) -> Finding:
+    after = structure.head.after
+    return Finding(
+        requirement="head",
+        status=_status(holds=not after),
+        expected="no activation, normalisation or dropout between the last layer with weights and the output",
+        observed=f"{', '.join(after)} after {structure.head.last_weighted}"
+        if after
+        else f"nothing after {structure.head.last_weighted}",
+        hint=f"remove {', '.join(after)}: it changes or clips the scores that the classes are told apart by"
+        if after
+        else "",
+    )
+
+
+def _batch(model: _Model, rule: BatchRule) -> Finding:
+    experiments, expected, faults, evidence = model.experiments, [], [], []
+    if rule.independent:
+        expected.append("in evaluation each image's answer is its own")
+        outcomes = {
+            "alone it gets another answer than among others": experiments.alone_as_in_crowd,
+            "it depends on the order of the images": experiments.order_immaterial,
+            "it depends on the other images": experiments.neighbours_immaterial,
+        }
+        faults += [words for words, holds in outcomes.items() if not holds]
+        evidence.append(
+            f"{IMAGES} images answered alone, together, in another order, and among others, in double precision"
+        )
+    if rule.strict_size:
+        expected.append("images of another size are an error or get one answer each")
+        outcome = model.captured.fidelity.other_size
+        evidence.append(f"images four pixels larger: {outcome}")
+        if outcome == "other answers":
+            faults.append("images of another size get more or fewer answers than there are images")
+    return Finding(
+        requirement="batch",
+        status=_status(holds=not faults),
+        expected="; ".join(expected),
+        observed="; ".join(faults) or "as asked",
+        evidence=tuple(evidence),
+        hint="flatten with x.flatten(1) or x.view(x.size(0), -1), and keep running statistics in batch norm"
+        if faults
+        else "",
+    )
+
+
+def _gradients(experiments: Experiments) -> Finding:
+    gradients = experiments.gradients
+    faults = []
+    if gradients.missing:
+        faults.append(f"no gradient for {', '.join(gradients.missing[:_LISTED])}")
+    if gradients.not_finite:
+        faults.append(f"a gradient that is not finite for {', '.join(gradients.not_finite[:_LISTED])}")
+    return Finding(
+        requirement="gradients",
+        status=_status(holds=gradients.complete),
+        expected="a finite gradient for every trainable parameter",
+        observed="; ".join(faults) or "every trainable parameter has one",
+        evidence=("one backward pass in training mode",),
+        hint="remove the modules that forward does not use, or let the output depend on them"
+        if gradients.missing
+        else "",
+    )
+
+
+def _cost(structure: Structure, bound: CostBound) -> Finding:
+    macs = sum(layer.macs for layer in structure.layers)
+    memory = sum(layer.activation_bytes for layer in structure.layers)
+    expected, holds = [], True
+    if bound.max_macs is not None:
+        expected.append(f"at most {bound.max_macs:,} multiply-accumulates")
+        holds &= macs <= bound.max_macs
+    if bound.max_activation_bytes is not None:
+        expected.append(f"at most {bound.max_activation_bytes:,} bytes of activations")
+        holds &= memory <= bound.max_activation_bytes
+    dearest = max(structure.layers, key=lambda layer: layer.macs, default=None)
+    return Finding(
+        requirement="cost",
+        status=_status(holds=holds),
+        expected=f"{' and '.join(expected)} an image",
+        observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image",
+        evidence=(f"most of it in {dearest.title} {dearest.module}: {dearest.macs:,}",) if dearest else (),
+        hint="" if holds else "fewer channels in the early, large maps, or a pooling earlier",
     )
 
 
@@ -184,7 +380,9 @@ def _receptive_field(structure: Structure, bound: FieldBound) -> Finding:
         case _:
             status = Status.UNKNOWN
     size = f"{field.rows.size}" if field.rows.size == field.columns.size else f"{field.rows.size}x{field.columns.size}"
-    evidence = [f"{size} pixels at {value if not bound.including_pool else 'the output'}, {field.clipped} of them inside the image"]
+    evidence = [
+        f"{size} pixels at {value if not bound.including_pool else 'the output'}, {field.clipped} of them inside the image"
+    ]
     evidence += [field.note] if field.note else []
     hint = ""
     if too_small:
@@ -258,7 +456,11 @@ def _look_dropout(structure: Structure) -> _Look:
         f"{'active' if site.active_in_training else 'off'} in training, {'ACTIVE' if site.active_in_evaluation else 'off'} in evaluation"
         for site in sites
     ]
-    evidence += [f"{module.path} ({module.type}) is declared and never called" for module in structure.never_called if "Dropout" in module.type]
+    evidence += [
+        f"{module.path} ({module.type}) is declared and never called"
+        for module in structure.never_called
+        if "Dropout" in module.type
+    ]
     hint = "call nn.Dropout(p) with p above 0 in forward"
     if left_on:
         hint = "dropout stays on in evaluation: use nn.Dropout, or F.dropout(x, p, training=self.training)"
@@ -275,7 +477,11 @@ def _look_batch_norm(structure: Structure) -> _Look:
         f"{'BATCH' if site.batch_statistics_in_evaluation else 'running'} statistics in evaluation"
         for site in sites
     ]
-    evidence += [f"{module.path} ({module.type}) is declared and never called" for module in structure.never_called if "BatchNorm" in module.type]
+    evidence += [
+        f"{module.path} ({module.type}) is declared and never called"
+        for module in structure.never_called
+        if "BatchNorm" in module.type
+    ]
     hint = "call nn.BatchNorm2d(channels) after a convolution in forward"
     if odd:
         hint = "evaluation uses the batch's own statistics, so one image's answer depends on the others: keep track_running_stats"

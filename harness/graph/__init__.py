@@ -1,7 +1,9 @@
 """`nn.Module` -> graph -> `nn.Module`, and what can be read off a graph."""
 
 from harness.graph.capture import CapturedModel, Fidelity, capture
+from harness.graph.experiments import Experiments
 from harness.graph.form import Graph, Operation, Program, TensorSpec
+from harness.graph.identity import identity_digest
 from harness.graph.rebuild import GraphModule
 from harness.graph.receptive_field import ReceptiveField, field_of
 from harness.graph.source import DEFAULT_SEED, load_model, parse_source
@@ -10,6 +12,7 @@ from harness.graph.structure import Structure
 __all__ = [
     "DEFAULT_SEED",
     "CapturedModel",
+    "Experiments",
     "Fidelity",
     "Graph",
     "GraphModule",
@@ -20,6 +23,7 @@ __all__ = [
     "TensorSpec",
     "capture",
     "field_of",
+    "identity_digest",
     "load_model",
     "parse_source",
 ]

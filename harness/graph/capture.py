@@ -11,10 +11,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
@@ -40,6 +41,7 @@ from harness.graph.rebuild import GraphModule, content_digest
 # Large enough that batch statistics over a 1x1 map exist, small enough to cost nothing.
 _EXAMPLE_BATCH = 4
 _PROBE_SEED = 20_011
+_IMAGE_BATCH_DIMS = 4
 
 # Operations that only check or annotate; they compute nothing.
 _INERT = frozenset(
@@ -54,6 +56,9 @@ _INERT = frozenset(
 _CUDNN_ARGUMENT = {"aten.batch_norm.default": 8, "aten.instance_norm.default": 8}
 
 
+OtherSize = Literal["refused", "one answer each", "other answers"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
     """Whether the captured graph stands for the module: the eager module and the graph compared, bit for bit.
@@ -62,12 +67,15 @@ class Fidelity:
         repeatable: two captures gave the same graph and constants.
         eval_equal: equal outputs in evaluation mode.
         train_equal: equal outputs and buffers after one training-mode pass from the same random state.
+        other_size: what the eager module makes of images four pixels larger: ``refused`` with an error, ``one answer each``, or
+            ``other answers``: more or fewer than there are images.
         differences: a sentence for each that does not hold.
     """
 
     repeatable: bool = True
     eval_equal: bool = True
     train_equal: bool = True
+    other_size: OtherSize = "refused"
     differences: tuple[str, ...] = ()
 
     @property
@@ -456,6 +464,17 @@ def _equal_tensors(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor])
     return a.keys() == b.keys() and all(_same_tensor(a[key], b[key]) for key in a)
 
 
+def _other_size(module: nn.Module, example: torch.Tensor) -> OtherSize:
+    """What the module makes of larger images: a ``view(-1, classes)`` would turn the extra positions into extra answers."""
+    larger = functional.pad(example, (2, 2, 2, 2)) if example.ndim == _IMAGE_BATCH_DIMS else example
+    try:
+        with torch.no_grad():
+            answers = module.eval()(larger)
+    except Exception:  # noqa: BLE001 - whatever the model raises, it refuses
+        return "refused"
+    return "one answer each" if len(answers) == len(larger) else "other answers"
+
+
 def _compare(
     module: nn.Module, graph: Graph, state: Mapping[str, torch.Tensor], example: torch.Tensor, *, repeatable: bool
 ) -> Fidelity:
@@ -485,5 +504,6 @@ def _compare(
         repeatable=repeatable,
         eval_equal=outcomes["eval"],
         train_equal=outcomes["train"],
+        other_size=_other_size(module, example),
         differences=tuple(differences),
     )

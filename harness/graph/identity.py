@@ -37,7 +37,9 @@ _SYNONYMS = {
 _COMMUTATIVE = frozenset({"add", "maximum", "minimum", "mul"})
 _PAIRS = ("kernel_size", "stride", "padding", "dilation", "output_size")
 # Arguments that steer memory or the machine and not the numbers.
-_IMMATERIAL = frozenset({"cudnn_enabled", "memory_format", "pin_memory", "layout", "device", "non_blocking", "copy", "inplace"})
+_IMMATERIAL = frozenset(
+    {"cudnn_enabled", "memory_format", "pin_memory", "layout", "device", "non_blocking", "copy", "inplace"}
+)
 
 
 @dataclass(eq=False)
@@ -154,7 +156,9 @@ class _Canonical:
         spec = self.nodes[name].tensor
         if spec is not None:
             return spec.dtype
-        return next((op.outputs[0].dtype for op in self.program.operations if op.name == name and op.outputs), "float32")
+        return next(
+            (op.outputs[0].dtype for op in self.program.operations if op.name == name and op.outputs), "float32"
+        )
 
     def _permuted(self, operation: Operation, name: str, bound: Mapping[str, Argument], first: _Node) -> _Node:
         shape = self._source_shape(operation)
@@ -175,9 +179,7 @@ class _Canonical:
         ranks = [sorted(kept).index(dim) for dim in kept]
         return _Node(f"permute {ranks}", [first])
 
-    def _special(
-        self, operation: Operation, name: str, bound: dict[str, Argument], first: _Node
-    ) -> _Node | None:
+    def _special(self, operation: Operation, name: str, bound: dict[str, Argument], first: _Node) -> _Node | None:
         """Operations with a canonical form of their own."""
         match name:
             case "relu" | "relu6":
@@ -232,9 +234,15 @@ class _Canonical:
     def _product(self, operation: Operation, name: str, bound: Mapping[str, Argument]) -> _Node | None:
         """A product with a transposed matrix of weights is a linear layer."""
         if name == "linear":
-            operands = [self.nodes[value.name] for key in ("input", "weight", "bias") if isinstance(value := bound.get(key), Ref)]
+            operands = [
+                self.nodes[value.name]
+                for key in ("input", "weight", "bias")
+                if isinstance(value := bound.get(key), Ref)
+            ]
             return _Node("linear", operands)
-        operands = [self.nodes[value.name] for key in ("self", "other", "mat2") if isinstance(value := bound.get(key), Ref)]
+        operands = [
+            self.nodes[value.name] for key in ("self", "other", "mat2") if isinstance(value := bound.get(key), Ref)
+        ]
         if len(operands) == 2 and operands[1].label == "permute [1, 0]" and operands[1].inputs[0].tensor is not None:  # noqa: PLR2004 - a product's operands
             return _Node("linear", [operands[0], operands[1].inputs[0]])
         return None

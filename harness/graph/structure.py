@@ -52,6 +52,9 @@ _TITLES = {
     "upsample_nearest2d": "Resize (nearest)",
 }
 _DROPOUTS = frozenset({"alpha_dropout", "dropout", "feature_alpha_dropout", "feature_dropout"})
+_RANDOM = frozenset(
+    {"bernoulli", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "rrelu", "uniform"}
+)
 _MATRIX_PRODUCTS = frozenset({"addmm", "bilinear", "bmm", "einsum", "linear", "matmul", "mm"})
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose2d"})
 _ACTIVATIONS = frozenset(
@@ -73,6 +76,8 @@ class Layer:
         shape: output shape, batch as ``B``.
         parameters: parameter elements it reads that no operation before it read.
         detail: its settings, such as ``3x3, stride 2``.
+        macs: multiply-accumulates for one image; activations, poolings and normalisations count none.
+        activation_bytes: memory of its result for one image.
     """
 
     title: str
@@ -81,6 +86,8 @@ class Layer:
     shape: Shape
     parameters: int
     detail: str
+    macs: int
+    activation_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +121,11 @@ class ParameterCount:
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutSite:
-    """One dropout operation: where, with which probability, and when it is active."""
+    """One dropout operation: where, with which probability, when it is active, and on how many numbers an image."""
 
     module: str
     p: float
+    elements: int
     active_in_training: bool
     active_in_evaluation: bool
 
@@ -215,6 +223,8 @@ class Structure:
                     shape=operation.shape,
                     parameters=sum(spec.elements for spec in read if spec.kind == "parameter"),
                     detail=self._detail(operation),
+                    macs=self._macs(operation),
+                    activation_bytes=_bytes(operation),
                 )
             )
         return tuple(layers)
@@ -237,11 +247,16 @@ class Structure:
     @cached_property
     def never_called(self) -> tuple[DeclaredModule, ...]:
         """Declared modules without children that neither program runs and whose tensors none reads."""
-        paths = {operation.module for program in (self.graph.train, self.graph.evaluate) for operation in program.operations}
+        paths = {
+            operation.module for program in (self.graph.train, self.graph.evaluate) for operation in program.operations
+        }
         running = {path[:end] for path in paths for end in _prefix_ends(path)}
         read = self._train.read | self._eval.read
         owners = {
-            name.rpartition(".")[0] for spec in self.graph.tensors if spec.name in read for name in (spec.name, *spec.aliases)
+            name.rpartition(".")[0]
+            for spec in self.graph.tensors
+            if spec.name in read
+            for name in (spec.name, *spec.aliases)
         }
         parents = {module.path.rpartition(".")[0] for module in self.graph.modules}
         return tuple(
@@ -266,6 +281,7 @@ class Structure:
                     DropoutSite(
                         module=operation.module,
                         p=_probability(bound),
+                        elements=_elements(operation.shape),
                         active_in_training=_drops(bound),
                         active_in_evaluation=left.pop(0),
                     )
@@ -278,11 +294,17 @@ class Structure:
                         DropoutSite(
                             module=operation.module,
                             p=_probability(bind(operation)),
+                            elements=_elements(operation.shape),
                             active_in_training=False,
                             active_in_evaluation=True,
                         )
                     )
         return tuple(sites)
+
+    @cached_property
+    def random_operations(self) -> tuple[str, ...]:
+        """Operations other than dropout that draw random numbers in a training pass, by name."""
+        return tuple(operation.name for operation in self.graph.train.operations if _base(operation) in _RANDOM)
 
     @cached_property
     def batch_norms(self) -> tuple[BatchNormSite, ...]:
@@ -387,7 +409,9 @@ class Structure:
     def head(self) -> Head:
         """What the output is, and what stands between it and the last layer with weights."""
         path = self._eval.on_path
-        weighted = [i for i, op in enumerate(path) if _base(op) in _CONVOLUTIONS | _MATRIX_PRODUCTS and self._reads_weights(op)]
+        weighted = [
+            i for i, op in enumerate(path) if _base(op) in _CONVOLUTIONS | _MATRIX_PRODUCTS and self._reads_weights(op)
+        ]
         shape = path[-1].shape if path else (("B", *self.graph.input_shape))
         classes = shape[-1] if len(shape) == 2 and isinstance(shape[-1], int) else None  # noqa: PLR2004 - (batch, classes)
         train_after = self._train_tail()
@@ -401,7 +425,9 @@ class Structure:
 
     def _train_tail(self) -> Iterable[str]:
         path = self._train.on_path
-        weighted = [i for i, op in enumerate(path) if _base(op) in _CONVOLUTIONS | _MATRIX_PRODUCTS and self._reads_weights(op)]
+        weighted = [
+            i for i, op in enumerate(path) if _base(op) in _CONVOLUTIONS | _MATRIX_PRODUCTS and self._reads_weights(op)
+        ]
         tail = path[weighted[-1] + 1 :] if weighted else ()
         for operation in tail:
             if _base(operation) in _ACTIVATIONS | _NORMALISATIONS | _DROPOUTS:
@@ -415,13 +441,18 @@ class Structure:
                 if _base(operation) in ("batch_norm", "instance_norm"):
                     bound = bind(operation)
                     statistics.update(
-                        argument.name for key, argument in bound.items() if key in _NORMALISATION_STATE and isinstance(argument, Ref)
+                        argument.name
+                        for key, argument in bound.items()
+                        if key in _NORMALISATION_STATE and isinstance(argument, Ref)
                     )
         owners = {name.rpartition(".")[0] for name in statistics}
         return statistics | {
             spec.name
             for spec in self.graph.tensors
-            if spec.kind == "buffer" and spec.shape == () and spec.name.rpartition(".")[0] in owners and spec.name.endswith("num_batches_tracked")
+            if spec.kind == "buffer"
+            and spec.shape == ()
+            and spec.name.rpartition(".")[0] in owners
+            and spec.name.endswith("num_batches_tracked")
         }
 
     def _reads_weights(self, operation: Operation) -> bool:
@@ -431,6 +462,29 @@ class Structure:
         weight = bind(operation).get("weight")
         shape = self._eval.shapes.get(weight.name, ()) if isinstance(weight, Ref) else ()
         return tuple(dim for dim in shape[2:] if isinstance(dim, int))
+
+    def _macs(self, operation: Operation) -> int:
+        """Multiply-accumulates for one image: each output number of a convolution or product costs its inner length."""
+        bound = bind(operation)
+        name = _base(operation)
+        outputs = _elements(operation.shape)
+        if name == "conv2d":
+            weight = bound.get("weight")
+            shape = self._train.shapes.get(weight.name, ()) if isinstance(weight, Ref) else ()
+            return outputs * _elements(shape[1:])
+        if name == "conv_transpose2d":
+            # Each input number is spread by a kernel to every output channel of its group.
+            source, weight = bound.get("input"), bound.get("weight")
+            if isinstance(source, Ref) and isinstance(weight, Ref):
+                spread = _elements(self._train.shapes[weight.name][1:])
+                return _elements(self._train.shapes[source.name]) * spread
+        if name in _MATRIX_PRODUCTS:
+            key = "mat1" if name == "addmm" else "input" if "input" in bound else "self"
+            source = bound.get(key)
+            if isinstance(source, Ref):
+                inner = self._train.shapes[source.name][-1:]
+                return outputs * _elements(inner)
+        return 0
 
     def _detail(self, operation: Operation) -> str:
         bound = bind(operation)
@@ -486,7 +540,9 @@ class _Flow:
                 needed.add(operation.name)
                 needed.update(operation.refs())
         self.on_path = tuple(
-            operation for operation in program.operations if operation.name in needed and operation.name in self.from_input
+            operation
+            for operation in program.operations
+            if operation.name in needed and operation.name in self.from_input
         )
 
     def only_through(self, name: str) -> bool:
@@ -514,6 +570,18 @@ def _place(operation: Operation) -> str:
 
 def _prefix_ends(path: str) -> Iterable[int]:
     return [i for i, character in enumerate(path) if character == "."] + [len(path)]
+
+
+_ITEM_BYTES = {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "bool": 1, "uint8": 1, "int8": 1}
+
+
+def _elements(shape: Shape) -> int:
+    """Numbers an image: the batch counts as one."""
+    return math.prod(dim if isinstance(dim, int) else 1 for dim in shape)
+
+
+def _bytes(operation: Operation) -> int:
+    return sum(_elements(meta.shape) * _ITEM_BYTES.get(meta.dtype, 4) for meta in operation.outputs)
 
 
 def _probability(bound: Mapping[str, Argument]) -> float:

@@ -128,7 +128,8 @@ def _capture_class(candidate: type[nn.Module], text: str, seed: int, shape: tupl
     missing = [
         parameter.name
         for parameter in inspect.signature(candidate).parameters.values()
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if missing:
         msg = (

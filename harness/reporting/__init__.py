@@ -3,4 +3,12 @@
 from harness.reporting.documents import document, findings_content
 from harness.reporting.terminal import facts_table, findings_table, plain_table, status_text, verdict_line
 
-__all__ = ["document", "facts_table", "findings_content", "findings_table", "plain_table", "status_text", "verdict_line"]
+__all__ = [
+    "document",
+    "facts_table",
+    "findings_content",
+    "findings_table",
+    "plain_table",
+    "status_text",
+    "verdict_line",
+]
