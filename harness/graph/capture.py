@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -122,30 +121,28 @@ def capture(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), *, na
     was_training = module.training
     generator = torch.Generator().manual_seed(_PROBE_SEED)
     example = torch.randn((_EXAMPLE_BATCH, *input_shape), generator=generator)
-    with warnings.catch_warnings(), _restored(module), torch.random.fork_rng(devices=[]):
+    before = _held_tensors(module)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         try:
             _require_runs(module, example, name)
             graph, constants = _capture_once(module, example, name)
             again, constants_again = _capture_once(module, example, name)
-            state = _held_tensors(module) | constants
+            state = before | constants
             repeatable = graph.exact_digest() == again.exact_digest() and _equal_tensors(constants, constants_again)
             fidelity = _compare(module, graph, state, example, repeatable=repeatable)
         finally:
+            _restore(module, before)
             module.train(was_training)
     return CapturedModel(name=name, graph=graph, state=state, fidelity=fidelity)
 
 
-@contextmanager
-def _restored(module: nn.Module) -> Iterator[None]:
+def _restore(module: nn.Module, before: Mapping[str, torch.Tensor]) -> None:
     """Put parameters and buffers back as they were: a training-mode pass moves the running statistics."""
-    before = [(tensor, tensor.detach().clone()) for tensor in (*module.parameters(), *module.buffers())]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in before:
-                tensor.copy_(value)
+    held = _Held(module)
+    with torch.no_grad():
+        for key, names in held.names.items():
+            held.tensors[key].copy_(before[names[0]])
 
 
 def _require_runs(module: nn.Module, example: torch.Tensor, name: str) -> None:
@@ -483,6 +480,7 @@ def _compare(
         differences.append("two captures of the model differ: forward draws from Python, or keeps a count of its calls")
     outcomes = {}
     for mode in ("eval", "train"):
+        _restore(module, state)
         rebuilt = GraphModule(graph, state)
         results = []
         for candidate in (module, rebuilt):
