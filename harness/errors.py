@@ -1,7 +1,7 @@
 """Everything the examiner raises on purpose.
 
-Each class derives from the builtin that fits, so that a caller who knows nothing of the harness can still catch it. Messages
-are one paragraph: what was expected, what came, what to do.
+Each class derives from the builtin that fits, so that a caller who knows nothing of the harness can still catch it.
+Messages are one paragraph: what was expected, what came, what to do.
 """
 
 from __future__ import annotations

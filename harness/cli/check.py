@@ -21,7 +21,7 @@ from harness.findings import overall
 @json_option
 @debug_option
 @click.pass_context
-def check(  # noqa: PLR0913 - one parameter an option
+def check(
     ctx: click.Context,
     model: str,
     contract_name: str | None,

@@ -17,7 +17,8 @@ from harness.cli.options import debug_option, json_option
 def doctor(json_path: str | None) -> None:
     """Say what this machine has and lacks.
 
-    Versions, devices, threads, data found and verified, and how to get what is missing."""
+    Versions, devices, threads, data found and verified, and how to get what is missing.
+    """
     from harness.data import find_mnist
     from harness.reporting import document, facts_table
     from harness.training import available_devices, environment

@@ -137,7 +137,8 @@ def _card_facts(card: ModelCard) -> Iterator[tuple[str, str]]:
         yield (
             "logged",
             (
-                f"{len(card.log.epochs)} epochs, best {best.correct:,} of {best.total:,} (epoch {best.epoch}), last {last.correct:,}"
+                f"{len(card.log.epochs)} epochs, "
+                f"best {best.correct:,} of {best.total:,} (epoch {best.epoch}), last {last.correct:,}"
             ),
         )
     yield (

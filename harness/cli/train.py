@@ -24,7 +24,7 @@ from harness.cli.runs import run_training
 @data_option
 @json_option
 @debug_option
-def train(  # noqa: PLR0913 - one parameter an option
+def train(
     model: str,
     recipe_name: str | None,
     seed: int,

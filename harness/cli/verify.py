@@ -38,7 +38,7 @@ DIGITS_CONTRACT = "digits"
 @json_option
 @debug_option
 @click.pass_context
-def verify(  # noqa: PLR0913 - one parameter an option
+def verify(
     ctx: click.Context,
     model: str,
     contract_name: str | None,

@@ -147,10 +147,8 @@ def _confirm_gap(model: _Model) -> _Confirmation:
     ignores = model.experiments.pooling_ignores_positions
     if ignores is None:
         return None
-    return (
-        ignores,
-        f"shuffling the positions of the pooled map {'leaves' if ignores else 'changes'} the output{' as it is' if ignores else ''}",
-    )
+    effect = "leaves the output as it is" if ignores else "changes the output"
+    return ignores, f"shuffling the positions of the pooled map {effect}"
 
 
 def _confirm_dropout(model: _Model) -> _Confirmation:
@@ -453,7 +451,8 @@ def _look_dropout(structure: Structure) -> _Look:
     left_on = [site for site in sites if site.active_in_evaluation]
     evidence = [
         f"{site.module or 'forward'}: p = {site.p:g}, "
-        f"{'active' if site.active_in_training else 'off'} in training, {'ACTIVE' if site.active_in_evaluation else 'off'} in evaluation"
+        f"{'active' if site.active_in_training else 'off'} in training, "
+        f"{'ACTIVE' if site.active_in_evaluation else 'off'} in evaluation"
         for site in sites
     ]
     evidence += [

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.nn import functional
 
 from harness.errors import CaptureError
 from harness.graph.form import (
@@ -357,7 +357,7 @@ class _Translation:
             self._refuse("a size in it depends on the values of the images")
         return str(expression).replace(str(batch), "B").replace(" ", "")
 
-    def _argument(self, argument: object) -> Argument:  # noqa: PLR0911 - one line a kind of argument
+    def _argument(self, argument: object) -> Argument:
         match argument:
             case torch.fx.Node():
                 return Ref(self.names[argument])
@@ -454,7 +454,9 @@ def _renamed_program(program: Program, names: Mapping[str, str]) -> Program:
 
 def _same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Equal to the bit, NaN included."""
-    return a.dtype == b.dtype and a.shape == b.shape and bool(torch.equal(a, b) or torch.isnan(a).logical_and(torch.isnan(b)).logical_or(a == b).all())
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _equal_tensors(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from harness.graph.capture import CapturedModel
 from harness.graph.probe import probe_receptive_field
-from harness.graph.receptive_field import seen
 from harness.graph.rebuild import GraphModule
+from harness.graph.receptive_field import Mask, seen
 from harness.graph.structure import Structure
 
 _SEED = 4_409
@@ -78,10 +78,10 @@ class Experiments:
             view = self._structure.views.get(name)
             if view is None or view.certainty != "exact":
                 continue
-            proved = seen(view)
+            proved: Mask = seen(view)
             if found.shape[:2] == (1, 1):
                 # A value that is no map counts as one position in the probe.
-                proved = proved.any(axis=(0, 1), keepdims=True)
+                proved = np.any(proved, axis=(0, 1), keepdims=True)
             checked += 1
             if proved.shape != found.shape or not np.array_equal(proved, found):
                 disagreements.append(name)
@@ -100,10 +100,10 @@ class Experiments:
         def shuffled(value: torch.Tensor) -> torch.Tensor:
             rows, columns = value.shape[-2:]
             order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(_SEED))
-            return value.flatten(-2)[..., order].unflatten(-1, (rows, columns))
+            return value.flatten(-2)[..., order].reshape(value.shape)
 
         with torch.no_grad():
-            changed = self._evaluating.run_with(self._images, {pool.before: shuffled})
+            changed: torch.Tensor = self._evaluating.run_with(self._images, {pool.before: shuffled})
         return self._same(changed, self._answers)
 
     @cached_property
@@ -158,7 +158,7 @@ class Experiments:
             output = module(images).flatten(1)
         labels = torch.randint(output.shape[1], (len(output),), generator=generator)
         if output.requires_grad:
-            functional.cross_entropy(output, labels).backward()
+            torch.autograd.backward(functional.cross_entropy(output, labels))
         return Gradients(
             missing=_named(module, lambda gradient: gradient is None or not bool(gradient.any())),
             not_finite=_named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all())),

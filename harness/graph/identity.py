@@ -193,9 +193,9 @@ class _Canonical:
             case "pad" if bound.get("mode", "constant") == "constant" and bound.get("value") in (None, 0):
                 return self._padded(operation, bound, first)
             case "conv2d":
-                return self._convolution(operation, bound)
+                return self._convolution(bound)
             case "linear" | "matmul" | "mm":
-                return self._product(operation, name, bound)
+                return self._product(name, bound)
             case "log_softmax" | "softmax":
                 dim = bound.get("dim")
                 place = _plain_index(self._source_shape(operation), dim) if isinstance(dim, int) else dim
@@ -211,7 +211,7 @@ class _Canonical:
         padding = (top, bottom, left, right)
         return _Node(f"pad {padding}", [first], padding=padding)
 
-    def _convolution(self, operation: Operation, bound: Mapping[str, Argument]) -> _Node:
+    def _convolution(self, bound: Mapping[str, Argument]) -> _Node:
         source, weight = bound["input"], bound["weight"]
         kernel = self.shapes[weight.name][2:] if isinstance(weight, Ref) else ()
         stride, dilation = _pair(bound.get("stride"), 1), _pair(bound.get("dilation"), 1)
@@ -231,7 +231,7 @@ class _Canonical:
         operands = [self.nodes[value.name] for value in (weight, bound.get("bias")) if isinstance(value, Ref)]
         return _Node(f"conv2d {json.dumps(settings)}", [node, *operands])
 
-    def _product(self, operation: Operation, name: str, bound: Mapping[str, Argument]) -> _Node | None:
+    def _product(self, name: str, bound: Mapping[str, Argument]) -> _Node | None:
         """A product with a transposed matrix of weights is a linear layer."""
         if name == "linear":
             operands = [

@@ -58,8 +58,10 @@ _RANDOM = frozenset(
 _MATRIX_PRODUCTS = frozenset({"addmm", "bilinear", "bmm", "einsum", "linear", "matmul", "mm"})
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose2d"})
 _ACTIVATIONS = frozenset(
-    "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid mish prelu relu relu6 rrelu selu sigmoid "
-    "silu softplus softshrink tanh threshold".split()  # noqa: SIM905 - a row of names reads better
+    """
+    celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid mish prelu relu relu6 rrelu selu sigmoid silu
+    softplus softshrink tanh threshold
+    """.split()  # noqa: SIM905 - a row of names reads better
 )
 _NORMALISATIONS = frozenset({"batch_norm", "group_norm", "instance_norm", "layer_norm"})
 _NORMALISATION_STATE = frozenset({"running_mean", "running_var"})
@@ -409,29 +411,24 @@ class Structure:
     def head(self) -> Head:
         """What the output is, and what stands between it and the last layer with weights."""
         path = self._eval.on_path
-        weighted = [
-            i for i, op in enumerate(path) if _base(op) in _CONVOLUTIONS | _MATRIX_PRODUCTS and self._reads_weights(op)
-        ]
-        shape = path[-1].shape if path else (("B", *self.graph.input_shape))
+        shape: Shape = path[-1].shape if path else ("B", *self.graph.input_shape)
         classes = shape[-1] if len(shape) == 2 and isinstance(shape[-1], int) else None  # noqa: PLR2004 - (batch, classes)
-        train_after = self._train_tail()
+        last, tail = self._last_weighted()
         return Head(
             kind=_output_kind(path),
             classes=classes,
             shape=shape,
-            last_weighted=_place(path[weighted[-1]]) if weighted else "none",
-            after=tuple(train_after),
+            last_weighted=_place(last) if last is not None else "none",
+            after=tuple(_title(op) for op in tail if _base(op) in _ACTIVATIONS | _NORMALISATIONS | _DROPOUTS),
         )
 
-    def _train_tail(self) -> Iterable[str]:
+    def _last_weighted(self) -> tuple[Operation | None, tuple[Operation, ...]]:
+        """The last layer with weights of a training pass, and what follows it on the way to the output."""
         path = self._train.on_path
-        weighted = [
-            i for i, op in enumerate(path) if _base(op) in _CONVOLUTIONS | _MATRIX_PRODUCTS and self._reads_weights(op)
-        ]
-        tail = path[weighted[-1] + 1 :] if weighted else ()
-        for operation in tail:
-            if _base(operation) in _ACTIVATIONS | _NORMALISATIONS | _DROPOUTS:
-                yield _title(operation)
+        for index in reversed(range(len(path))):
+            if _base(path[index]) in _CONVOLUTIONS | _MATRIX_PRODUCTS and self._reads_weights(path[index]):
+                return path[index], path[index + 1 :]
+        return None, path
 
     def _normalisation_state(self) -> set[str]:
         """Names of running statistics and of the counters beside them."""
@@ -456,7 +453,7 @@ class Structure:
         }
 
     def _reads_weights(self, operation: Operation) -> bool:
-        return any(ref in self._eval.from_weights for ref in operation.refs())
+        return any(ref in self._train.from_weights | self._eval.from_weights for ref in operation.refs())
 
     def _kernel(self, operation: Operation) -> tuple[int, ...]:
         weight = bind(operation).get("weight")
