@@ -75,7 +75,8 @@ def chosen_device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(scope="session")
 def shipped(request: pytest.FixtureRequest) -> Callable[[str], CapturedModel]:
     """The captured shipped models by name, drawn with the default seed."""
-    return request.config.stash[_SHIPPED]
+    models: Callable[[str], CapturedModel] = request.config.stash[_SHIPPED]
+    return models
 
 
 @pytest.fixture
@@ -91,6 +92,19 @@ def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.Monk
         return shipped(text) if usual and text in list_models() else load(text, **options)
 
     monkeypatch.setattr(harness.graph, "load_model", load_quickly)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process; returns its exit code, standard output and standard error."""
+    from harness.cli.app import run  # noqa: PLC0415 - as above
+
+    def run_command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run_command
 
 
 @pytest.fixture(autouse=True)
