@@ -7,19 +7,25 @@ symbol, so that captures on different machines and torch versions agree.
 
 from __future__ import annotations
 
+import io
+import logging
+import random
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.nn import functional
+from torch.nn.parameter import is_lazy
 
-from harness.errors import CaptureError
+from harness.errors import CaptureError, GraphFormatError
 from harness.graph.form import (
     RUNTIME_CUDNN,
     RUNTIME_DEVICE,
@@ -107,7 +113,8 @@ class CapturedModel:
 def capture(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), *, name: str) -> CapturedModel:
     """Capture a module in both modes and compare the result with the module itself.
 
-    The module's parameters, buffers and mode are left as they were.
+    The module's parameters, buffers and modes are left as they were, and so is the random state of Python, NumPy and torch.
+    Lazy modules get their shapes.
 
     Args:
         module: the model; must map a float batch ``(B, *input_shape)`` to one tensor.
@@ -116,25 +123,56 @@ def capture(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), *, na
 
     Raises:
         CaptureError: the module fails on such an input, returns something else than one tensor, fixes the batch size, or
-            depends on values in a way that no graph can hold.
+            depends on values in a way that no graph can hold, or runs an operation that is not allowed.
     """
-    was_training = module.training
     generator = torch.Generator().manual_seed(_PROBE_SEED)
     example = torch.randn((_EXAMPLE_BATCH, *input_shape), generator=generator)
-    before = _held_tensors(module)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), _modes_and_randomness_restored(module):
         warnings.simplefilter("ignore")
+        if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+            _require_runs(module, example, name, training=False)
+        before = _held_tensors(module)
         try:
-            _require_runs(module, example, name)
+            _require_runs(module, example, name, training=True)
+            _require_runs(module, example, name, training=False)
             graph, constants = _capture_once(module, example, name)
             again, constants_again = _capture_once(module, example, name)
             state = before | constants
             repeatable = graph.exact_digest() == again.exact_digest() and _equal_tensors(constants, constants_again)
             fidelity = _compare(module, graph, state, example, repeatable=repeatable)
+        except GraphFormatError as error:
+            msg = f"{name} cannot be captured: {error}"
+            raise CaptureError(msg) from error
         finally:
             _restore(module, before)
-            module.train(was_training)
     return CapturedModel(name=name, graph=graph, state=state, fidelity=fidelity)
+
+
+@contextmanager
+def _modes_and_randomness_restored(module: nn.Module) -> Iterator[None]:
+    modes = [(child, child.training) for child in module.modules()]
+    # The old global generator of NumPy is the one that a model's forward would draw from.
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for child, training in modes:
+            child.training = training
+
+
+@contextmanager
+def _silent_torch() -> Iterator[None]:
+    """A failing export prints and logs the graph so far; the exception says what there is to say."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _restore(module: nn.Module, before: Mapping[str, torch.Tensor]) -> None:
@@ -145,21 +183,19 @@ def _restore(module: nn.Module, before: Mapping[str, torch.Tensor]) -> None:
             held.tensors[key].copy_(before[names[0]])
 
 
-def _require_runs(module: nn.Module, example: torch.Tensor, name: str) -> None:
-    for mode in (True, False):
-        module.train(mode)
-        words = "training" if mode else "evaluation"
-        try:
-            output = module(example)
-        except Exception as error:
-            msg = (
-                f"{name} fails in {words} mode on a batch of shape {tuple(example.shape)}: "
-                f"{type(error).__name__}: {_first_line(error)}. Expected a model that takes images of that shape."
-            )
-            raise CaptureError(msg) from error
-        if not isinstance(output, torch.Tensor):
-            msg = f"{name} returns {type(output).__name__} in {words} mode: expected one tensor of shape (batch, classes)"
-            raise CaptureError(msg)
+def _require_runs(module: nn.Module, example: torch.Tensor, name: str, *, training: bool) -> None:
+    words = "training" if training else "evaluation"
+    try:
+        output = module.train(training)(example)
+    except Exception as error:
+        msg = (
+            f"{name} fails in {words} mode on a batch of shape {tuple(example.shape)}: "
+            f"{type(error).__name__}: {_first_line(error)}. Expected a model that takes images of that shape."
+        )
+        raise CaptureError(msg) from error
+    if not isinstance(output, torch.Tensor):
+        msg = f"{name} returns {type(output).__name__} in {words} mode: expected one tensor of shape (batch, classes)"
+        raise CaptureError(msg)
 
 
 def _first_line(error: BaseException) -> str:
@@ -189,6 +225,7 @@ def _capture_once(module: nn.Module, example: torch.Tensor, name: str) -> tuple[
                 shape=tuple(value.shape),
                 dtype=_dtype_name(value.dtype),
                 content=content_digest(value),
+                persistent=False,
             )
             for key, value in constants.items()
         ),
@@ -221,6 +258,7 @@ class _Held:
                 self.names.setdefault(id(tensor), []).append(name)
                 self.tensors[id(tensor)] = tensor
                 self.kinds[id(tensor)] = kind
+        self.persistent = set(module.state_dict(keep_vars=True))
         self.canonical = {name: names[0] for names in self.names.values() for name in names}
 
     def specs(self) -> list[TensorSpec]:
@@ -232,6 +270,7 @@ class _Held:
                 dtype=_dtype_name(self.tensors[key].dtype),
                 requires_grad=self.tensors[key].requires_grad,
                 aliases=tuple(names[1:]),
+                persistent=names[0] in self.persistent,
             )
             for key, names in self.names.items()
         ]
@@ -258,11 +297,14 @@ def _export(
 ) -> tuple[Program, dict[str, torch.Tensor], str]:
     mode = "training" if module.training else "evaluation"
     try:
-        exported = torch.export.export(module, (example,), dynamic_shapes=({0: ExportDim("batch")},), strict=False)
+        with _silent_torch():
+            exported = torch.export.export(module, (example,), dynamic_shapes=({0: ExportDim("batch")},), strict=False)
     except Exception as error:
         reason = _first_line(error)
         if "batch" in str(error) and ("specializ" in str(error) or "constant" in str(error)):
             reason = f"it fixes the batch size to {_EXAMPLE_BATCH}, the size of the example; write -1 or x.size(0) there"
+        if "data-dependent" in str(error):
+            reason = "what it runs depends on the values of the images (an if, a loop or a size); write it with torch.where"
         msg = f"{name} cannot be captured in {mode} mode: {reason}"
         raise CaptureError(msg) from error
     return _Translation(exported, held, f"{name} cannot be captured in {mode} mode").run()
@@ -471,7 +513,7 @@ def _other_size(module: nn.Module, example: torch.Tensor) -> OtherSize:
             answers = module.eval()(larger)
     except Exception:  # noqa: BLE001 - whatever the model raises, it refuses
         return "refused"
-    return "one answer each" if len(answers) == len(larger) else "other answers"
+    return "one answer each" if answers.shape[:1] == larger.shape[:1] else "other answers"
 
 
 def _compare(
@@ -484,6 +526,7 @@ def _compare(
     for mode in ("eval", "train"):
         _restore(module, state)
         rebuilt = GraphModule(graph, state)
+        buffers = dict(rebuilt.named_buffers(remove_duplicate=False))
         results = []
         for candidate in (module, rebuilt):
             candidate.train(mode == "train")
@@ -491,7 +534,7 @@ def _compare(
             with torch.no_grad():
                 results.append(candidate(example))
         outcomes[mode] = _same_tensor(*results) and all(
-            _same_tensor(tensor, rebuilt.get_buffer(name)) for name, tensor in module.named_buffers()
+            _same_tensor(tensor, buffers[name]) for name, tensor in module.named_buffers()
         )
         if not outcomes[mode]:
             size = (

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,6 +31,9 @@ MAX_TENSORS = 20_000
 MAX_NESTING = 8
 # Far above any model this examiner is for (input 1x28x28), far below what would exhaust a small machine.
 MAX_ELEMENTS = 100_000_000
+MAX_DIMS = 8
+MAX_SIDE = 1_024
+_MAX_DIM_TEXT = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class TensorSpec:
 
     ``aliases`` are further names of the same, shared tensor; it is counted once. ``content`` is the SHA-256 of a constant's
     numbers, which belong to what the model computes; it is empty for parameters and buffers, which training changes.
+    ``persistent`` says whether the original's ``state_dict`` holds it; constants are in none.
     """
 
     name: str
@@ -73,6 +78,7 @@ class TensorSpec:
     requires_grad: bool = False
     aliases: tuple[str, ...] = ()
     content: str = ""
+    persistent: bool = True
 
     @property
     def elements(self) -> int:
@@ -210,6 +216,7 @@ class Graph:
                     "requires_grad": spec.requires_grad,
                     "aliases": list(spec.aliases),
                     "content": spec.content,
+                    "persistent": spec.persistent,
                 }
                 for spec in self.tensors
             ],
@@ -232,13 +239,17 @@ class Graph:
             msg = f"expected a graph in format {FORMAT!r}, found schema={schema!r}: write it again with this version"
             raise GraphFormatError(msg)
         source = reader.child("input")
+        input_shape = source.dims("shape")
+        if max(input_shape, default=0) > MAX_SIDE:
+            msg = f"the graph takes images of shape {list(input_shape)}: at most {MAX_SIDE:,} a side are accepted"
+            raise GraphFormatError(msg)
         tensors = tuple(_tensor_from_json(item) for item in reader.children("tensors", MAX_TENSORS))
         total = sum(spec.elements for spec in tensors)
         if total > MAX_ELEMENTS:
             msg = f"the graph's tensors hold {total:,} numbers together: at most {MAX_ELEMENTS:,} are accepted"
             raise GraphFormatError(msg)
         graph = cls(
-            input_shape=source.dims("shape"),
+            input_shape=input_shape,
             input_name=source.string("name"),
             tensors=tensors,
             modules=tuple(
@@ -272,6 +283,9 @@ def decode_argument(data: object, depth: int = 0) -> Argument:
     Raises:
         GraphFormatError: the data is no argument.
     """
+    if isinstance(data, float) and not math.isfinite(data):
+        msg = f"expected a finite number, found {data}: JSON has no others; write {{'float': '{data}'}}"
+        raise GraphFormatError(msg)
     if data is None or isinstance(data, bool | int | float | str):
         return data
     if depth > MAX_NESTING:
@@ -286,7 +300,8 @@ def decode_argument(data: object, depth: int = 0) -> Argument:
                 return Ref(value)
             if kind in _SYMBOL_KINDS:
                 return Symbol(kind, value)
-    msg = f"expected an argument (a number, a string, a list, or one of ref, {', '.join(sorted(_SYMBOL_KINDS))}), found {str(data)[:80]!r}"
+    kinds = ", ".join(sorted(_SYMBOL_KINDS))
+    msg = f"expected an argument (a number, a string, a list, or one of ref, {kinds}), found {reprlib.repr(data)}"
     raise GraphFormatError(msg)
 
 
@@ -339,7 +354,7 @@ class _Reader:
     def _get(self, key: str, kind: type, words: str) -> Any:  # noqa: ANN401 - narrowed by the callers
         value = self.data.get(key)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            found = "nothing" if key not in self.data else f"{type(value).__name__} {str(value)[:40]!r}"
+            found = "nothing" if key not in self.data else f"{type(value).__name__} {reprlib.repr(value)}"
             msg = f"{self.place}: expected {words} under {key!r}, found {found}"
             raise GraphFormatError(msg)
         return value
@@ -364,17 +379,43 @@ class _Reader:
         return value
 
     def dims(self, key: str) -> tuple[int, ...]:
-        values = self.items(key)
-        if not all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values):
-            msg = f"{self.place}: expected sizes (integers from 0) under {key!r}, found {str(values)[:80]}"
+        values = self.shape(key)
+        if not all(isinstance(value, int) for value in values):
+            msg = f"{self.place}: expected sizes without the batch under {key!r}, found {reprlib.repr(list(values))}"
             raise GraphFormatError(msg)
         return tuple(value for value in values if isinstance(value, int))
+
+    def shape(self, key: str) -> Shape:
+        values = self.items(key, MAX_DIMS)
+        sizes = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+        texts = [value for value in values if isinstance(value, str) and len(value) <= _MAX_DIM_TEXT]
+        if len(sizes) + len(texts) != len(values) or min(sizes, default=0) < 0 or max(sizes, default=0) > MAX_ELEMENTS:
+            msg = f"{self.place}: expected sizes from 0 to {MAX_ELEMENTS:,} under {key!r}, found {reprlib.repr(values)}"
+            raise GraphFormatError(msg)
+        if math.prod(sizes) > MAX_ELEMENTS:
+            msg = f"{self.place}: {key!r} {sizes} is more than {MAX_ELEMENTS:,} numbers, the most that is accepted"
+            raise GraphFormatError(msg)
+        return tuple(value for value in values if isinstance(value, int | str))
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        values = self.items(key)
+        if not all(isinstance(value, str) for value in values):
+            msg = f"{self.place}: expected a list of strings under {key!r}, found {reprlib.repr(values)}"
+            raise GraphFormatError(msg)
+        return tuple(value for value in values if isinstance(value, str))
 
     def child(self, key: str) -> _Reader:
         return _Reader(f"{self.place}.{key}", self.data.get(key))
 
     def children(self, key: str, limit: int) -> list[_Reader]:
         return [_Reader(f"{self.place}.{key}[{i}]", item) for i, item in enumerate(self.items(key, limit))]
+
+    def argument(self, data: object) -> Argument:
+        try:
+            return decode_argument(data)
+        except GraphFormatError as error:
+            msg = f"{self.place}: {error}"
+            raise GraphFormatError(msg) from error
 
     def mapping(self, key: str) -> dict[str, object]:
         value: dict[str, object] = self._get(key, dict, "an object")
@@ -392,27 +433,25 @@ def _tensor_from_json(reader: _Reader) -> TensorSpec:
         shape=reader.dims("shape"),
         dtype=reader.string("dtype"),
         requires_grad=reader.boolean("requires_grad"),
-        aliases=tuple(str(alias) for alias in reader.items("aliases")),
+        aliases=reader.strings("aliases"),
         content=reader.string("content"),
+        persistent=reader.boolean("persistent"),
     )
 
 
 def _program_from_json(reader: _Reader) -> Program:
     operations = []
     for item in reader.children("operations", MAX_OPERATIONS):
-        outputs = []
-        for meta in item.children("outputs", MAX_TENSORS):
-            shape = meta.items("shape")
-            if not all(isinstance(dim, int | str) and not isinstance(dim, bool) for dim in shape):
-                msg = f"{meta.place}: expected sizes under 'shape', found {str(shape)[:80]}"
-                raise GraphFormatError(msg)
-            outputs.append(ValueMeta(shape=tuple(d for d in shape if isinstance(d, int | str)), dtype=meta.string("dtype")))
+        outputs = [
+            ValueMeta(shape=meta.shape("shape"), dtype=meta.string("dtype"))
+            for meta in item.children("outputs", MAX_TENSORS)
+        ]
         operations.append(
             Operation(
                 name=item.string("name"),
                 op=item.string("op"),
-                args=tuple(decode_argument(argument) for argument in item.items("args")),
-                kwargs={key: decode_argument(value) for key, value in item.mapping("kwargs").items()},
+                args=tuple(item.argument(argument) for argument in item.items("args")),
+                kwargs={key: item.argument(value) for key, value in item.mapping("kwargs").items()},
                 outputs=tuple(outputs),
                 module=item.string("module"),
                 module_type=item.string("module_type"),

@@ -110,24 +110,27 @@ class GraphModule(nn.Module):
             if spec.kind == "parameter":
                 value = nn.Parameter(value, requires_grad=spec.requires_grad)
             for name in (spec.name, *spec.aliases):
-                self._hold(name, value, persistent=spec.kind == "buffer")
+                self._hold(name, value, persistent=spec.kind == "buffer" and spec.persistent)
         held = {spec.name for spec in graph.tensors}
         self._train_steps = _Steps(graph.train, graph.input_name, held)
         self._eval_steps = _Steps(graph.evaluate, graph.input_name, held)
 
     def _hold(self, name: str, value: torch.Tensor, *, persistent: bool) -> None:
+        # Straight into torch's tables: its register functions refuse names such as "graph", which another class may well use.
         *path, leaf = name.split(".")
         owner: nn.Module = self
         for part in path:
             child = owner._modules.get(part)  # noqa: SLF001 - get_submodule would raise for the ones made here
             if child is None:
                 child = nn.Module()
-                owner.add_module(part, child)
+                owner._modules[part] = child  # noqa: SLF001
             owner = child
         if isinstance(value, nn.Parameter):
-            owner.register_parameter(leaf, value)
-        else:
-            owner.register_buffer(leaf, value, persistent=persistent)
+            owner._parameters[leaf] = value  # noqa: SLF001
+            return
+        owner._buffers[leaf] = value  # noqa: SLF001
+        if not persistent:
+            owner._non_persistent_buffers_set.add(leaf)  # noqa: SLF001
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Run the program of the current mode on ``(B, *input_shape)``.
