@@ -11,6 +11,7 @@ import click
 from harness import __version__
 from harness.cli.check import check
 from harness.cli.console import complain
+from harness.cli.contract import contract
 from harness.cli.doctor import doctor
 from harness.cli.list import list_models
 from harness.cli.show import show
@@ -40,7 +41,7 @@ def app() -> None:
     """
 
 
-for command in (list_models, show, check, train, verify, doctor):
+for command in (list_models, show, check, train, verify, contract, doctor):
     app.add_command(command)
 
 

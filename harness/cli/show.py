@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import mnist_models
-from harness.cli.console import results, write_json
+from harness.cli.console import announce, results, write_json
 from harness.cli.options import debug_option, json_option, model_argument
 
 if TYPE_CHECKING:
-    from harness.graph import Structure
+    from harness.graph import CapturedModel, FieldRow, Structure
     from mnist_models import ModelCard
 
 
 @click.command()
 @model_argument
+@click.option("--receptive-field", is_flag=True, help="Show the receptive-field table, in Markdown, and nothing else.")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    help="Draw the network as a strip of maps over a digit, as .png or .svg (needs matplotlib).",
+)
 @json_option
 @debug_option
-def show(model: str, json_path: str | None) -> None:
+def show(model: str, plot: str | None, json_path: str | None, *, receptive_field: bool) -> None:
     """Show a model's layers and its card.
 
     The table lists what runs in a training pass, in order, whatever the modules are called. The field is the receptive field in
     pixels.
     """
-    from harness.graph import Structure, load_model
-    from harness.reporting import document, facts_table, plain_table
+    from harness.graph import Structure, field_table, load_model
+    from harness.reporting import document, facts_table, markdown_table, plain_table
 
     captured = load_model(model)
     structure = Structure(captured.graph)
     card = mnist_models.model_card(model) if model in mnist_models.list_models() else None
     layers = list(_layers(structure))
-    if json_path != "-":
+    if plot is not None:
+        _plot(Path(plot), captured, structure)
+        announce(f"picture: {plot}")
+    if json_path != "-" and receptive_field:
+        click.echo(markdown_table(_FIELD_HEADERS, map(_field_cells, field_table(structure))))
+    elif json_path != "-":
         console = results()
         console.print(
             plain_table(("layer", "module", "output", "parameters", "field"), map(_row, layers), right=(3, 4))
@@ -61,6 +73,11 @@ def show(model: str, json_path: str | None) -> None:
             "before_head": structure.field_before_head[1].size,
             "including_head": structure.field_with_head.size,
             "certainty": structure.field_with_head.certainty,
+            "table": [dict(zip(_FIELD_HEADERS, _field_cells(row), strict=True)) for row in field_table(structure)],
+        },
+        "cost": {
+            "macs": sum(layer["macs"] for layer in layers),
+            "activation_bytes": sum(layer["activation_bytes"] for layer in layers),
         },
     }
     write_json(json_path, document("show", content))
@@ -77,8 +94,76 @@ def _layers(structure: Structure) -> Iterator[dict[str, Any]]:
             "module": layer.module,
             "shape": list(layer.shape),
             "parameters": layer.parameters,
+            "macs": layer.macs,
+            "activation_bytes": layer.activation_bytes,
             "field": field_of(view).size if view is not None else None,
         }
+
+
+_FIELD_HEADERS = (
+    "layer",
+    "kernel",
+    "stride",
+    "padding",
+    "in",
+    "out",
+    "jump in",
+    "jump out",
+    "field",
+    "in image",
+    "certainty",
+)
+
+
+def _field_cells(row: FieldRow) -> tuple[str, ...]:
+    return (
+        f"{row.title} {row.module}".strip(),
+        row.kernel,
+        row.stride,
+        row.padding,
+        row.positions_in,
+        row.positions_out,
+        "-" if row.jump_in is None else str(row.jump_in),
+        "-" if row.jump_out is None else str(row.jump_out),
+        row.size,
+        row.clipped,
+        row.certainty,
+    )
+
+
+def _plot(path: Path, captured: CapturedModel, structure: Structure) -> None:
+    """The stages where the map changes, over a test digit that comes with the package."""
+    import torch
+
+    from harness.data import load_dataset
+    from harness.graph import field_table
+    from harness.reporting import MapPicture, plot_maps
+
+    if captured.graph.input_shape != (1, 28, 28):
+        message = f"the picture is drawn over a 28x28 digit; the model takes images of {captured.graph.input_shape}"
+        raise click.UsageError(message)
+    dataset = load_dataset("digits")
+    three = int((dataset.test_labels == 3).nonzero()[0])  # noqa: PLR2004 - a digit with something in the middle
+    image = dataset.normalise(dataset.test_images[three : three + 1])
+    with torch.no_grad():
+        values = captured.to_module().eval().trace(image)
+    maps = []
+    for row in field_table(structure):
+        value = values[row.value]
+        if value.ndim != 4:  # noqa: PLR2004 - (batch, channels, rows, columns)
+            continue
+        rows, columns = row.field.rows, row.field.columns
+        maps.append(
+            MapPicture(
+                title=row.title,
+                size="x".join(str(dim) for dim in value.shape[1:]),
+                field=f"{row.size}" if row.certainty == "exact" else f"{row.size} ({row.certainty})",
+                rows=rows.intervals[rows.positions // 2],
+                columns=columns.intervals[columns.positions // 2],
+                activation=value[0].mean(0).tolist(),
+            )
+        )
+    plot_maps(path, title=f"{captured.name}: what the middle of each map sees", image=image[0, 0].tolist(), maps=maps)
 
 
 def _row(layer: dict[str, Any]) -> tuple[str, ...]:
@@ -94,6 +179,9 @@ def _row(layer: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
+    macs = sum(layer.macs for layer in structure.layers)
+    memory = sum(layer.activation_bytes for layer in structure.layers)
+    yield "cost", f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image"
     count = structure.parameters
     yield "parameters", f"{count.total:,}, {count.trainable:,} of them trainable"
     if count.unreached:

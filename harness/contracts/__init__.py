@@ -10,6 +10,7 @@ from harness.contracts.contract import (
     load_contract,
     parse_contract,
 )
+from harness.contracts.explain import explain
 from harness.contracts.requirements import examine, requirement_names
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ParameterBudget",
     "builtin_contracts",
     "examine",
+    "explain",
     "load_contract",
     "parse_contract",
     "requirement_names",

@@ -2,6 +2,7 @@
 
 from harness.graph.capture import CapturedModel, Fidelity, capture
 from harness.graph.experiments import Experiments
+from harness.graph.field_table import FieldRow, field_table
 from harness.graph.form import Graph, Operation, Program, TensorSpec
 from harness.graph.identity import identity_digest
 from harness.graph.rebuild import GraphModule
@@ -14,6 +15,7 @@ __all__ = [
     "CapturedModel",
     "Experiments",
     "Fidelity",
+    "FieldRow",
     "Graph",
     "GraphModule",
     "Operation",
@@ -23,6 +25,7 @@ __all__ = [
     "TensorSpec",
     "capture",
     "field_of",
+    "field_table",
     "identity_digest",
     "load_model",
     "parse_source",

@@ -219,7 +219,7 @@ class Structure:
             counted.update(spec.name for spec in read)
             layers.append(
                 Layer(
-                    title=_title(operation),
+                    title=operation_title(operation),
                     module=operation.module,
                     value=operation.name,
                     shape=operation.shape,
@@ -419,7 +419,7 @@ class Structure:
             classes=classes,
             shape=shape,
             last_weighted=_place(last) if last is not None else "none",
-            after=tuple(_title(op) for op in tail if _base(op) in _ACTIVATIONS | _NORMALISATIONS | _DROPOUTS),
+            after=tuple(operation_title(op) for op in tail if _base(op) in _ACTIVATIONS | _NORMALISATIONS | _DROPOUTS),
         )
 
     def _last_weighted(self) -> tuple[Operation | None, tuple[Operation, ...]]:
@@ -557,12 +557,13 @@ def _base(operation: Operation) -> str:
     return name.rstrip("_") or name
 
 
-def _title(operation: Operation) -> str:
+def operation_title(operation: Operation) -> str:
+    """The usual name of the layer that an operation is, such as ``Conv2d``; its own name where it has none."""
     return _TITLES.get(_base(operation), _base(operation))
 
 
 def _place(operation: Operation) -> str:
-    return f"{_title(operation)} {operation.module}".strip()
+    return f"{operation_title(operation)} {operation.module}".strip()
 
 
 def _prefix_ends(path: str) -> Iterable[int]:

@@ -1,14 +1,25 @@
 """Findings and plain documents, for a terminal and as JSON."""
 
 from harness.reporting.documents import document, findings_content
-from harness.reporting.terminal import facts_table, findings_table, plain_table, status_text, verdict_line
+from harness.reporting.plot import MapPicture, plot_maps
+from harness.reporting.terminal import (
+    facts_table,
+    findings_table,
+    markdown_table,
+    plain_table,
+    status_text,
+    verdict_line,
+)
 
 __all__ = [
+    "MapPicture",
     "document",
     "facts_table",
     "findings_content",
     "findings_table",
+    "markdown_table",
     "plain_table",
+    "plot_maps",
     "status_text",
     "verdict_line",
 ]

@@ -72,6 +72,17 @@ def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right:
     return table
 
 
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, columns padded so that it reads well as text, too."""
+    lines = [tuple(headers), *(tuple(row) for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(headers))]
+    padded = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([padded[0], rule, *padded[1:]])
+
+
 def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
     """Names and values, one a line."""
     table = Table.grid(padding=(0, 2))
