@@ -228,7 +228,9 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(command: Command) -> None
     words = " ".join(out.split())
 
     assert code == 0
-    assert [name for name in ("torch", "threads", "devices", "data (cache)", "data (embedded)") if name not in words] == []
+    assert [
+        name for name in ("torch", "threads", "devices", "data (cache)", "data (embedded)") if name not in words
+    ] == []
     assert "missing MNIST: Name a folder that holds MNIST's four files with HARNESS_DATA or --data" in words
 
 

@@ -1,0 +1,115 @@
+"""Every MODEL that cannot be used gets one paragraph and exit code 2, and with --debug the traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import harness.graph
+from harness.graph import load_model, source
+
+Command = Callable[..., tuple[int, str, str]]
+
+HERE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "no model": ("WIDTH = 10\n", ("defines no class derived from torch.nn.Module",)),
+    "syntax error": ("class Net(\n", ("is not valid Python", "line 1")),
+    "needs arguments": (
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n",
+        ("the constructor of Net needs width", "Give each a default value"),
+    ),
+    "raises at import": (
+        "from pathlib import Path\nPath('nosuch.csv').read_text()\n",
+        ("failed in line 2: FileNotFoundError", '`if __name__ == "__main__":`'),
+    ),
+    "exits politely": ("import sys\nsys.exit(0)\n", ("failed in line 2: SystemExit: 0",)),
+}
+
+
+@pytest.fixture
+def worker_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do the child process's work in this one, which has PyTorch imported already."""
+
+    def run_worker(request: dict[str, object], model: source.ModelSource, *_: object) -> str:
+        from harness.graph import worker  # noqa: PLC0415 - the child's module imports PyTorch
+
+        assert model.path is not None
+        with contextlib.chdir(model.path.parent), monkeypatch.context() as child:
+            child.setattr(sys, "path", [*sys.path])
+            child.setattr(sys, "modules", {**sys.modules})
+            worker.main(json.dumps(request))
+        return ""
+
+    monkeypatch.setattr(source, "_run_worker", run_worker)
+
+
+def paragraph(err: str) -> str:
+    """The one line that an error is told in."""
+    lines = [line for line in err.splitlines() if not line.startswith("data:")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.usefixtures("worker_here")
+@pytest.mark.parametrize("case", HERE)
+def test_a_file_that_cannot_be_used(case: str, command: Command, tmp_path: Path) -> None:
+    """The paragraph names the file and the fault; the traceback into the user's file comes with --debug only."""
+    content, words = HERE[case]
+    path = tmp_path / "net.py"
+    path.write_text(content, encoding="utf-8")
+
+    code, out, err = command("check", path)
+    debug_code, _, debug_err = command("check", path, "--debug")
+
+    assert (2, 2, "") == (code, debug_code, out)
+    assert [word for word in (str(path), *words) if word not in paragraph(err)] == []
+    assert debug_err.startswith("Traceback")
+    assert debug_err.splitlines()[-1] == paragraph(err)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("nosuch.py", "model file 'nosuch.py' does not exist"),
+        ("nosuch.py:Net", "model file 'nosuch.py' does not exist"),
+        ("clod_3", "no shipped model is called 'clod_3': did you mean cloud_3"),
+        ("nonsense", "Expected a name from `harness list`"),
+    ],
+)
+@pytest.mark.parametrize("name", ["show", "check", "train"])
+def test_a_model_that_is_not_there(name: str, model: str, words: str, command: Command) -> None:
+    """A missing file and an unknown name are told alike by every command."""
+    code, out, err = command(name, model)
+
+    assert (code, out) == (2, "")
+    assert words in paragraph(err)
+
+
+def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
+    """A file that kills its process when imported is told as such, with its last words."""
+    path = tmp_path / "net.py"
+    path.write_text("import os\nprint('farewell', flush=True)\nos._exit(0)\n", encoding="utf-8")
+
+    code, out, err = command("check", path)
+
+    assert (code, out) == (2, "")
+    assert "ended the process that imported it" in paragraph(err)
+    assert "Its last words: farewell" in paragraph(err)
+
+
+def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that sleeps when imported is ended after the time-out."""
+    path = tmp_path / "net.py"
+    path.write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
+    monkeypatch.setattr(harness.graph, "load_model", functools.partial(load_model, timeout=0.5))
+
+    code, out, err = command("check", path)
+
+    assert (code, out) == (2, "")
+    assert "did not finish loading within" in paragraph(err)
