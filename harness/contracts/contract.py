@@ -37,6 +37,11 @@ _KEYS = (
 )
 
 
+def _bounds_in_words(minimum: int | None, maximum: int | None) -> list[str]:
+    words = [f"at most {maximum:,}"] if maximum is not None else []
+    return words + ([f"at least {minimum:,}"] if minimum is not None else [])
+
+
 @dataclass(frozen=True, kw_only=True)
 class ParameterBudget:
     """How many parameters are allowed; hidden state counts towards it unless ``hidden_state`` is false.
@@ -49,6 +54,12 @@ class ParameterBudget:
     min: int | None = None
     hidden_state: bool = True
 
+    @property
+    def words(self) -> str:
+        """The bounds in words, such as ``fewer than 8,000``."""
+        below = [f"fewer than {self.below:,}"] if self.below is not None else []
+        return " and ".join([*below, *_bounds_in_words(self.min, self.max)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class FieldBound:
@@ -57,6 +68,11 @@ class FieldBound:
     min: int | None = None
     max: int | None = None
     including_pool: bool = False
+
+    @property
+    def words(self) -> str:
+        """The bounds in words, such as ``at least 20``."""
+        return " and ".join(_bounds_in_words(self.min, self.max))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +93,15 @@ class CostBound:
 
     max_macs: int | None = None
     max_activation_bytes: int | None = None
+
+    @property
+    def words(self) -> str:
+        """The bounds in words."""
+        macs = [f"{self.max_macs:,} multiply-accumulates"] if self.max_macs is not None else []
+        memory = (
+            [f"{self.max_activation_bytes:,} bytes of activations"] if self.max_activation_bytes is not None else []
+        )
+        return f"at most {' and '.join([*macs, *memory])}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,21 +25,16 @@ def explain(contract: Contract) -> Iterator[str]:
         yield "No activation, normalisation or dropout stands between the last layer with weights and the output."
     if contract.parameters is not None:
         budget = contract.parameters
-        bounds = [f"fewer than {budget.below:,}"] if budget.below is not None else []
-        bounds += [f"at most {budget.max:,}"] if budget.max is not None else []
-        bounds += [f"at least {budget.min:,}"] if budget.min is not None else []
         hidden = (
             "numbers in constants and in buffers that are no normalisation statistics count, too"
             if budget.hidden_state
             else "only declared parameters count"
         )
-        yield f"It has {' and '.join(bounds)} parameters; shared ones count once, uncalled ones count, and {hidden}."
+        yield f"It has {budget.words} parameters; shared ones count once, uncalled ones count, and {hidden}."
     if contract.receptive_field is not None:
         bound = contract.receptive_field
-        bounds = [f"at least {bound.min}"] if bound.min is not None else []
-        bounds += [f"at most {bound.max}"] if bound.max is not None else []
         where = "of the output" if bound.including_pool else "before the head's pooling"
-        yield f"The receptive field {where} is {' and '.join(bounds)} pixels along rows and columns."
+        yield f"The receptive field {where} is {bound.words} pixels along rows and columns."
     for feature, words in _FEATURES.items():
         presence = contract.features.get(feature)
         if presence is not None:
@@ -53,10 +48,7 @@ def explain(contract: Contract) -> Iterator[str]:
     if contract.gradients:
         yield "A backward pass gives every trainable parameter a finite gradient that is not zero throughout."
     if contract.cost is not None:
-        macs, memory = contract.cost.max_macs, contract.cost.max_activation_bytes
-        bounds = [f"{macs:,} multiply-accumulates"] if macs is not None else []
-        bounds += [f"{memory:,} bytes of activations"] if memory is not None else []
-        yield f"One image costs at most {' and '.join(bounds)}."
+        yield f"One image costs {contract.cost.words}."
 
 
 def _shape(dims: tuple[int, ...]) -> str:

@@ -302,18 +302,14 @@ def _gradients(experiments: Experiments) -> Finding:
 def _cost(structure: Structure, bound: CostBound) -> Finding:
     macs = sum(layer.macs for layer in structure.layers)
     memory = sum(layer.activation_bytes for layer in structure.layers)
-    expected, holds = [], True
-    if bound.max_macs is not None:
-        expected.append(f"at most {bound.max_macs:,} multiply-accumulates")
-        holds &= macs <= bound.max_macs
-    if bound.max_activation_bytes is not None:
-        expected.append(f"at most {bound.max_activation_bytes:,} bytes of activations")
-        holds &= memory <= bound.max_activation_bytes
+    holds = (bound.max_macs is None or macs <= bound.max_macs) and (
+        bound.max_activation_bytes is None or memory <= bound.max_activation_bytes
+    )
     dearest = max(structure.layers, key=lambda layer: layer.macs, default=None)
     return Finding(
         requirement="cost",
         status=_status(holds=holds),
-        expected=f"{' and '.join(expected)} an image",
+        expected=f"{bound.words} an image",
         observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image",
         evidence=(f"most of it in {dearest.title} {dearest.module}: {dearest.macs:,}",) if dearest else (),
         hint="" if holds else "fewer channels in the early, large maps, or a pooling earlier",
@@ -323,17 +319,14 @@ def _cost(structure: Structure, bound: CostBound) -> Finding:
 def _parameters(structure: Structure, budget: ParameterBudget) -> Finding:
     count = structure.parameters
     counted = count.total + (count.hidden_elements if budget.hidden_state else 0)
-    bounds, holds, over = [], True, 0
+    holds, over = True, 0
     if budget.below is not None:
-        bounds.append(f"fewer than {budget.below:,}")
         holds &= counted < budget.below
         over = max(over, counted - budget.below + 1)
     if budget.max is not None:
-        bounds.append(f"at most {budget.max:,}")
         holds &= counted <= budget.max
         over = max(over, counted - budget.max)
     if budget.min is not None:
-        bounds.append(f"at least {budget.min:,}")
         holds &= counted >= budget.min
     evidence = [f"{count.total:,} parameters, {count.trainable:,} of them trainable, shared ones counted once"]
     if count.unreached:
@@ -351,7 +344,7 @@ def _parameters(structure: Structure, budget: ParameterBudget) -> Finding:
     return Finding(
         requirement="parameters",
         status=_status(holds=holds),
-        expected=f"{' and '.join(bounds)} parameters",
+        expected=f"{budget.words} parameters",
         observed=f"{counted:,} parameters"
         + (f" ({count.total:,} and {count.hidden_elements:,} hidden)" if counted != count.total else ""),
         evidence=tuple(evidence),
@@ -363,8 +356,6 @@ def _receptive_field(structure: Structure, bound: FieldBound) -> Finding:
     value, before = structure.field_before_head
     field = structure.field_with_head if bound.including_pool else before
     where = "including the head's pooling" if bound.including_pool else "before the head's pooling"
-    bounds = [f"at least {bound.min}"] if bound.min is not None else []
-    bounds += [f"at most {bound.max}"] if bound.max is not None else []
     too_small = bound.min is not None and field.size < bound.min
     too_large = bound.max is not None and max(field.rows.size, field.columns.size) > bound.max
     match field.certainty:
@@ -390,7 +381,7 @@ def _receptive_field(structure: Structure, bound: FieldBound) -> Finding:
     return Finding(
         requirement="receptive_field",
         status=status,
-        expected=f"a receptive field of {' and '.join(bounds)} pixels {where}",
+        expected=f"a receptive field of {bound.words} pixels {where}",
         observed=f"{size} ({field.certainty})",
         evidence=tuple(evidence),
         hint=hint,
