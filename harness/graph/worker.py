@@ -1,19 +1,26 @@
-"""The child process that imports a user's model, captures it, and writes the graph and its tensors as data.
+"""The child process that imports a user's file, captures its models, and writes graphs and tensors as data.
 
-Run as ``python -m harness.graph.worker REQUEST`` by `harness.graph.source`; the request is a JSON object.
+Run as ``python -m harness.graph.worker FOLDER`` by `harness.graph.source`, which leaves ``request.json`` in the folder. What
+comes back is ``result.json`` and, for the n-th candidate that was captured, ``n.json`` and ``n.safetensors``; ``progress.txt``
+names the class that is being examined.
 """
 
 from __future__ import annotations
+import __future__
 
+import ast
 import dataclasses
 import importlib
 import importlib.util
 import inspect
 import json
+import linecache
 import sys
 import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -21,129 +28,378 @@ from torch import nn
 
 from harness.errors import CaptureError, ModelSourceError
 from harness.graph.capture import CapturedModel, capture
-from harness.graph.source import ERROR_FILE, GRAPH_FILE, STATE_FILE
+from harness.graph.definitions import (
+    NOTEBOOK_SUFFIX,
+    Definition,
+    Definitions,
+    Piece,
+    hidden_models,
+    parse,
+    read_definitions,
+    read_pieces,
+)
+from harness.graph.source import PROGRESS_FILE, REQUEST_FILE, RESULT_FILE, parse_arguments
+
+_ModelClass = type[nn.Module]
 
 
-def main(request_text: str) -> None:
-    """Load what the request names and write ``graph.json`` and ``state.safetensors``, or ``error.json``."""
-    request = json.loads(request_text)
-    folder = Path(request["out"])
+def main(folder: Path) -> None:
+    """Load what ``request.json`` in the folder names and write what came of it there."""
+    request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
+    torch.set_num_threads(1)
+    # What a capture needs is imported by the first one: from now on a file beside the model that has the name of a library is
+    # the model's own affair.
+    capture(nn.Flatten(), (1, 2, 2), name="nothing")
+    result: dict[str, Any] = {"error": None, "candidates": [], "notes": []}
     try:
-        captured = _load(request)
+        loaded = load(request)
+        result["notes"] = loaded.notes
+        for number, (cls, name) in enumerate(loaded.classes.items()):
+            (folder / PROGRESS_FILE).write_text(name, encoding="utf-8")
+            captured, facts = examine(cls, name, loaded, request)
+            result["candidates"].append(facts)
+            if captured is not None:
+                _write(captured, folder / str(number))
     except (ModelSourceError, CaptureError) as error:
-        kind = "capture" if isinstance(error, CaptureError) else "source"
-        details = {"kind": kind, "message": str(error), "traceback": traceback.format_exc()}
-        (folder / ERROR_FILE).write_text(json.dumps(details), encoding="utf-8")
-        return
+        result["error"] = _refusal(error)
+    (folder / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _write(captured: CapturedModel, stem: Path) -> None:
     document = captured.graph.to_json() | {"fidelity": dataclasses.asdict(captured.fidelity)}
-    save_file({name: tensor.contiguous() for name, tensor in captured.state.items()}, folder / STATE_FILE)
-    (folder / GRAPH_FILE).write_text(json.dumps(document), encoding="utf-8")
+    state = {name: tensor.contiguous() for name, tensor in captured.state.items()}
+    save_file(state, stem.with_suffix(".safetensors"))
+    stem.with_suffix(".json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def _load(request: dict[str, object]) -> CapturedModel:
-    text = str(request["text"])
-    seed = request["seed"]
-    shape = request["input_shape"]
-    if not isinstance(seed, int) or not isinstance(shape, list):
-        msg = f"expected an integer seed and a list as input_shape, found {seed!r} and {shape!r}"
-        raise ModelSourceError(msg)
-    module = _import(request, text)
-    class_name = request["class"]
-    if isinstance(class_name, str):
-        candidate = getattr(module, class_name, None)
-        if not (inspect.isclass(candidate) and issubclass(candidate, nn.Module)):
-            found = "nothing" if candidate is None else f"{type(candidate).__name__}"
-            names = ", ".join(cls.__name__ for cls in _module_classes(module)) or "none"
-            msg = f"{text}: expected a class {class_name!r} derived from torch.nn.Module, found {found}. Classes there: {names}"
-            raise ModelSourceError(msg)
-        return _capture_class(candidate, text, seed, tuple(shape))
-    return _capture_only_candidate(module, text, seed, tuple(shape))
+def _refusal(error: ModelSourceError | CaptureError) -> dict[str, str]:
+    kind = "capture" if isinstance(error, CaptureError) else "source"
+    return {"kind": kind, "message": str(error), "traceback": "".join(traceback.format_exception(error))}
 
 
-def _import(request: dict[str, object], text: str) -> ModuleType:
-    # The model's own folder comes first from here on, so that the files beside it can be imported.
-    place = Path(str(request["path"])).parent if request["path"] else Path.cwd()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An imported file.
+
+    Args:
+        classes: what may be the model: the classes, and how each can be typed.
+        missing: why a name is not there, for names that were left out.
+        notes: sentences for the user.
+        mentions: names that stand in the body of each class.
+    """
+
+    classes: Mapping[_ModelClass, str]
+    missing: Mapping[str, str]
+    notes: list[str]
+    mentions: Mapping[str, frozenset[str]]
+
+
+def load(request: Mapping[str, Any]) -> Loaded:
+    """Import what a request names and list its models.
+
+    Raises:
+        ModelSourceError: it cannot be imported, or holds no such class.
+    """
+    text, class_name = str(request["text"]), request["class"]
+    path = Path(request["path"]) if request["path"] else None
+    place = path.parent if path else Path.cwd()
+    # The program is called as if the file were run, and nothing is left in its folder. The model's own folder comes first from
+    # here on, the two around it last: `from src.blocks import Block` is meant from the project's root.
+    sys.argv = [str(path or request["module"])]
+    sys.dont_write_bytecode = True
+    own_name = _module_name(path) if path else ""
     sys.path.insert(0, str(place))
-    try:
-        if request["module"]:
-            return importlib.import_module(str(request["module"]))
-        path = Path(str(request["path"]))
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            msg = f"{text} cannot be read as a Python file"
-            raise ModelSourceError(msg)
-        module = importlib.util.module_from_spec(spec)
-        # Registered before it runs: dataclasses and pickling inside the file look themselves up here.
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        where = f"line {error.lineno}" if error.lineno else "an unknown line"
-        msg = f"{text} is not valid Python: {error.msg} in {where} of {Path(str(error.filename)).name}. Mend the syntax and try again"
-        raise ModelSourceError(msg) from error
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        line = _last_line(error, str(request["path"] or ""))
-        msg = (
-            f"importing {text} failed{line}: {type(error).__name__}: {_first_line(error)}. Expected a file that only defines the "
-            'model; put code that trains or loads data under `if __name__ == "__main__":`'
-        )
-        raise ModelSourceError(msg) from error
+    sys.path.extend(str(folder) for folder in place.parents[:2])
+    missing: dict[str, str] = {}
+    notes: list[str] = []
+    pieces: tuple[Piece, ...] = ()
+    if path is None:
+        module = _told(lambda: importlib.import_module(str(request["module"])), text, None)
+    else:
+        pieces = read_pieces(path)
+        if path.suffix == NOTEBOOK_SUFFIX:
+            module = _run_definitions(own_name, path, pieces, missing, notes)
+        else:
+            try:
+                module = _told(lambda: _run_file(own_name, path, pieces[0].source), text, path)
+            except ModelSourceError as error:
+                # A package for plots or summaries is no part of most models.
+                if not isinstance(error.__cause__, ModuleNotFoundError):
+                    raise
+                module = _run_definitions(own_name, path, pieces, missing, notes)
+                if not _models_of(module):
+                    raise
+                notes.append(f"{error.__cause__}; {path.name} is read without it, and only its definitions are taken")
+    classes = _models_of(module)
+    if isinstance(class_name, str):
+        cls = getattr(module, class_name, None)
+        if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+            raise ModelSourceError(_no_such_class(class_name, module, text, pieces, missing))
+        classes = {class_name: cls}
+    elif not classes:
+        raise ModelSourceError(_no_class(text, pieces, missing))
+    typed = text if path is None else text.removesuffix(f":{class_name}")
+    return Loaded(
+        classes={cls: typed if path is None else f"{typed}:{name}" for name, cls in classes.items()},
+        missing=missing,
+        notes=notes,
+        mentions=_mentions(pieces),
+    )
+
+
+def _models_of(module: ModuleType) -> dict[str, _ModelClass]:
+    """The models that a module defines, each under one name; where it defines none, those it took from files beside it."""
+    found: dict[_ModelClass, str] = {}
+    for name, value in vars(module).items():
+        if inspect.isclass(value) and issubclass(value, nn.Module) and (value not in found or name == value.__name__):
+            found[value] = name
+    own = {name: cls for cls, name in found.items() if cls.__module__ == module.__name__}
+    places = (Path(str(module.__file__)).parent,) if module.__file__ else ()
+    return own or {name: cls for cls, name in found.items() if _file_of(cls).parent in places}
+
+
+def _file_of(cls: type) -> Path:
+    return Path(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
+
+
+def _key(cls: type) -> str:
+    return f"{_file_of(cls)}:{cls.__qualname__}"
+
+
+def _mentions(pieces: tuple[Piece, ...]) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for piece in pieces:
+        try:
+            tree = parse(piece.source)
+        except SyntaxError:
+            continue
+        for cls in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+            found[cls.name] = frozenset(node.id for node in ast.walk(cls) if isinstance(node, ast.Name))
+    return found
+
+
+def _no_class(text: str, pieces: tuple[Piece, ...], missing: Mapping[str, str]) -> str:
+    hidden = hidden_models(pieces)
+    if hidden:
+        where = "; ".join(f"{name} stands {place}" for name, place in hidden.items())
+        return f"{text}: no model is there when it is imported: {where}. Move the class to the file's outermost level"
+    reasons = "".join(f". {name} is not there: {reason}" for name, reason in list(missing.items())[:3])
+    return (
+        f"{text} defines no class derived from torch.nn.Module: expected one, such as `class Net(nn.Module)`{reasons}"
+    )
+
+
+def _no_such_class(
+    class_name: str, module: ModuleType, text: str, pieces: tuple[Piece, ...], missing: Mapping[str, str]
+) -> str:
+    value = getattr(module, class_name, None)
+    found = "nothing" if value is None else type(value).__name__
+    names = ", ".join(_models_of(module)) or "none"
+    hidden = hidden_models(pieces).get(class_name)
+    reason = missing.get(class_name) or (f"it stands {hidden}" if hidden else "")
+    return (
+        f"{text}: expected a class {class_name!r} derived from torch.nn.Module, found {found}"
+        f"{f' ({reason})' if reason else ''}. Classes there: {names}"
+    )
+
+
+def _module_name(path: Path) -> str:
+    """The file's own name, as the files beside it import it, unless a library has that name."""
+    name = path.stem.replace(".", "_")
+    taken = name in sys.modules or importlib.util.find_spec(name) is not None
+    return f"model_{name}" if taken else name
+
+
+def _run_file(name: str, path: Path, source: str) -> ModuleType:
+    depth = _import_depth(source)
+    if depth:
+        name = _make_packages(path, depth)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path.name} cannot be read as a Python file", path=str(path))
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs: dataclasses and pickling inside the file look themselves up here.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
     return module
 
 
-def _module_classes(module: ModuleType) -> list[type[nn.Module]]:
-    return [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, nn.Module) and value.__module__ == module.__name__
-    ]
+def _import_depth(source: str) -> int:
+    """The most dots that a relative import of the source has."""
+    try:
+        tree = parse(source)
+    except SyntaxError:
+        return 0
+    return max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
 
 
-def _capture_only_candidate(module: ModuleType, text: str, seed: int, shape: tuple[int, ...]) -> CapturedModel:
-    """The one class of the file that can be built and takes such an input."""
-    classes = _module_classes(module)
-    if not classes:
-        msg = f"{text} defines no class derived from torch.nn.Module: expected one, such as `class Net(nn.Module)`"
-        raise ModelSourceError(msg)
-    captured: dict[str, CapturedModel] = {}
-    refusals: dict[str, ModelSourceError | CaptureError] = {}
-    for candidate in classes:
-        try:
-            captured[candidate.__name__] = _capture_class(candidate, f"{text}:{candidate.__name__}", seed, shape)
-        except (ModelSourceError, CaptureError) as error:
-            refusals[candidate.__name__] = error
-    if len(captured) == 1:
-        return dataclasses.replace(next(iter(captured.values())), name=text)
-    if captured:
-        names = ", ".join(captured)
-        msg = f"{text} defines {len(captured)} models ({names}): name the one you mean, such as {text}:{next(iter(captured))}"
-        raise ModelSourceError(msg)
-    if len(refusals) == 1:
-        raise next(iter(refusals.values()))
-    reasons = "; ".join(f"{name}: {error}" for name, error in refusals.items())
-    msg = f"{text} defines {len(refusals)} classes, none of which can be examined: {reasons}"
-    raise ModelSourceError(msg)
+def _make_packages(path: Path, depth: int) -> str:
+    """Make packages of the folders around a file, so that it can import what lies beside; returns the file's dotted name."""
+    top = path.parents[min(depth, len(path.parents)) - 1]
+    while (top.parent / "__init__.py").is_file():
+        top = top.parent
+    name = ""
+    for folder in (top, *(top / part for part in _steps(path.parent.relative_to(top)))):
+        name = f"{name}.{_module_name(folder)}" if name else _module_name(folder)
+        begin = folder / "__init__.py"
+        package = ModuleType(name)
+        package.__path__ = [str(folder)]
+        if begin.is_file():
+            spec = importlib.util.spec_from_file_location(name, begin, submodule_search_locations=[str(folder)])
+            if spec is not None and spec.loader is not None:
+                package = importlib.util.module_from_spec(spec)
+                sys.modules[name] = package
+                spec.loader.exec_module(package)
+        sys.modules[name] = package
+    return f"{name}.{path.stem}"
 
 
-def _capture_class(candidate: type[nn.Module], text: str, seed: int, shape: tuple[int, ...]) -> CapturedModel:
-    missing = [
-        parameter.name
-        for parameter in inspect.signature(candidate).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if missing:
+def _steps(path: Path) -> Iterator[Path]:
+    yield from (Path(*path.parts[: count + 1]) for count in range(len(path.parts)))
+
+
+def _told(run: Callable[[], ModuleType], text: str, path: Path | None) -> ModuleType:
+    """Import something, and say in a paragraph what went wrong."""
+    try:
+        return run()
+    except SyntaxError as error:
+        where = f"line {error.lineno}" if error.lineno else "an unknown line"
+        name = Path(str(error.filename)).name
+        msg = f"{text} is not valid Python: {error.msg} in {where} of {name}. Mend the syntax and try again"
+        raise ModelSourceError(msg) from error
+    except ModuleNotFoundError as error:
         msg = (
-            f"{text}: the constructor of {candidate.__name__} needs {', '.join(missing)}: expected a class that can be built "
-            "without arguments. Give each a default value"
+            f"importing {text} failed{_line(error, path)}: the module {error.name!r} is neither installed here nor beside "
+            "the file. Install it, put its file there, or leave the import out if the model does not need it"
+        )
+        raise ModelSourceError(msg) from error
+    except SystemExit as error:
+        msg = (
+            f"importing {text} failed{_line(error, path)}: it ended the program with SystemExit: {error.code}. Expected a "
+            'file that only defines the model; put code that reads a command line or ends the program under `if __name__ == "__main__":`'
+        )
+        raise ModelSourceError(msg) from error
+    except (Exception, KeyboardInterrupt) as error:
+        msg = (
+            f"importing {text} failed{_line(error, path)}: {type(error).__name__}: {_first_line(error)}. Expected a file that "
+            'only defines the model; put code that trains or loads data under `if __name__ == "__main__":`'
+        )
+        raise ModelSourceError(msg) from error
+
+
+def _run_definitions(
+    name: str, path: Path, pieces: tuple[Piece, ...], missing: dict[str, str], notes: list[str]
+) -> ModuleType:
+    """A module of what the pieces define; what fails is missing, and the rest goes on."""
+    definitions: Definitions = read_definitions(pieces)
+    notes.extend(f"{path.name}: {note}" for note in definitions.notes)
+    missing.update(definitions.skipped)
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    files = {piece.place: f"{path.name}, {piece.place}" for piece in pieces}
+    for piece in pieces:
+        # Tracebacks and inspect.getsource find a cell's lines here.
+        linecache.cache[files[piece.place]] = (
+            len(piece.source),
+            None,
+            piece.source.splitlines(keepends=True),
+            files[piece.place],
+        )
+    flags = 0
+    for definition in definitions.taken:
+        flags |= _future_flags(definition)
+        tree = ast.Module(body=[definition.node], type_ignores=[])
+        try:
+            exec(compile(tree, files[definition.place], "exec", flags, dont_inherit=True), vars(module))  # noqa: S102 - a user's own code, in a process for it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's own code may raise anything
+            where = f"line {definition.node.lineno} of {definition.place}"
+            reason = f"{where} failed with {type(error).__name__}: {_first_line(error)}"
+            missing.update(dict.fromkeys(definition.names, reason))
+        else:
+            for bound in definition.names:
+                missing.pop(bound, None)
+    return module
+
+
+def _future_flags(definition: Definition) -> int:
+    node = definition.node
+    if not isinstance(node, ast.ImportFrom) or node.module != "__future__":
+        return 0
+    features = (getattr(__future__, name, None) for name in definition.names)
+    return sum(feature.compiler_flag for feature in features if feature is not None)
+
+
+def examine(
+    cls: _ModelClass, name: str, loaded: Loaded, request: Mapping[str, Any]
+) -> tuple[CapturedModel | None, dict[str, Any]]:
+    """Build and capture a class; returns what was captured, if it was, and the candidate as `harness.graph.source` reads it."""
+    facts: dict[str, Any] = {"name": name, "key": _key(cls), "parts": [], "runs": False, "error": None}
+    model = None
+    try:
+        model = _build(cls, name, request)
+        captured = capture(model, tuple(request["input_shape"]), name=name)
+    except (ModelSourceError, CaptureError) as error:
+        captured = None
+        reason = _missing_name(error, loaded)
+        mended = type(error)(f"{error}{reason}").with_traceback(error.__traceback__)
+        mended.__cause__ = error.__cause__
+        facts["error"] = _refusal(mended)
+    if model is None:
+        mentioned = loaded.mentions.get(cls.__name__, frozenset())
+        facts["parts"] = [_key(other) for other in loaded.classes if other is not cls and other.__name__ in mentioned]
+    else:
+        facts["runs"] = captured is not None or _takes_images(model, tuple(request["input_shape"]))
+        kinds = {type(part) for part in model.modules()} | set(cls.__mro__[1:])
+        facts["parts"] = [_key(kind) for kind in kinds - {cls} if not kind.__module__.startswith("torch.")]
+    return captured, facts
+
+
+def _takes_images(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros((2, *shape)))
+    except Exception:  # noqa: BLE001 - a user's own code may raise anything
+        return False
+    return True
+
+
+def _missing_name(error: BaseException, loaded: Loaded) -> str:
+    """Why a name is missing, if that is what went wrong."""
+    cause = error.__cause__
+    if not isinstance(cause, NameError) or cause.name is None:
+        return ""
+    reason = loaded.missing.get(cause.name) or loaded.missing.get("*")
+    return f". {cause.name} is not there: {reason}" if reason else ""
+
+
+def _build(cls: _ModelClass, name: str, request: Mapping[str, Any]) -> nn.Module:
+    arguments = parse_arguments(str(request["args"]))
+    parameters = inspect.signature(cls).parameters.values()
+    fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [parameter.name for parameter in parameters if parameter.kind not in fixed]
+    needed = [p.name for p in parameters if p.name in named and p.default is p.empty and p.name not in arguments]
+    unknown = [key for key in arguments if key not in named]
+    if unknown and not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        msg = (
+            f"{name}: the constructor of {cls.__name__} takes no argument {', '.join(unknown)}: "
+            f"expected {', '.join(named) or 'none'}. Mend --args"
         )
         raise ModelSourceError(msg)
-    torch.manual_seed(seed)
+    if needed:
+        example = ", ".join(f"{parameter}=..." for parameter in needed)
+        msg = (
+            f"{name}: the constructor of {cls.__name__} needs {', '.join(needed)}: expected a class that can be built without "
+            f'arguments. Give them with --args "{example}", or give each a default value'
+        )
+        raise ModelSourceError(msg)
+    torch.manual_seed(request["seed"])
     try:
-        model = candidate()
+        return cls(**arguments)
     except (Exception, SystemExit) as error:
-        msg = f"{text}: building {candidate.__name__}() failed: {type(error).__name__}: {_first_line(error)}"
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        msg = f"{name}: building {cls.__name__}({given}) failed: {type(error).__name__}: {_first_line(error)}"
         raise ModelSourceError(msg) from error
-    return capture(model, shape, name=text)
 
 
 def _first_line(error: BaseException) -> str:
@@ -151,11 +407,11 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else "no message").rstrip(".")[:300]
 
 
-def _last_line(error: BaseException, path: str) -> str:
-    """Where in the user's own file it happened."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+def _line(error: BaseException, path: Path | None) -> str:
+    """Where in the user's file it happened."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f" in line {lines[-1]}" if lines else ""
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))
