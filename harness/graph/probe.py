@@ -17,7 +17,7 @@ import torch
 
 from harness.graph.form import Operation
 from harness.graph.rebuild import GraphModule
-from harness.graph.receptive_field import Mask
+from harness.graph.receptive_field import Mask, View, seen
 from harness.graph.schema import base_name
 
 # Enough images at once to keep one core busy, few enough that every value of a small network stays under 200 MB.
@@ -85,6 +85,22 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
         name: np.ascontiguousarray(np.moveaxis(mask.reshape(height, width, *mask.shape[1:]), (0, 1), (2, 3)))
         for name, mask in (seen or {}).items()
     }
+
+
+def confirms(view: View, probed: Mask) -> bool:
+    """Whether an experiment agrees with what was worked out: equal where that is exact, nowhere more where it is not.
+
+    Args:
+        view: what the value sees by proof.
+        probed: what it sees by `probe_receptive_field`.
+    """
+    proved = seen(view)
+    if len(view.axes) != _MAP_DIMS or view.axes[2:] != (("H",), ("W",)):
+        # Not rows and columns, in this order: compare what all positions see together.
+        proved, probed = (np.any(mask, axis=(0, 1))[None, None] for mask in (proved, probed))
+    if proved.shape != probed.shape:
+        return False
+    return bool(np.array_equal(proved, probed) if view.certainty == "exact" else not (probed & ~proved).any())
 
 
 def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images: int) -> dict[str, Mask] | None:

@@ -1,0 +1,85 @@
+"""Whatever the network: what is proved about it is what an experiment finds, and its graph runs as it does.
+
+``HARNESS_EXAMPLES`` sets how many networks are drawn; 500 take some minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import nn
+
+from harness.graph import CapturedModel, Graph, capture
+from harness.graph.probe import confirms, probe_receptive_field
+from harness.graph.receptive_field import trace_views
+from tests.strategies import Network, networks
+
+EXAMPLES = int(os.environ.get("HARNESS_EXAMPLES", "40"))
+# Drawing a network runs its layers, and a capture takes a fraction of a second.
+HEALTH = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Small networks are slower on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _trained(module: nn.Module, network: Network) -> list[torch.Tensor]:
+    """The tensors after 20 steps of SGD from a fixed random state."""
+    torch.manual_seed(network.seed)
+    module.train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+    for _ in range(20):
+        answers = module(torch.randn(4, *network.input_shape))
+        optimizer.zero_grad()
+        torch.autograd.backward(nn.functional.cross_entropy(answers, torch.randint(10, (4,))))
+        optimizer.step()
+    return [*module.parameters(), *module.buffers()]
+
+
+def _views(network: Network, captured: CapturedModel) -> Counter[str]:
+    """Hold every value's proof against the experiment; how many proofs there are of each certainty."""
+    views = trace_views(captured.graph, captured.graph.evaluate)
+    probed = probe_receptive_field(captured.to_module())
+    assert set(probed) <= set(views)
+    disagreeing = [name for name, found in probed.items() if not confirms(views[name], found)]
+    assert [] == disagreeing, network
+    return Counter(view.certainty for view in views.values())
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")  # torch says so; the padding is exact
+def test_random_networks() -> None:
+    """Proof and experiment agree at every position, the graph's outputs are the network's, and hardly a proof is missing."""
+    counts: Counter[str] = Counter()
+
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=HEALTH)
+    @given(networks())
+    def check(network: Network) -> None:
+        original = network.build()
+        captured = capture(original, network.input_shape, name="network")
+        assert () == captured.fidelity.differences
+        counts.update(_views(network, captured))
+        images = torch.randn(3, *network.input_shape, generator=torch.Generator().manual_seed(network.seed))
+        with torch.no_grad():
+            assert torch.equal(original(images), captured.to_module().eval()(images))
+        graph = Graph.from_json(json.loads(json.dumps(captured.graph.to_json())))
+        assert captured.graph == graph
+        assert captured.graph.exact_digest() == graph.exact_digest()
+        if network.seed % 4 == 0:
+            rebuilt = captured.to_module()
+            for expected, found in zip(_trained(original, network), _trained(rebuilt, network), strict=True):
+                assert torch.equal(expected, found)
+
+    check()
+    assert counts["exact"] > 0
+    assert counts["unknown"] < 0.02 * counts.total()
