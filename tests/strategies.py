@@ -140,6 +140,11 @@ def _transposed(channels: int, width: int, kernel: int, *rest: int) -> nn.Module
     return nn.ConvTranspose2d(channels, width, kernel, stride, padding, output_padding=stride - 1, dilation=dilation)
 
 
+def _max_pool(_channels: int, *window: int) -> nn.Module:
+    kernel, stride, padding, dilation, ceil_mode = window
+    return nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=bool(ceil_mode))
+
+
 def _padded(_channels: int, amounts: tuple[int, int, int, int], mode: str) -> nn.Module:
     return _Function(lambda images: functional.pad(images, amounts, mode=mode))
 
@@ -176,7 +181,7 @@ _BUILD: dict[str, Callable[..., nn.Module]] = {
     "same": _same,
     "depthwise": _depthwise,
     "transposed": _transposed,
-    "max_pool": lambda _, *window: nn.MaxPool2d(*window[:-1], ceil_mode=window[-1]),
+    "max_pool": _max_pool,
     "avg_pool": lambda _, kernel, stride, padding, ceil, counts: nn.AvgPool2d(kernel, stride, padding, ceil, counts),
     "adaptive_max": lambda _, size: nn.AdaptiveMaxPool2d(size),
     "adaptive_avg": lambda _, size: nn.AdaptiveAvgPool2d(size),
