@@ -276,9 +276,15 @@ class _Loading:
 
     def _too_slow(self, text: str, folder: Path) -> str:
         late = f"{text} did not finish loading within {self.timeout:.0f} seconds: expected"
-        if (folder / PROGRESS_FILE).is_file():
+        try:
             name = (folder / PROGRESS_FILE).read_text(encoding="utf-8", errors="replace")[:200]
-            return f"{late} a model that is built and captured in seconds, and {name} was not. Name the class you mean, or try again"
+        except FileNotFoundError:
+            return f"{late} PyTorch to be imported by then, and it was not. The machine must be busy: try again when it is not"
+        if name:
+            return (
+                f"{late} a model that is captured in seconds, and it was still at {name}. Name the class that you mean, or try "
+                "again when the machine is less busy"
+            )
         return (
             f"{late} a file that only defines the model. Does it train, download or wait when imported? "
             'Put such code under `if __name__ == "__main__":`'

@@ -2,7 +2,7 @@
 
 Run as ``python -m harness.graph.worker FOLDER`` by `harness.graph.source`, which leaves ``request.json`` in the folder. What
 comes back is ``result.json`` and, for the n-th candidate that was captured, ``n.json`` and ``n.safetensors``; ``progress.txt``
-names the class that is being examined.
+names the class that is being examined, and is empty during the import.
 """
 
 from __future__ import annotations
@@ -44,14 +44,21 @@ _ModelClass = type[nn.Module]
 
 
 def main(folder: Path) -> None:
-    """Load what ``request.json`` in the folder names and write what came of it there."""
-    request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
+    """Set this process up for strange files, and answer the request."""
     torch.set_num_threads(1)
+    sys.dont_write_bytecode = True
     # What a capture needs is imported by the first one: from now on a file beside the model that has the name of a library is
     # the model's own affair.
     capture(nn.Flatten(), (1, 2, 2), name="nothing")
+    answer(folder)
+
+
+def answer(folder: Path) -> None:
+    """Load what ``request.json`` in the folder names and write what came of it there."""
+    request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
     result: dict[str, Any] = {"error": None, "candidates": [], "notes": []}
     try:
+        (folder / PROGRESS_FILE).write_text("", encoding="utf-8")
         loaded = load(request)
         result["notes"] = loaded.notes
         for number, (cls, name) in enumerate(loaded.classes.items()):
@@ -103,10 +110,9 @@ def load(request: Mapping[str, Any]) -> Loaded:
     text, class_name = str(request["text"]), request["class"]
     path = Path(request["path"]) if request["path"] else None
     place = path.parent if path else Path.cwd()
-    # The program is called as if the file were run, and nothing is left in its folder. The model's own folder comes first from
-    # here on, the two around it last: `from src.blocks import Block` is meant from the project's root.
+    # The program is called as if the file were run. The model's own folder comes first from here on, the two around it last:
+    # `from src.blocks import Block` is meant from the project's root.
     sys.argv = [str(path or request["module"])]
-    sys.dont_write_bytecode = True
     own_name = _module_name(path) if path else ""
     sys.path.insert(0, str(place))
     sys.path.extend(str(folder) for folder in place.parents[:2])
@@ -275,8 +281,8 @@ def _told(run: Callable[[], ModuleType], text: str, path: Path | None) -> Module
         raise ModelSourceError(msg) from error
     except SystemExit as error:
         msg = (
-            f"importing {text} failed{_line(error, path)}: it ended the program with SystemExit: {error.code}. Expected a "
-            'file that only defines the model; put code that reads a command line or ends the program under `if __name__ == "__main__":`'
+            f"importing {text} failed{_line(error, path)}: SystemExit: {error.code}. Expected a file that only defines the "
+            'model; put code that reads a command line or ends the program under `if __name__ == "__main__":`'
         )
         raise ModelSourceError(msg) from error
     except (Exception, KeyboardInterrupt) as error:
@@ -390,7 +396,7 @@ def _build(cls: _ModelClass, name: str, request: Mapping[str, Any]) -> nn.Module
         example = ", ".join(f"{parameter}=..." for parameter in needed)
         msg = (
             f"{name}: the constructor of {cls.__name__} needs {', '.join(needed)}: expected a class that can be built without "
-            f'arguments. Give them with --args "{example}", or give each a default value'
+            f'arguments. Give each a default value, or say what to build it with: --args "{example}"'
         )
         raise ModelSourceError(msg)
     torch.manual_seed(request["seed"])
