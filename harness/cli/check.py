@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from harness.cli.console import exit_code, results, write_json
+from harness.cli.console import announce, exit_code, results, write_json
 from harness.cli.options import contract_for, contract_option, debug_option, json_option, model_argument, rule_for
 from harness.findings import overall
 
@@ -24,6 +24,7 @@ from harness.findings import overall
 def check(
     ctx: click.Context,
     model: str,
+    arguments: str,
     contract_name: str | None,
     json_path: str | None,
     *,
@@ -39,7 +40,7 @@ def check(
     from harness.reporting import document, findings_content, findings_table, verdict_line
 
     contract = contract_for(model, contract_name)
-    captured = load_model(model, input_shape=contract.input or (1, 28, 28))
+    captured = load_model(model, input_shape=contract.input or (1, 28, 28), arguments=arguments, announce=announce)
     findings = examine(captured, contract, probe=probe)
     rule = rule_for(contract)
     if rule is not None:
@@ -47,12 +48,12 @@ def check(
     if json_path != "-":
         console = results()
         console.print(
-            f"{model} against {contract.name}" + (f": {contract.description}" if contract.description else "")
+            f"{captured.name} against {contract.name}" + (f": {contract.description}" if contract.description else "")
         )
         console.print(findings_table(findings, evidence=evidence))
-        console.print(verdict_line(overall(findings), f"{model} against {contract.name}, structure only"))
+        console.print(verdict_line(overall(findings), f"{captured.name} against {contract.name}, structure only"))
     content = {
-        "model": model,
+        "model": captured.name,
         "contract": contract.name,
         "graph": captured.graph.exact_digest(),
         **findings_content(findings),

@@ -26,8 +26,15 @@ DEFAULT_SEED = 1
 
 
 def model_argument(function: _Command) -> _Command:
-    """The argument MODEL."""
-    return click.argument("model", metavar="MODEL")(function)
+    """The argument MODEL, and ``--args`` for its constructor."""
+    arguments = click.option(
+        "--args",
+        "arguments",
+        default="",
+        metavar="NAME=VALUE,...",
+        help='What to build a model of your own with, as literals: "dropout_prob=0.1, width=16".',
+    )
+    return click.argument("model", metavar="MODEL")(arguments(function))
 
 
 def json_option(function: _Command) -> _Command:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @json_option
 @debug_option
-def show(model: str, plot: str | None, json_path: str | None, *, receptive_field: bool) -> None:
+def show(model: str, arguments: str, plot: str | None, json_path: str | None, *, receptive_field: bool) -> None:
     """Show a model's layers and its card.
 
     The table lists what runs in a training pass, in order, whatever the modules are called. The field is the receptive field in
@@ -36,7 +36,7 @@ def show(model: str, plot: str | None, json_path: str | None, *, receptive_field
     from harness.graph import Structure, field_table, load_model
     from harness.reporting import document, facts_table, markdown_table, plain_table
 
-    captured = load_model(model)
+    captured = load_model(model, arguments=arguments, announce=announce)
     structure = Structure(captured.graph)
     card = mnist_models.model_card(model) if model in mnist_models.list_models() else None
     layers = list(_layers(structure))
@@ -56,7 +56,7 @@ def show(model: str, plot: str | None, json_path: str | None, *, receptive_field
             console.print()
             console.print(facts_table(_card_facts(card)))
     content: dict[str, Any] = {
-        "model": model,
+        "model": captured.name,
         "graph": captured.graph.exact_digest(),
         "layers": layers,
         "parameters": structure.parameters.total,

@@ -26,6 +26,7 @@ from harness.cli.runs import run_training
 @debug_option
 def train(
     model: str,
+    arguments: str,
     recipe_name: str | None,
     seed: int,
     device: str,
@@ -48,11 +49,11 @@ def train(
     if epochs is not None:
         recipe = recipe.with_epochs(epochs)
     chosen = resolve_device(device)
-    captured = load_model(model, seed=seed)
+    captured = load_model(model, seed=seed, arguments=arguments, announce=announce)
     record, path = run_training(captured, recipe, dataset_for(data), seed=seed, device=chosen, out=out, fresh=fresh)
     announce(f"record: {path}")
     if json_path != "-":
-        words = f"{model}, recipe {recipe.name}, seed {seed}, {record.data_title}: {record.status}"
+        words = f"{captured.name}, recipe {recipe.name}, seed {seed}, {record.data_title}: {record.status}"
         if record.epochs:
             last, best = record.epochs[-1], max(record.epochs, key=lambda epoch: epoch.test_correct)
             words += f" after epoch {last.epoch}; last {last.test_correct:,}, best {best.test_correct:,} of {last.test_total:,}"

@@ -41,6 +41,7 @@ DIGITS_CONTRACT = "digits"
 def verify(
     ctx: click.Context,
     model: str,
+    arguments: str,
     contract_name: str | None,
     recipe_name: str | None,
     seed: int,
@@ -70,7 +71,9 @@ def verify(
     contract = _contract_on(contract, dataset)
     rule = rule_for(contract)
     announce(f"model: {model}; contract: {contract.name}; recipe: {recipe.name}; seed: {seed}")
-    captured = load_model(model, seed=seed, input_shape=contract.input or (1, 28, 28))
+    captured = load_model(
+        model, seed=seed, input_shape=contract.input or (1, 28, 28), arguments=arguments, announce=announce
+    )
     console = results()
     shown = json_path != "-"
     findings: list[Finding] = []
@@ -91,9 +94,9 @@ def verify(
         announce(f"record: {path}")
         add(*rule.judge(record))
     if shown:
-        console.print(verdict_line(overall(findings), f"{model} against {contract.name}, on {dataset.title}"))
+        console.print(verdict_line(overall(findings), f"{captured.name} against {contract.name}, on {dataset.title}"))
     content = {
-        "model": model,
+        "model": captured.name,
         "contract": contract.name,
         "graph": captured.graph.exact_digest(),
         "data": {"name": dataset.name, "title": dataset.title, "digest": dataset.digest},
