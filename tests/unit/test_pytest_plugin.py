@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -41,9 +41,9 @@ def run(project: pytest.Pytester) -> Callable[..., pytest.RunResult]:
     return lambda *arguments: project.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
 
 
-def cases(project: pytest.Pytester) -> dict[str, ElementTree.Element]:
+def cases(project: pytest.Pytester) -> dict[str, ET.Element]:
     """The cases of the JUnit file by name."""
-    root = ElementTree.parse(project.path / "junit.xml").getroot()  # noqa: S314 - written by the pytest just run
+    root = ET.parse(project.path / "junit.xml").getroot()  # noqa: S314 - written by the pytest just run
     return {case.attrib["name"]: case for case in root.iter("testcase")}
 
 
@@ -59,14 +59,12 @@ def test_a_users_file_from_the_command_line(project: pytest.Pytester) -> None:
     )
     found = cases(project)
     outcomes = {name: [child.tag for child in case] for name, case in found.items()}
+    failing, skipped = {"parameters", "gap", "dropout", "batch_norm"}, {"epochs", "accuracy"}
 
     assert result.returncode == 1, result.stdout + result.stderr
     assert list(REQUIREMENTS) == list(found)
-    assert {
-        **dict.fromkeys(REQUIREMENTS, []),
-        **dict.fromkeys(("parameters", "gap", "dropout", "batch_norm"), ["failure"]),
-        **dict.fromkeys(("epochs", "accuracy"), ["skipped"]),
-    } == outcomes
+    assert failing == {name for name, outcome in outcomes.items() if outcome == ["failure"]}
+    assert skipped == {name for name, outcome in outcomes.items() if outcome == ["skipped"]}
     assert "15,910 parameters" in (found["parameters"][0].text or "")
 
 
