@@ -1,0 +1,278 @@
+"""Capturing: the graph stands for the module or says where it does not, and the module is left as it was."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.errors import CaptureError
+from harness.graph import CapturedModel, capture
+
+Step = Callable[["Small", Tensor], object]
+
+
+class Small(nn.Module):
+    """A convolution, a normalisation and a linear layer; ``step`` is what a test is about."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.norm = nn.BatchNorm2d(2)
+        self.fc = nn.Linear(2, 3)
+        self.register_buffer("kept", torch.full((3,), 2.0))
+        self.register_buffer("dropped", torch.full((3,), 3.0), persistent=False)
+        self.plain = torch.full((3,), 5.0)
+        self.calls = 0
+        self.step = step
+
+    def forward(self, images: Tensor) -> object:
+        """Three numbers an image, after the step."""
+        return self.step(self, self.fc(self.norm(self.conv(images)).mean((2, 3))))
+
+
+def captured(step: Step) -> CapturedModel:
+    """A small network with this step, captured on 1x5x5 images."""
+    return capture(Small(step), (1, 5, 5), name="net")
+
+
+def counting(net: Small, scores: Tensor) -> Tensor:
+    """Each call gives something else."""
+    net.calls += 1
+    return scores * net.calls
+
+
+def keeping_sums(net: Small, scores: Tensor) -> Tensor:
+    """Each call changes a plain tensor."""
+    net.plain += 1
+    return scores * net.plain
+
+
+UNFAITHFUL: dict[str, tuple[Step, str]] = {
+    "python's random": (lambda _, scores: scores * random.random(), "two captures of the model differ"),  # noqa: S311
+    "numpy's random": (lambda _, scores: scores * float(np.random.rand()), "two captures of the model differ"),  # noqa: NPY002
+    "a count of calls": (counting, "in train mode the model's output differs"),
+    "a branch on exporting": (
+        lambda _, scores: scores if torch.compiler.is_exporting() else 2 * scores,
+        "in eval mode the model's output differs",
+    ),
+    "a plain tensor that moves": (keeping_sums, "two captures of the model differ"),
+}
+
+
+@pytest.mark.parametrize("name", UNFAITHFUL)
+def test_an_unfaithful_capture_says_so(name: str) -> None:
+    """What a graph cannot repeat is noticed and said."""
+    step, words = UNFAITHFUL[name]
+    fidelity = captured(step).fidelity
+    assert not fidelity.holds
+    assert words in " ".join(fidelity.differences)
+
+
+def test_random_numbers_of_torch_are_faithful() -> None:
+    """Dropout and noise from torch's generator are repeated bit for bit."""
+    model = captured(lambda net, scores: functional.dropout(scores, 0.5, net.training) + torch.randn_like(scores))
+    assert () == model.fidelity.differences
+    assert model.fidelity.holds
+
+
+def branching(_: Small, scores: Tensor) -> Tensor:
+    """Control flow that depends on the images."""
+    return scores if scores.sum() > 0 else -scores
+
+
+def without_gradient(_: Small, scores: Tensor) -> Tensor:
+    """A block inside forward."""
+    with torch.no_grad():
+        scale = scores.abs().max()
+    return scores / scale
+
+
+REFUSED: dict[str, tuple[Step, str]] = {
+    "a fixed batch": (lambda _, scores: scores.view(4, 3), r"it fixes the batch size to 4, .* write -1 or x.size\(0\)"),
+    "two results": (lambda _, scores: (scores, scores), r"returns tuple in training mode: expected one tensor"),
+    "no result": (lambda _, __: None, r"returns NoneType in training mode"),
+    "control flow": (branching, r"what it runs depends on the values of the images"),
+    "no_grad": (without_gradient, r"it holds a nested block \(torch.no_grad or autocast inside forward"),
+    "a size from values": (lambda _, scores: scores[scores > 0], r"a size in it depends on the values of the images"),
+    "a failing layer": (lambda net, scores: net.conv(scores), r"fails in training mode on a batch of shape \(4, 1, 5, 5\)"),
+    "an operation not allowed": (
+        lambda _, scores: torch.fft.fft(scores).real,
+        r"net cannot be captured: operation 'aten.fft_fft.default' is not on the allow-list",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_captured_is_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A module that no graph can stand for is refused in a sentence, and torch says nothing beside it."""
+    step, words = REFUSED[name]
+    with pytest.raises(CaptureError) as refused:
+        captured(step)
+    assert re.search(words, str(refused.value)), str(refused.value)
+    assert str(refused.value).startswith("net ")
+    assert ("", "") == capfd.readouterr()
+    assert logging.root.manager.disable < logging.CRITICAL
+
+
+def test_wrong_channels_are_refused() -> None:
+    """A model for other images is told which it got."""
+    with pytest.raises(CaptureError, match=r"net fails in training mode on a batch of shape \(4, 3, 5, 5\): RuntimeError"):
+        capture(Small(lambda _, scores: scores), (3, 5, 5), name="net")
+
+
+def failing(net: Small, scores: Tensor) -> Tensor:
+    """Draws from every generator, and fails in evaluation."""
+    random.random()  # noqa: S311
+    np.random.rand()  # noqa: NPY002
+    torch.rand(1)
+    if not net.training:
+        message = "not today"
+        raise RuntimeError(message)
+    return scores
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    """Whether the capture works or not, tensors, modes and random states are what they were."""
+    for step in (lambda _, scores: scores, failing):
+        net = Small(step)
+        net.norm.eval()
+        modes = [child.training for child in net.modules()]
+        tensors = {key: (id(tensor), tensor.clone()) for key, tensor in net.state_dict(keep_vars=True).items()}
+        states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())  # type: ignore[index]  # noqa: NPY002
+        try:
+            capture(net, (1, 5, 5), name="net")
+        except CaptureError as error:
+            assert "not today" in str(error)  # noqa: PT017 - the other of the two steps raises nothing
+        assert modes == [child.training for child in net.modules()]
+        for key, tensor in net.state_dict(keep_vars=True).items():
+            assert tensors[key][0] == id(tensor)
+            assert torch.equal(tensors[key][1], tensor)
+        assert states[0] == random.getstate()
+        assert states[1] == np.random.get_state()[1].tolist()  # type: ignore[index]  # noqa: NPY002
+        assert torch.equal(states[2], torch.get_rng_state())
+
+
+def test_the_tensors_are_the_modules_own() -> None:
+    """The state that is handed over is the module's before any pass moved its running statistics."""
+    net = Small(lambda _, scores: scores)
+    model = capture(net, (1, 5, 5), name="net")
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        assert torch.equal(tensor, model.state[name]), name
+
+
+def literals(net: Small, scores: Tensor) -> Tensor:
+    """A plain attribute, a literal, a list of literals, and both kinds of buffer."""
+    weights = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor(4.0)]
+    return scores * net.plain + weights[0] * weights[1] + net.get_buffer("kept") + net.get_buffer("dropped") + torch.tensor([7.0, 8.0, 9.0])
+
+
+def test_nothing_that_is_read_is_left_out() -> None:
+    """Plain tensors, literals and buffers are in the graph with their kind, size and content."""
+    model = captured(literals)
+    assert model.fidelity.holds
+    held = {spec.name: spec for spec in model.graph.tensors}
+    assert ("buffer", True) == (held["kept"].kind, held["kept"].persistent)
+    assert ("buffer", False) == (held["dropped"].kind, held["dropped"].persistent)
+    constants = [spec for spec in model.graph.tensors if spec.kind == "constant"]
+    assert [1, 3, 3, 3] == sorted(spec.elements for spec in constants)
+    assert all(len(spec.content) == 64 and not spec.persistent for spec in constants)
+    assert torch.equal(torch.full((3,), 5.0), model.state["constant.plain"])
+    assert 4 == len(constants)
+
+
+def test_shared_parameters_count_once() -> None:
+    """A tensor under two names stands once, with the other name beside it, and stays shared when rebuilt."""
+
+    class Shared(nn.Module):
+        """The same layer under two names."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+            self.second = self.first
+            self.third = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+            self.third.weight = self.first.weight
+
+        def forward(self, images: Tensor) -> Tensor:
+            """The layer three times."""
+            result: Tensor = self.third(self.second(self.first(images)))
+            return result.flatten(1)
+
+    model = capture(Shared(), (1, 4, 4), name="shared")
+    assert ["first.weight"] == [spec.name for spec in model.graph.tensors]
+    assert ("second.weight", "third.weight") == model.graph.tensors[0].aliases
+    assert 9 == sum(declared.parameters for declared in model.graph.modules)
+    rebuilt = model.to_module()
+    assert 1 == len(list(rebuilt.parameters()))
+    assert rebuilt.state_dict().keys() == Shared().state_dict().keys()
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_lazy_modules_get_their_shapes() -> None:
+    """A layer without shapes gets them, from the caller's random state."""
+    torch.manual_seed(3)
+    first = capture(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), (1, 2, 2), name="lazy")
+    torch.manual_seed(3)
+    second = capture(nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), (1, 2, 2), name="lazy")
+    assert (2, 4) == first.state["1.weight"].shape
+    assert torch.equal(first.state["1.weight"], second.state["1.weight"])
+
+
+def test_declared_modules_are_listed_called_or_not() -> None:
+    """The module tree holds what forward never calls."""
+    net = Small(lambda _, scores: scores)
+    net.idle = nn.Dropout(0.3)
+    model = capture(net, (1, 5, 5), name="net")
+    assert ["", "conv", "norm", "fc", "idle"] == [declared.path for declared in model.graph.modules]
+    assert "Dropout" == model.graph.modules[-1].type
+
+
+def test_the_exact_digest_is_the_computations() -> None:
+    """Nesting and names do not change the digest; a padding, a p, an order and a constant's content do."""
+
+    class Named(nn.Module):
+        """The first of the networks below with other names, nested differently."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.ModuleDict({"a": nn.Sequential(nn.Conv2d(1, 2, 3)), "b": nn.ReLU()})
+            self.rate = 0.1
+
+        def forward(self, images: Tensor) -> Tensor:
+            """Convolution, activation, dropout, flattening."""
+            result = functional.dropout(self.inner["b"](self.inner["a"](images)), self.rate, self.training)
+            return torch.flatten(result, 1)
+
+    def digest(net: nn.Module) -> str:
+        return capture(net, (1, 5, 5), name="net").graph.exact_digest()
+
+    same = digest(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Dropout(0.1), nn.Flatten()))
+    others = [
+        nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Dropout(0.1), nn.Flatten()),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Dropout(0.2), nn.Flatten()),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(0.1), nn.ReLU(), nn.Flatten()),
+    ]
+    assert same == digest(Named())
+    assert 4 == len({same, *map(digest, others)})
+    one, two = (captured(lambda _, scores, k=k: scores * torch.tensor([1.0, 2.0, k])) for k in (3.0, 4.0))
+    assert one.graph.exact_digest() != two.graph.exact_digest()
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (lambda _, scores: scores, "one answer each"),
+        (lambda _, scores: scores.sum(), "other answers"),
+    ],
+)
+def test_other_sizes_are_tried(step: Step, expected: str) -> None:
+    """What the module makes of larger images is known."""
+    assert expected == captured(step).fidelity.other_size
