@@ -2,43 +2,119 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from harness.graph.form import Operation, Program
 from harness.graph.receptive_field import View
+from harness.graph.schema import base_name, bind
+
+# They leave the numbers as they are.
+_RESHAPES = frozenset({"_unsafe_view", "clone", "contiguous", "flatten", "reshape", "squeeze", "unsqueeze", "view"})
+# What may take a part of a map. A pooling or a convolution makes a map of its own, whatever it leaves out.
+_CUTS = frozenset(
+    """
+    chunk constant_pad_nd getitem index index_select narrow pad select slice split split_with_sizes tensor_split unbind
+    """.split()  # noqa: SIM905 - a row of names reads better
+)
 
 
 def global_averages(program: Program, views: Mapping[str, View]) -> dict[str, str]:
     """Values that are the plain average of a whole map, each with the map that it averages.
 
-    A pooling in several steps, such as a mean over columns and then over rows, is one: the last step's value stands for it.
+    A pooling in several steps, such as a mean over columns and then over rows, or a sum and a division by the number of
+    positions, is one: the last step's value stands for it. The average of a part that was cut out of a map is none.
     """
     by_name = {operation.name: operation for operation in program.operations}
-    found = {}
+    found: dict[str, str] = {}
     for operation in program.operations:
         view = views.get(operation.name)
-        if view is None or not _averaged(view):
+        if view is None:
             continue
-        if any(ref in views and _averaged(views[ref]) for ref in operation.refs()):
+        if _collapsed(view) == {"average"}:
+            if any(ref in views and _collapsed(views[ref]) == {"average"} for ref in operation.refs()):
+                continue
+            before = _map_before(operation, by_name, views)
+        elif _collapsed(view) <= {"average", "sum"}:
+            before = _map_before_sum(operation, by_name, views, found)
+        else:
             continue
-        before = _map_before(operation, by_name, views)
-        if before is not None:
+        if before is not None and not _is_part(before, by_name, views):
             found[operation.name] = before
     return found
 
 
-def _averaged(view: View) -> bool:
-    return all({term.rows.collapsed, term.columns.collapsed} == {"average"} for term in view.terms)
+def _collapsed(view: View) -> set[str]:
+    return {reach.collapsed for term in view.terms for reach in (term.rows, term.columns)}
+
+
+def _is_map(view: View) -> bool:
+    return not any(term.rows.collapsed or term.columns.collapsed for term in view.terms)
+
+
+def _source(operation: Operation, views: Mapping[str, View]) -> str | None:
+    return next((ref for ref in operation.refs() if ref in views), None)
 
 
 def _map_before(operation: Operation, by_name: Mapping[str, Operation], views: Mapping[str, View]) -> str | None:
     """The last value on the way to a pooling that is still a map of several positions."""
-    source: Operation | None = operation
-    while source is not None:
-        name = next((ref for ref in source.refs() if ref in views), None)
-        if name is None:
-            return None
-        if not any(term.rows.collapsed or term.columns.collapsed for term in views[name].terms):
+    step: Operation | None = operation
+    while step is not None:
+        name = _source(step, views)
+        if name is None or _is_map(views[name]):
             return name
-        source = by_name.get(name)
+        step = by_name.get(name)
     return None
+
+
+def _map_before_sum(
+    operation: Operation, by_name: Mapping[str, Operation], views: Mapping[str, View], found: Mapping[str, str]
+) -> str | None:
+    """The map that a sum averages, where its numbers are divided by the count of positions before or after the sum."""
+    terms = [(term.rows, term.columns) for term in views[operation.name].terms]
+    counts = {math.prod(reach.collapsed_from for reach in pair if reach.collapsed == "sum") for pair in terms}
+    scale = float(max(counts)) if len(counts) == 1 else math.nan
+    name: str | None = operation.name
+    while name is not None and name not in found:
+        is_map = _is_map(views[name])
+        if is_map and math.isclose(scale, 1, rel_tol=1e-6):
+            return name
+        step = by_name.get(name)
+        factor = _factor(step) if step is not None else None
+        if step is None or (factor is None and (is_map or base_name(step.op) not in _RESHAPES | {"mean", "sum"})):
+            return None
+        scale *= 1 if factor is None else factor
+        name = _source(step, views)
+    return None
+
+
+def _factor(operation: Operation) -> float | None:
+    """The number that an operation multiplies by; None when it does something else."""
+    bound = bind(operation)
+    other = bound.get("other")
+    if not isinstance(other, int | float) or other == 0 or bound.get("rounding_mode") is not None:
+        return None
+    match base_name(operation.op).rstrip("_"):
+        case "mul" | "multiply":
+            return float(other)
+        case "div" | "true_divide":
+            return 1 / other
+        case _:
+            return None
+
+
+def _is_part(name: str, by_name: Mapping[str, Operation], views: Mapping[str, View]) -> bool:
+    """Whether a map was cut out of a larger one, and passed on since then position by position."""
+    operation = by_name.get(name)
+    while operation is not None:
+        sources = {ref for ref in operation.refs() if ref in views}
+        if len(sources) != 1:
+            return False
+        view, source = views[operation.name], views[sources.pop()]
+        if base_name(operation.op).rstrip("_") in _CUTS:
+            if any(view.positions(axis) < source.positions(axis) for axis in "HW"):
+                return True
+        elif not view.same_terms(source):
+            return False
+        operation = by_name.get(_source(operation, views) or "")
+    return False
