@@ -153,6 +153,8 @@ def _confirm_gap(model: _Model) -> _Confirmation:
 
 def _confirm_dropout(model: _Model) -> _Confirmation:
     structure, experiments = model.structure, model.experiments
+    if not experiments.answers_vary:
+        return None
     active = [site for site in structure.dropouts if site.active_in_training and site.p > 0]
     differ = experiments.training_passes_differ
     words = f"training passes over the same images {'differ' if differ else 'are equal'}"
@@ -251,8 +253,15 @@ def _head(structure: Structure) -> Finding:
 
 def _batch(model: _Model, rule: BatchRule) -> Finding:
     experiments, expected, faults, evidence = model.experiments, [], [], []
+    decided = True
     if rule.independent:
         expected.append("in evaluation each image's answer is its own")
+    if rule.independent and not experiments.evaluation_repeats:
+        decided = False
+        evidence.append(
+            "evaluation passes over the same images differ, so that nothing can be told from comparing others"
+        )
+    elif rule.independent:
         outcomes = {
             "alone it gets another answer than among others": experiments.alone_as_in_crowd,
             "it depends on the order of the images": experiments.order_immaterial,
@@ -270,9 +279,9 @@ def _batch(model: _Model, rule: BatchRule) -> Finding:
             faults.append("images of another size get more or fewer answers than there are images")
     return Finding(
         requirement="batch",
-        status=_status(holds=not faults),
+        status=_status(holds=not faults) if decided or faults else Status.UNKNOWN,
         expected="; ".join(expected),
-        observed="; ".join(faults) or "as asked",
+        observed="; ".join(faults) or ("as asked" if decided else "answers in evaluation are drawn at random"),
         evidence=tuple(evidence),
         hint="flatten with x.flatten(1) or x.view(x.size(0), -1), and keep running statistics in batch norm"
         if faults

@@ -91,10 +91,10 @@ class Experiments:
     def pooling_ignores_positions(self) -> bool | None:
         """Whether permuting the positions of the map before the head's global pooling leaves the output unchanged.
 
-        None when there is no such pooling, or when it pools the image itself.
+        None when there is no such pooling, when it pools the image itself, or when evaluation draws random numbers.
         """
         pool = self._structure.head_pool
-        if pool is None or pool.before == self._captured.graph.input_name:
+        if pool is None or pool.before == self._captured.graph.input_name or not self.evaluation_repeats:
             return None
 
         def shuffled(value: torch.Tensor) -> torch.Tensor:
@@ -108,13 +108,23 @@ class Experiments:
 
     @cached_property
     def training_passes_differ(self) -> bool:
-        """Whether training passes over the same images differ, in any of ten."""
+        """Whether training passes over the same images differ, in any of ten.
+
+        Weights that are zero are drawn anew: a branch that starts at zero would hide what happens on it.
+        """
         # A copy: training passes move the running statistics, which evaluation reads.
         module = copy.deepcopy(self._evaluating).train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
+            for parameter in module.parameters():
+                parameter.copy_(torch.where(parameter == 0, 0.1 * torch.randn_like(parameter), parameter))
             first = module(self._images)
             return not all(self._same(module(self._images), first) for _ in range(TRAINING_PASSES))
+
+    @cached_property
+    def answers_vary(self) -> bool:
+        """Whether different images get different answers: nothing shows in an output that is constant."""
+        return not self._same(self._answers[:1].expand_as(self._answers), self._answers)
 
     @cached_property
     def evaluation_repeats(self) -> bool:
