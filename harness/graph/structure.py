@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from harness.graph.form import Argument, DeclaredModule, Graph, Operation, Program, Ref, Shape, TensorSpec
+from harness.graph.form import Argument, DeclaredModule, Dim, Graph, Operation, Program, Ref, Shape, TensorSpec
 from harness.graph.pooling import global_averages
 from harness.graph.receptive_field import ReceptiveField, View, field_of, trace_views
 from harness.graph.schema import base_name, bind
 
-OutputKind = Literal["log-probabilities", "logits", "probabilities"]
+OutputKind = Literal["log-probabilities", "logits", "probabilities", "softmax over another dimension than the classes"]
 LinearKind = Literal["linear", "convolution over the whole map"]
 
 _TITLES = {
@@ -55,14 +55,19 @@ _DROPOUTS = frozenset({"alpha_dropout", "dropout", "feature_alpha_dropout", "fea
 _RANDOM = frozenset(
     {"bernoulli", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "rrelu", "uniform"}
 )
-_MATRIX_PRODUCTS = frozenset({"addmm", "bilinear", "bmm", "einsum", "linear", "matmul", "mm"})
-_CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose2d"})
+_MATRIX_PRODUCTS = frozenset(
+    {"addmm", "baddbmm", "bilinear", "bmm", "einsum", "inner", "linear", "matmul", "mm", "mv", "tensordot"}
+)
+_PLAIN_CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+_CONVOLUTIONS = _PLAIN_CONVOLUTIONS | {"conv_transpose2d"}
+# Whatever bends or cuts numbers one by one: a clamp at zero is a ReLU under another name.
 _ACTIVATIONS = frozenset(
     """
-    celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid mish prelu relu relu6 rrelu selu sigmoid silu
-    softplus softshrink tanh threshold
-    """.split()  # noqa: SIM905 - a row of names reads better
+    abs celu clamp clamp_max clamp_min clip elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid maximum
+    minimum mish pow prelu relu relu6 round rrelu selu sigmoid sign silu softplus softshrink sqrt square tanh threshold where
+    """.split()  # noqa: SIM905 - rows of names read better
 )
+_SOFTMAXES = frozenset({"_log_softmax", "_softmax", "log_softmax", "softmax"})
 _NORMALISATIONS = frozenset({"batch_norm", "group_norm", "instance_norm", "layer_norm"})
 _NORMALISATION_STATE = frozenset({"running_mean", "running_var"})
 
@@ -333,13 +338,12 @@ class Structure:
         """Fully connected layers on the way to the output, convolutions over a whole map among them."""
         sites = []
         for operation in self._eval.on_path:
-            name = _base(operation)
-            if name in _MATRIX_PRODUCTS and self._reads_weights(operation):
+            if self._is_product_with_weights(self._eval, operation):
                 sites.append(LinearSite(module=operation.module, kind="linear", detail=_words(operation.shape)))
-            elif name == "conv2d":
+            elif _base(operation) in _PLAIN_CONVOLUTIONS:
                 kernel = self._kernel(operation)
                 source = self._eval.shapes.get(next(operation.refs()), ())
-                if kernel and source[-2:] == kernel and math.prod(kernel) > 1:
+                if kernel and source[-len(kernel) :] == kernel and math.prod(kernel) > 1:
                     sites.append(
                         LinearSite(
                             module=operation.module,
@@ -415,19 +419,21 @@ class Structure:
         classes = shape[-1] if len(shape) == 2 and isinstance(shape[-1], int) else None  # noqa: PLR2004 - (batch, classes)
         last, tail = self._last_weighted()
         return Head(
-            kind=_output_kind(path),
+            kind=_output_kind(path, classes),
             classes=classes,
             shape=shape,
             last_weighted=_place(last) if last is not None else "none",
-            after=tuple(operation_title(op) for op in tail if _base(op) in _ACTIVATIONS | _NORMALISATIONS | _DROPOUTS),
+            after=tuple(operation_title(operation) for operation in _changes_of_scores(tail)),
         )
 
     def _last_weighted(self) -> tuple[Operation | None, tuple[Operation, ...]]:
         """The last layer with weights of a training pass, and what follows it on the way to the output."""
         path = self._train.on_path
         for index in reversed(range(len(path))):
-            if _base(path[index]) in _CONVOLUTIONS | _MATRIX_PRODUCTS and self._reads_weights(path[index]):
-                return path[index], path[index + 1 :]
+            operation = path[index]
+            convolves = _base(operation) in _CONVOLUTIONS and self._reads_weights(operation)
+            if convolves or self._is_product_with_weights(self._train, operation):
+                return operation, path[index + 1 :]
         return None, path
 
     def _normalisation_state(self) -> set[str]:
@@ -455,6 +461,11 @@ class Structure:
     def _reads_weights(self, operation: Operation) -> bool:
         return any(ref in self._train.from_weights | self._eval.from_weights for ref in operation.refs())
 
+    def _is_product_with_weights(self, flow: _Flow, operation: Operation) -> bool:
+        if _base(operation) in _MATRIX_PRODUCTS:
+            return self._reads_weights(operation)
+        return flow.summed_product(operation) is not None
+
     def _kernel(self, operation: Operation) -> tuple[int, ...]:
         weight = bind(operation).get("weight")
         shape = self._eval.shapes.get(weight.name, ()) if isinstance(weight, Ref) else ()
@@ -465,7 +476,7 @@ class Structure:
         bound = bind(operation)
         name = _base(operation)
         outputs = _elements(operation.shape)
-        if name == "conv2d":
+        if name in _PLAIN_CONVOLUTIONS:
             weight = bound.get("weight")
             shape = self._train.shapes.get(weight.name, ()) if isinstance(weight, Ref) else ()
             return outputs * _elements(shape[1:])
@@ -475,8 +486,13 @@ class Structure:
             if isinstance(source, Ref) and isinstance(weight, Ref):
                 spread = _elements(self._train.shapes[weight.name][1:])
                 return _elements(self._train.shapes[source.name]) * spread
+        if name == "einsum":
+            return _einsum_macs(bound.get("equation"), [self._train.shapes[ref] for ref in operation.refs()])
+        product = self._train.summed_product(operation)
+        if product is not None:
+            return _elements(product.shape)
         if name in _MATRIX_PRODUCTS:
-            key = "mat1" if name == "addmm" else "input" if "input" in bound else "self"
+            key = {"addmm": "mat1", "baddbmm": "batch1"}.get(name, "input" if "input" in bound else "self")
             source = bound.get(key)
             if isinstance(source, Ref):
                 inner = self._train.shapes[source.name][-1:]
@@ -531,7 +547,7 @@ class _Flow:
         needed = {program.output}
         for operation in reversed(program.operations):
             if operation.name in needed:
-                needed.update(operation.refs())
+                needed.update(() if _is_nothing(operation) else operation.refs())
             elif _base(operation) != base_name(operation.op) and set(operation.refs()) & needed:
                 # An in-place operation changes a value that is needed although its own result is not read again.
                 needed.add(operation.name)
@@ -546,9 +562,39 @@ class _Flow:
         """Whether every way from the input to the output passes the value."""
         reached = {self.input_name}
         for operation in self.program.operations:
-            if operation.name != name and operation.name in self.from_input and reached & set(operation.refs()):
+            if operation.name == name or operation.name not in self.from_input or _is_nothing(operation):
+                continue
+            if reached & set(operation.refs()):
                 reached.add(operation.name)
         return self.program.output not in reached
+
+    def summed_product(self, operation: Operation) -> Operation | None:
+        """The element-wise product of images and weights that this sum makes a matrix product of, if it does."""
+        refs = list(operation.refs())
+        product = self.by_name.get(refs[0]) if _base(operation) in ("mean", "sum") and refs else None
+        if product is None or _base(product) not in ("mul", "multiply"):
+            return None
+        sides = set(product.refs())
+        images, weights = sides & self.from_input, sides & self.from_weights
+        if len(images) != 1 or len(weights) != 1:
+            return None
+        count = len(product.shape)
+        image_shape, weight_shape = (
+            (*([1] * (count - len(self.shapes[name]))), *self.shapes[name]) for name in (*images, *weights)
+        )
+        dims = bind(operation).get("dim")
+        summed = {dim % count for dim in (dims if isinstance(dims, tuple) else (dims,)) if isinstance(dim, int)}
+        pairs = list(zip(image_shape, weight_shape, strict=True))
+        contracts = any(place in summed and pair[0] != 1 and pair[1] != 1 for place, pair in enumerate(pairs))
+        fans_out = any(place not in summed and pair[0] == 1 != pair[1] for place, pair in enumerate(pairs))
+        return product if contracts and fans_out else None
+
+
+def _is_nothing(operation: Operation) -> bool:
+    """Whether the result is zero whatever the operands hold: a product with a literal zero."""
+    return _base(operation) in ("mul", "multiply") and 0 in [
+        argument for argument in operation.args if isinstance(argument, int | float)
+    ]
 
 
 def _base(operation: Operation) -> str:
@@ -582,6 +628,19 @@ def _bytes(operation: Operation) -> int:
     return sum(_elements(meta.shape) * _ITEM_BYTES.get(meta.dtype, 4) for meta in operation.outputs)
 
 
+def _einsum_macs(equation: Argument, shapes: list[Shape]) -> int:
+    """Each combination of the indices once; a sum over one operand multiplies nothing."""
+    if not isinstance(equation, str) or len(shapes) < 2:  # noqa: PLR2004 - a product has two sides
+        return 0
+    sizes: dict[str, Dim] = {}
+    for term, shape in zip(equation.replace(" ", "").partition("->")[0].split(","), shapes, strict=False):
+        before, _, after = term.partition("...")
+        spread = [f"...{place}" for place in range(len(shape) - len(before) - len(after), 0, -1)]
+        for index, size in zip((*before, *spread, *after), shape, strict=False):
+            sizes[index] = size if sizes.get(index, 1) == 1 else sizes[index]
+    return _elements(tuple(sizes.values()))
+
+
 def _probability(bound: Mapping[str, Argument]) -> float:
     p = bound.get("p")
     return float(p) if isinstance(p, int | float) else 0.0
@@ -591,18 +650,45 @@ def _drops(bound: Mapping[str, Argument]) -> bool:
     return bound.get("train", bound.get("training")) is True
 
 
-def _output_kind(path: tuple[Operation, ...]) -> OutputKind:
+def _changes_of_scores(tail: tuple[Operation, ...]) -> Iterable[Operation]:
+    """What changes the scores on the way to the output; the softmax that gives the output is no such change."""
+    softmaxes = [operation for operation in tail if _base(operation) in _SOFTMAXES]
+    changing = _ACTIVATIONS | _NORMALISATIONS | _DROPOUTS
+    return [operation for operation in tail if _base(operation) in changing or operation in softmaxes[:-1]]
+
+
+def _output_kind(path: tuple[Operation, ...], classes: int | None) -> OutputKind:
+    after = ""
     for operation in reversed(path):
         match _base(operation):
-            case "log_softmax" | "_log_softmax":
-                return "log-probabilities"
-            case "softmax" | "_softmax" | "sigmoid":
-                return "probabilities"
-            case "view" | "reshape" | "flatten" | "squeeze" | "clone" | "contiguous":
+            case "log" | "exp" as name if not after:
+                after = name
+            case "alias" | "clone" | "contiguous" | "flatten" | "reshape" | "squeeze" | "unsqueeze" | "view":
                 continue
+            case name if name in _SOFTMAXES:
+                return _softmax_kind(operation, after, classes)
+            case "sigmoid" if not after:
+                return "probabilities"
             case _:
                 break
     return "logits"
+
+
+def _softmax_kind(operation: Operation, after: str, classes: int | None) -> OutputKind:
+    """What a softmax gives when nothing but a logarithm or an exponential follows it."""
+    dim = bind(operation).get("dim")
+    if classes is not None and isinstance(dim, int) and operation.shape[dim] != classes:
+        return "softmax over another dimension than the classes"
+    is_logarithm = "log" in _base(operation)
+    match after:
+        case "":
+            return "log-probabilities" if is_logarithm else "probabilities"
+        case "log" if not is_logarithm:
+            return "log-probabilities"
+        case "exp" if is_logarithm:
+            return "probabilities"
+        case _:
+            return "logits"
 
 
 def _settings(bound: Mapping[str, Argument], defaults: Mapping[str, int]) -> list[str]:
