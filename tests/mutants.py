@@ -1,0 +1,928 @@
+"""A sound network, a contract that it keeps in full, and networks that each break one thing of it.
+
+A mutant overrides one step of `Sound`. Where breaking one requirement cannot but touch another, the mutant says which, what
+becomes of it, and why.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name every PyTorch reader knows
+
+from harness.findings import Status
+
+# Every figure is the sound network's own: one more, or one less, is a failure.
+CONTRACT = """
+name = "everything"
+input = [1, 28, 28]
+classes = 10
+
+[head]
+output = "log-probabilities"
+bare = true
+
+[parameters]
+below = 6963
+min = 6000
+
+[receptive_field]
+min = 13
+
+[gap]
+required = true
+
+[dropout]
+required = true
+
+[batch_norm]
+required = true
+
+[linear]
+forbidden = true
+
+[batch]
+independent = true
+strict_size = true
+
+[gradients]
+complete = true
+
+[cost]
+max_macs = 339128
+max_activation_bytes = 110000
+"""
+
+
+class Sound(nn.Module):
+    """6,962 parameters, 339,128 multiply-accumulates, a receptive field of 13 before the pooling; (B, 1, 28, 28) to (B, 10)."""
+
+    def __init__(self, *, channels: int = 1, width: int = 44, classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 16, 3, stride=2, padding=1, bias=False)  # 14
+        self.norm: nn.Module = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, width, 3, padding=1, bias=False)  # 7, after the pooling by two
+        self.dropout = nn.Dropout(0.1)
+        self.gap = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def early(self, images: Tensor) -> Tensor:
+        """Images to 16 maps of 14x14."""
+        maps: Tensor = self.norm(F.relu(self.conv1(images)))
+        return maps
+
+    def late(self, maps: Tensor) -> Tensor:
+        """To maps of 7x7."""
+        return F.relu(self.conv2(F.max_pool2d(maps, 2)))
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        """Some numbers dropped in training."""
+        kept: Tensor = self.dropout(maps)
+        return kept
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        """To maps of 1x1."""
+        pooled: Tensor = self.gap(maps)
+        return pooled
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        """To one number a class."""
+        scored: Tensor = self.head(pooled)
+        return scored.flatten(1)
+
+    def answer(self, scores: Tensor) -> Tensor:
+        """To log-probabilities."""
+        return F.log_softmax(scores, dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """All steps in a row."""
+        return self.answer(self.scores(self.pooled(self.dropped(self.late(self.early(images))))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """Another requirement that changes its mind with the mutant's own: to what, and why it must."""
+
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """A network that breaks one requirement.
+
+    Args:
+        build: makes it.
+        breaks: the requirement that must fail.
+        says: words that its finding must hold, so that it fails for the right reason.
+        companions: other requirements that change with it.
+        input_shape: of the images it takes.
+    """
+
+    build: Callable[[], nn.Module]
+    breaks: str
+    says: str
+    companions: Mapping[str, Companion] = field(default_factory=dict)
+    input_shape: tuple[int, ...] = (1, 28, 28)
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def _breaks(
+    requirement: str, says: str, *, input_shape: tuple[int, ...] = (1, 28, 28), **companions: Companion
+) -> Callable[[type[Sound]], type[Sound]]:
+    def enter(build: type[Sound]) -> type[Sound]:
+        MUTANTS[build.__name__] = Mutant(
+            build=build, breaks=requirement, says=says, companions=companions, input_shape=input_shape
+        )
+        return build
+
+    return enter
+
+
+def _fails(reason: str) -> Companion:
+    return Companion(status=Status.FAIL, reason=reason)
+
+
+# Sound in other ways ----------------------------------------------------------------------------------------------------
+
+
+class Frozen(Sound):
+    """Training leaves the first layer alone; it counts all the same, and owes no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1.requires_grad_(requires_grad=False)
+
+
+class Tied(Sound):
+    """One layer under two names, called twice: counted once."""
+
+    def __init__(self) -> None:
+        super().__init__(width=38)
+        self.mix = nn.Conv2d(38, 38, 1, groups=2, bias=False)
+        self.again = self.mix
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        pooled = super().pooled(maps)
+        return pooled + 0.1 * self.again(self.mix(pooled))
+
+
+class StartsAtZero(Sound):
+    """The dropout lies on a branch that is scaled by a weight, zero at first: training will open it."""
+
+    def __init__(self) -> None:
+        super().__init__(width=43)
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        return maps + self.scale * super().dropped(maps)
+
+
+class CropsBeforeConvolving(Sound):
+    """Part of a map is cut out, but a convolution makes a new one of it, and that one is averaged as a whole."""
+
+    def late(self, maps: Tensor) -> Tensor:
+        return super().late(maps[..., :-2, :-2])
+
+
+SOUND: tuple[type[Sound], ...] = (Sound, Frozen, Tied, StartsAtZero, CropsBeforeConvolving)
+
+
+# Capture ----------------------------------------------------------------------------------------------------------------
+
+
+@_breaks("capture", "two captures of the model differ")
+class PythonRandomness(Sound):
+    """Each call scales by a number that Python draws."""
+
+    def early(self, images: Tensor) -> Tensor:
+        return super().early(images) * (0.5 + random.random())  # noqa: S311 - no secret
+
+
+@_breaks("capture", "two captures of the model differ")
+class NumpyRandomness(Sound):
+    """Each call scales by a number that NumPy draws."""
+
+    def early(self, images: Tensor) -> Tensor:
+        return super().early(images) * float(1 + np.random.rand())  # noqa: NPY002 - what a student would write
+
+
+@_breaks("capture", "differs from its captured graph's")
+class ShowsAnotherFace(Sound):
+    """One network while it is exported, another one when it runs."""
+
+    def late(self, maps: Tensor) -> Tensor:
+        return super().late(maps if torch.compiler.is_exporting() else -maps)
+
+
+@_breaks("capture", "differs from its captured graph's")
+class CountsItsCalls(Sound):
+    """Each call adds a number that grows with the calls."""
+
+    calls = 0
+
+    def early(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return super().early(images) + 0.01 * self.calls
+
+
+# Input and output -------------------------------------------------------------------------------------------------------
+
+
+@_breaks("input", "3x28x28", input_shape=(3, 28, 28))
+class TakesColours(Sound):
+    """Three channels in place of one."""
+
+    def __init__(self) -> None:
+        super().__init__(channels=3, width=36)
+
+
+@_breaks("output", "(B, 16)")
+class SixteenClasses(Sound):
+    """Sixteen columns in place of ten."""
+
+    def __init__(self) -> None:
+        super().__init__(width=38, classes=16)
+
+
+@_breaks("output", "logits")
+class BareScores(Sound):
+    """No softmax at all."""
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return scores
+
+
+@_breaks("output", "probabilities of shape")
+class Probabilities(Sound):
+    """Softmax, and not its logarithm."""
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return F.softmax(scores, dim=1)
+
+
+@_breaks("output", "probabilities of shape")
+class ProbabilitiesByExponential(Sound):
+    """The exponential takes the logarithm back."""
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return super().answer(scores).exp()
+
+
+@_breaks("output", "probabilities of shape", head=_fails("the sigmoid bends each score on its own, as any activation"))
+class OneOfMany(Sound):
+    """A sigmoid for each class on its own."""
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return torch.sigmoid(scores)
+
+
+_OVER_BATCH = "the softmax over the batch makes each answer depend on the other images"
+
+
+@_breaks("output", "softmax over another dimension", batch=_fails(_OVER_BATCH))
+class LogSoftmaxOverBatch(Sound):
+    """Log-softmax along the images in place of the classes."""
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return F.log_softmax(scores, dim=0)
+
+
+@_breaks("output", "softmax over another dimension", batch=_fails(_OVER_BATCH))
+class SoftmaxOverBatch(Sound):
+    """Softmax along the images in place of the classes."""
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return F.softmax(scores, dim=0)
+
+
+@_breaks(
+    "output",
+    "softmax over another dimension",
+    gradients=_fails("the softmax over a single number is constant: nothing can be learnt through it"),
+)
+class LogSoftmaxOverOnePosition(Sound):
+    """Log-softmax along the one row of a 1x1 map: zeros, whatever the scores."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return F.log_softmax(self.head(pooled), dim=2).flatten(1)
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return scores
+
+
+# Head -------------------------------------------------------------------------------------------------------------------
+
+
+@_breaks("head", "ReLU after Conv2d head")
+class ReluAfterHead(Sound):
+    """The scores lose their negative half."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return F.relu(super().scores(pooled))
+
+
+@_breaks("head", "clamp after Conv2d head")
+class ClampAfterHead(Sound):
+    """The same cut, spelled as a clamp."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return super().scores(pooled).clamp(min=0)
+
+
+@_breaks("head", "Tanh after Conv2d head")
+class TanhAfterHead(Sound):
+    """The scores squeezed between -1 and 1."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return torch.tanh(super().scores(pooled))
+
+
+@_breaks("head", "BatchNorm2d after Conv2d head")
+class BatchNormAfterHead(Sound):
+    """The scores normalised."""
+
+    def __init__(self) -> None:
+        super().__init__(width=43)
+        self.last = nn.BatchNorm2d(10)
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        normalised: Tensor = self.last(self.head(pooled))
+        return normalised.flatten(1)
+
+
+@_breaks("head", "Dropout after Conv2d head")
+class DropoutAfterHead(Sound):
+    """Scores dropped in training."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return self.dropped(super().scores(pooled))
+
+
+@_breaks("head", "Softmax after Conv2d head")
+class SoftmaxTwice(Sound):
+    """Log-softmax of a softmax: the flattest of answers."""
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return F.log_softmax(F.softmax(scores, dim=1), dim=1)
+
+
+# Parameters -------------------------------------------------------------------------------------------------------------
+
+
+class _Shifted(Sound):
+    """Adds to each of the 16 early maps a number that lies elsewhere."""
+
+    def shift(self) -> Tensor:
+        raise NotImplementedError
+
+    def early(self, images: Tensor) -> Tensor:
+        return super().early(images) + self.shift()
+
+
+@_breaks("parameters", "6,963 parameters")
+class OneParameterMore(_Shifted):
+    """One over the budget."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Parameter(torch.ones(()))
+
+    def shift(self) -> Tensor:
+        return self.extra
+
+
+@_breaks("parameters", "6,963 parameters")
+class OneFrozenParameterMore(OneParameterMore):
+    """One over the budget that training leaves alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra.requires_grad_(False)  # noqa: FBT003 - torch names the argument differently from version to version
+
+
+@_breaks("parameters", "6,962 and 16 hidden")
+class WeightsInBuffer(_Shifted):
+    """Weights in a buffer."""
+
+    extra: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("extra", torch.rand(16, 1, 1))
+
+    def shift(self) -> Tensor:
+        return self.extra
+
+
+@_breaks("parameters", "6,962 and 16 hidden")
+class WeightsInUnsavedBuffer(WeightsInBuffer):
+    """Weights in a buffer that no state dict holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("extra", torch.rand(16, 1, 1), persistent=False)
+
+
+@_breaks("parameters", "6,962 and 16 hidden")
+class WeightsInAttribute(_Shifted):
+    """Weights in a plain tensor attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = torch.rand(16, 1, 1)
+
+    def shift(self) -> Tensor:
+        return self.extra
+
+
+@_breaks("parameters", "6,962 and 16 hidden")
+class WeightsInLiteral(_Shifted):
+    """Weights written down in forward."""
+
+    def shift(self) -> Tensor:
+        return torch.tensor([0.1 * place for place in range(16)]).view(16, 1, 1)
+
+
+@_breaks("parameters", "6,962 and 16 hidden")
+class WeightsNamedLikeStatistics(WeightsInBuffer):
+    """Weights in a buffer that goes by the name of a running mean, and is none."""
+
+    running_mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.rand(16, 1, 1))
+
+    def shift(self) -> Tensor:
+        return self.running_mean
+
+
+@_breaks(
+    "parameters",
+    "6,972 parameters",
+    gradients=_fails("what forward never calls gets no gradient"),
+)
+class NeverCalledLayer(Sound):
+    """A layer that is declared, paid for and never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(9, 1)
+
+
+@_breaks("parameters", "at least 6,000")
+class TooFewParameters(Sound):
+    """Narrower than the contract asks."""
+
+    def __init__(self) -> None:
+        super().__init__(width=20)
+
+
+# Receptive field --------------------------------------------------------------------------------------------------------
+
+
+@_breaks("receptive_field", "12 (exact)")
+class FieldOneSmaller(Sound):
+    """A 2x2 kernel in front: twelve pixels in place of thirteen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 2, stride=2, bias=False)
+
+
+@_breaks("receptive_field", "13x12 (exact)")
+class FieldOneNarrower(Sound):
+    """A 3x2 kernel in front: one pixel less along the columns only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, (3, 2), stride=2, padding=(1, 0), bias=False)
+
+
+@_breaks("receptive_field", "5x13 (exact)")
+class FieldLower(Sound):
+    """A 1x3 kernel: rows see no more than the pooling before gives them."""
+
+    def __init__(self) -> None:
+        super().__init__(width=105)
+        self.conv2 = nn.Conv2d(16, 105, (1, 3), padding=(0, 1), bias=False)
+
+
+# Global average pooling -------------------------------------------------------------------------------------------------
+
+
+@_breaks("gap", "absent")
+class PoolingNotCalled(Sound):
+    """The pooling is declared; forward takes the middle of the map."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return maps[..., 3:4, 3:4]
+
+
+@_breaks("gap", "absent")
+class PoolsHalfTheMap(Sound):
+    """The average over the left four columns of seven."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return maps[..., :4].mean((2, 3), keepdim=True)
+
+
+@_breaks("gap", "absent")
+class PoolsHalfTheMapLater(Sound):
+    """The same, with an activation between the cut and the average."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return F.relu(torch.split(maps, [4, 3], dim=3)[0]).mean((2, 3), keepdim=True)
+
+
+@_breaks("gap", "absent", linear=_fails("the classes are read off all positions of a map by a fully connected layer"))
+class PoolsByTwo(Sound):
+    """An average pooling 2x2, and a head on the flattened 3x3 map."""
+
+    def __init__(self) -> None:
+        super().__init__(width=26)
+        self.full = nn.Linear(26 * 9, 10)
+        del self.head
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps, 2)
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        scored: Tensor = self.full(pooled.flatten(1))
+        return scored
+
+
+@_breaks("gap", "absent")
+class PoolsTheMaximum(Sound):
+    """The largest number of each map."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(maps, 1)
+
+
+@_breaks("gap", "absent")
+class SumsWithWrongDivisor(Sound):
+    """A sum over the map divided by another number than its positions."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return maps.sum((2, 3), keepdim=True) / 48
+
+
+@_breaks("gap", "absent")
+class PoolsByLearntWeights(Sound):
+    """A weighted average, its weights learnt."""
+
+    def __init__(self) -> None:
+        super().__init__(width=43)
+        self.weights = nn.Parameter(torch.rand(7, 7))
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return (maps * self.weights.flatten().softmax(0).view(7, 7)).sum((2, 3), keepdim=True)
+
+
+@_breaks("gap", "side branch")
+class PoolsOnSideBranch(Sound):
+    """The images also reach the head around the pooling."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return super().pooled(maps) + maps[..., 3:4, 3:4]
+
+
+@_breaks("gap", "absent", linear=_fails("a convolution whose kernel covers its map is a fully connected layer"))
+class ConvolvesTheWholeMap(Sound):
+    """A 7x7 convolution in place of the pooling."""
+
+    def __init__(self) -> None:
+        super().__init__(width=32)
+        self.whole = nn.Conv2d(32, 32, 7, groups=32, bias=False)
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        summed: Tensor = self.whole(maps)
+        return summed
+
+
+# Dropout ----------------------------------------------------------------------------------------------------------------
+
+
+@_breaks("dropout", "p = 0,")
+class DropoutOfNothing(Sound):
+    """p = 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.0)
+
+
+@_breaks("dropout", "declared and never called")
+class DropoutNotCalled(Sound):
+    """The dropout is declared and never called."""
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        return maps
+
+
+_RANDOM_ANSWERS = Companion(
+    status=Status.UNKNOWN,
+    reason="answers that are drawn anew in each pass cannot show whether other images have a part in them",
+)
+
+
+@_breaks("dropout", "ACTIVE in evaluation", batch=_RANDOM_ANSWERS)
+class DropoutInEvaluationOnly(Sound):
+    """The condition is the wrong way round."""
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        return F.dropout(maps, 0.1, training=not self.training)
+
+
+@_breaks("dropout", "ACTIVE in evaluation", batch=_RANDOM_ANSWERS)
+class DropoutLeftOn(Sound):
+    """The function's default: on, in evaluation too."""
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        return F.dropout(maps, 0.1)
+
+
+@_breaks("dropout", "observed: absent")
+class DropoutDiscarded(Sound):
+    """Its result is not used."""
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        super().dropped(maps)
+        return maps
+
+
+@_breaks("dropout", "observed: absent")
+class DropoutTimesZero(Sound):
+    """Its result is used, times zero: what was dropped makes no difference to any output."""
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        return maps + 0.0 * super().dropped(maps)
+
+
+# Batch norm -------------------------------------------------------------------------------------------------------------
+
+
+@_breaks("batch_norm", "fixed statistics in training")
+class BatchNormFrozen(Sound):
+    """Kept in evaluation mode for good."""
+
+    def train(self, mode: bool = True) -> BatchNormFrozen:  # noqa: FBT001, FBT002 - torch's own signature
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+@_breaks(
+    "batch_norm", "BATCH statistics in evaluation", batch=_fails("each image is normalised by the others in its batch")
+)
+class BatchNormWithoutRunningStatistics(Sound):
+    """No running statistics are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16, track_running_stats=False)
+
+
+@_breaks(
+    "batch_norm", "BATCH statistics in evaluation", batch=_fails("each image is normalised by the others in its batch")
+)
+class BatchNormByFunction(Sound):
+    """Running statistics are kept and not used."""
+
+    def early(self, images: Tensor) -> Tensor:
+        norm = self.norm
+        if not isinstance(norm, nn.BatchNorm2d):
+            raise TypeError(norm)
+        maps = F.relu(self.conv1(images))
+        return F.batch_norm(maps, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=True)
+
+
+@_breaks("batch_norm", "declared and never called")
+class BatchNormNotCalled(Sound):
+    """Declared and never called; without weights of its own, so that none lacks a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16, affine=False)
+
+    def early(self, images: Tensor) -> Tensor:
+        return F.relu(self.conv1(images))
+
+
+@_breaks("batch_norm", "observed: absent")
+class GroupNormInstead(Sound):
+    """Another normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(4, 16)
+
+
+# Fully connected --------------------------------------------------------------------------------------------------------
+
+
+@_breaks("linear", "present")
+class LinearHead(Sound):
+    """A linear layer after the flattening."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = nn.Linear(44, 10)
+        del self.head
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        scored: Tensor = self.full(pooled.flatten(1))
+        return scored
+
+
+class _WeightsByHand(Sound):
+    """A head of plain weights, (10, 44) and (10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.head
+        self.weight = nn.Parameter(torch.randn(10, 44) / 7)
+        self.bias = nn.Parameter(torch.zeros(10))
+
+
+@_breaks("linear", "present")
+class LinearByEinsum(_WeightsByHand):
+    """A linear layer as a sum over indices."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return torch.einsum("bchw,kc->bk", pooled, self.weight) + self.bias
+
+
+@_breaks("linear", "present")
+class LinearByMatmul(_WeightsByHand):
+    """A linear layer as a matrix product."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return pooled.flatten(1) @ self.weight.t() + self.bias
+
+
+@_breaks("linear", "present")
+class LinearByBatchedProduct(_WeightsByHand):
+    """A linear layer as a product of one matrix an image."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        weights = self.weight.expand(pooled.shape[0], 10, 44)
+        return torch.bmm(weights, pooled.flatten(2)).flatten(1) + self.bias
+
+
+@_breaks("linear", "present")
+class LinearBySumOfProducts(_WeightsByHand):
+    """A linear layer as a broadcast product and a sum."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return (pooled.flatten(1)[:, None] * self.weight).sum(2) + self.bias
+
+
+@_breaks("linear", "convolution over the whole map", gap=_fails("the whole map is convolved where it was pooled"))
+class LinearByFlatConvolution(Sound):
+    """A convolution over the flattened map: each output reads every position."""
+
+    def __init__(self) -> None:
+        super().__init__(width=32)
+        self.whole = nn.Conv1d(32, 32, 49, groups=32, bias=False)
+        self.head = nn.Conv1d(32, 10, 1)  # type: ignore[assignment]  # stands where the sound one stood
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        summed: Tensor = self.whole(maps.flatten(2))
+        return summed
+
+
+# Batch ------------------------------------------------------------------------------------------------------------------
+
+
+@_breaks("batch", "it depends on the other images")
+class CentresTheBatch(Sound):
+    """Takes the mean of the batch off."""
+
+    def late(self, maps: Tensor) -> Tensor:
+        maps = super().late(maps)
+        return maps - maps.mean(0)
+
+
+@_breaks("batch", "it depends on the other images")
+class ScalesByTheBatch(Sound):
+    """Divides by the largest number in the batch."""
+
+    def late(self, maps: Tensor) -> Tensor:
+        maps = super().late(maps)
+        return maps / (1 + maps.amax(0))
+
+
+@_breaks("batch", "it depends on the order of the images")
+class AnswersForItsNeighbour(Sound):
+    """Each image gets the answer of the one before it."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return super().scores(pooled).roll(1, 0)
+
+
+@_breaks("batch", "alone it gets another answer")
+class SqueezesTheBatchAway(Sound):
+    """A squeeze that takes the batch of a single image with it."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        scored: Tensor = self.head(pooled)
+        return scored.squeeze()
+
+    def answer(self, scores: Tensor) -> Tensor:
+        return F.log_softmax(scores, dim=-1)
+
+
+@_breaks("batch", "more or fewer answers")
+class MoreRowsOnLargerImages(Sound):
+    """`view(-1, 10)` turns further positions into further answers."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps, 7, stride=1)
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        scored: Tensor = self.head(pooled)
+        return scored.view(-1, 10)
+
+
+# Gradients --------------------------------------------------------------------------------------------------------------
+
+
+@_breaks("gradients", "no gradient for conv1.weight, norm.weight, norm.bias")
+class DetachesTheMiddle(Sound):
+    """The layers before the cut learn nothing."""
+
+    def late(self, maps: Tensor) -> Tensor:
+        return super().late(maps.detach())
+
+
+@_breaks("gradients", "no gradient for extra")
+class ParameterTimesZero(_Shifted):
+    """A parameter that is multiplied by zero."""
+
+    def __init__(self) -> None:
+        super().__init__(width=43)
+        self.extra = nn.Parameter(torch.rand(16, 1, 1))
+
+    def shift(self) -> Tensor:
+        return 0 * self.extra
+
+
+@_breaks("gradients", "not finite for conv1.weight")
+class RootOfZero(Sound):
+    """The slope of a square root at zero is infinite, and a dropped number is zero."""
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        return super().dropped(maps).sqrt()
+
+
+@_breaks("gradients", "no gradient for other.weight, other.bias")
+class AnswersWithAnotherHead(Sound):
+    """Trains one head and answers with another, which stays as it was drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(width=40)
+        self.other = nn.Conv2d(40, 10, 1)
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        scored: Tensor = (self.head if self.training else self.other)(pooled)
+        return scored.flatten(1)
+
+
+# Cost -------------------------------------------------------------------------------------------------------------------
+
+
+@_breaks("cost", "multiply-accumulates")
+class LargerMaps(Sound):
+    """Wider padding: the same weights over maps of 9x9."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv2 = nn.Conv2d(16, 44, 3, padding=2, bias=False)
+
+
+@_breaks("cost", "bytes of activations")
+class BlownUpMaps(Sound):
+    """Maps resized to 56x56 and back: memory for nothing."""
+
+    def late(self, maps: Tensor) -> Tensor:
+        return super().late(F.max_pool2d(F.interpolate(maps, scale_factor=4), 4))
+
+
+@_breaks("cost", "multiply-accumulates")
+class CostlyEinsum(Sound):
+    """An einsum of the pooled numbers with themselves, without weights: work that no layer shows."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        pooled = super().pooled(maps)
+        flat = pooled.flatten(1)
+        return pooled + 0.001 * torch.einsum("bc,bd,be->bc", flat, flat, flat)[..., None, None]
