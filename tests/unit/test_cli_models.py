@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import harness.graph
-from harness.graph import load_model, source
+from harness.graph import load_model, source, worker
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -35,17 +35,19 @@ HERE: dict[str, tuple[str, tuple[str, ...]]] = {
 def worker_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the child process's work in this one, which has PyTorch imported already."""
 
-    def run_worker(request: dict[str, object], model: source.ModelSource, *_: object) -> str:
-        from harness.graph import worker  # noqa: PLC0415 - the child's module imports PyTorch
-
-        assert model.path is not None
-        with contextlib.chdir(model.path.parent), monkeypatch.context() as child:
+    def run_child(_: object, request: Mapping[str, Any], folder: Path) -> str:
+        place = Path(request["path"]).parent
+        before = set(sys.modules)
+        with contextlib.chdir(place), monkeypatch.context() as child:
             child.setattr(sys, "path", [*sys.path])
-            child.setattr(sys, "modules", {**sys.modules})
-            worker.main(json.dumps(request))
+            child.setattr(sys, "dont_write_bytecode", True)
+            worker.answer(folder)
+        for name in set(sys.modules) - before:
+            if str(sys.modules[name].__file__).startswith(str(place)):
+                del sys.modules[name]
         return ""
 
-    monkeypatch.setattr(source, "_run_worker", run_worker)
+    monkeypatch.setattr(source._Loading, "_run_child", run_child)  # noqa: SLF001 - spares each case an import of PyTorch
 
 
 def paragraph(err: str) -> str:
@@ -107,7 +109,7 @@ def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: p
     """A file that sleeps when imported is ended after the time-out."""
     path = tmp_path / "net.py"
     path.write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
-    monkeypatch.setattr(harness.graph, "load_model", functools.partial(load_model, timeout=0.5))
+    monkeypatch.setattr(harness.graph, "load_model", functools.partial(load_model, timeout=2.0))
 
     code, out, err = command("check", path)
 
