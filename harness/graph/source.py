@@ -296,7 +296,7 @@ class _Loading:
         log = folder / "output.txt"
         with log.open("wb") as sink:
             with self.lock:
-                if self.stopped or self.end - time.monotonic() < min(_SHORTEST_TRY_SECONDS, self.timeout):
+                if self.stopped or self.end - time.monotonic() < min(_SHORTEST_TRY_SECONDS, self.timeout / 2):
                     msg = f"{text} was not tried: the {self.timeout:.0f} seconds that loading may take were used up before"
                     raise ModelSourceError(msg)
                 child = subprocess.Popen(

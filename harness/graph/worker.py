@@ -9,6 +9,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -113,29 +114,29 @@ def load(request: Mapping[str, Any]) -> Loaded:
     # The program is called as if the file were run. The model's own folder comes first from here on, the two around it last:
     # `from src.blocks import Block` is meant from the project's root.
     sys.argv = [str(path or request["module"])]
-    own_name = _module_name(path) if path else ""
+    pieces = read_pieces(path) if path else ()
+    # Names are chosen before the path grows: what is found until then is a library.
+    packages = _packages(path, _import_depth(pieces)) if path else {}
+    own_name = ".".join((*list(packages)[-1:], _module_name(path, inner=bool(packages)))) if path else ""
     sys.path.insert(0, str(place))
     sys.path.extend(str(folder) for folder in place.parents[:2])
     missing: dict[str, str] = {}
     notes: list[str] = []
-    pieces: tuple[Piece, ...] = ()
     if path is None:
         module = _told(lambda: importlib.import_module(str(request["module"])), text, None)
+    elif path.suffix == NOTEBOOK_SUFFIX:
+        module = _run_definitions(own_name, path, pieces, missing, notes)
     else:
-        pieces = read_pieces(path)
-        if path.suffix == NOTEBOOK_SUFFIX:
+        try:
+            module = _told(lambda: _run_file(packages, own_name, path), text, path)
+        except ModelSourceError as error:
+            # A package for plots or summaries is no part of most models.
+            if not isinstance(error.__cause__, ModuleNotFoundError):
+                raise
             module = _run_definitions(own_name, path, pieces, missing, notes)
-        else:
-            try:
-                module = _told(lambda: _run_file(own_name, path, pieces[0].source), text, path)
-            except ModelSourceError as error:
-                # A package for plots or summaries is no part of most models.
-                if not isinstance(error.__cause__, ModuleNotFoundError):
-                    raise
-                module = _run_definitions(own_name, path, pieces, missing, notes)
-                if not _models_of(module):
-                    raise
-                notes.append(f"{error.__cause__}; {path.name} is read without it, and only its definitions are taken")
+            if not _models_of(module):
+                raise
+            notes.append(f"{error.__cause__}; {path.name} is read without it, and only its definitions are taken")
     classes = _models_of(module)
     if isinstance(class_name, str):
         cls = getattr(module, class_name, None)
@@ -173,15 +174,14 @@ def _key(cls: type) -> str:
 
 
 def _mentions(pieces: tuple[Piece, ...]) -> dict[str, frozenset[str]]:
-    found: dict[str, frozenset[str]] = {}
+    classes = (node for tree in _trees(pieces) for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    return {cls.name: frozenset(node.id for node in ast.walk(cls) if isinstance(node, ast.Name)) for cls in classes}
+
+
+def _trees(pieces: tuple[Piece, ...]) -> Iterator[ast.Module]:
     for piece in pieces:
-        try:
-            tree = parse(piece.source)
-        except SyntaxError:
-            continue
-        for cls in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
-            found[cls.name] = frozenset(node.id for node in ast.walk(cls) if isinstance(node, ast.Name))
-    return found
+        with contextlib.suppress(SyntaxError):
+            yield parse(piece.source)
 
 
 def _no_class(text: str, pieces: tuple[Piece, ...], missing: Mapping[str, str]) -> str:
@@ -209,17 +209,16 @@ def _no_such_class(
     )
 
 
-def _module_name(path: Path) -> str:
-    """The file's own name, as the files beside it import it, unless a library has that name."""
-    name = path.stem.replace(".", "_")
-    taken = name in sys.modules or importlib.util.find_spec(name) is not None
+def _module_name(path: Path, *, inner: bool = False) -> str:
+    """The name by which the files beside import a file or a folder, unless a library has it; inside a package none has."""
+    name = path.name.removesuffix(".py").removesuffix(NOTEBOOK_SUFFIX).replace(".", "_")
+    taken = not inner and (name in sys.modules or importlib.util.find_spec(name) is not None)
     return f"model_{name}" if taken else name
 
 
-def _run_file(name: str, path: Path, source: str) -> ModuleType:
-    depth = _import_depth(source)
-    if depth:
-        name = _make_packages(path, depth)
+def _run_file(packages: Mapping[str, Path], name: str, path: Path) -> ModuleType:
+    for package, folder in packages.items():
+        _make_package(package, folder)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path.name} cannot be read as a Python file", path=str(path))
@@ -230,38 +229,37 @@ def _run_file(name: str, path: Path, source: str) -> ModuleType:
     return module
 
 
-def _import_depth(source: str) -> int:
-    """The most dots that a relative import of the source has."""
-    try:
-        tree = parse(source)
-    except SyntaxError:
-        return 0
-    return max((node.level for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
+def _import_depth(pieces: tuple[Piece, ...]) -> int:
+    """The most dots that a relative import has."""
+    trees = _trees(pieces)
+    return max((node.level for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)), default=0)
 
 
-def _make_packages(path: Path, depth: int) -> str:
-    """Make packages of the folders around a file, so that it can import what lies beside; returns the file's dotted name."""
+def _packages(path: Path, depth: int) -> dict[str, Path]:
+    """The folders that a file's relative imports need as packages, outermost first, by their dotted names."""
+    if not depth:
+        return {}
     top = path.parents[min(depth, len(path.parents)) - 1]
     while (top.parent / "__init__.py").is_file():
         top = top.parent
-    name = ""
-    for folder in (top, *(top / part for part in _steps(path.parent.relative_to(top)))):
-        name = f"{name}.{_module_name(folder)}" if name else _module_name(folder)
-        begin = folder / "__init__.py"
-        package = ModuleType(name)
-        package.__path__ = [str(folder)]
-        if begin.is_file():
-            spec = importlib.util.spec_from_file_location(name, begin, submodule_search_locations=[str(folder)])
-            if spec is not None and spec.loader is not None:
-                package = importlib.util.module_from_spec(spec)
-                sys.modules[name] = package
-                spec.loader.exec_module(package)
-        sys.modules[name] = package
-    return f"{name}.{path.stem}"
+    packages = {_module_name(top): top}
+    for part in path.parent.relative_to(top).parts:
+        name, folder = next(reversed(packages.items()))
+        packages[f"{name}.{part.replace('.', '_')}"] = folder / part
+    return packages
 
 
-def _steps(path: Path) -> Iterator[Path]:
-    yield from (Path(*path.parts[: count + 1]) for count in range(len(path.parts)))
+def _make_package(name: str, folder: Path) -> None:
+    begin = folder / "__init__.py"
+    spec = None
+    if begin.is_file():
+        spec = importlib.util.spec_from_file_location(name, begin, submodule_search_locations=[str(folder)])
+    if spec is None or spec.loader is None:
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = [str(folder)]
+    else:
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
 
 
 def _told(run: Callable[[], ModuleType], text: str, path: Path | None) -> ModuleType:
@@ -302,6 +300,7 @@ def _run_definitions(
     missing.update(definitions.skipped)
     module = ModuleType(name)
     module.__file__ = str(path)
+    module.__package__ = name.rpartition(".")[0]
     sys.modules[name] = module
     files = {piece.place: f"{path.name}, {piece.place}" for piece in pieces}
     for piece in pieces:
