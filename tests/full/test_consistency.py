@@ -59,7 +59,7 @@ def trains_in_minutes(card: ModelCard) -> bool:
     return card.name == OURS or (card.claims_target and card.cpu_minutes <= MOST_CPU_MINUTES)
 
 
-@pytest.mark.parametrize(("name", "seed"), runs())
+@pytest.mark.parametrize(("name", "seed"), tuple(runs()))
 def test_consistency(name: str, seed: int, chosen_device: torch.device, request: pytest.FixtureRequest) -> None:
     """The model completes the epochs that its recipe declares and keeps the accuracy that its contract asks for."""
     card = model_card(name)
