@@ -257,7 +257,7 @@ def test_the_exact_digest_leaves_names_out() -> None:
     [
         lambda d: operation(d)["args"].__setitem__(4, [0, 1]),
         lambda d: operation(d, 1)["args"].__setitem__(1, 0.25),
-        lambda d: operation(d, 1)["args"].__setitem__(2, False),
+        lambda d: operation(d, 1)["args"].pop(),
         lambda d: operation(d).update(op="aten.conv_transpose2d.input"),
         lambda d: d["eval"].update(output="x"),
         lambda d: d["tensors"][1].update(requires_grad=False),

@@ -1,0 +1,180 @@
+"""Requirements at their boundaries, their words, and what happens when the examiner itself breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from harness.contracts import examine, load_contract, parse_contract, requirements
+from harness.errors import ContractError
+from harness.findings import Finding, Status
+from harness.graph import CapturedModel, Structure, capture
+
+Shipped = Callable[[str], CapturedModel]
+
+
+class Sized(nn.Module):
+    """A linear layer on the mean of the image, with parameters and hidden numbers up to a size."""
+
+    def __init__(self, parameters: int, *, buffer: int = 0, plain: int = 0, unread: int = 0) -> None:
+        super().__init__()
+        self.fc = nn.Linear(1, 10)
+        self.extra = nn.Parameter(torch.ones(parameters - 20 - unread))
+        if buffer:
+            self.register_buffer("table", torch.ones(buffer))
+        self.plain = torch.ones(plain) if plain else None
+        if unread:
+            self.forgotten = nn.Parameter(torch.ones(unread))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Everything held is read, but what is forgotten."""
+        scores: Tensor = self.fc(images.mean((2, 3))) + self.extra.sum()
+        if "table" in self._buffers:
+            scores = scores + self.get_buffer("table").sum()
+        return scores if self.plain is None else scores * self.plain.mean()
+
+
+def decided(model: CapturedModel, text: str, requirement: str) -> Finding:
+    """A contract's finding on one requirement."""
+    contract = parse_contract(text, name="mine", place="mine.toml")
+    return next(found for found in examine(model, contract, probe=False) if found.requirement == requirement)
+
+
+def sized(parameters: int, *, buffer: int = 0, plain: int = 0, unread: int = 0) -> CapturedModel:
+    """A captured network that holds just that."""
+    return capture(Sized(parameters, buffer=buffer, plain=plain, unread=unread), (1, 4, 4), name="sized")
+
+
+def test_a_budget_is_strict_or_inclusive() -> None:
+    """Exactly 8,000 parameters are not below 8,000, and at most 8,000."""
+    model = sized(8_000)
+    below = decided(model, "[parameters]\nbelow = 8000", "parameters")
+    assert (Status.FAIL, "fewer than 8,000 parameters", "8,000 parameters") == (
+        below.status,
+        below.expected,
+        below.observed,
+    )
+    assert "remove at least 1" == below.hint
+    assert Status.PASS == decided(model, "[parameters]\nbelow = 8001", "parameters").status
+    assert Status.PASS == decided(model, "[parameters]\nmax = 8000", "parameters").status
+    assert Status.FAIL == decided(model, "[parameters]\nmax = 7999", "parameters").status
+    assert Status.PASS == decided(model, "[parameters]\nmin = 8000", "parameters").status
+    small = decided(model, "[parameters]\nmin = 8001", "parameters")
+    assert (Status.FAIL, "the contract asks for a larger model") == (small.status, small.hint)
+
+
+def test_hidden_numbers_count() -> None:
+    """A buffer and a plain tensor count towards the budget, by name, unless the contract says otherwise."""
+    model = sized(100, buffer=7, plain=5)
+    counted = decided(model, "[parameters]\nmax = 111", "parameters")
+    assert (Status.FAIL, "112 parameters (100 and 12 hidden)") == (counted.status, counted.observed)
+    assert any("12 numbers in constants and buffers, counted" in line for line in counted.evidence)
+    assert any("table (7)" in line and "plain (5)" in line for line in counted.evidence)
+    assert Status.PASS == decided(model, "[parameters]\nmax = 112", "parameters").status
+    assert Status.PASS == decided(model, "[parameters]\nmax = 100\nhidden_state = false", "parameters").status
+
+
+def test_forgotten_parameters_are_named() -> None:
+    """Parameters that forward never reads count, are named, and are the first to go."""
+    finding = decided(sized(100, unread=30), "[parameters]\nmax = 80", "parameters")
+    assert Status.FAIL == finding.status
+    assert any("30 of them are never read by forward: forgotten" in line for line in finding.evidence)
+    assert "removing the modules that forward never calls is enough" in finding.hint
+
+
+def test_the_receptive_field_at_its_bounds(shipped: Shipped) -> None:
+    """The field of `cloud_1` is 22 before its pooling and 32 with it; one more fails, in either direction."""
+    model = shipped("cloud_1")
+    for text, status in (
+        ("min = 22", Status.PASS),
+        ("min = 23", Status.FAIL),
+        ("max = 22", Status.PASS),
+        ("max = 21", Status.FAIL),
+        ("min = 32\nincluding_pool = true", Status.PASS),
+        ("min = 33\nincluding_pool = true", Status.FAIL),
+    ):
+        assert status == decided(model, f"[receptive_field]\n{text}", "receptive_field").status, text
+    finding = decided(model, "[receptive_field]\nmin = 23", "receptive_field")
+    assert "22 (exact)" == finding.observed
+    assert "add a convolution" in finding.hint
+
+
+def test_a_field_that_is_not_exact_is_not_guessed() -> None:
+    """A bound decides what it excludes; an unknown field decides nothing."""
+
+    class Partial(nn.Module):
+        """Some channels of two maps that see 3 and 5 pixels, or a product of the map with itself."""
+
+        def __init__(self, *, product: bool) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, 4, 3, padding=1)
+            self.second = nn.Conv2d(4, 4, 3, padding=1)
+            self.product = product
+
+        def forward(self, images: Tensor) -> Tensor:
+            """Pooled scores."""
+            value: Tensor = self.first(images)
+            both = torch.cat([value, self.second(value)], 1)[:, :6]
+            return (value @ value if self.product else both).mean((2, 3))
+
+    bound = capture(Partial(product=False), (1, 9, 9), name="bound")
+    unknown = capture(Partial(product=True), (1, 9, 9), name="unknown")
+    assert Status.FAIL == decided(bound, "[receptive_field]\nmin = 6", "receptive_field").status
+    assert Status.UNKNOWN == decided(bound, "[receptive_field]\nmin = 5", "receptive_field").status
+    assert Status.PASS == decided(bound, "[receptive_field]\nmax = 5", "receptive_field").status
+    finding = decided(unknown, "[receptive_field]\nmin = 2", "receptive_field")
+    assert Status.UNKNOWN == finding.status
+    assert any("both operands of the product depend on the images" in line for line in finding.evidence)
+
+
+def test_features_required_and_forbidden(shipped: Shipped) -> None:
+    """What is there passes where it is required and fails where it is forbidden, with the place as evidence."""
+    model = shipped("five_step_2")
+    for feature, present in (("gap", False), ("dropout", True), ("batch_norm", True), ("linear", True)):
+        required = decided(model, f"[{feature}]\nrequired = true", feature)
+        forbidden = decided(model, f"[{feature}]\nforbidden = true", feature)
+        assert (present, not present) == (required.status is Status.PASS, forbidden.status is Status.PASS)
+        assert present != bool(required.hint)
+    finding = decided(model, "[linear]\nforbidden = true", "linear")
+    assert "convolution over the whole map" in finding.observed
+    assert finding.hint.startswith("remove it: ")
+
+
+def test_one_of_several(shipped: Shipped) -> None:
+    """At least one of several features is enough, and none is not."""
+    model = shipped("five_step_2")
+    assert Status.PASS == decided(model, 'any_of = ["gap", "linear"]', "any_of").status
+    finding = decided(model, 'any_of = ["gap"]', "any_of")
+    assert (Status.FAIL, "none of them") == (finding.status, finding.observed)
+    assert "nn.AdaptiveAvgPool2d(1)" in finding.hint
+
+
+def test_an_unfaithful_capture_fails(shipped: Shipped) -> None:
+    """A graph that does not stand for its model is a failure that says in which way."""
+    model = shipped("reference")
+    broken = replace(model, fidelity=replace(model.fidelity, eval_equal=False, differences=("it differs",)))
+    finding = decided(broken, "", "capture")
+    assert (Status.FAIL, "it differs") == (finding.status, finding.observed)
+    assert Status.PASS == decided(model, "", "capture").status
+
+
+def test_a_defect_of_the_examiner_hides_nothing(shipped: Shipped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What breaks in one requirement, whatever it raises, is that requirement's error; the others are decided."""
+    for error in (KeyError("no such view"), ContractError("odd")):
+
+        def broken(_: Structure, error: Exception = error) -> object:
+            raise error
+
+        monkeypatch.setitem(requirements._LOOK, "gap", broken)  # noqa: SLF001 - where the looks stand
+        findings = {
+            found.requirement: found for found in examine(shipped("reference"), load_contract("era-s7"), probe=False)
+        }
+        gap = findings.pop("gap")
+        assert (Status.ERROR, type(error).__name__) == (gap.status, gap.observed.split(": ")[1])
+        assert "defect of the harness" in gap.hint
+        assert {Status.PASS} == {found.status for found in findings.values()}
+        assert {"capture", "input", "output", "parameters", "dropout", "batch_norm"} == findings.keys()
