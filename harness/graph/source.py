@@ -350,6 +350,10 @@ def _read_result(folder: Path, text: str) -> _Loaded:
 
 
 def _refusal(error: Mapping[str, Any]) -> ModelSourceError | CaptureError:
+    if error["kind"] == "examiner":
+        failure = ExaminerError(str(error["message"]))
+        failure.add_note(str(error["traceback"]))
+        raise failure
     kind = CaptureError if error["kind"] == "capture" else ModelSourceError
     refusal = kind(str(error["message"]))
     refusal.add_note(str(error["traceback"]))

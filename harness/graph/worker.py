@@ -68,7 +68,7 @@ def answer(folder: Path) -> None:
             result["candidates"].append(facts)
             if captured is not None:
                 _write(captured, folder / str(number))
-    except (ModelSourceError, CaptureError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the examiner hears of it
         result["error"] = _refusal(error)
     (folder / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
 
@@ -80,9 +80,19 @@ def _write(captured: CapturedModel, stem: Path) -> None:
     stem.with_suffix(".json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def _refusal(error: ModelSourceError | CaptureError) -> dict[str, str]:
-    kind = "capture" if isinstance(error, CaptureError) else "source"
-    return {"kind": kind, "message": str(error), "traceback": "".join(traceback.format_exception(error))}
+def _refusal(error: Exception) -> dict[str, str]:
+    message = str(error)
+    match error:
+        case CaptureError():
+            kind = "capture"
+        case ModelSourceError():
+            kind = "source"
+        case _:
+            kind, message = (
+                "examiner",
+                f"the process that loads models failed: {type(error).__name__}: {_first_line(error)}",
+            )
+    return {"kind": kind, "message": message, "traceback": "".join(traceback.format_exception(error))}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,14 +165,15 @@ def load(request: Mapping[str, Any]) -> Loaded:
 
 
 def _models_of(module: ModuleType) -> dict[str, _ModelClass]:
-    """The models that a module defines, each under one name; where it defines none, those it took from files beside it."""
+    """The models that a module defines, each under one name; where it defines none, those it took from its own folder."""
     found: dict[_ModelClass, str] = {}
     for name, value in vars(module).items():
         if inspect.isclass(value) and issubclass(value, nn.Module) and (value not in found or name == value.__name__):
             found[value] = name
     own = {name: cls for cls, name in found.items() if cls.__module__ == module.__name__}
-    places = (Path(str(module.__file__)).parent,) if module.__file__ else ()
-    return own or {name: cls for cls, name in found.items() if _file_of(cls).parent in places}
+    place = Path(module.__file__).parent if module.__file__ else None
+    near = {cls for cls in found if place in _file_of(cls).parents and "site-packages" not in _file_of(cls).parts}
+    return own or {name: cls for cls, name in found.items() if cls in near}
 
 
 def _file_of(cls: type) -> Path:
@@ -189,7 +200,8 @@ def _no_class(text: str, pieces: tuple[Piece, ...], missing: Mapping[str, str]) 
     if hidden:
         where = "; ".join(f"{name} stands {place}" for name, place in hidden.items())
         return f"{text}: no model is there when it is imported: {where}. Move the class to the file's outermost level"
-    reasons = "".join(f". {name} is not there: {reason}" for name, reason in list(missing.items())[:3])
+    failed = [name for definition in read_definitions(pieces).taken for name in definition.names if name in missing]
+    reasons = "".join(f". {name} is not there: {missing[name]}" for name in failed[:3])
     return (
         f"{text} defines no class derived from torch.nn.Module: expected one, such as `class Net(nn.Module)`{reasons}"
     )

@@ -370,10 +370,15 @@ def test_a_notebook_whose_model_needs_what_is_not_run(load: Load, tmp_path: Path
 
 
 def test_a_file_that_takes_its_model_from_beside(load: Load, tmp_path: Path) -> None:
-    """A notebook that imports its model stands for that model."""
-    write(tmp_path, {"model.py": NET, "work.ipynb": notebook("from model import Net\nnet = Net()")})
+    """A notebook that imports its model stands for that model; where the import failed, that is told."""
+    lost = notebook("from nosuch import Net", "size = len('abc')")
+    write(tmp_path, {"src/model.py": NET, "work.ipynb": notebook("from src.model import Net"), "lost.ipynb": lost})
 
     assert load(tmp_path / "work.ipynb")[0].name == f"{tmp_path}/work.ipynb:Net"
+    words = refusal(load, tmp_path / "lost.ipynb")
+    assert words.endswith(
+        "Net is not there: line 1 of cell 2 failed with ModuleNotFoundError: No module named 'nosuch'"
+    )
 
 
 def test_a_folder_with_one_model(load: Load, tmp_path: Path) -> None:
@@ -443,6 +448,21 @@ def test_an_unreadable_answer_is_no_fault_of_the_model(tmp_path: Path, monkeypat
         monkeypatch.setattr(source._Loading, "_run_child", run_child)  # noqa: SLF001
         with pytest.raises(ExaminerError, match="handed back something unreadable"):
             load_model(str(path))
+
+
+def test_a_capture_that_breaks_is_no_fault_of_the_model(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unforeseen error in the child is the examiner's, with the child's traceback."""
+
+    def breaks(*_: object, **__: object) -> CapturedModel:
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr(worker, "capture", breaks)
+
+    with pytest.raises(ExaminerError, match="ZeroDivisionError: by chance") as caught:
+        load(write(tmp_path, {"net.py": NET}) / "net.py")
+    assert "in breaks" in caught.value.__notes__[0]
 
 
 def test_a_real_child(tmp_path: Path) -> None:
