@@ -256,7 +256,7 @@ def models_among(bases: Mapping[str, frozenset[str]]) -> frozenset[str]:
 
 
 def hidden_models(pieces: Iterable[Piece]) -> dict[str, str]:
-    """Models that an import does not reach: where they stand, such as ``under `if __name__ == "__main__":```."""
+    """Models that an import does not reach, and where they stand: under a condition, or in a function."""
     places: dict[str, str] = {}
     for piece in pieces:
         try:

@@ -21,7 +21,7 @@ def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path,
     Tests count only where nothing else does. What cannot be read or parsed defines nothing.
 
     Args:
-        folder: where to look, sub-folders included; links are not followed.
+        folder: where to look, sub-folders included; links to folders are not followed.
         class_name: only files that define this model.
 
     Raises:
