@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +95,26 @@ def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.Monk
         return shipped(text) if as_shipped else load(text, **options)
 
     monkeypatch.setattr(harness.graph, "load_model", load_quickly)
+
+
+@pytest.fixture
+def worker_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do the child process's work in this one, which has PyTorch imported already."""
+    from harness.graph import source, worker  # noqa: PLC0415 - as above
+
+    def run_child(_: object, model: Mapping[str, Any], folder: Path) -> str:
+        place = Path(model["path"]).parent
+        before = set(sys.modules)
+        with contextlib.chdir(place), monkeypatch.context() as child:
+            child.setattr(sys, "path", [*sys.path])
+            child.setattr(sys, "dont_write_bytecode", True)
+            worker.answer(folder)
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(place)):
+                del sys.modules[name]
+        return ""
+
+    monkeypatch.setattr(source._Loading, "_run_child", run_child)  # noqa: SLF001 - spares each case an import of PyTorch
 
 
 @pytest.fixture

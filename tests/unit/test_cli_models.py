@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import harness.graph
-from harness.graph import load_model, source, worker
+from harness.graph import load_model
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -29,25 +26,6 @@ HERE: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "exits politely": ("import sys\nsys.exit(0)\n", ("failed in line 2: SystemExit: 0",)),
 }
-
-
-@pytest.fixture
-def worker_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do the child process's work in this one, which has PyTorch imported already."""
-
-    def run_child(_: object, request: Mapping[str, Any], folder: Path) -> str:
-        place = Path(request["path"]).parent
-        before = set(sys.modules)
-        with contextlib.chdir(place), monkeypatch.context() as child:
-            child.setattr(sys, "path", [*sys.path])
-            child.setattr(sys, "dont_write_bytecode", True)
-            worker.answer(folder)
-        for name in set(sys.modules) - before:
-            if str(sys.modules[name].__file__).startswith(str(place)):
-                del sys.modules[name]
-        return ""
-
-    monkeypatch.setattr(source._Loading, "_run_child", run_child)  # noqa: SLF001 - spares each case an import of PyTorch
 
 
 def paragraph(err: str) -> str:
@@ -73,6 +51,17 @@ def test_a_file_that_cannot_be_used(case: str, command: Command, tmp_path: Path)
     assert [word for word in (str(path), *words) if word not in paragraph(err)] == []
     assert debug_err.startswith("Traceback")
     assert debug_err.splitlines()[-1] == paragraph(err)
+
+
+@pytest.mark.usefixtures("worker_here")
+def test_what_a_file_does_when_imported_happens_beside_it(command: Command, tmp_path: Path) -> None:
+    """A file is imported in its own folder, and what it leaves behind lies there."""
+    path = tmp_path / "net.py"
+    path.write_text("from pathlib import Path\nPath('trace.txt').write_text('imported here')\n", encoding="utf-8")
+
+    command("check", path)
+
+    assert (tmp_path / "trace.txt").read_text(encoding="utf-8") == "imported here"
 
 
 @pytest.mark.parametrize(

@@ -11,55 +11,24 @@ import pytest
 
 import harness.graph
 from harness.data import mnist
-from harness.graph import CapturedModel, load_model
+from harness.graph import load_model
 from mnist_models import list_models, model_card
 
 Command = Callable[..., tuple[int, str, str]]
 
 # Exactly 8,000 parameters: 12 * 9 + 24 + 66 * 12 * 9 + 132 + 8 * 66 + 10 * 8.
 EXACTLY_8000 = """\
-from pathlib import Path
-
-import torch
 from torch import nn
-from beside import CLASSES
-
-Path("trace.txt").write_text("imported here")
-for line in range(20_000):
-    print("noise", line)
 
 
-class Net(nn.Module):
+class Net(nn.Sequential):
     def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
+        super().__init__(
             nn.Conv2d(1, 12, 3, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(12, 66, 3, bias=False), nn.BatchNorm2d(66), nn.ReLU(), nn.Dropout(0.1),
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(66, 8, 1, bias=False), nn.Conv2d(8, CLASSES, 1, bias=False),
-            nn.Flatten(),
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(66, 8, 1, bias=False), nn.Conv2d(8, 10, 1, bias=False), nn.Flatten(),
         )
-
-    def forward(self, images):
-        return self.layers(images)
 """
-
-
-@pytest.fixture(scope="module")
-def user_model(tmp_path_factory: pytest.TempPathFactory) -> CapturedModel:
-    """A user's file, loaded from elsewhere: it prints a lot, writes a file and imports what lies beside it."""
-    folder = tmp_path_factory.mktemp("user")
-    (folder / "net.py").write_text(EXACTLY_8000, encoding="utf-8")
-    (folder / "beside.py").write_text("CLASSES = 10\n", encoding="utf-8")
-    return load_model(str(folder / "net.py"))
-
-
-@pytest.fixture
-def check_user_model(
-    user_model: CapturedModel, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], tuple[int, str, str]]:
-    """Checks the user's file against a contract, without loading it again."""
-    monkeypatch.setattr(harness.graph, "load_model", lambda *_, **__: user_model)
-    return lambda contract: command("check", user_model.name, "--contract", contract)
 
 
 def test_list_has_a_row_for_each_model(command: Command) -> None:
@@ -133,28 +102,22 @@ def test_check_shows_evidence_when_asked(command: Command) -> None:
     assert "averages the whole 8x8 map; feeds the head" in " ".join(out.split())
 
 
-def test_8000_parameters_are_not_below_8000(
-    check_user_model: Callable[[str], tuple[int, str, str]], tmp_path: Path
-) -> None:
-    """A model of exactly 8,000 parameters fails `below = 8000` and passes `max = 8000`."""
-    at_most = tmp_path / "at-most.toml"
+@pytest.mark.usefixtures("worker_here")
+def test_8000_parameters_are_not_below_8000(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's model of exactly 8,000 parameters fails `below = 8000` and passes `max = 8000`."""
+    net, at_most = tmp_path / "net.py", tmp_path / "at-most.toml"
+    net.write_text(EXACTLY_8000, encoding="utf-8")
     at_most.write_text("[parameters]\nmax = 8000\n", encoding="utf-8")
+    captured = load_model(str(net))
+    monkeypatch.setattr(harness.graph, "load_model", lambda *_, **__: captured)
 
-    strict_code, strict, _ = check_user_model("era-s7")
-    inclusive_code, inclusive, _ = check_user_model(str(at_most))
+    strict_code, strict, _ = command("check", net, "--contract", "era-s7")
+    inclusive_code, inclusive, _ = command("check", net, "--contract", at_most)
 
     assert (1, 0) == (strict_code, inclusive_code)
     assert "fail     parameters" in strict
     assert "remove at least 1" in strict
     assert "pass     parameters  8,000 parameters" in inclusive
-
-
-def test_a_users_file_runs_in_its_own_folder(user_model: CapturedModel) -> None:
-    """What the file does when imported happens beside it, and what it prints stays out of the way."""
-    beside = Path(user_model.name).parent
-
-    assert (beside / "trace.txt").read_text(encoding="utf-8") == "imported here"
-    assert not Path("trace.txt").exists()
 
 
 @pytest.mark.usefixtures("quick_load")
