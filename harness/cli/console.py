@@ -70,6 +70,36 @@ def write_json(target: str | None, document: Mapping[str, Any]) -> None:
     write_whole(Path(target), text.encode())
 
 
+class DownloadProgress:
+    """Shows a download as a bar of bytes on a terminal, and nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move the bar; the first call sets it up."""
+        if self._progress is None:
+            from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+            console = notices()
+            if not console.is_terminal:
+                return
+            self._progress = Progress(BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=console, transient=True)
+            self._task = self._progress.add_task("download", total=total)
+            self._progress.start()
+        self._progress.update(self._task, completed=done, total=total)
+
+
 class TrainingProgress:
     """Shows a training as it goes: a bar with step, accuracy and time left on a terminal, a line an epoch elsewhere."""
 

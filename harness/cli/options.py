@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 import mnist_models
-from harness.cli.console import announce
+from harness.cli.console import DownloadProgress, announce
 
 if TYPE_CHECKING:
     from harness.certification import ConsistencyRule
@@ -150,6 +150,7 @@ def dataset_for(choice: str) -> Dataset:
     """The data asked for; says so when they are not MNIST."""
     from harness.data import load_dataset
 
-    dataset = load_dataset(choice, announce=announce)
+    with DownloadProgress() as progress:
+        dataset = load_dataset(choice, announce=announce, progress=progress)
     announce(f"data: {dataset.title}, {dataset.source}")
     return dataset

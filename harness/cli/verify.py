@@ -60,10 +60,12 @@ def verify(
     Where the embedded digits stand in for MNIST, the contract's accuracy rule is replaced by the digits' own.
     """
     from harness.contracts import examine
-    from harness.graph import load_model
+    from harness.graph import load_model, parse_source
     from harness.reporting import document, findings_content, findings_table, verdict_line
     from harness.training import available_devices, resolve_device, smoke_run
 
+    # A mistyped MODEL is told before anything is downloaded.
+    parse_source(model)
     contract = contract_for(model, contract_name)
     recipe = recipe_for(model, recipe_name)
     chosen = resolve_device(device)

@@ -77,7 +77,7 @@ class Checkpoints:
                 found = "; ".join(f"{key}={run.get(key)!r} instead of {self._run.get(key)!r}" for key in differing)
                 msg = (
                     f"expected a checkpoint of this run, got path={str(path)!r} of another one: {found}. "
-                    "Name another folder, or start over without resuming, which removes it."
+                    "Name another folder (--out), or start over (--fresh), which removes it."
                 )
                 raise CheckpointError(msg)
             self._newest = path
