@@ -76,14 +76,14 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
             if name in batch_axes and value.is_floating_point() and not bool(value.isnan().any())
         }
         axes = {name: axis for name, axis in batch_axes.items() if name in sound}
-        seen = _run(probed, clean, axes, _IMAGES_A_PASS)
-        if seen is None:
+        found = _run(probed, clean, axes, _IMAGES_A_PASS)
+        if found is None:
             # The images of a batch influence each other: each gets a batch of its own.
-            seen = _run(probed, clean, axes, 1)
+            found = _run(probed, clean, axes, 1)
     height, width = graph.input_shape[1:]
     return {
         name: np.ascontiguousarray(np.moveaxis(mask.reshape(height, width, *mask.shape[1:]), (0, 1), (2, 3)))
-        for name, mask in (seen or {}).items()
+        for name, mask in (found or {}).items()
     }
 
 

@@ -99,7 +99,8 @@ class GraphModule(nn.Module):
         for spec in graph.tensors:
             tensor = state.get(spec.name)
             expected = f"{spec.dtype} of shape {list(spec.shape)}"
-            if spec.dtype not in _DTYPES or tensor is None or str(tensor.dtype) != f"torch.{spec.dtype}" or tensor.shape != spec.shape:
+            fits = tensor is not None and str(tensor.dtype) == f"torch.{spec.dtype}" and tensor.shape == spec.shape
+            if tensor is None or not fits or spec.dtype not in _DTYPES:
                 found = "nothing" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"
                 msg = f"tensor {spec.name!r}: expected {expected}, found {found}"
                 raise GraphFormatError(msg)

@@ -279,7 +279,9 @@ _POINTWISE = frozenset(
     threshold true_divide type_as to _to_copy where xlogy
     """.split()  # noqa: SIM905 - a column of 100 quoted names would be harder to read
 )
-_REDUCTIONS = frozenset("mean sum amax amin max min prod var std var_mean logsumexp linalg_vector_norm norm any all argmax argmin".split())  # noqa: SIM905
+_REDUCTIONS = frozenset(
+    "mean sum amax amin max min prod var std var_mean logsumexp linalg_vector_norm norm any all argmax argmin".split()  # noqa: SIM905
+)
 _CREATORS = frozenset("zeros_like ones_like empty_like full_like rand_like randn_like sym_size sym_numel numel".split())  # noqa: SIM905
 # Their results may be the same memory as what they are given.
 _SHARING = frozenset(
@@ -945,7 +947,7 @@ def _parted(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> V
     return view
 
 
-def _flipped(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
+def _flipped(walk: _Walk, _operation: Operation, bound: Mapping[str, object]) -> View:
     view = walk._view(bound["self"])  # noqa: SLF001
     for dim in _dims(bound.get("dims"), len(view.axes)):
         for axis in view.axes[dim]:
@@ -965,7 +967,7 @@ def _linear(walk: _Walk, _operation: Operation, bound: Mapping[str, object]) -> 
         reason = "its operands are not known"
         raise _Unsupported(reason)
     others = [value for k, value in bound.items() if k in ("other", "mat2", "weight", "vec2") and isinstance(value, Ref)]
-    if isinstance(first, Ref) and first.name in walk.views and not any(o.name in walk.views for o in others if isinstance(o, Ref)):
+    if isinstance(first, Ref) and first.name in walk.views and not any(other.name in walk.views for other in others):
         view = walk.views[first.name]
         last = view.axes[-1]
         for axis in last:
