@@ -292,19 +292,24 @@ def _batch(model: _Model, rule: BatchRule) -> Finding:
 def _gradients(experiments: Experiments) -> Finding:
     gradients = experiments.gradients
     faults = []
+    if gradients.failure:
+        faults.append(f"the backward pass fails: {gradients.failure}")
     if gradients.missing:
         faults.append(f"no gradient for {', '.join(gradients.missing[:_LISTED])}")
     if gradients.not_finite:
         faults.append(f"a gradient that is not finite for {', '.join(gradients.not_finite[:_LISTED])}")
+    hint = ""
+    if gradients.failure:
+        hint = "change nothing in place that another layer still needs: leave inplace=True out"
+    elif gradients.missing:
+        hint = "remove the modules that forward does not use, or let the output depend on them"
     return Finding(
         requirement="gradients",
         status=_status(holds=gradients.complete),
         expected="a finite gradient for every trainable parameter",
         observed="; ".join(faults) or "every trainable parameter has one",
         evidence=("one backward pass in training mode",),
-        hint="remove the modules that forward does not use, or let the output depend on them"
-        if gradients.missing
-        else "",
+        hint=hint,
     )
 
 

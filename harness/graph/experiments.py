@@ -19,7 +19,7 @@ from torch.nn import functional
 from harness.graph.capture import CapturedModel
 from harness.graph.probe import probe_receptive_field
 from harness.graph.rebuild import GraphModule
-from harness.graph.receptive_field import Mask, seen
+from harness.graph.receptive_field import Mask, View, seen
 from harness.graph.structure import Structure
 
 _SEED = 4_409
@@ -49,15 +49,17 @@ class Gradients:
     Args:
         missing: trainable parameters without a gradient, or with zeros only.
         not_finite: trainable parameters whose gradient holds NaN or infinity.
+        failure: why the backward pass broke off; empty when it did not.
     """
 
     missing: tuple[str, ...]
     not_finite: tuple[str, ...]
+    failure: str = ""
 
     @property
     def complete(self) -> bool:
         """Whether every trainable parameter has a finite gradient that is not zero."""
-        return not self.missing and not self.not_finite
+        return not self.missing and not self.not_finite and not self.failure
 
 
 class Experiments:
@@ -76,7 +78,7 @@ class Experiments:
         checked, disagreements = 0, []
         for name, found in probe_receptive_field(self._captured.to_module()).items():
             view = self._structure.views.get(name)
-            if view is None or view.certainty != "exact":
+            if view is None or view.certainty != "exact" or (found.shape[:2] != (1, 1) and not _upright(view)):
                 continue
             proved: Mask = seen(view)
             if found.shape[:2] == (1, 1):
@@ -91,10 +93,13 @@ class Experiments:
     def pooling_ignores_positions(self) -> bool | None:
         """Whether permuting the positions of the map before the head's global pooling leaves the output unchanged.
 
-        None when there is no such pooling, when it pools the image itself, or when evaluation draws random numbers.
+        None when there is no such pooling, when it pools the image itself or a value whose last two dimensions are not rows
+        and columns, or when evaluation draws random numbers.
         """
         pool = self._structure.head_pool
         if pool is None or pool.before == self._captured.graph.input_name or not self.evaluation_repeats:
+            return None
+        if not _upright(self._structure.views[pool.before]):
             return None
 
         def shuffled(value: torch.Tensor) -> torch.Tensor:
@@ -168,7 +173,11 @@ class Experiments:
             output = module(images).flatten(1)
         labels = torch.randint(output.shape[1], (len(output),), generator=generator)
         if output.requires_grad:
-            torch.autograd.backward(functional.cross_entropy(output, labels))
+            try:
+                torch.autograd.backward(functional.cross_entropy(output, labels))
+            except RuntimeError as error:
+                # Such as a value that was changed in place after something else had kept it for the backward pass.
+                return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
         return Gradients(
             missing=_named(module, lambda gradient: gradient is None or not bool(gradient.any())),
             not_finite=_named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all())),
@@ -195,6 +204,11 @@ class Experiments:
             return False
         size = self._answers.abs().max().clamp(min=1e-30)
         return bool(((a - b).abs().max() / size) < _BOUND[self._answers.dtype])
+
+
+def _upright(view: View) -> bool:
+    """Whether rows and columns are the value's last two dimensions, as far as it has them."""
+    return all(axes in ((), (axis,)) for axes, axis in zip(view.axes[-2:], "HW", strict=False))
 
 
 def _in_double(captured: CapturedModel) -> GraphModule:

@@ -11,6 +11,7 @@ from harness.graph.schema import base_name, bind
 
 # They leave the numbers as they are.
 _RESHAPES = frozenset({"_unsafe_view", "clone", "contiguous", "flatten", "reshape", "squeeze", "unsqueeze", "view"})
+_TURNS = frozenset({"permute", "transpose"})
 # What may take a part of a map. A pooling or a convolution makes a map of its own, whatever it leaves out.
 _CUTS = frozenset(
     """
@@ -40,7 +41,7 @@ def global_averages(program: Program, views: Mapping[str, View]) -> dict[str, st
         else:
             continue
         if before is not None and not _is_part(before, by_name, views):
-            found[operation.name] = before
+            found[operation.name] = _upright(before, by_name, views)
     return found
 
 
@@ -86,6 +87,18 @@ def _map_before_sum(
         scale *= 1 if factor is None else factor
         name = _source(step, views)
     return None
+
+
+def _upright(name: str, by_name: Mapping[str, Operation], views: Mapping[str, View]) -> str:
+    """The same map before it was flattened or turned: with rows and columns as its last two dimensions."""
+    before = name
+    while views[before].axes[-2:] != (("H",), ("W",)):
+        operation = by_name.get(before)
+        source = _source(operation, views) if operation is not None else None
+        if operation is None or source is None or base_name(operation.op) not in _RESHAPES | _TURNS:
+            return name
+        before = source
+    return before
 
 
 def _factor(operation: Operation) -> float | None:
