@@ -21,6 +21,11 @@ from harness.graph.schema import base_name, bind
 _UNCHANGING = frozenset({"alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy"})
 _CONVERSIONS = frozenset({"to", "_to_copy", "type_as"})
 _RESHAPES = frozenset({"_unsafe_view", "flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view", "view_as"})
+# Over dimensions of one number each they leave it as it is.
+_REDUCTIONS = frozenset({"amax", "amin", "mean", "prod", "sum"})
+_ADAPTIVE_POOLS = frozenset({"adaptive_avg_pool2d", "adaptive_max_pool2d"})
+# A literal on the right that changes no number.
+_NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 _PERMUTES = frozenset({"permute", "t", "transpose"})
 _DROPOUTS = frozenset({"alpha_dropout", "dropout", "feature_alpha_dropout", "feature_dropout"})
 _SYNONYMS = {
@@ -52,6 +57,8 @@ class _Node:
     commutes: bool = False
     # Zeros around the rows and columns: top, bottom, left, right; only a padding has them.
     padding: tuple[int, int, int, int] | None = None
+    # Where each dimension of more than one number comes from; only a permutation has it.
+    order: list[int] | None = None
     signature: str = field(default="", repr=False)
 
 
@@ -142,11 +149,18 @@ class _Canonical:
             return True
         if name in _DROPOUTS:
             return bound.get("train", bound.get("training")) is not True
+        same_dtype = self._dtype(next(operation.refs())) == operation.outputs[0].dtype
         if name in _CONVERSIONS:
-            source = next(operation.refs())
-            return self._dtype(source) == operation.outputs[0].dtype
-        if name in _RESHAPES | {"expand"} or (name == "slice" and bound.get("step") == 1):
-            return _plain_dims(self._source_shape(operation)) == _plain_dims(operation.shape)
+            return same_dtype
+        source = self._source_shape(operation)
+        if name in _RESHAPES | {"expand", "select"} or (name == "slice" and bound.get("step") == 1):
+            return _plain_dims(source) == _plain_dims(operation.shape)
+        if name in _REDUCTIONS:
+            return same_dtype and _plain_dims(source) == _plain_dims(operation.shape)
+        if name in _ADAPTIVE_POOLS:
+            return source == operation.shape and len(operation.outputs) == 1
+        if name in _NEUTRAL and bound.get("rounding_mode") is None and source == operation.shape:
+            return same_dtype and isinstance(bound.get("self"), Ref) and bound.get("other") == _NEUTRAL[name]
         return False
 
     def _source_shape(self, operation: Operation) -> Shape:
@@ -177,16 +191,20 @@ class _Canonical:
         if kept == sorted(kept):
             return first
         ranks = [sorted(kept).index(dim) for dim in kept]
-        return _Node(f"permute {ranks}", [first])
+        if first.order is not None:
+            # Two turns are one; the second may take back the first.
+            ranks = [first.order[rank] for rank in ranks]
+            first = first.inputs[0]
+        return first if ranks == sorted(ranks) else _Node(f"permute {ranks}", [first], order=ranks)
 
     def _special(self, operation: Operation, name: str, bound: dict[str, Argument], first: _Node) -> _Node | None:
         """Operations with a canonical form of their own."""
         match name:
             case "relu" | "relu6":
                 return _Node(name, [first])
-            case "clamp_min" if bound.get("min") == 0:
+            case "clamp" | "clamp_min" if bound.get("min") == 0 and bound.get("max") is None:
                 return _Node("relu", [first])
-            case "clamp" if bound.get("min") == 0 and bound.get("max") is None:
+            case "threshold" if (bound.get("threshold"), bound.get("value")) == (0, 0):
                 return _Node("relu", [first])
             case "hardtanh" if (bound.get("min_val"), bound.get("max_val")) == (0, 6):
                 return _Node("relu6", [first])
@@ -196,12 +214,18 @@ class _Canonical:
                 return self._convolution(bound)
             case "linear" | "matmul" | "mm":
                 return self._product(name, bound)
-            case "log_softmax" | "softmax":
-                dim = bound.get("dim")
-                place = _plain_index(self._source_shape(operation), dim) if isinstance(dim, int) else dim
-                return _Node(f"{name} {place}", [first])
             case _:
-                return None
+                return self._softmax(operation, name, bound, first)
+
+    def _softmax(self, operation: Operation, name: str, bound: Mapping[str, Argument], first: _Node) -> _Node | None:
+        """A softmax or its logarithm, in one step or in two."""
+        if name == "log" and first.label.startswith("softmax "):
+            return _Node(f"log_{first.label}", first.inputs)
+        if name not in ("log_softmax", "softmax"):
+            return None
+        dim = bound.get("dim")
+        place = _plain_index(self._source_shape(operation), dim) if isinstance(dim, int) else dim
+        return _Node(f"{name} {place}", [first])
 
     def _padded(self, operation: Operation, bound: Mapping[str, Argument], first: _Node) -> _Node | None:
         amounts = bound.get("pad")
@@ -265,7 +289,10 @@ class _Canonical:
                 return _pair(value, 0) if value != () or key != "stride" else _pair(bound.get("kernel_size"), 0)
             return float(value) if type(value) is int else encode_argument(value)
 
-        settings = {key: described(key, value) for key, value in bound.items() if key != "keepdim"}
+        # The first operand is "input" in many operations and "self" in their in-place forms.
+        settings = {
+            "input" if key == "self" else key: described(key, value) for key, value in bound.items() if key != "keepdim"
+        }
         if not bound:
             settings = {str(index): described("", value) for index, value in enumerate(operation.args)}
         commutes = name in _COMMUTATIVE and bound.get("alpha", 1) == 1 and len(operands) == 2  # noqa: PLR2004 - both sides
