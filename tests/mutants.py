@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every PyTorch reader knows
 
-from harness.findings import Status
+from harness.contracts import examine, parse_contract
+from harness.findings import Finding, Status
+from harness.graph import capture
 
 # Every figure is the sound network's own: one more, or one less, is a failure.
-CONTRACT = """
-name = "everything"
+CONTRACT = parse_contract(
+    """
 input = [1, 28, 28]
 classes = 10
 
@@ -56,7 +58,10 @@ complete = true
 [cost]
 max_macs = 339128
 max_activation_bytes = 110000
-"""
+""",
+    name="everything",
+    place="tests/mutants.py",
+)
 
 
 class Sound(nn.Module):
@@ -171,7 +176,8 @@ class Tied(Sound):
 
     def pooled(self, maps: Tensor) -> Tensor:
         pooled = super().pooled(maps)
-        return pooled + 0.1 * self.again(self.mix(pooled))
+        mixed: Tensor = self.again(self.mix(pooled))
+        return pooled + 0.1 * mixed
 
 
 class StartsAtZero(Sound):
@@ -192,7 +198,9 @@ class CropsBeforeConvolving(Sound):
         return super().late(maps[..., :-2, :-2])
 
 
-SOUND: tuple[type[Sound], ...] = (Sound, Frozen, Tied, StartsAtZero, CropsBeforeConvolving)
+SOUND: dict[str, type[Sound]] = {
+    build.__name__: build for build in (Sound, Frozen, Tied, StartsAtZero, CropsBeforeConvolving)
+}
 
 
 # Capture ----------------------------------------------------------------------------------------------------------------
@@ -771,6 +779,14 @@ class LinearByMatmul(_WeightsByHand):
 
 
 @_breaks("linear", "present")
+class LinearByInnerProduct(_WeightsByHand):
+    """A linear layer as an inner product."""
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        return torch.inner(pooled.flatten(1), self.weight) + self.bias
+
+
+@_breaks("linear", "present")
 class LinearByBatchedProduct(_WeightsByHand):
     """A linear layer as a product of one matrix an image."""
 
@@ -885,6 +901,14 @@ class RootOfZero(Sound):
         return super().dropped(maps).sqrt()
 
 
+@_breaks("gradients", "the backward pass fails")
+class DropsInPlace(Sound):
+    """Changes what the rectifier had kept for its backward pass."""
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        return F.dropout(maps, 0.1, self.training, inplace=True)
+
+
 @_breaks("gradients", "no gradient for other.weight, other.bias")
 class AnswersWithAnotherHead(Sound):
     """Trains one head and answers with another, which stays as it was drawn."""
@@ -926,3 +950,14 @@ class CostlyEinsum(Sound):
         pooled = super().pooled(maps)
         flat = pooled.flatten(1)
         return pooled + 0.001 * torch.einsum("bc,bd,be->bc", flat, flat, flat)[..., None, None]
+
+
+# Examined ---------------------------------------------------------------------------------------------------------------
+
+
+def examined(name: str) -> tuple[Finding, ...]:
+    """What is found on one of the networks, mutant or sound, experiments included."""
+    mutant = MUTANTS.get(name)
+    build, shape = (mutant.build, mutant.input_shape) if mutant else (SOUND[name], (1, 28, 28))
+    torch.manual_seed(1)
+    return examine(capture(build(), shape, name=name), CONTRACT, probe=True)

@@ -1,0 +1,54 @@
+"""Each requirement against networks that break it, and only it: a table of mutant x requirement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.contracts import requirement_names
+from harness.findings import Finding, Status
+from tests.mutants import CONTRACT, MUTANTS, SOUND, examined
+from tests.workers import at_work
+
+Findings = Callable[[str], tuple[Finding, ...]]
+
+each_mutant = pytest.mark.parametrize("name", MUTANTS)
+
+
+@pytest.fixture(scope="module")
+def findings(request: pytest.FixtureRequest) -> Iterator[Findings]:
+    """The findings on a network by name, each network examined once."""
+    with at_work(examined, request) as results:
+        yield results
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_networks_pass_in_full(name: str, findings: Findings) -> None:
+    """A network that breaks nothing passes every requirement, and the experiments agree."""
+    assert [] == [finding.describe() for finding in findings(name) if finding.status is not Status.PASS]
+
+
+@each_mutant
+def test_the_requirement_that_is_broken_says_how(name: str, findings: Findings) -> None:
+    """The finding of a mutant's own requirement is a failure, for the reason that it was made for."""
+    mutant = MUTANTS[name]
+    own = next(finding for finding in findings(name) if finding.requirement == mutant.breaks)
+
+    assert (Status.FAIL, True) == (own.status, mutant.says in own.describe()), own.describe()
+
+
+@each_mutant
+def test_no_other_requirement_changes_its_mind(name: str, findings: Findings) -> None:
+    """All else passes, but for the companions that the mutant names with a reason."""
+    mutant = MUTANTS[name]
+    expected = dict.fromkeys(requirement_names(CONTRACT), Status.PASS)
+    expected[mutant.breaks] = Status.FAIL
+    expected |= {requirement: companion.status for requirement, companion in mutant.companions.items()}
+
+    assert expected == {finding.requirement: finding.status for finding in findings(name)}
+
+
+def test_every_requirement_has_a_mutant() -> None:
+    """What the contract asks is what the mutants break."""
+    assert set(requirement_names(CONTRACT)) == {mutant.breaks for mutant in MUTANTS.values()}
