@@ -91,7 +91,10 @@ def test_wheel_states_what_the_project_declares(wheel: zipfile.ZipFile, project:
 
     assert declared["name"] == metadata["Name"]
     assert declared["requires-python"] == metadata["Requires-Python"]
-    assert {Requirement(line) for line in declared["dependencies"]} == {
+    extras = [
+        f'{line}; extra == "{extra}"' for extra, lines in declared["optional-dependencies"].items() for line in lines
+    ]
+    assert {Requirement(line) for line in [*declared["dependencies"], *extras]} == {
         Requirement(line) for line in metadata.get_all("Requires-Dist", [])
     }
     assert "MIT License" in read_metadata(wheel, "licenses/LICENSE")
