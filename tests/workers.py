@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +13,22 @@ from typing import TypeVar
 
 import pytest
 import torch
+from torch import nn
+
+from harness.graph import capture
+
+# Whether every network is examined, or those only that are not variants of another: a capture costs half a second of a core.
+EVERY_NETWORK = os.environ.get("HARNESS_EVERY_NETWORK") == "1"
 
 Result = TypeVar("Result")
+
+
+def _prepare() -> None:
+    torch.set_num_threads(1)
+    # The first capture imports half of torch; left out of later garbage collections, that saves a quarter of each capture.
+    capture(nn.Flatten(), name="the first one")
+    gc.collect()
+    gc.freeze()
 
 
 @cache
@@ -20,8 +36,7 @@ def _pool() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         max_workers=2,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=_prepare,
     )
 
 

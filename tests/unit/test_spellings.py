@@ -9,8 +9,11 @@ import pytest
 
 from harness.graph import CapturedModel, identity_digest
 from mnist_models import list_models
-from tests.spellings import NEAR, SPELLINGS, Examined, digest_of, examined, original_of
-from tests.workers import at_work
+from tests.spellings import NEAR, SPELLINGS, VARIANTS, Examined, digest_of, examined, original_of
+from tests.workers import EVERY_NETWORK, at_work
+
+SPELLED = [name for name in SPELLINGS if EVERY_NETWORK or name not in VARIANTS]
+NEARLY = [name for name in NEAR if EVERY_NETWORK or name not in VARIANTS]
 
 Shipped = Callable[[str], CapturedModel]
 
@@ -33,7 +36,7 @@ def digest(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
         yield results
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("name", SPELLED)
 def test_a_spelling_is_the_same_network(name: str, known: Callable[[str], Examined]) -> None:
     """Every spelling passes in full, with the figures and the identity of the first of its group."""
     first = known(original_of(name).__name__)
@@ -45,7 +48,7 @@ def test_a_spelling_is_the_same_network(name: str, known: Callable[[str], Examin
     )
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("name", SPELLED)
 def test_a_spelling_computes_the_same(name: str, known: Callable[[str], Examined]) -> None:
     """From the same weights every spelling answers alike, up to rounding."""
     expected = known(original_of(name).__name__).answers
@@ -53,7 +56,7 @@ def test_a_spelling_computes_the_same(name: str, known: Callable[[str], Examined
     assert [pytest.approx(row, abs=1e-5) for row in expected] == known(name).answers
 
 
-@pytest.mark.parametrize("near", NEAR)
+@pytest.mark.parametrize("near", NEARLY)
 def test_what_is_near_is_another_network(
     near: str, digest: Callable[[str], str], known: Callable[[str], Examined]
 ) -> None:
@@ -63,9 +66,9 @@ def test_what_is_near_is_another_network(
 
 def test_no_two_near_ones_are_the_same(digest: Callable[[str], str]) -> None:
     """What differs from one network in different settings differs from each other."""
-    shared = Counter(digest(near) for near in NEAR)
+    shared = Counter(digest(near) for near in NEARLY)
 
-    assert [] == [near for near in NEAR if shared[digest(near)] > 1]
+    assert [] == [near for near in NEARLY if shared[digest(near)] > 1]
 
 
 def test_shipped_models_are_different_networks_but_for_three_pairs(shipped: Shipped) -> None:
