@@ -137,8 +137,6 @@ class Mutant:
 
 
 MUTANTS: dict[str, Mutant] = {}
-# Mutants that break the same thing as another one in nearly the same way.
-VARIANTS: set[str] = set()
 
 
 def _breaks(
@@ -151,11 +149,6 @@ def _breaks(
         return build
 
     return enter
-
-
-def _variant(build: type[Sound]) -> type[Sound]:
-    VARIANTS.add(build.__name__)
-    return build
 
 
 def _fails(reason: str) -> Companion:
@@ -221,7 +214,6 @@ class PythonRandomness(Sound):
         return super().early(images) * (0.5 + random.random())  # noqa: S311 - no secret
 
 
-@_variant
 @_breaks("capture", "two captures of the model differ")
 class NumpyRandomness(Sound):
     """Each call scales by a number that NumPy draws."""
@@ -284,7 +276,6 @@ class Probabilities(Sound):
         return F.softmax(scores, dim=1)
 
 
-@_variant
 @_breaks("output", "probabilities of shape")
 class ProbabilitiesByExponential(Sound):
     """The exponential takes the logarithm back."""
@@ -293,7 +284,6 @@ class ProbabilitiesByExponential(Sound):
         return super().answer(scores).exp()
 
 
-@_variant
 @_breaks("output", "probabilities of shape", head=_fails("the sigmoid bends each score on its own, as any activation"))
 class OneOfMany(Sound):
     """A sigmoid for each class on its own."""
@@ -313,7 +303,6 @@ class LogSoftmaxOverBatch(Sound):
         return F.log_softmax(scores, dim=0)
 
 
-@_variant
 @_breaks("output", "softmax over another dimension", batch=_fails(_OVER_BATCH))
 class SoftmaxOverBatch(Sound):
     """Softmax along the images in place of the classes."""
@@ -322,7 +311,6 @@ class SoftmaxOverBatch(Sound):
         return F.softmax(scores, dim=0)
 
 
-@_variant
 @_breaks(
     "output",
     "softmax over another dimension",
@@ -357,7 +345,6 @@ class ClampAfterHead(Sound):
         return super().scores(pooled).clamp(min=0)
 
 
-@_variant
 @_breaks("head", "Tanh after Conv2d head")
 class TanhAfterHead(Sound):
     """The scores squeezed between -1 and 1."""
@@ -366,7 +353,6 @@ class TanhAfterHead(Sound):
         return torch.tanh(super().scores(pooled))
 
 
-@_variant
 @_breaks("head", "BatchNorm2d after Conv2d head")
 class BatchNormAfterHead(Sound):
     """The scores normalised."""
@@ -380,7 +366,6 @@ class BatchNormAfterHead(Sound):
         return normalised.flatten(1)
 
 
-@_variant
 @_breaks("head", "Dropout after Conv2d head")
 class DropoutAfterHead(Sound):
     """Scores dropped in training."""
@@ -445,7 +430,6 @@ class WeightsInBuffer(_Shifted):
         return self.extra
 
 
-@_variant
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInUnsavedBuffer(WeightsInBuffer):
     """Weights in a buffer that no state dict holds."""
@@ -475,7 +459,6 @@ class WeightsInLiteral(_Shifted):
         return torch.tensor([0.1 * place for place in range(16)]).view(16, 1, 1)
 
 
-@_variant
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsNamedLikeStatistics(WeightsInBuffer):
     """Weights in a buffer that goes by the name of a running mean, and is none."""
@@ -503,7 +486,6 @@ class NeverCalledLayer(Sound):
         self.spare = nn.Linear(9, 1)
 
 
-@_variant
 @_breaks("parameters", "at least 6,000")
 class TooFewParameters(Sound):
     """Narrower than the contract asks."""
@@ -533,7 +515,6 @@ class FieldOneNarrower(Sound):
         self.conv1 = nn.Conv2d(1, 16, (3, 2), stride=2, padding=(1, 0), bias=False)
 
 
-@_variant
 @_breaks("receptive_field", "5x13 (exact)")
 class FieldLower(Sound):
     """A 1x3 kernel: rows see no more than the pooling before gives them."""
@@ -562,7 +543,6 @@ class PoolsHalfTheMap(Sound):
         return maps[..., :4].mean((2, 3), keepdim=True)
 
 
-@_variant
 @_breaks("gap", "absent")
 class PoolsHalfTheMapLater(Sound):
     """The same, with an activation between the cut and the average."""
@@ -604,7 +584,6 @@ class SumsWithWrongDivisor(Sound):
         return maps.sum((2, 3), keepdim=True) / 48
 
 
-@_variant
 @_breaks("gap", "absent")
 class PoolsByLearntWeights(Sound):
     """A weighted average, its weights learnt."""
@@ -680,7 +659,6 @@ class DropoutLeftOn(Sound):
         return F.dropout(maps, 0.1)
 
 
-@_variant
 @_breaks("dropout", "observed: absent")
 class DropoutDiscarded(Sound):
     """Its result is not used."""
@@ -748,7 +726,6 @@ class BatchNormNotCalled(Sound):
         return F.relu(self.conv1(images))
 
 
-@_variant
 @_breaks("batch_norm", "observed: absent")
 class GroupNormInstead(Sound):
     """Another normalisation."""
@@ -793,7 +770,6 @@ class LinearByEinsum(_WeightsByHand):
         return torch.einsum("bchw,kc->bk", pooled, self.weight) + self.bias
 
 
-@_variant
 @_breaks("linear", "present")
 class LinearByMatmul(_WeightsByHand):
     """A linear layer as a matrix product."""
@@ -802,7 +778,6 @@ class LinearByMatmul(_WeightsByHand):
         return pooled.flatten(1) @ self.weight.t() + self.bias
 
 
-@_variant
 @_breaks("linear", "present")
 class LinearByInnerProduct(_WeightsByHand):
     """A linear layer as an inner product."""
@@ -811,7 +786,6 @@ class LinearByInnerProduct(_WeightsByHand):
         return torch.inner(pooled.flatten(1), self.weight) + self.bias
 
 
-@_variant
 @_breaks("linear", "present")
 class LinearByBatchedProduct(_WeightsByHand):
     """A linear layer as a product of one matrix an image."""
@@ -829,7 +803,6 @@ class LinearBySumOfProducts(_WeightsByHand):
         return (pooled.flatten(1)[:, None] * self.weight).sum(2) + self.bias
 
 
-@_variant
 @_breaks("linear", "convolution over the whole map", gap=_fails("the whole map is convolved where it was pooled"))
 class LinearByFlatConvolution(Sound):
     """A convolution over the flattened map: each output reads every position."""
@@ -856,7 +829,6 @@ class CentresTheBatch(Sound):
         return maps - maps.mean(0)
 
 
-@_variant
 @_breaks("batch", "it depends on the other images")
 class ScalesByTheBatch(Sound):
     """Divides by the largest number in the batch."""
@@ -866,7 +838,6 @@ class ScalesByTheBatch(Sound):
         return maps / (1 + maps.amax(0))
 
 
-@_variant
 @_breaks("batch", "it depends on the order of the images")
 class AnswersForItsNeighbour(Sound):
     """Each image gets the answer of the one before it."""
@@ -938,7 +909,6 @@ class DropsInPlace(Sound):
         return F.dropout(maps, 0.1, self.training, inplace=True)
 
 
-@_variant
 @_breaks("gradients", "no gradient for other.weight, other.bias")
 class AnswersWithAnotherHead(Sound):
     """Trains one head and answers with another, which stays as it was drawn."""
@@ -972,7 +942,6 @@ class BlownUpMaps(Sound):
         return super().late(F.max_pool2d(F.interpolate(maps, scale_factor=4), 4))
 
 
-@_variant
 @_breaks("cost", "multiply-accumulates")
 class CostlyEinsum(Sound):
     """An einsum of the pooled numbers with themselves, without weights: work that no layer shows."""

@@ -40,8 +40,6 @@ class Examined:
 
 SPELLINGS: dict[str, type[nn.Module]] = {}
 NEAR: dict[str, type[nn.Module]] = {}
-# Those of both kinds that show nearly the same as another one.
-VARIANTS: set[str] = set()
 
 
 def original_of(name: str) -> type[Sound]:
@@ -56,11 +54,6 @@ def _spelling(build: type[nn.Module]) -> type[nn.Module]:
 
 def _near(build: type[nn.Module]) -> type[nn.Module]:
     NEAR[build.__name__] = build
-    return build
-
-
-def _variant(build: type[nn.Module]) -> type[nn.Module]:
-    VARIANTS.add(build.__name__)
     return build
 
 
@@ -111,7 +104,6 @@ class DropoutUnderIf(Sound):
         return F.dropout(maps, 0.1) if self.training else maps
 
 
-@_variant
 @_spelling
 class DropoutInLambda(Sound):
     """Behind a lambda that is no module."""
@@ -132,7 +124,6 @@ class MeanOfBoth(Sound):
         return maps.mean((2, 3), keepdim=True)
 
 
-@_variant
 @_spelling
 class MeanOfBothTurned(Sound):
     """`mean` by a list, columns first, the dimensions put back by indexing."""
@@ -157,7 +148,6 @@ class MeanOfFlat(Sound):
         return maps.flatten(2).mean(-1)[..., None, None]
 
 
-@_variant
 @_spelling
 class MeanOfView(Sound):
     """The mean over a map viewed as one row."""
@@ -166,7 +156,6 @@ class MeanOfView(Sound):
         return maps.view(maps.size(0), maps.size(1), -1).mean(dim=2).view(-1, 44, 1, 1)
 
 
-@_variant
 @_spelling
 class AdaptiveFunction(Sound):
     """`F.adaptive_avg_pool2d`."""
@@ -184,7 +173,6 @@ class AveragePoolOfMapSize(Sound):
         self.gap = nn.AvgPool2d(7)  # type: ignore[assignment]  # stands where the sound one stood
 
 
-@_variant
 @_spelling
 class AveragePoolOfAskedSize(Sound):
     """`F.avg_pool2d` with the map's size asked for."""
@@ -201,7 +189,6 @@ class SumDivided(Sound):
         return maps.sum((2, 3), keepdim=True) / (maps.shape[2] * maps.shape[3])
 
 
-@_variant
 @_spelling
 class DividedSum(Sound):
     """The sum of parts."""
@@ -223,7 +210,6 @@ class _Scored(Sound):
         return self.rows(self.head(pooled))
 
 
-@_variant
 @_spelling
 class FlattenFunction(_Scored):
     """`torch.flatten`."""
@@ -240,7 +226,6 @@ class ViewByBatch(_Scored):
         return maps.view(maps.size(0), -1)
 
 
-@_variant
 @_spelling
 class ViewByClasses(_Scored):
     """`view(-1, 10)`, on a map that is 1x1 for any image."""
@@ -249,7 +234,6 @@ class ViewByClasses(_Scored):
         return maps.view(-1, 10)
 
 
-@_variant
 @_spelling
 class ReshapeBySizes(_Scored):
     """`reshape` with every size."""
@@ -258,7 +242,6 @@ class ReshapeBySizes(_Scored):
         return maps.reshape(maps.shape[0], 10)
 
 
-@_variant
 @_spelling
 class SqueezeTwice(_Scored):
     """`squeeze` of one dimension after the other."""
@@ -275,7 +258,6 @@ class IndexAway(_Scored):
         return maps[..., 0, 0]
 
 
-@_variant
 @_spelling
 class MeanOfOne(_Scored):
     """The mean of the one position that is left."""
@@ -301,7 +283,6 @@ class _Rectified(Sound):
         return self.rectified(self.conv2(F.max_pool2d(maps, 2)))
 
 
-@_variant
 @_spelling
 class ReluOfTorch(_Rectified):
     """`torch.relu`."""
@@ -318,7 +299,6 @@ class ReluMethod(_Rectified):
         return maps.relu_()
 
 
-@_variant
 @_spelling
 class ReluInPlace(_Rectified):
     """`nn.ReLU(inplace=True)`."""
@@ -340,7 +320,6 @@ class ReluByClamp(_Rectified):
         return maps.clamp(min=0)
 
 
-@_variant
 @_spelling
 class ReluByThreshold(_Rectified):
     """`F.threshold(x, 0, 0)`."""
@@ -387,7 +366,6 @@ class PadsFirst(Sound):
         return super().early(F.pad(images, (1, 1, 1, 1)))
 
 
-@_variant
 @_spelling
 class PadsByModule(Sound):
     """Zeros put around the map by a layer."""
@@ -410,7 +388,6 @@ class PaddingSame(Sound):
         self.conv2 = nn.Conv2d(16, 44, 3, padding="same", bias=False)
 
 
-@_variant
 @_spelling
 class PoolsWithIndices(Sound):
     """Max pooling that also says where, with its stride written out."""
@@ -444,7 +421,6 @@ class LogOfSoftmax(Sound):
         return scores.softmax(1).log()
 
 
-@_variant
 @_spelling
 class LogSoftmaxBeforeFlattening(Sound):
     """Log-softmax over the channels of 1x1 maps."""
@@ -484,7 +460,6 @@ class OneSequential(nn.Sequential):
         super().__init__(*_layers())
 
 
-@_variant
 @_spelling
 class Nested(nn.Module):
     """Sequences in sequences."""
@@ -516,7 +491,6 @@ class ModuleListLoop(nn.Module):
         return values
 
 
-@_variant
 @_spelling
 class ModuleDictLoop(nn.Module):
     """A loop over an `nn.ModuleDict`."""
@@ -588,7 +562,6 @@ class SumSwapped(Skipping):
         return beside + maps
 
 
-@_variant
 @_spelling
 class SumByFunction(Skipping):
     """`torch.add`."""
@@ -638,7 +611,6 @@ class LopsidedPadding(Sound):
         return F.relu(self.conv2(F.pad(F.max_pool2d(maps, 2), (2, 0, 2, 0))))
 
 
-@_variant
 @_near
 class PadsWithOnes(Sound):
     """A border of ones."""
@@ -660,7 +632,6 @@ class OtherRate(Sound):
         self.dropout.p = 0.2
 
 
-@_variant
 @_near
 class DropsWholeChannels(Sound):
     """`nn.Dropout2d`."""
@@ -669,7 +640,6 @@ class DropsWholeChannels(Sound):
         return F.dropout2d(maps, 0.1, self.training)
 
 
-@_variant
 @_near
 class NoDropout(Sound):
     """None at all: it would evaluate alike."""
@@ -678,7 +648,6 @@ class NoDropout(Sound):
         return maps
 
 
-@_variant
 @_near
 class OtherStride(Sound):
     """Overlapping windows of the pooling by two."""
@@ -696,7 +665,6 @@ class OtherMomentum(Sound):
         self.norm = nn.BatchNorm2d(16, momentum=0.2)
 
 
-@_variant
 @_near
 class OtherEpsilon(Sound):
     """Another epsilon."""
@@ -722,7 +690,6 @@ class OtherActivation(Sound):
         return F.gelu(self.conv2(F.max_pool2d(maps, 2)))
 
 
-@_variant
 @_near
 class CutAtSix(Sound):
     """ReLU6 in place of one ReLU."""
@@ -739,7 +706,6 @@ class MaximumForAverage(Sound):
         return F.adaptive_max_pool2d(maps, 1)
 
 
-@_variant
 @_near
 class AverageForMaximum(Sound):
     """The pooling by two takes averages."""
@@ -748,7 +714,6 @@ class AverageForMaximum(Sound):
         return F.relu(self.conv2(F.avg_pool2d(maps, 2)))
 
 
-@_variant
 @_near
 class SumForAverage(Sound):
     """The sum over the map, undivided."""
@@ -777,7 +742,6 @@ class ScaledByNumber(Sound):
         return 0.5 * super().late(maps)
 
 
-@_variant
 @_near
 class ScaledByOtherNumber(Sound):
     """Another factor."""
@@ -786,7 +750,6 @@ class ScaledByOtherNumber(Sound):
         return 0.25 * super().late(maps)
 
 
-@_variant
 @_near
 class ScaledByLiteral(Sound):
     """A factor a channel, written down."""
@@ -795,7 +758,6 @@ class ScaledByLiteral(Sound):
         return super().late(maps) * torch.tensor([1.0, 2.0] * 22).view(44, 1, 1)
 
 
-@_variant
 @_near
 class ScaledByOtherLiteral(Sound):
     """The same factors in another order."""
@@ -804,7 +766,6 @@ class ScaledByOtherLiteral(Sound):
         return super().late(maps) * torch.tensor([2.0, 1.0] * 22).view(44, 1, 1)
 
 
-@_variant
 @_near
 class Transposed(Sound):
     """Rows and columns swapped on the way."""
@@ -822,7 +783,6 @@ class FrozenFirstLayer(Sound):
         self.conv1.weight.requires_grad_(False)  # noqa: FBT003 - as above
 
 
-@_variant
 @_near
 class WithoutSoftmax(Sound):
     """Scores as they are."""
@@ -839,7 +799,6 @@ class Difference(Skipping):
         return maps - beside
 
 
-@_variant
 @_near
 class DifferenceSwapped(Skipping):
     """The other way round, which matters here."""
@@ -856,7 +815,6 @@ class WeightedSum(Skipping):
         return torch.add(maps, beside, alpha=2)
 
 
-@_variant
 @_near
 class WeightedSumSwapped(Skipping):
     """The other side counts double."""
@@ -865,7 +823,6 @@ class WeightedSumSwapped(Skipping):
         return torch.add(beside, maps, alpha=2)
 
 
-@_variant
 @_near
 class SumWithItself(Skipping):
     """One side twice, the other one not at all."""

@@ -17,7 +17,7 @@ from torch import nn
 
 from harness.graph import capture
 
-# Whether every network is examined, or those only that are not variants of another: a capture costs half a second of a core.
+# A capture costs half a second of a core: without this a sample of the networks is examined.
 EVERY_NETWORK = os.environ.get("HARNESS_EVERY_NETWORK") == "1"
 
 Result = TypeVar("Result")
