@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from harness.errors import GraphFormatError
-from harness.graph.form import Argument, Graph, Program, Ref, Symbol
+from harness.graph.form import MAX_ELEMENTS, Argument, Graph, Operation, Program, Ref, Symbol
+from harness.graph.schema import bind
 
 _SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
     "operator.add": operator.add,
@@ -65,6 +66,10 @@ _DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "uint8", "int8
 _OP_PARTS = 3
 
 
+# Two images: a single one would hide a dimension that is lost.
+_REHEARSED_BATCH = 2
+
+
 def allowed(op: str) -> bool:
     """Whether a rebuilt module may run this operation, named as in `Operation.op`."""
     if op in _SCALAR_OPERATIONS:
@@ -90,7 +95,8 @@ class GraphModule(nn.Module):
         state: a tensor for each name in ``graph.tensors``; copied.
 
     Raises:
-        GraphFormatError: an operation is not on the allow-list, or a tensor is missing or has another shape or dtype.
+        GraphFormatError: an operation is not on the allow-list, does not fit its operands, gives something of another shape
+            than the graph says or far too large, or a tensor is missing or has another shape or dtype.
     """
 
     def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor]) -> None:
@@ -115,6 +121,8 @@ class GraphModule(nn.Module):
         held = {spec.name for spec in graph.tensors}
         self._train_steps = _Steps(graph.train, graph.input_name, held)
         self._eval_steps = _Steps(graph.evaluate, graph.input_name, held)
+        self._train_steps.rehearse(self, graph.train, graph.input_shape)
+        self._eval_steps.rehearse(self, graph.evaluate, graph.input_shape)
 
     def _hold(self, name: str, value: torch.Tensor, *, persistent: bool) -> None:
         # Straight into torch's tables: its register functions refuse names such as "graph", which another class may well use.
@@ -193,14 +201,7 @@ class _Steps:
         keep: dict[str, torch.Tensor] | None = None,
         changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
     ) -> torch.Tensor:
-        values: list[Any] = [None] * self.size
-        values[0] = images
-        for slot, path, leaf in self.loads:
-            owner = module
-            for part in path:
-                owner = owner._modules[part]  # type: ignore[assignment]  # noqa: SLF001 - made in _hold, never None
-            tensor = owner._parameters.get(leaf)  # noqa: SLF001 - getattr would cost as much as the arithmetic
-            values[slot] = owner._buffers[leaf] if tensor is None else tensor  # noqa: SLF001
+        values = self._loaded(module, images)
         device = images.device
         for index, (function, arguments, kwargs, slot, free) in enumerate(self.calls):
             result = function(
@@ -217,6 +218,78 @@ class _Steps:
                 values[unused] = None
         output: torch.Tensor = values[self.output]
         return output
+
+    def _loaded(self, module: nn.Module, images: torch.Tensor) -> list[Any]:
+        """The slots with the images and the module's tensors in them."""
+        values: list[Any] = [None] * self.size
+        values[0] = images
+        for slot, path, leaf in self.loads:
+            owner = module
+            for part in path:
+                owner = owner._modules[part]  # type: ignore[assignment]  # noqa: SLF001 - made in _hold, never None
+            tensor = owner._parameters.get(leaf)  # noqa: SLF001 - getattr would cost as much as the arithmetic
+            values[slot] = owner._buffers[leaf] if tensor is None else tensor  # noqa: SLF001
+        return values
+
+    def rehearse(self, module: nn.Module, program: Program, input_shape: tuple[int, ...]) -> None:
+        """Run on torch's meta device, which computes shapes and no numbers: nothing of any size is allocated.
+
+        Raises:
+            GraphFormatError: an operation does not fit its operands, or its result is not what the graph says.
+        """
+        meta = torch.device("meta")
+        images = torch.empty((_REHEARSED_BATCH, *input_shape), device=meta)
+        values = [
+            value.detach().to(meta) if isinstance(value, torch.Tensor) else value
+            for value in self._loaded(module, images)
+        ]
+        with torch.no_grad():
+            for operation, (function, arguments, kwargs, slot, _) in zip(program.operations, self.calls, strict=True):
+                place = f"operation {operation.name!r} ({operation.op})"
+                given = {key: argument(values, meta) for key, argument in kwargs}
+                if "device" not in given and "device" in bind(operation):
+                    # What is created without a device would be created on the CPU, in full size.
+                    given["device"] = meta
+                try:
+                    values[slot] = function(*[argument(values, meta) for argument in arguments], **given)
+                except Exception as error:
+                    lines = str(error).splitlines() or [type(error).__name__]
+                    msg = f"{place} cannot run on its operands: {lines[0][:200]}"
+                    raise GraphFormatError(msg) from error
+                _require_declared(place, operation, values[slot])
+
+
+def _require_declared(place: str, operation: Operation, result: object) -> None:
+    """Refuse a result of another shape or dtype than the graph says, or of a size that no model here has."""
+    found = result if isinstance(result, list | tuple) else [result]
+    tensors = [item for item in found if isinstance(item, torch.Tensor)]
+    if len(tensors) != len(operation.outputs):
+        msg = f"{place}: expected {len(operation.outputs)} results, found {len(tensors)}"
+        raise GraphFormatError(msg)
+    for meta, tensor in zip(operation.outputs, tensors, strict=True):
+        sizes = [_size(dim) for dim in meta.shape]
+        fits = len(sizes) == tensor.ndim and all(
+            size is None or size == dim for size, dim in zip(sizes, tensor.shape, strict=True)
+        )
+        if not fits or str(tensor.dtype) != f"torch.{meta.dtype}":
+            msg = (
+                f"{place}: the graph says {meta.dtype} of shape {list(meta.shape)}, but it gives {tensor.dtype} of shape "
+                f"{list(tensor.shape)} for {_REHEARSED_BATCH} images"
+            )
+            raise GraphFormatError(msg)
+        if tensor.numel() > MAX_ELEMENTS:
+            msg = f"{place} gives {tensor.numel():,} numbers: at most {MAX_ELEMENTS:,} are accepted"
+            raise GraphFormatError(msg)
+
+
+def _size(dim: int | str) -> int | None:
+    """A declared size for the rehearsed batch; None for an expression that is not worked out here."""
+    if isinstance(dim, int):
+        return dim
+    factor, _, batch = dim.rpartition("*")
+    if batch != "B" or not (factor.isdigit() or not factor):
+        return None
+    return int(factor or 1) * _REHEARSED_BATCH
 
 
 _Template = Callable[[list[Any], torch.device], Any]

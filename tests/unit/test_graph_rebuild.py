@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from harness.errors import GraphFormatError
 from harness.graph import DEFAULT_SEED, CapturedModel, Graph, GraphModule, Operation, Program, TensorSpec, capture
-from harness.graph.form import Argument, Ref, Symbol
+from harness.graph.form import Argument, Ref, Symbol, ValueMeta
 from harness.graph.rebuild import allowed
 from mnist_models import create_model, list_models
 
@@ -137,9 +137,12 @@ def test_names_are_free() -> None:
     assert set(module.state_dict()) == set(model.to_module().state_dict())
 
 
-def graph_of(op: str, *arguments: Argument, **keywords: Argument) -> Graph:
+IMAGE = ValueMeta(shape=("B", 1, 2, 2), dtype="float32")
+
+
+def graph_of(op: str, *arguments: Argument, gives: tuple[ValueMeta, ...] = (IMAGE,), **keywords: Argument) -> Graph:
     """A graph of one operation on a 1x2x2 image and a parameter ``w`` of 2x2."""
-    operation = Operation(name="y", op=op, args=arguments, kwargs=keywords)
+    operation = Operation(name="y", op=op, args=arguments, kwargs=keywords, outputs=gives)
     program = Program(operations=(operation,), output="y")
     return Graph(
         input_shape=(1, 2, 2),
@@ -183,7 +186,11 @@ def test_operations_on_the_list_run() -> None:
     graph = graph_of("aten.add.Tensor", Ref("x"), Ref("w"), alpha=2)
     assert torch.equal(2 * torch.eye(2).expand(3, 1, 2, 2), GraphModule(graph, STATE)(torch.zeros(3, 1, 2, 2)))
     graph = graph_of(
-        "aten.zeros_like.default", Ref("x"), dtype=Symbol("dtype", "int64"), device=Symbol("runtime", "device")
+        "aten.zeros_like.default",
+        Ref("x"),
+        gives=(ValueMeta(shape=("B", 1, 2, 2), dtype="int64"),),
+        dtype=Symbol("dtype", "int64"),
+        device=Symbol("runtime", "device"),
     )
     assert torch.int64 == GraphModule(graph, STATE)(torch.ones(1, 1, 2, 2)).dtype
     graph = graph_of("aten.mul.Scalar", Ref("x"), Symbol("float", "inf"))
@@ -210,6 +217,31 @@ def test_what_does_not_fit_is_refused(graph: Graph, state: Mapping[str, Tensor],
     """An unknown overload or symbol, and a tensor that is not as the graph says, are refused before anything runs."""
     with pytest.raises(GraphFormatError, match=words):
         GraphModule(graph, state)
+
+
+@pytest.mark.parametrize(
+    ("graph", "words"),
+    [
+        (graph_of("aten.relu.default", Ref("x"), gives=()), "expected 0 results, found 1"),
+        (graph_of("aten.sum.default", Ref("x")), r"the graph says float32 of shape \['B', 1, 2, 2\], but it gives"),
+        (graph_of("aten.to.dtype", Ref("x"), Symbol("dtype", "float64")), r"but it gives torch.float64"),
+        (graph_of("aten.view.default", Ref("x"), (7, 7)), "cannot run on its operands"),
+        (
+            graph_of(
+                "aten.full.default",
+                (100_000, 100_000),
+                1.0,
+                gives=(ValueMeta(shape=(100_000, 100_000), dtype="float32"),),
+            ),
+            "gives 10,000,000,000 numbers: at most 100,000,000 are accepted",
+        ),
+    ],
+    ids=["hidden result", "shape", "dtype", "operands", "giant"],
+)
+def test_what_a_rehearsal_refuses(graph: Graph, words: str) -> None:
+    """A graph whose operations do not fit, or make something giant, is refused before a number is computed."""
+    with pytest.raises(GraphFormatError, match=words):
+        GraphModule(graph, STATE)
 
 
 def test_other_constants_are_refused() -> None:
