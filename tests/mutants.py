@@ -6,9 +6,11 @@ becomes of it, and why.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from torch.nn import functional as F  # noqa: N812 - the name every PyTorch read
 from harness.contracts import examine, parse_contract
 from harness.findings import Finding, Status
 from harness.graph import capture
+
+# A capture costs half a second of a core: unless this is asked for, tests examine a sample.
+EVERY_NETWORK = os.environ.get("HARNESS_EVERY_NETWORK") == "1"
 
 # Every figure is the sound network's own: one more, or one less, is a failure.
 CONTRACT = parse_contract(
@@ -955,6 +960,7 @@ class CostlyEinsum(Sound):
 # Examined ---------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def examined(name: str) -> tuple[Finding, ...]:
     """What is found on one of the networks, mutant or sound, experiments included."""
     mutant = MUTANTS.get(name)

@@ -7,6 +7,7 @@ one setting.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -856,6 +857,7 @@ class OwnWeights(SharedWeights):
 # Examined ---------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def examined(name: str) -> Examined:
     """What is known of a spelling that has the weights of the first of its group."""
     torch.manual_seed(1)
@@ -877,6 +879,7 @@ def examined(name: str) -> Examined:
     )
 
 
-def digest_of(name: str) -> str:
-    """The identity of a spelling, or of what is near to one."""
-    return identity_digest(capture((SPELLINGS | NEAR)[name](), name=name).graph)
+@cache
+def digest_of_near(name: str) -> str:
+    """The identity of what is near to a spelling."""
+    return identity_digest(capture(NEAR[name](), name=name).graph)
