@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from harness.contracts.contract import BatchRule, Contract, CostBound, FieldBound, ParameterBudget, Presence
 from harness.findings import Finding, Status
-from harness.graph import CapturedModel, Experiments, Structure
+from harness.graph import CapturedModel, Experiments, Structure, one_thread
 from harness.graph.experiments import IMAGES, TRAINING_PASSES
 
 _NAMES = {
@@ -50,7 +50,8 @@ def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None =
     model = _Model(captured=captured, structure=structure, experiments=Experiments(captured, structure))
     if probe is None:
         probe = structure.parameters.total <= PROBED_PARAMETERS
-    return tuple(_guarded(name, model, contract, probe=probe) for name in requirement_names(contract))
+    with one_thread():
+        return tuple(_guarded(name, model, contract, probe=probe) for name in requirement_names(contract))
 
 
 def requirement_names(contract: Contract) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """`nn.Module` -> graph -> `nn.Module`, and what can be read off a graph."""
 
-from harness.graph.capture import CapturedModel, Fidelity, capture
+from harness.graph.capture import CapturedModel, Fidelity, capture, one_thread
 from harness.graph.experiments import Experiments
 from harness.graph.field_table import FieldRow, field_table
 from harness.graph.form import Graph, Operation, Program, TensorSpec
@@ -28,5 +28,6 @@ __all__ = [
     "field_table",
     "identity_digest",
     "load_model",
+    "one_thread",
     "parse_source",
 ]

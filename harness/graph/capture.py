@@ -110,6 +110,17 @@ class CapturedModel:
         return GraphModule(self.graph, self.state)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread meanwhile: networks as small as these only wait for a second one, on a busy machine for seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def capture(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), *, name: str) -> CapturedModel:
     """Capture a module in both modes and compare the result with the module itself.
 
@@ -127,7 +138,7 @@ def capture(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), *, na
     """
     generator = torch.Generator().manual_seed(_PROBE_SEED)
     example = torch.randn((_EXAMPLE_BATCH, *input_shape), generator=generator)
-    with warnings.catch_warnings(), _modes_and_randomness_restored(module):
+    with warnings.catch_warnings(), one_thread(), _modes_and_randomness_restored(module):
         warnings.simplefilter("ignore")
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
             _require_runs(module, example, name, training=False)
