@@ -879,7 +879,6 @@ def examined(name: str) -> Examined:
     )
 
 
-@cache
 def digest_of_near(name: str) -> str:
     """The identity of what is near to a spelling."""
     return identity_digest(capture(NEAR[name](), name=name).graph)

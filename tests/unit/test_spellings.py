@@ -21,8 +21,6 @@ SAMPLE = frozenset(
     WeightedSum
     """.split()  # noqa: SIM905 - rows of names read better
 )
-SPELLED = [name for name in SPELLINGS if EVERY_NETWORK or name in SAMPLE]
-NEARLY = [name for name in NEAR if EVERY_NETWORK or name in SAMPLE]
 
 Shipped = Callable[[str], CapturedModel]
 
@@ -31,37 +29,22 @@ Shipped = Callable[[str], CapturedModel]
 TWINS = [("cloud_2", "pipeline_second"), ("cloud_3", "pipeline_third"), ("five_step_4", "five_step_5")]
 
 
-@pytest.mark.parametrize("name", SPELLED)
+@pytest.mark.parametrize("name", [name for name in SPELLINGS if EVERY_NETWORK or name in SAMPLE])
 def test_a_spelling_is_the_same_network(name: str) -> None:
-    """Every spelling passes in full, with the figures and the identity of the first of its group."""
-    first = examined(original_of(name).__name__)
+    """It passes in full, with the figures, the identity and, up to rounding, the answers of the first of its group."""
+    first, other = examined(original_of(name).__name__), examined(name)
 
-    assert (dict.fromkeys(first.statuses, "pass"), first.figures, first.digest) == (
-        examined(name).statuses,
-        examined(name).figures,
-        examined(name).digest,
-    )
+    assert dict.fromkeys(first.statuses, "pass") == other.statuses
+    assert (first.figures, first.digest) == (other.figures, other.digest)
+    assert [pytest.approx(row, abs=1e-5) for row in first.answers] == other.answers
 
 
-@pytest.mark.parametrize("name", SPELLED)
-def test_a_spelling_computes_the_same(name: str) -> None:
-    """From the same weights every spelling answers alike, up to rounding."""
-    expected = examined(original_of(name).__name__).answers
+def test_what_is_near_is_another_network() -> None:
+    """One other setting is another identity, and every setting its own."""
+    near = {name: digest_of_near(name) for name in NEAR if EVERY_NETWORK or name in SAMPLE}
+    shared = Counter([*near.values(), examined("Sound").digest, examined("Skipping").digest])
 
-    assert [pytest.approx(row, abs=1e-5) for row in expected] == examined(name).answers
-
-
-@pytest.mark.parametrize("near", NEARLY)
-def test_what_is_near_is_another_network(near: str) -> None:
-    """One other setting is another identity."""
-    assert digest_of_near(near) not in {examined("Sound").digest, examined("Skipping").digest}
-
-
-def test_no_two_near_ones_are_the_same() -> None:
-    """What differs from one network in different settings differs from each other."""
-    shared = Counter(digest_of_near(near) for near in NEARLY)
-
-    assert [] == [near for near in NEARLY if shared[digest_of_near(near)] > 1]
+    assert [] == [name for name, digest in near.items() if shared[digest] > 1]
 
 
 def test_the_sample_is_of_networks_that_exist() -> None:
