@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import pickle
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from harness.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +25,6 @@ pytest_plugins = "pytester"
 
 _TESTS = Path(__file__).parent
 _SEALED = (_TESTS / "unit", _TESTS / "property")
-_SHIPPED = pytest.StashKey[Any]()  # a `tests.shipped.ShippedModels`
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,25 +49,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("chosen_device", names, indirect=True)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin to capture what the collected tests are going to ask for."""
-    users = [item for item in session.items if isinstance(item, pytest.Function) and "shipped" in item.fixturenames]
-    if users and not session.config.option.collectonly:
-        from tests.shipped import ShippedModels  # noqa: PLC0415 - torch only where a test needs it
-
-        models = session.config.stash[_SHIPPED] = ShippedModels()
-        for item in users:
-            name = item.callspec.params.get("name") if hasattr(item, "callspec") else None
-            if isinstance(name, str):
-                models.ask(name)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the capturing process."""
-    if _SHIPPED in config.stash:
-        config.stash[_SHIPPED].close()
-
-
 @pytest.fixture
 def chosen_device(request: pytest.FixtureRequest) -> torch.device:
     """A device that ``--device`` stands for; skips where this machine has none of that kind."""
@@ -75,10 +60,28 @@ def chosen_device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture(scope="session")
-def shipped(request: pytest.FixtureRequest) -> Callable[[str], CapturedModel]:
-    """The captured shipped models by name, drawn with the default seed."""
-    models: Callable[[str], CapturedModel] = request.config.stash[_SHIPPED]
-    return models
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CapturedModel]:
+    """The shipped models, drawn with the default seed, each captured once for all test processes of a run."""
+    import torch  # noqa: PLC0415 - as above
+
+    from harness.graph import DEFAULT_SEED, capture  # noqa: PLC0415
+    from mnist_models import create_model  # noqa: PLC0415
+
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        # The folder of the whole run; a worker's own lies in it.
+        folder = folder.parent
+
+    @functools.cache
+    def load(name: str) -> CapturedModel:
+        path = folder / f"shipped-{name}.pickle"
+        if not path.exists():
+            torch.manual_seed(DEFAULT_SEED)
+            write_whole(path, pickle.dumps(capture(create_model(name), name=name, twice=False)))
+        captured: CapturedModel = pickle.loads(path.read_bytes())  # noqa: S301 - our own run wrote it
+        return captured
+
+    return load
 
 
 @pytest.fixture

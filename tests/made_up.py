@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,6 +11,9 @@ from torch import nn
 
 from harness.data import Dataset
 from harness.training import Environment, EpochResult, Recipe, RunRecord
+
+# A capture costs half a second of a core: unless this is asked for, tests examine a sample.
+EVERY_NETWORK = os.environ.get("HARNESS_EVERY_NETWORK") == "1"
 
 RECIPE = Recipe.from_mapping({"batch_size": 16, "epochs": 3, "optimizer": {"name": "sgd", "lr": 0.1}}, name="made-up")
 

@@ -865,7 +865,7 @@ def examined(name: str) -> Examined:
     network = SPELLINGS[name]()
     for mine, its in zip(network.parameters(), original.parameters(), strict=True):
         mine.data.copy_(its.data)
-    captured = capture(network, name=name)
+    captured = capture(network, name=name, twice=False)
     findings = {finding.requirement: finding for finding in examine(captured, _CONTRACT, probe=True)}
     images = torch.randn((4, 1, 28, 28), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -881,4 +881,4 @@ def examined(name: str) -> Examined:
 
 def digest_of_near(name: str) -> str:
     """The identity of what is near to a spelling."""
-    return identity_digest(capture(NEAR[name](), name=name).graph)
+    return identity_digest(capture(NEAR[name](), name=name, twice=False).graph)

@@ -44,7 +44,7 @@ class Parts(nn.Module):
 
 def examined(*bodies: Body) -> dict[str, View]:
     """The views of a network with these bodies on 1x8x8 images, each of them held against the probe."""
-    model = capture(Parts(*bodies), (1, 8, 8), name="parts")
+    model = capture(Parts(*bodies), (1, 8, 8), name="parts", twice=False)
     views = trace_views(model.graph, model.graph.evaluate)
     probed = probe_receptive_field(model.to_module())
     assert [] == [name for name, found in probed.items() if not confirms(views[name], found)]

@@ -465,6 +465,7 @@ def test_a_capture_that_breaks_is_no_fault_of_the_model(
     assert "in breaks" in caught.value.__notes__[0]
 
 
+@pytest.mark.smoke  # a whole process: slow
 def test_a_real_child(tmp_path: Path) -> None:
     """A file with spaces and accents in its path, beside files called as libraries, is loaded by a process of its own."""
     folder = tmp_path / "déjà vu"

@@ -47,6 +47,7 @@ def cases(project: pytest.Pytester) -> dict[str, ET.Element]:
     return {case.attrib["name"]: case for case in root.iter("testcase")}
 
 
+@pytest.mark.smoke  # a whole process: slow
 def test_a_users_file_from_the_command_line(project: pytest.Pytester) -> None:
     """`pytest --harness-model net.py:Net` in a bare folder: an item and a JUnit case for each requirement."""
     command = ["--harness-model", "net.py:Net", "--harness-contract", "era-s7", "--junitxml=junit.xml", "-q"]
