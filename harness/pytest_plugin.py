@@ -94,7 +94,7 @@ class _Examination:
     def _examine(self) -> dict[str, Finding]:
         from harness.certification import ConsistencyRule  # noqa: PLC0415
         from harness.contracts import examine  # noqa: PLC0415
-        from harness.graph import load_model  # noqa: PLC0415
+        from harness.sources import load_model  # noqa: PLC0415
 
         captured = load_model(self.model, input_shape=self.contract.input or (1, 28, 28))
         findings = examine(captured, self.contract)

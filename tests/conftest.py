@@ -64,7 +64,8 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Capture
     """The shipped models, drawn with the default seed, each captured once for all test processes of a run."""
     import torch  # noqa: PLC0415 - as above
 
-    from harness.graph import DEFAULT_SEED, capture  # noqa: PLC0415
+    from harness.graph import capture  # noqa: PLC0415
+    from harness.sources import DEFAULT_SEED  # noqa: PLC0415
     from mnist_models import create_model  # noqa: PLC0415
 
     folder = tmp_path_factory.getbasetemp()
@@ -87,23 +88,23 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Capture
 @pytest.fixture
 def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare commands and the plugin the capture of a shipped model: `load_model` finds it done."""
-    import harness.graph  # noqa: PLC0415 - as above
+    import harness.sources  # noqa: PLC0415 - as above
     from mnist_models import list_models  # noqa: PLC0415
 
-    load = harness.graph.load_model
+    load = harness.sources.load_model
 
     def load_quickly(text: str, **options: Any) -> CapturedModel:  # noqa: ANN401 - passed on as they are
         usual = options.get("seed", 1) == 1 and options.get("input_shape", (1, 28, 28)) == (1, 28, 28)
         as_shipped = text in list_models() and usual and not options.get("arguments")
         return shipped(text) if as_shipped else load(text, **options)
 
-    monkeypatch.setattr(harness.graph, "load_model", load_quickly)
+    monkeypatch.setattr(harness.sources, "load_model", load_quickly)
 
 
 @pytest.fixture
 def worker_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the child process's work in this one, which has PyTorch imported already."""
-    from harness.graph import source, worker  # noqa: PLC0415 - as above
+    from harness.sources import source, worker  # noqa: PLC0415 - as above
 
     def run_child(_: object, model: Mapping[str, Any], folder: Path) -> str:
         place = Path(model["path"]).parent

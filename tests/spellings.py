@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every PyTorch reader knows
 
 from harness.contracts import CostBound, examine
-from harness.graph import capture, identity_digest
+from harness.graph import capture
+from harness.structure import identity_digest
 from tests.mutants import CONTRACT, Sound
 
 # Spellings hold more or fewer values on the way, so that their memory is no figure to compare.

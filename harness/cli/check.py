@@ -36,8 +36,8 @@ def check(
     Nothing is trained; accuracy is not asked.
     """
     from harness.contracts import examine
-    from harness.graph import load_model
     from harness.reporting import document, findings_content, findings_table, verdict_line
+    from harness.sources import load_model
 
     contract = contract_for(model, contract_name)
     captured = load_model(model, input_shape=contract.input or (1, 28, 28), arguments=arguments, announce=announce)

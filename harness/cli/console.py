@@ -94,7 +94,9 @@ class DownloadProgress:
             console = notices()
             if not console.is_terminal:
                 return
-            self._progress = Progress(BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=console, transient=True)
+            self._progress = Progress(
+                BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=console, transient=True
+            )
             self._task = self._progress.add_task("download", total=total)
             self._progress.start()
         self._progress.update(self._task, completed=done, total=total)

@@ -26,7 +26,9 @@ def doctor(json_path: str | None) -> None:
     machine = environment()
     devices = available_devices()
     status = find_mnist()
-    facts = [(field.name.replace("_", " "), _words(getattr(machine, field.name))) for field in dataclasses.fields(machine)]
+    facts = [
+        (field.name.replace("_", " "), _words(getattr(machine, field.name))) for field in dataclasses.fields(machine)
+    ]
     facts.append(("devices", ", ".join(devices)))
     missing = [] if len(devices) > 1 else ["an accelerator (optional): the CPU trains the small models in minutes"]
     places: list[dict[str, Any]] = []

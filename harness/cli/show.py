@@ -13,7 +13,8 @@ from harness.cli.console import announce, results, write_json
 from harness.cli.options import debug_option, json_option, model_argument
 
 if TYPE_CHECKING:
-    from harness.graph import CapturedModel, FieldRow, Structure
+    from harness.graph import CapturedModel
+    from harness.structure import FieldRow, Structure
     from mnist_models import ModelCard
 
 
@@ -33,8 +34,9 @@ def show(model: str, arguments: str, plot: str | None, json_path: str | None, *,
     The table lists what runs in a training pass, in order, whatever the modules are called. The field is the receptive field in
     pixels.
     """
-    from harness.graph import Structure, field_table, load_model
     from harness.reporting import document, facts_table, markdown_table, plain_table
+    from harness.sources import load_model
+    from harness.structure import Structure, field_table
 
     captured = load_model(model, arguments=arguments, announce=announce)
     structure = Structure(captured.graph)
@@ -84,7 +86,7 @@ def show(model: str, arguments: str, plot: str | None, json_path: str | None, *,
 
 
 def _layers(structure: Structure) -> Iterator[dict[str, Any]]:
-    from harness.graph import field_of
+    from harness.structure import field_of
 
     for layer in structure.layers:
         view = structure.train_views.get(layer.value)
@@ -136,8 +138,8 @@ def _plot(path: Path, captured: CapturedModel, structure: Structure) -> None:
     import torch
 
     from harness.data import load_dataset
-    from harness.graph import field_table
     from harness.reporting import MapPicture, plot_maps
+    from harness.structure import field_table
 
     if captured.graph.input_shape != (1, 28, 28):
         message = f"the picture is drawn over a 28x28 digit; the model takes images of {captured.graph.input_shape}"

@@ -42,7 +42,7 @@ def train(
     An interrupted run goes on from its last whole epoch when the same command is given again.
     """
     from harness.cli.console import announce
-    from harness.graph import load_model
+    from harness.sources import load_model
     from harness.training import resolve_device
 
     recipe = recipe_for(model, recipe_name)

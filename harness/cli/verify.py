@@ -60,8 +60,8 @@ def verify(
     Where the embedded digits stand in for MNIST, the contract's accuracy rule is replaced by the digits' own.
     """
     from harness.contracts import examine
-    from harness.graph import load_model, parse_source
     from harness.reporting import document, findings_content, findings_table, verdict_line
+    from harness.sources import load_model, parse_source
     from harness.training import available_devices, resolve_device, smoke_run
 
     # A mistyped MODEL is told before anything is downloaded.

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from harness.contracts.contract import BatchRule, Contract, CostBound, FieldBound, ParameterBudget, Presence
 from harness.findings import Finding, Status
-from harness.graph import CapturedModel, Experiments, Structure, one_thread
-from harness.graph.experiments import IMAGES, TRAINING_PASSES
+from harness.graph import CapturedModel, one_thread
+from harness.structure import Experiments, Structure
+from harness.structure.experiments import IMAGES, TRAINING_PASSES
 
 _NAMES = {
     "gap": "global average pooling",

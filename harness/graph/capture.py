@@ -318,9 +318,13 @@ def _export(
     except Exception as error:
         reason = _first_line(error)
         if "batch" in str(error) and ("specializ" in str(error) or "constant" in str(error)):
-            reason = f"it fixes the batch size to {_EXAMPLE_BATCH}, the size of the example; write -1 or x.size(0) there"
+            reason = (
+                f"it fixes the batch size to {_EXAMPLE_BATCH}, the size of the example; write -1 or x.size(0) there"
+            )
         if "data-dependent" in str(error):
-            reason = "what it runs depends on the values of the images (an if, a loop or a size); write it with torch.where"
+            reason = (
+                "what it runs depends on the values of the images (an if, a loop or a size); write it with torch.where"
+            )
         msg = f"{name} cannot be captured in {mode} mode: {reason}"
         raise CaptureError(msg) from error
     return _Translation(exported, held, f"{name} cannot be captured in {mode} mode").run()
@@ -384,7 +388,9 @@ class _Translation:
         if op in _CUDNN_ARGUMENT and len(arguments) > _CUDNN_ARGUMENT[op]:
             arguments[_CUDNN_ARGUMENT[op]] = RUNTIME_CUDNN
         kwargs = {
-            key: self._argument(value) for key, value in node.kwargs.items() if key != "pin_memory" and value is not None
+            key: self._argument(value)
+            for key, value in node.kwargs.items()
+            if key != "pin_memory" and value is not None
         }
         path, type_name = _submodule(node)
         self.names[node] = node.name

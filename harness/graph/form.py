@@ -187,7 +187,9 @@ class Graph:
                     if ref in specs and ref not in names:
                         spec = specs[ref]
                         order[ref] = names[ref] = f"t{len(order)}"
-                        lines.append([names[ref], spec.kind, list(spec.shape), spec.dtype, spec.requires_grad, spec.content])
+                        lines.append(
+                            [names[ref], spec.kind, list(spec.shape), spec.dtype, spec.requires_grad, spec.content]
+                        )
                 names[operation.name] = f"v{index}"
                 lines.append(
                     [

@@ -18,7 +18,7 @@ from harness.contracts import load_contract
 from harness.data import Dataset, load_dataset
 from harness.errors import DataMissingError
 from harness.findings import Status, overall
-from harness.graph import load_model
+from harness.sources import load_model
 from harness.training import Recipe, RunRecord, train
 from mnist_models import ModelCard, list_models, model_card
 

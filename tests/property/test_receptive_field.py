@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 
 from harness.graph import CapturedModel, Graph, capture
-from harness.graph.probe import confirms, probe_receptive_field
-from harness.graph.receptive_field import trace_views
+from harness.structure.probe import confirms, probe_receptive_field
+from harness.structure.receptive_field import trace_views
 from tests.strategies import Network, networks
 
 EXAMPLES = int(os.environ.get("HARNESS_EXAMPLES", "40"))

@@ -13,7 +13,7 @@ import click
 import pytest
 
 import harness.contracts
-import harness.graph
+import harness.sources
 from harness import __version__
 from harness.cli.app import app
 from harness.errors import ExaminerError
@@ -159,7 +159,7 @@ def test_exit_code_of_an_exception(
     error: BaseException, expected: int, words: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is raised becomes one paragraph and an exit code; the examiner's own failures are no verdict."""
-    monkeypatch.setattr(harness.graph, "load_model", raiser(error))
+    monkeypatch.setattr(harness.sources, "load_model", raiser(error))
 
     code, out, err = command("check", "cloud_2")
 
@@ -170,7 +170,7 @@ def test_exit_code_of_an_exception(
 
 def test_debug_shows_where_the_examiner_failed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --debug the traceback comes before the message."""
-    monkeypatch.setattr(harness.graph, "load_model", raiser(KeyError("layer")))
+    monkeypatch.setattr(harness.sources, "load_model", raiser(KeyError("layer")))
 
     code, _, err = command("check", "cloud_2", "--debug")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import harness.graph
-from harness.graph import load_model
+import harness.sources
+from harness.sources import load_model
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -98,7 +98,7 @@ def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: p
     """A file that sleeps when imported is ended after the time-out."""
     path = tmp_path / "net.py"
     path.write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
-    monkeypatch.setattr(harness.graph, "load_model", functools.partial(load_model, timeout=2.0))
+    monkeypatch.setattr(harness.sources, "load_model", functools.partial(load_model, timeout=2.0))
 
     code, out, err = command("check", path)
 

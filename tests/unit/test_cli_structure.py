@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import harness.graph
+import harness.sources
 from harness.data import mnist
-from harness.graph import load_model
+from harness.sources import load_model
 from mnist_models import list_models, model_card
 
 Command = Callable[..., tuple[int, str, str]]
@@ -109,7 +109,7 @@ def test_8000_parameters_are_not_below_8000(command: Command, tmp_path: Path, mo
     net.write_text(EXACTLY_8000, encoding="utf-8")
     at_most.write_text("[parameters]\nmax = 8000\n", encoding="utf-8")
     captured = load_model(str(net))
-    monkeypatch.setattr(harness.graph, "load_model", lambda *_, **__: captured)
+    monkeypatch.setattr(harness.sources, "load_model", lambda *_, **__: captured)
 
     strict_code, strict, _ = command("check", net, "--contract", "era-s7")
     inclusive_code, inclusive, _ = command("check", net, "--contract", at_most)
@@ -157,7 +157,7 @@ def test_an_unwritable_json_is_refused_before_the_work(
     place: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A place that cannot be written to is a usage error, before anything is examined."""
-    monkeypatch.setattr(harness.graph, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(harness.sources, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
 
     code, out, err = command("check", "cloud_2", "--json", tmp_path / place)
 

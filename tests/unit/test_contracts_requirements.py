@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from harness.contracts import examine, load_contract, parse_contract, requirements
 from harness.errors import ContractError
 from harness.findings import Finding, Status
-from harness.graph import CapturedModel, Structure, capture
+from harness.graph import CapturedModel, capture
+from harness.structure import Structure
 
 Shipped = Callable[[str], CapturedModel]
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.errors import GraphFormatError
-from harness.graph import DEFAULT_SEED, CapturedModel, Graph, GraphModule, Operation, Program, TensorSpec, capture
+from harness.graph import CapturedModel, Graph, GraphModule, Operation, Program, TensorSpec, capture
 from harness.graph.form import Argument, Ref, Symbol, ValueMeta
 from harness.graph.rebuild import allowed
+from harness.sources import DEFAULT_SEED
 from mnist_models import create_model, list_models
 from tests.made_up import EVERY_NETWORK
 

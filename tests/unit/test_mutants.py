@@ -18,6 +18,7 @@ SAMPLE = frozenset(
     """.split()  # noqa: SIM905 - rows of names read better
 )
 
+
 @pytest.mark.parametrize("name", [name for name in SOUND if EVERY_NETWORK or name in SAMPLE])
 def test_sound_networks_pass_in_full(name: str) -> None:
     """A network that breaks nothing passes every requirement, and the experiments agree."""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-import harness.graph
+import harness.sources
 from harness.contracts import examine, load_contract, requirement_names
 from harness.errors import ModelSourceError
 from harness.graph import CapturedModel
@@ -131,7 +131,7 @@ def test_a_model_that_cannot_be_loaded(run: Callable[..., pytest.RunResult], mon
     def refuse(*_: object, **__: object) -> None:
         raise ModelSourceError(message)
 
-    monkeypatch.setattr(harness.graph, "load_model", refuse)
+    monkeypatch.setattr(harness.sources, "load_model", refuse)
     result = run("--harness-model", "net.py")
 
     assert result.parseoutcomes() == {"failed": len(REQUIREMENTS)}

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.graph import CapturedModel, identity_digest
+from harness.graph import CapturedModel
+from harness.structure import identity_digest
 from mnist_models import list_models
 from tests.made_up import EVERY_NETWORK
 from tests.spellings import NEAR, SPELLINGS, digest_of_near, examined, original_of

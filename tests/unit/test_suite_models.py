@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from harness.certification import ConsistencyRule
 from harness.contracts import builtin_contracts, examine, load_contract
 from harness.findings import Status
-from harness.graph import CapturedModel, Graph, Structure
+from harness.graph import CapturedModel, Graph
+from harness.structure import Structure
 from harness.training import Recipe, initialise, state_digest
 from mnist_models import Summary, SummaryRow, create_model, list_models, model_card
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 from harness.graph.form import Operation, Program
-from harness.graph.receptive_field import View
 from harness.graph.schema import base_name, bind
+from harness.structure.receptive_field import View
 
 # They leave the numbers as they are.
 _RESHAPES = frozenset({"_unsafe_view", "clone", "contiguous", "flatten", "reshape", "squeeze", "unsqueeze", "view"})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import ModelSourceError
-from harness.graph.definitions import NOTEBOOK_SUFFIX, base_names, models_among, parse, read_pieces
+from harness.sources.definitions import NOTEBOOK_SUFFIX, base_names, models_among, parse, read_pieces
 
 # Environments, caches and builds: other people's code. Hidden folders are left out besides.
 _FOREIGN = frozenset({"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv"})

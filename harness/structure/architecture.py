@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Literal
 
 from harness.graph.form import Argument, DeclaredModule, Dim, Graph, Operation, Program, Ref, Shape, TensorSpec
-from harness.graph.pooling import global_averages
-from harness.graph.receptive_field import ReceptiveField, View, field_of, trace_views
 from harness.graph.schema import base_name, bind
+from harness.structure.pooling import global_averages
+from harness.structure.receptive_field import ReceptiveField, View, field_of, trace_views
 
 OutputKind = Literal["log-probabilities", "logits", "probabilities", "softmax over another dimension than the classes"]
 LinearKind = Literal["linear", "convolution over the whole map"]

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.graph import CapturedModel, Graph, Structure, capture, field_of
+from harness.graph import CapturedModel, Graph, capture
 from harness.graph.form import Operation, Program, Ref, TensorSpec, ValueMeta
-from harness.graph.probe import confirms, probe_receptive_field
-from harness.graph.receptive_field import View, seen, trace_views
+from harness.structure import Structure, field_of
+from harness.structure.probe import confirms, probe_receptive_field
+from harness.structure.receptive_field import View, seen, trace_views
 
 Shipped = Callable[[str], CapturedModel]
 Body = Callable[["Parts", Tensor], Tensor]

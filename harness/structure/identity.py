@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, Symbol, TensorSpec, encode_argument
-from harness.graph.pooling import global_averages
-from harness.graph.receptive_field import trace_views
 from harness.graph.schema import base_name, bind
+from harness.structure.pooling import global_averages
+from harness.structure.receptive_field import trace_views
 
 _UNCHANGING = frozenset({"alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy"})
 _CONVERSIONS = frozenset({"to", "_to_copy", "type_as"})

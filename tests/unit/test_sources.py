@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from harness.errors import CaptureError, ExaminerError, ModelSourceError
-from harness.graph import CapturedModel, load_model, source, worker
-from harness.graph.source import parse_arguments, parse_source
+from harness.sources import CapturedModel, load_model, source, worker
+from harness.sources.source import parse_arguments, parse_source
 
 NET = """
 from torch import nn

@@ -171,7 +171,9 @@ class View:
 
     def some_channels(self) -> View:
         """The view of some of its channels: a bound where the channels see different parts."""
-        return self.weakened("bound", "it takes some of the channels, which see different parts") if self.mixed else self
+        return (
+            self.weakened("bound", "it takes some of the channels, which see different parts") if self.mixed else self
+        )
 
     def same_terms(self, other: View) -> bool:
         """Whether both are reached in the same ways."""
@@ -400,7 +402,9 @@ class _Walk:
             reason = "it combines values whose positions do not correspond"
             raise _Unsupported(reason)
         terms = tuple(
-            Term(rows=term.rows.widened(rows), columns=term.columns.widened(columns)) for view in views for term in view.terms
+            Term(rows=term.rows.widened(rows), columns=term.columns.widened(columns))
+            for view in views
+            for term in view.terms
         )
         worst = max(views, key=lambda view: _RANK[view.certainty])
         mixed = any(view.mixed for view in views)
@@ -437,9 +441,7 @@ class _Unsupported(Exception):  # noqa: N818 - not an error: the walk goes on wi
 
 
 def _identity(size: int) -> Reach:
-    return Reach(
-        mask=np.eye(size, dtype=np.bool_), low=tuple(range(size)), high=tuple(range(size)), jump=Fraction(1)
-    )
+    return Reach(mask=np.eye(size, dtype=np.bool_), low=tuple(range(size)), high=tuple(range(size)), jump=Fraction(1))
 
 
 def _pruned(view: View) -> View:
@@ -624,9 +626,7 @@ def _adaptive_pool(how: str) -> _Rule:
         view = _as_map(walk._view(bound["self"]))  # noqa: SLF001
         for axis, outputs in zip("HW", _spatial(operation), strict=True):
             inputs = view.positions(axis)
-            taps = [
-                list(range(o * inputs // outputs, -(-(o + 1) * inputs // outputs))) for o in range(outputs)
-            ]
+            taps = [list(range(o * inputs // outputs, -(-(o + 1) * inputs // outputs))) for o in range(outputs)]
             stride = Fraction(inputs, outputs) if inputs % outputs == 0 else None
             view = view.through(axis, taps, stride=stride, how=how)
         if len(operation.outputs) > 1:
@@ -779,7 +779,9 @@ def _reshaped(walk: _Walk, operation: Operation, bound: Mapping[str, object]) ->
     source = walk._shape(bound["self"])  # noqa: SLF001
     axes = _regroup(view, source, operation.shape)
     if axes is None:
-        reason = f"it turns shape {_words(source)} into {_words(operation.shape)}, which mixes positions with something else"
+        reason = (
+            f"it turns shape {_words(source)} into {_words(operation.shape)}, which mixes positions with something else"
+        )
         raise _Unsupported(reason)
     return replace(view, axes=axes)
 
@@ -966,7 +968,9 @@ def _linear(walk: _Walk, _operation: Operation, bound: Mapping[str, object]) -> 
     else:
         reason = "its operands are not known"
         raise _Unsupported(reason)
-    others = [value for k, value in bound.items() if k in ("other", "mat2", "weight", "vec2") and isinstance(value, Ref)]
+    others = [
+        value for k, value in bound.items() if k in ("other", "mat2", "weight", "vec2") and isinstance(value, Ref)
+    ]
     if isinstance(first, Ref) and first.name in walk.views and not any(other.name in walk.views for other in others):
         view = walk.views[first.name]
         last = view.axes[-1]

@@ -2,7 +2,7 @@
 
 A notebook is a record of work: between its definitions stand downloads, plots and trainings. Only imports, classes, functions and
 plain constants are taken from it. A plain constant is built from literals, names, attributes and operators, without a call.
-Nothing is run here; `harness.graph.worker` does that, in its own process.
+Nothing is run here; `harness.sources.worker` does that, in its own process.
 """
 
 from __future__ import annotations

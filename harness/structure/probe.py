@@ -1,7 +1,7 @@
 """The receptive field by experiment: a NaN is put at one input pixel, and shows wherever that pixel is read.
 
 A NaN passes sums, maxima, saturated activations and weights of zero, where a gradient would vanish, so what turns NaN is what
-reads the pixel. The experiment shares nothing with the proof in `harness.graph.receptive_field` but the graph, and must agree
+reads the pixel. The experiment shares nothing with the proof in `harness.structure.receptive_field` but the graph, and must agree
 with it.
 """
 
@@ -17,8 +17,8 @@ import torch
 
 from harness.graph.form import Operation
 from harness.graph.rebuild import GraphModule
-from harness.graph.receptive_field import Mask, View, seen
 from harness.graph.schema import base_name
+from harness.structure.receptive_field import Mask, View, seen
 
 # Enough images at once to keep one core busy, few enough that every value of a small network stays under 200 MB.
 _IMAGES_A_PASS = 56

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.errors import CaptureError, ModelSourceError
 from harness.graph.capture import CapturedModel
-from harness.graph.identity import identity_digest
+from harness.structure.identity import identity_digest
 
 _CLASSES = 10
 # What people call their model; it orders a list and decides nothing.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from harness.graph.form import Argument, Operation, Ref
-from harness.graph.receptive_field import AxisField, Certainty, ReceptiveField, field_of
 from harness.graph.schema import base_name, bind
-from harness.graph.structure import Structure, operation_title
+from harness.structure.architecture import Structure, operation_title
+from harness.structure.receptive_field import AxisField, Certainty, ReceptiveField, field_of
 
 _WINDOWS = frozenset({"avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d", "max_pool2d_with_indices"})
 

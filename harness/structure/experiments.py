@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn import functional
 
 from harness.graph.capture import CapturedModel
-from harness.graph.probe import probe_receptive_field
 from harness.graph.rebuild import GraphModule
-from harness.graph.receptive_field import Mask, View, seen
-from harness.graph.structure import Structure
+from harness.structure.architecture import Structure
+from harness.structure.probe import probe_receptive_field
+from harness.structure.receptive_field import Mask, View, seen
 
 _SEED = 4_409
 IMAGES = 6

@@ -26,10 +26,10 @@ from typing import Any
 import mnist_models
 from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
 from harness.graph.capture import CapturedModel, Fidelity, capture
-from harness.graph.choice import Candidate, choose
-from harness.graph.definitions import NOTEBOOK_SUFFIX
-from harness.graph.folder import find_model_files
 from harness.graph.form import Graph
+from harness.sources.choice import Candidate, choose
+from harness.sources.definitions import NOTEBOOK_SUFFIX
+from harness.sources.folder import find_model_files
 
 DEFAULT_SEED = 1
 # Long enough for an import of torch on a busy machine and an export; short enough that a hanging import is told in a minute.
@@ -300,7 +300,7 @@ class _Loading:
                     msg = f"{text} was not tried: the {self.timeout:.0f} seconds that loading may take were used up before"
                     raise ModelSourceError(msg)
                 child = subprocess.Popen(
-                    [sys.executable, "-m", "harness.graph.worker", str(folder)],
+                    [sys.executable, "-m", "harness.sources.worker", str(folder)],
                     cwd=Path(path).parent if path else Path.cwd(),
                     stdin=subprocess.DEVNULL,
                     stdout=sink,

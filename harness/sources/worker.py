@@ -1,6 +1,6 @@
 """The child process that imports a user's file, captures its models, and writes graphs and tensors as data.
 
-Run as ``python -m harness.graph.worker FOLDER`` by `harness.graph.source`, which leaves ``request.json`` in the folder. What
+Run as ``python -m harness.sources.worker FOLDER`` by `harness.sources.source`, which leaves ``request.json`` in the folder. What
 comes back is ``result.json`` and, for the n-th candidate that was captured, ``n.json`` and ``n.safetensors``; ``progress.txt``
 names the class that is being examined, and is empty during the import.
 """
@@ -29,7 +29,7 @@ from torch import nn
 
 from harness.errors import CaptureError, ModelSourceError
 from harness.graph.capture import CapturedModel, capture
-from harness.graph.definitions import (
+from harness.sources.definitions import (
     NOTEBOOK_SUFFIX,
     Definition,
     Definitions,
@@ -39,7 +39,7 @@ from harness.graph.definitions import (
     read_definitions,
     read_pieces,
 )
-from harness.graph.source import PROGRESS_FILE, REQUEST_FILE, RESULT_FILE, parse_arguments
+from harness.sources.source import PROGRESS_FILE, REQUEST_FILE, RESULT_FILE, parse_arguments
 
 _ModelClass = type[nn.Module]
 
@@ -350,7 +350,7 @@ def _future_flags(definition: Definition) -> int:
 def examine(
     cls: _ModelClass, name: str, loaded: Loaded, request: Mapping[str, Any]
 ) -> tuple[CapturedModel | None, dict[str, Any]]:
-    """Build and capture a class; returns what was captured, if it was, and the candidate as `harness.graph.source` reads it."""
+    """Build and capture a class; returns what was captured, if it was, and the candidate as `harness.sources.source` reads it."""
     facts: dict[str, Any] = {"name": name, "key": _key(cls), "parts": [], "runs": False, "error": None}
     model = None
     try:
