@@ -18,7 +18,7 @@ from harness.training import EpochResult, RunRecord
 
 Command = Callable[..., tuple[int, str, str]]
 
-pytestmark = pytest.mark.usefixtures("quick_load")
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("quick_load")]  # it trains
 
 RECIPE = """\
 batch_size = 128

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from harness.errors import CaptureError, ExaminerError, ModelSourceError
-from harness.sources import CapturedModel, load_model, source, worker
+from harness.graph import CapturedModel
+from harness.sources import load_model, source, worker
 from harness.sources.source import parse_arguments, parse_source
 
 NET = """
