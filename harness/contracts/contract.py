@@ -140,6 +140,11 @@ class Contract:
     cost: CostBound | None = None
     accuracy: Mapping[str, Any] | None = None
 
+    @property
+    def asks_output(self) -> bool:
+        """Whether anything is asked of the output: how many classes, or of which kind."""
+        return self.classes is not None or self.outputs != _OUTPUTS
+
     def with_accuracy_of(self, other: Contract) -> Contract:
         """This contract's structure with another contract's accuracy section, both named."""
         return replace(self, name=f"{self.name} with the accuracy of {other.name}", accuracy=other.accuracy)
@@ -220,7 +225,7 @@ def parse_contract(text: str, *, name: str, place: str) -> Contract:
         name=reader.string("name") or name,
         description=reader.string("description") or "",
         input=reader.sizes("input"),
-        classes=reader.count("classes"),
+        classes=reader.count("classes", least=1),
         outputs=_OUTPUTS if output is None else (output,),
         parameters=_budget(reader),
         receptive_field=_field_bound(reader),
@@ -328,10 +333,10 @@ class _Table:
             raise self._complain(key, "true or false")
         return value
 
-    def count(self, key: str) -> int | None:
+    def count(self, key: str, *, least: int = 0) -> int | None:
         value = self.data.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise self._complain(key, "a whole number from 0")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise self._complain(key, f"a whole number from {least}")
         return value
 
     def string(self, key: str) -> str | None:

@@ -19,8 +19,9 @@ def explain(contract: Contract) -> Iterator[str]:
     yield "The captured graph computes what the model computes, bit for bit, in training and in evaluation."
     if contract.input is not None:
         yield f"The model takes images of {_shape(contract.input)} (channels, rows, columns)."
-    if contract.classes is not None:
-        yield f"It answers with {' or '.join(contract.outputs)} for {contract.classes} classes."
+    if contract.asks_output:
+        classes = "" if contract.classes is None else f" for {contract.classes} classes"
+        yield f"It answers with {' or '.join(contract.outputs)}{classes}."
     if contract.bare_head:
         yield "No activation, normalisation or dropout stands between the last layer with weights and the output."
     if contract.parameters is not None:
@@ -38,7 +39,7 @@ def explain(contract: Contract) -> Iterator[str]:
     for feature, words in _FEATURES.items():
         presence = contract.features.get(feature)
         if presence is not None:
-            yield f"{'There is' if presence == 'required' else 'There is no'} {words}."
+            yield f"There is {words}." if presence == "required" else f"There is no {words.removeprefix('a ')}."
     if contract.any_of:
         yield f"There is at least one of: {'; '.join(_FEATURES[feature] for feature in contract.any_of)}."
     if contract.batch is not None and contract.batch.independent:

@@ -60,7 +60,7 @@ def requirement_names(contract: Contract) -> tuple[str, ...]:
     asked = {
         "capture": True,
         "input": contract.input is not None,
-        "output": contract.classes is not None,
+        "output": contract.asks_output,
         "head": contract.bare_head,
         "parameters": contract.parameters is not None,
         "receptive_field": contract.receptive_field is not None,
@@ -81,7 +81,7 @@ def _decide(name: str, model: _Model, contract: Contract) -> Finding:  # noqa: P
         case "input":
             return _input(structure, contract.input or ())
         case "output":
-            return _output(structure, contract.classes or 0, contract.outputs)
+            return _output(structure, contract.classes, contract.outputs)
         case "head":
             return _head(structure)
         case "parameters":
@@ -215,11 +215,12 @@ def _input(structure: Structure, expected: tuple[int, ...]) -> Finding:
     )
 
 
-def _output(structure: Structure, classes: int, outputs: tuple[str, ...]) -> Finding:
+def _output(structure: Structure, classes: int | None, outputs: tuple[str, ...]) -> Finding:
     head = structure.head
-    holds = head.classes == classes and head.kind in outputs
+    counts = classes is None or head.classes == classes
+    holds = counts and head.kind in outputs
     hint = ""
-    if head.classes != classes:
+    if not counts:
         hint = f"the last layer must give {classes} numbers an image, one a class"
     elif not holds:
         hint = (
@@ -228,7 +229,7 @@ def _output(structure: Structure, classes: int, outputs: tuple[str, ...]) -> Fin
     return Finding(
         requirement="output",
         status=_status(holds=holds),
-        expected=f"{' or '.join(outputs)} for {classes} classes",
+        expected=" or ".join(outputs) + ("" if classes is None else f" for {classes} classes"),
         observed=f"{head.kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
         evidence=(
             f"last layer with weights: {head.last_weighted}",

@@ -184,3 +184,12 @@ def test_contract_files(tmp_path: Path) -> None:
         load_contract(str(path))
     with pytest.raises(ContractError, match=r"no contract 'era-s8': did you mean era-s7 or era-s6\? Expected one of"):
         load_contract("era-s8")
+
+
+def test_the_kind_of_output_is_asked_without_a_number_of_classes() -> None:
+    """`[head] output` alone is a requirement; zero classes are none."""
+    contract = parse_contract('[head]\noutput = "logits"\n', name="c", place="c.toml")
+
+    assert ("capture", "output") == requirement_names(contract)
+    with pytest.raises(ContractError, match=r"classes=0 \(int\); expected a whole number from 1"):
+        parse_contract("classes = 0\n", name="c", place="c.toml")

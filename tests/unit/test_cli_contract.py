@@ -1,0 +1,94 @@
+"""`harness contract`: contracts in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.contracts import builtin_contracts
+
+Command = Callable[..., tuple[int, str, str]]
+
+EVERYTHING = """\
+description = "all there is"
+input = [1, 28, 28]
+classes = 10
+any_of = ["gap", "linear"]
+
+[head]
+output = "logits"
+bare = true
+
+[parameters]
+below = 8000
+max = 7000
+min = 100
+hidden_state = false
+
+[receptive_field]
+min = 20
+max = 40
+including_pool = true
+
+[linear]
+forbidden = true
+
+[batch]
+independent = true
+strict_size = true
+
+[gradients]
+complete = true
+
+[cost]
+max_macs = 1000000
+max_activation_bytes = 2000000
+
+[accuracy]
+target = 99.4
+rule = "best"
+max_epochs = 19
+"""
+
+
+def test_the_built_in_contracts_are_listed(command: Command) -> None:
+    """A line for each of them, with its description."""
+    code, out, _ = command("contract", "list")
+
+    assert 0 == code
+    assert list(builtin_contracts()) == [line.split()[0] for line in out.splitlines()[1:]]
+
+
+def test_a_contract_is_said_in_words(command: Command, tmp_path: Path) -> None:
+    """Each key of the language has a sentence with its figures."""
+    path = tmp_path / "all.toml"
+    path.write_text(EVERYTHING, encoding="utf-8")
+    code, out, _ = command("contract", "explain", path)
+
+    assert 0 == code
+    for words in (
+        "all: all there is",
+        "images of 1x28x28",
+        "answers with logits for 10 classes",
+        "No activation, normalisation or dropout stands between",
+        "fewer than 8,000 and at most 7,000 and at least 100 parameters",
+        "only declared parameters count",
+        "The receptive field of the output is at most 40 and at least 20 pixels",
+        "There is no fully connected layer",
+        "at least one of: global average pooling",
+        "neither on the other images nor on their order",
+        "Images of another size are an error or get one answer each",
+        "a finite gradient that is not zero throughout",
+        "at most 1,000,000 multiply-accumulates and 2,000,000 bytes of activations",
+        "at most 19 epochs declared",
+        "at least 99.4 % of the test images right in the best epoch",
+    ):
+        assert words in out, (words, out)
+
+
+def test_an_unknown_contract_is_an_error(command: Command) -> None:
+    """The nearest known name is suggested."""
+    code, _, err = command("contract", "explain", "era-s8")
+
+    assert 2 == code
+    assert "did you mean era-s7 or era-s6?" in err or "did you mean era-s6 or era-s7?" in err
