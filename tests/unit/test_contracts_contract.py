@@ -160,7 +160,7 @@ MALFORMED = {
     '[head]\noutput = "softmax"': r"\[head\] output is 'softmax'; expected one of log-probabilities, logits",
     "input = [1, 28, 0]": r"input=\[1, 28, 0\] \(list\); expected a list of sizes such as \[1, 28, 28\]",
     "input = []": r"expected a list of sizes",
-    'classes = "10"': r"classes='10' \(str\); expected a whole number from 0",
+    'classes = "10"': r"classes='10' \(str\); expected a whole number from 1",
     "name = 7": r"name=7 \(int\); expected a text in quotes",
     'extends = "era"': r"mine.toml: extends 'era'; expected one of digits, era-s6, era-s7, five-steps, reference",
 }
