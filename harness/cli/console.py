@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -70,8 +69,8 @@ def write_json(target: str | None, document: Mapping[str, Any]) -> None:
     write_whole(Path(target), text.encode())
 
 
-class DownloadProgress:
-    """Shows a download as a bar of bytes on a terminal, and nothing elsewhere."""
+class _Bar:
+    """A bar that is set up once there is something to show, and taken down in any case."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
@@ -85,6 +84,10 @@ class DownloadProgress:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+
+class DownloadProgress(_Bar):
+    """Shows a download as a bar of bytes on a terminal, and nothing elsewhere."""
 
     def __call__(self, done: int, total: int) -> None:
         """Move the bar; the first call sets it up."""
@@ -102,31 +105,19 @@ class DownloadProgress:
         self._progress.update(self._task, completed=done, total=total)
 
 
-class TrainingProgress:
+class TrainingProgress(_Bar):
     """Shows a training as it goes: a bar with step, accuracy and time left on a terminal, a line an epoch elsewhere."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._console = notices()
-        self._progress: Progress | None = None
-        self._task: Any = None
         self._epochs = 0
-        self._steps = 0
-        self._started = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
 
     def on_start(self, *, recipe: Recipe, device: torch.device, steps: int, done: tuple[EpochResult, ...]) -> None:
         """Announce the run and set up the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._epochs, self._steps = recipe.epochs, steps
+        self._epochs = recipe.epochs
         again = f", going on after epoch {len(done)}" if done else ""
         self._console.print(
             f"training on {device}: {recipe.epochs} epochs of {steps} steps, {recipe.batch_size} images each{again}"
