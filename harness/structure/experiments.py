@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -19,8 +18,8 @@ from torch.nn import functional
 from harness.graph.capture import CapturedModel
 from harness.graph.rebuild import GraphModule
 from harness.structure.architecture import Structure
-from harness.structure.probe import probe_receptive_field
-from harness.structure.receptive_field import Mask, View, seen
+from harness.structure.probe import confirms, probe_receptive_field
+from harness.structure.receptive_field import View
 
 _SEED = 4_409
 IMAGES = 6
@@ -78,14 +77,10 @@ class Experiments:
         checked, disagreements = 0, []
         for name, found in probe_receptive_field(self._captured.to_module()).items():
             view = self._structure.views.get(name)
-            if view is None or view.certainty != "exact" or (found.shape[:2] != (1, 1) and not _upright(view)):
+            if view is None or view.certainty != "exact":
                 continue
-            proved: Mask = seen(view)
-            if found.shape[:2] == (1, 1):
-                # A value that is no map counts as one position in the probe.
-                proved = np.any(proved, axis=(0, 1), keepdims=True)
             checked += 1
-            if proved.shape != found.shape or not np.array_equal(proved, found):
+            if not confirms(view, found):
                 disagreements.append(name)
         return FieldComparison(checked=checked, disagreements=tuple(disagreements))
 
