@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from harness.data import Dataset
-from harness.training import Environment, EpochResult, Recipe, RunRecord
+from harness.training import INPUTS, STATES, Environment, EpochResult, Recipe, RunRecord, StepDigests
 
 # A capture costs half a second of a core: unless this is asked for, tests examine a sample.
 EVERY_NETWORK = os.environ.get("HARNESS_EVERY_NETWORK") == "1"
@@ -72,6 +72,12 @@ ENVIRONMENT = Environment(
 )
 
 
+def digests(step: int, **changed: str) -> StepDigests:
+    """A run's digests after a step, all alike but for those given."""
+    same: dict[str, str] = dict.fromkeys((*INPUTS, *STATES), f"{step:016x}")
+    return StepDigests(step=step, **{**same, **changed})
+
+
 def record(
     counts: Sequence[int],
     *,
@@ -82,6 +88,8 @@ def record(
     """A run with these test counts, one an epoch."""
     return RunRecord(
         model="net",
+        source="",
+        arguments="",
         graph_digest="g" * 64,
         recipe=RECIPE.with_epochs(declared or len(counts)),
         seed=1,
@@ -105,6 +113,8 @@ def record(
             for epoch, count in enumerate(counts, start=1)
         ),
         state_digest="0" * 64,
+        digest_every=100,
+        digests=(digests(0),),
         environment=ENVIRONMENT,
         started="2026-01-02T03:04:05+00:00",
         wall_seconds=12.5,

@@ -29,6 +29,9 @@ def run_training(
     device: torch.device,
     out: str | None,
     fresh: bool,
+    source: str,
+    arguments: str,
+    digest_every: int | None = None,
 ) -> tuple[RunRecord, Path]:
     """Train, or go on with an unfinished run of the same kind; returns the record and where it was written.
 
@@ -38,7 +41,7 @@ def run_training(
         TrainingInterrupted: the user interrupted it.
         InputError: the folder cannot be written.
     """
-    from harness.training import TrainingInterrupted, train
+    from harness.training import DIGEST_EVERY, TrainingInterrupted, train
 
     folder = Path(out) if out else _folder(captured.name, recipe, dataset, seed, device)
     try:
@@ -60,6 +63,9 @@ def run_training(
                 observer=progress,
                 checkpoint_dir=folder / CHECKPOINT_FOLDER,
                 resume=not fresh,
+                digest_every=digest_every or DIGEST_EVERY,
+                source=source,
+                arguments=arguments,
             )
         except TrainingInterrupted as interruption:
             _keep_earlier(path)

@@ -21,6 +21,12 @@ from harness.cli.runs import run_training
 @model_argument
 @training_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Train for so many epochs instead of the recipe's.")
+@click.option(
+    "--digest-every",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Put a digest of the run's state on record every N steps, 100 without this: `harness bisect` looks between them.",
+)
 @data_option
 @json_option
 @debug_option
@@ -31,6 +37,7 @@ def train(
     seed: int,
     device: str,
     epochs: int | None,
+    digest_every: int | None,
     data: str,
     out: str | None,
     json_path: str | None,
@@ -50,7 +57,18 @@ def train(
         recipe = recipe.with_epochs(epochs)
     chosen = resolve_device(device)
     captured = load_model(model, seed=seed, arguments=arguments, announce=announce)
-    record, path = run_training(captured, recipe, dataset_for(data), seed=seed, device=chosen, out=out, fresh=fresh)
+    record, path = run_training(
+        captured,
+        recipe,
+        dataset_for(data),
+        seed=seed,
+        device=chosen,
+        out=out,
+        fresh=fresh,
+        source=model,
+        arguments=arguments,
+        digest_every=digest_every,
+    )
     announce(f"record: {path}")
     if json_path != "-":
         words = f"{captured.name}, recipe {recipe.name}, seed {seed}, {record.data_title}: {record.status}"

@@ -92,7 +92,17 @@ def verify(
     if rule is not None and quick:
         add(*rule.skipped("not asked: --quick leaves the long run out"))
     elif rule is not None:
-        record, path = run_training(captured, recipe, dataset, seed=seed, device=chosen, out=out, fresh=fresh)
+        record, path = run_training(
+            captured,
+            recipe,
+            dataset,
+            seed=seed,
+            device=chosen,
+            out=out,
+            fresh=fresh,
+            source=model,
+            arguments=arguments,
+        )
         announce(f"record: {path}")
         add(*rule.judge(record))
     if shown:

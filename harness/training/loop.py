@@ -1,35 +1,29 @@
-"""The training loop: a network, a recipe, data and a seed in, a run record out.
-
-What is computed: the loss is the mean cross entropy of the network's output, that is the negative log-likelihood of
-``log_softmax(output)``. For logits this is the usual loss; for log-probabilities, whose ``log_softmax`` is themselves,
-it is the plain negative log-likelihood up to rounding. So both kinds of network train alike and none has to say which
-it is.
-"""
+"""The training loop: a network, a recipe, data and a seed in, a run record out."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import lr_scheduler
 
 from harness.data import Dataset
 from harness.errors import InputError, RecipeError
 from harness.training.checkpoint import Checkpoints
+from harness.training.digests import DigestChain, StepDigests, state_digest
 from harness.training.machine import environment
 from harness.training.randomness import RandomStreams, preserved_randomness
 from harness.training.recipe import Recipe, build_optimizer, build_schedule
-from harness.training.record import EpochResult, RunRecord, state_digest
+from harness.training.record import EpochResult, RunRecord
+from harness.training.steps import Procedure, Step, Watcher, train_step
 
-CLASSES = 10
+DIGEST_EVERY = 100
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -59,15 +53,6 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.record = record
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """A network's answers to the test images: mean cross entropy, right answers, images."""
-
-    loss: float
-    correct: int
-    total: int
-
-
 def train(  # noqa: PLR0913 - one thing each that a run is made of
     module: nn.Module,
     recipe: Recipe,
@@ -80,6 +65,11 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
     observer: Observer | None = None,
     checkpoint_dir: str | Path | None = None,
     resume: bool = True,
+    digest_every: int = DIGEST_EVERY,
+    procedure: Procedure | None = None,
+    watcher: Watcher | None = None,
+    source: str = "",
+    arguments: str = "",
 ) -> RunRecord:
     """Train a network and test it after each epoch.
 
@@ -97,6 +87,11 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
             alone.
         resume: go on from a checkpoint found there, which gives the same bits as a run that was never stopped. False
             starts over and removes what is there.
+        digest_every: steps between two digests of the run's state in the record; each epoch's end has one in any case.
+        procedure: batches and evaluation, where they are not the usual ones.
+        watcher: who looks at every step from inside.
+        source: what the user named the network by, for whoever replays the record.
+        arguments: what it was built with, likewise.
 
     Returns:
         The record, ``complete`` or ``diverged``.
@@ -104,7 +99,7 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
     Raises:
         TrainingInterrupted: a KeyboardInterrupt came; the last whole epoch is on disk and in the exception's record.
         InputError: the network's output has another shape, it has nothing to train, the seed is out of range, or a
-            checkpoint cannot be written.
+            checkpoint cannot be written, or the digests are asked for less than one step apart.
         RecipeError: the batch size leaves a single image over for a network with batch norm.
         CheckpointError: the folder holds the checkpoints of another run.
     """
@@ -118,6 +113,11 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
             model_name=model_name,
             graph_digest=graph_digest,
             observer=observer or _Nobody(),
+            digest_every=digest_every,
+            procedure=procedure or Procedure(),
+            watcher=watcher or _Nobody(),
+            source=source,
+            arguments=arguments,
         )
         checkpoints = Checkpoints(Path(checkpoint_dir), run=run.identity()) if checkpoint_dir is not None else None
         if checkpoints and not resume:
@@ -132,56 +132,6 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
             raise TrainingInterrupted(run.record("complete" if whole else "interrupted")) from stop
 
 
-def evaluate(module: nn.Module, dataset: Dataset, *, batch_size: int = 1000) -> Evaluation:
-    """Test a network on all test images, in eval mode, on the device where both are.
-
-    No randomness is consumed, and the module is back in the mode it was in afterwards. An answer with a NaN in it is
-    never right.
-
-    Raises:
-        InputError: the output has another shape than (B, 10).
-    """
-    images, labels = dataset.test_images, dataset.test_labels
-    losses, corrects = [], []
-    was_training = module.training
-    module.eval()
-    with preserved_randomness(images.device), torch.no_grad():
-        for batch, answers in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
-            output = _forward(module, dataset.normalise(batch))
-            losses.append(functional.cross_entropy(output, answers, reduction="sum"))
-            corrects.append(_count_correct(output, answers))
-    module.train(was_training)
-    loss = torch.stack(losses).cpu().double().sum().item() / len(images)
-    return Evaluation(loss=loss, correct=int(torch.stack(corrects).sum()), total=len(images))
-
-
-def one_epoch(data: Dataset, recipe: Recipe, streams: RandomStreams) -> Iterator[tuple[Tensor, Tensor]]:
-    """All training images once, in a new order: normalised (B, 1, 28, 28) float batches with their (B,) labels."""
-    order = torch.randperm(len(data.train_images), generator=streams.order).to(data.train_images.device)
-    for chosen in torch.split(order, recipe.batch_size):
-        images = data.train_images[chosen]
-        if recipe.augmentation:
-            draws = recipe.augmentation.draw(len(chosen), generator=streams.augmentation)
-            images = recipe.augmentation.apply(images, draws)
-        yield data.normalise(images), data.train_labels[chosen]
-
-
-def train_step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step of the optimizer. Returns mean loss and right answers from before it, both still on the device.
-
-    Raises:
-        InputError: the network's output has another shape than (B, 10).
-    """
-    output = _forward(module, images)
-    loss = functional.cross_entropy(output, labels)
-    optimizer.zero_grad()
-    torch.autograd.backward(loss)
-    optimizer.step()
-    return loss.detach(), _count_correct(output.detach(), labels)
-
-
 class _DivergedError(Exception):
     """A loss was no finite number."""
 
@@ -190,7 +140,7 @@ class _Nobody:
     def _look_away(self, *_: object, **__: object) -> None:
         pass
 
-    on_start = on_step = on_epoch = on_warning = _look_away
+    on_start = on_step = on_epoch = on_warning = before_step = after_step = _look_away
 
 
 class _Run:
@@ -207,7 +157,15 @@ class _Run:
         model_name: str,
         graph_digest: str,
         observer: Observer,
+        digest_every: int,
+        procedure: Procedure,
+        watcher: Watcher,
+        source: str,
+        arguments: str,
     ) -> None:
+        if digest_every < 1:
+            msg = f"expected digests at least one step apart, got digest_every={digest_every}."
+            raise InputError(msg)
         _check_last_batch(module, recipe, images=len(dataset.train_images))
         self._module = module.to(device)
         self._recipe = recipe
@@ -217,6 +175,10 @@ class _Run:
         self._model_name = model_name
         self._graph_digest = graph_digest
         self._observer = observer
+        self._procedure = procedure
+        self._watcher = watcher
+        self._source = source
+        self._arguments = arguments
         self._streams = RandomStreams(seed, device)
         self._steps = math.ceil(len(dataset.train_images) / recipe.batch_size)
         self._optimizer = build_optimizer(recipe.optimizer, module)
@@ -224,6 +186,9 @@ class _Run:
         self._scheduler = recipe.schedule and build_schedule(
             recipe.schedule, self._optimizer, epochs=recipe.epochs, steps=self._steps
         )
+        self._digest_every = digest_every
+        self._chain = DigestChain(device)
+        self._digests = [self._chain.after(0, self._module, self._optimizer)]
         self.epochs: list[EpochResult] = []
         self._state_digest = state_digest(module.state_dict())
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -257,6 +222,8 @@ class _Run:
         """The run so far."""
         return RunRecord(
             model=self._model_name,
+            source=self._source,
+            arguments=self._arguments,
             graph_digest=self._graph_digest,
             recipe=self._recipe,
             seed=self._seed,
@@ -267,6 +234,9 @@ class _Run:
             status=status,
             epochs=tuple(self.epochs),
             state_digest=self._state_digest,
+            digest_every=self._digest_every,
+            # Of an epoch that was not finished nothing is on record.
+            digests=tuple(digests for digests in self._digests if digests.step <= len(self.epochs) * self._steps),
             environment=environment(self._device),
             started=self._started,
             wall_seconds=round(self._seconds(), 3),
@@ -283,6 +253,8 @@ class _Run:
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler and self._scheduler.state_dict(),
             "streams": self._streams.state(),
+            "chain": self._chain.state(),
+            "digests": [asdict(digests) for digests in self._digests],
             "epochs": [asdict(result) for result in self.epochs],
             "started": self._started,
             "seconds": self._seconds(),
@@ -295,6 +267,8 @@ class _Run:
         if self._scheduler:
             self._scheduler.load_state_dict(state["scheduler"])
         self._streams.restore(state["streams"])
+        self._chain.restore(state["chain"])
+        self._digests = [StepDigests(**digests) for digests in state["digests"]]
         self.epochs = [EpochResult(**result) for result in state["epochs"]]
         self._state_digest = state_digest(self._module.state_dict())
         self._started = state["started"]
@@ -304,7 +278,7 @@ class _Run:
         """Train for one epoch and test."""
         began = time.monotonic()
         lr, tally = self._train_epoch()
-        tested = evaluate(self._module, self._data)
+        tested = self._procedure.evaluate(self._module, self._data)
         if not math.isfinite(tested.loss):
             raise _DivergedError
         if isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau):
@@ -330,21 +304,28 @@ class _Run:
         """All training images once, in a new order. Returns the last step's learning rate and the answers."""
         group = self._optimizer.param_groups[0]
         tally, looked = _Tally(), time.monotonic()
-        batches = one_epoch(self._data, self._recipe, self._streams)
+        before = len(self.epochs) * self._steps
+        batches = self._procedure.batches(self._data, self._recipe, self._streams, len(self.epochs) + 1)
         self._module.train()
-        for step, (images, labels) in enumerate(batches, start=1):
-            loss, correct = train_step(self._module, self._optimizer, images, labels)
+        for number, batch in enumerate(batches, start=1):
+            step = Step(number=before + number, batch=batch, module=self._module, optimizer=self._optimizer)
+            self._watcher.before_step(step)
+            self._chain.add(batch, self._optimizer)
+            loss, correct = train_step(self._module, self._optimizer, batch.images, batch.labels)
             lr = float(group["lr"])
             if self._scheduler and self._moves == "step":
                 self._scheduler.step()
-            tally.add(loss, correct, len(labels))
+            if number == self._steps or step.number % self._digest_every == 0:
+                self._digests.append(self._chain.after(step.number, self._module, self._optimizer))
+            self._watcher.after_step(step)
+            tally.add(loss, correct, len(batch.labels))
             # Reading a figure makes the host wait for the device, so it is done by the clock and not at each step.
-            if step == self._steps or time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+            if number == self._steps or time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
                 tally.settle()
                 looked = time.monotonic()
                 self._observer.on_step(
                     epoch=len(self.epochs) + 1,
-                    step=step,
+                    step=number,
                     steps=self._steps,
                     loss=tally.loss,
                     correct=tally.correct,
@@ -383,21 +364,6 @@ class _Tally:
         self.correct += int(torch.stack(self._corrects).sum())
         self.seen += sum(self._sizes)
         self._losses, self._corrects, self._sizes = [], [], []
-
-
-def _forward(module: nn.Module, images: Tensor) -> Tensor:
-    output: object = module(images)
-    if not isinstance(output, Tensor) or output.shape != (len(images), CLASSES):
-        found = f"shape={tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        msg = f"expected the network to give shape=({len(images)}, {CLASSES}) for {len(images)} images, got {found}."
-        raise InputError(msg)
-    return output
-
-
-def _count_correct(output: Tensor, labels: Tensor) -> Tensor:
-    highest, answers = output.max(dim=1)
-    # A NaN wins every maximum, and its class could be the right one.
-    return ((answers == labels) & ~highest.isnan()).sum()
 
 
 def _check_last_batch(module: nn.Module, recipe: Recipe, *, images: int) -> None:

@@ -65,6 +65,7 @@ class RandomStreams:
 
     def __init__(self, seed: int, device: torch.device) -> None:
         _check_seed(seed)
+        self.seed = seed
         self._device = device
         self.order = torch.Generator().manual_seed(derived_seed(seed, "order"))
         self.augmentation = torch.Generator().manual_seed(derived_seed(seed, "augmentation"))
@@ -91,13 +92,20 @@ def _check_seed(seed: int) -> None:
         raise InputError(msg)
 
 
-def _global_state(device: torch.device) -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
+def device_random_state(device: torch.device) -> torch.Tensor:
+    """The state of the generator that a network draws from on a device, as bytes on the CPU."""
     if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
+        return torch.cuda.get_rng_state(device)
     if device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
+        return torch.mps.get_rng_state()
+    return torch.get_rng_state()
+
+
+def _global_state(device: torch.device) -> dict[str, torch.Tensor]:
+    return {
+        kind: device_random_state(device if kind == device.type else torch.device(kind))
+        for kind in {"cpu", device.type}
+    }
 
 
 def _set_global_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:

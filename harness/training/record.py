@@ -6,18 +6,15 @@ Described in ``docs/run-record.md``, with a schema in ``docs/schemas/run.schema.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import torch
-
 from harness.errors import InputError
 from harness.files import write_whole
+from harness.training.digests import StepDigests
 from harness.training.machine import Environment
 from harness.training.recipe import Recipe
 from harness.training.tables import expect_mapping, read_table
@@ -67,6 +64,8 @@ class RunRecord:
 
     Args:
         model: name of the network.
+        source: what the user named it by: a shipped name, a file, a class; empty where a program trained it.
+        arguments: what a network of the user's was built with; empty without.
         graph_digest: digest of its captured graph.
         recipe: how it was trained; ``recipe.epochs`` is what was declared.
         seed: the one seed that all randomness of the run is derived from.
@@ -78,6 +77,8 @@ class RunRecord:
             loss was no finite number in the epoch after the last one of ``epochs``.
         epochs: the whole epochs, in order.
         state_digest: `state_digest` of the network after the last whole epoch.
+        digest_every: steps between two of ``digests``; there is one at each epoch's end in any case.
+        digests: the run's digests, from before the first step to the end of the last whole epoch.
         environment: the machine it ran on.
         started: when it began, UTC, ISO 8601.
         wall_seconds: time spent, over all sittings of a resumed run.
@@ -87,6 +88,8 @@ class RunRecord:
     """
 
     model: str
+    source: str
+    arguments: str
     graph_digest: str
     recipe: Recipe
     seed: int
@@ -97,6 +100,8 @@ class RunRecord:
     status: Literal["complete", "interrupted", "diverged"]
     epochs: tuple[EpochResult, ...]
     state_digest: str
+    digest_every: int
+    digests: tuple[StepDigests, ...]
     environment: Environment
     started: str
     wall_seconds: float
@@ -118,6 +123,10 @@ class RunRecord:
                 f"expected one test set in all epochs, got test_total={[result.test_total for result in self.epochs]}."
             )
             raise InputError(msg)
+        steps = [digests.step for digests in self.digests]
+        if steps[:1] != [0] or sorted(set(steps)) != steps:
+            msg = f"expected digests of rising steps, the first before step 1, got steps {steps}."
+            raise InputError(msg)
         try:
             datetime.fromisoformat(self.started)
         except ValueError:
@@ -132,6 +141,7 @@ class RunRecord:
             **plain,
             "recipe": {"name": self.recipe.name, **self.recipe.to_mapping()},
             "epochs": [dataclasses.asdict(result) for result in self.epochs],
+            "digests": [dataclasses.asdict(digests) for digests in self.digests],
         }
 
     @classmethod
@@ -173,18 +183,3 @@ class RunRecord:
             msg = f"expected a run record in JSON, got path={str(path)!r}, which is not: {problem}."
             raise InputError(msg) from problem
         return cls.from_json(document, where=str(path))
-
-
-def state_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 (hex) over a network's parameters and buffers: by name, the type, the shape and the bytes of each.
-
-    Two networks have the same digest exactly if no bit of any named tensor differs; the order of the mapping does not
-    count.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        # Through uint8, since numpy has no bfloat16.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

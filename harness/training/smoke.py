@@ -15,9 +15,9 @@ from torch import nn
 from harness.data import Dataset
 from harness.errors import InputError
 from harness.findings import Finding, Status
-from harness.training.loop import CLASSES, one_epoch, train_step
 from harness.training.randomness import RandomStreams, preserved_randomness
 from harness.training.recipe import Adam, Recipe, build_optimizer
+from harness.training.steps import CLASSES, one_epoch, train_step
 
 # Adam is nearly indifferent to the scale of the gradients, so one rate serves networks of every depth; at twice the
 # rate five_step_1 falls back to guessing. Measured over 20 steps, on MNIST and on the digits, the shipped models lower
@@ -108,9 +108,9 @@ def smoke_run(module: nn.Module, dataset: Dataset, *, device: torch.device, seed
     with preserved_randomness(device):
         streams = RandomStreams(seed, device)
         epochs = itertools.chain.from_iterable(one_epoch(data, _RECIPE, streams) for _ in itertools.count())
-        for images, labels in itertools.islice(epochs, steps):
+        for batch in itertools.islice(epochs, steps):
             began = time.perf_counter()
-            loss, _ = train_step(network, optimizer, images, labels)
+            loss, _ = train_step(network, optimizer, batch.images, batch.labels)
             # Reading the loss waits for the device, so the time is that of the whole step.
             losses.append(loss.item())
             seconds.append(time.perf_counter() - began)

@@ -1,0 +1,202 @@
+"""The digests of a training: each difference in its own column, from its own step on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from harness.data import Augmentation, Dataset
+from harness.errors import InputError
+from harness.training import (
+    INPUTS,
+    STATES,
+    Batch,
+    Procedure,
+    RandomStreams,
+    Recipe,
+    RunRecord,
+    Step,
+    TrainingInterrupted,
+    initialise,
+    one_epoch,
+    train,
+    training_tensors,
+)
+from harness.training.recipe import Sgd
+from tests.made_up import RECIPE, dataset, network
+
+DATA = dataset()
+NOISY = dataclasses.replace(RECIPE, augmentation=Augmentation(rotation=7.0), optimizer=Sgd(lr=0.1, momentum=0.9))
+
+
+class Plant:
+    """Does something just before one step."""
+
+    def __init__(self, number: int, act: Callable[[Step], object]) -> None:
+        self.number = number
+        self.act = act
+
+    def before_step(self, step: Step) -> None:
+        if step.number == self.number:
+            self.act(step)
+
+    def after_step(self, step: Step) -> None:
+        pass
+
+
+def run(  # noqa: PLR0913 - one thing each that a run is made of
+    recipe: Recipe = NOISY,
+    *,
+    module: nn.Module | None = None,
+    every: int = 1,
+    seed: int = 1,
+    plant: Plant | None = None,
+    procedure: Procedure | None = None,
+    folder: Path | None = None,
+) -> RunRecord:
+    """Train a small network on the CPU: three epochs of three steps."""
+    return train(
+        module or initialise(lambda: network(dropout=0.2), seed=1),
+        recipe,
+        DATA,
+        seed=seed,
+        device=torch.device("cpu"),
+        model_name="net",
+        graph_digest="g",
+        digest_every=every,
+        watcher=plant,
+        procedure=procedure,
+        checkpoint_dir=folder,
+    )
+
+
+def first_differences(one: RunRecord, other: RunRecord) -> dict[str, int]:
+    """The first step at which each column differs, for the columns that do."""
+    found: dict[str, int] = {}
+    for left, right in zip(one.digests, other.digests, strict=True):
+        for kind in (*INPUTS, *STATES):
+            if getattr(left, kind) != getattr(right, kind):
+                found.setdefault(kind, left.step)
+    return found
+
+
+def flip(step: Step) -> None:
+    """Flip the highest bit of one weight's mantissa."""
+    weight = next(step.module.parameters())
+    weight.detach().view(torch.int32)[0, 0, 0, 0] ^= 1 << 22
+
+
+def set_rate(step: Step) -> None:
+    """Change the learning rate."""
+    step.optimizer.param_groups[0]["lr"] = 0.05
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [
+        (flip, {"parameters": 5, "buffers": 5, "optimizer": 5}),
+        (set_rate, {"rate": 5, "parameters": 5, "buffers": 6, "optimizer": 6}),
+        (lambda _: torch.rand(1), {"dropout": 5, "parameters": 5, "buffers": 6, "optimizer": 5}),
+    ],
+    ids=["weight", "rate", "dropout"],
+)
+def test_a_planted_difference_stands_in_its_column(act: Callable[[Step], object], expected: dict[str, int]) -> None:
+    """What is changed before step 5 is seen at step 5 first, in the column it belongs to."""
+    assert expected == first_differences(run(), run(plant=Plant(5, act)))
+
+
+def test_equal_runs_have_equal_digests() -> None:
+    """Nothing differs where nothing was changed, and there is a digest before the first step and after each."""
+    record = run()
+    assert {} == first_differences(record, run())
+    assert list(range(10)) == [digests.step for digests in record.digests]
+
+
+def test_another_initialisation_differs_before_the_first_step() -> None:
+    """Other weights are seen in the parameters at step 0, and in nothing that goes into the steps."""
+    found = first_differences(run(), run(module=initialise(lambda: network(dropout=0.2), seed=2)))
+    assert {"parameters": 0, "buffers": 1, "optimizer": 1} == found
+
+
+def test_another_seed_differs_in_every_stream() -> None:
+    """The same weights under another seed: order, augmentation and dropout differ from the first step on."""
+    found = first_differences(run(), run(seed=2))
+    assert [1, 1, 1, None] == [found.get(kind) for kind in INPUTS]
+
+
+def test_without_augmentation_the_order_is_the_same() -> None:
+    """Only the chain over the augmentation differs in what goes in."""
+    found = first_differences(run(), run(dataclasses.replace(NOISY, augmentation=None)))
+    assert ["augmentation"] == [kind for kind in INPUTS if kind in found]
+
+
+def swapped(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
+    """The usual batches, the first two of the second epoch the other way round."""
+    batches = list(one_epoch(data, recipe, streams))
+    return iter([batches[1], batches[0], batches[2]] if epoch == 2 else batches)
+
+
+def unsaid(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int) -> Iterator[Batch]:
+    """The usual batches of a loader that does not say which images they are."""
+    return (Batch(images=batch.images, labels=batch.labels) for batch in one_epoch(data, recipe, streams))
+
+
+def test_swapped_batches_are_seen() -> None:
+    """Order and augmentation differ from the first of two swapped batches on, and stay different: it is a chain."""
+    found = first_differences(run(), run(procedure=Procedure(batches=swapped)))
+    assert [4, 4, None, None] == [found.get(kind) for kind in INPUTS]
+
+
+def test_the_images_stand_in_for_an_unknown_order() -> None:
+    """Where a loader does not say which images, their content is digested: equal for equal, other for another seed."""
+    one, again = (run(procedure=Procedure(batches=unsaid)) for _ in range(2))
+    other = run(procedure=Procedure(batches=unsaid), seed=2)
+    assert {} == first_differences(one, again)
+    assert 1 == first_differences(one, other)["order"]
+
+
+def test_the_distance_of_digests_changes_none() -> None:
+    """Digests every other step are those of every step, and each epoch ends with one."""
+    every = {digests.step: digests for digests in run().digests}
+    some = run(every=2).digests
+    assert [0, 2, 3, 4, 6, 8, 9] == [digests.step for digests in some]
+    assert [every[digests.step] for digests in some] == list(some)
+
+
+def interrupt(_: Step) -> None:
+    """Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def test_a_resumed_run_has_the_same_digests(tmp_path: Path) -> None:
+    """The chain goes on where the checkpoint was taken; of the broken epoch nothing stays."""
+    with pytest.raises(TrainingInterrupted) as stopped:
+        run(plant=Plant(5, interrupt), folder=tmp_path)
+    assert [0, 1, 2, 3] == [digests.step for digests in stopped.value.record.digests]
+    assert run().digests == run(folder=tmp_path).digests
+
+
+def test_the_tensors_of_a_training_have_names() -> None:
+    """Parameters, buffers and what the optimizer keeps for each parameter, in the network's order."""
+    seen: list[dict[str, list[str]]] = []
+
+    def look(step: Step) -> None:
+        tensors = training_tensors(step.module, step.optimizer)
+        seen.append({kind: list(tensors[kind]) for kind in STATES})
+
+    run(plant=Plant(2, look))
+    weights = ["0.weight", "0.bias", "1.weight", "1.bias", "5.weight", "5.bias"]
+    assert weights == seen[0]["parameters"]
+    assert ["1.running_mean", "1.running_var", "1.num_batches_tracked"] == seen[0]["buffers"]
+    assert [f"{name}:momentum_buffer" for name in weights] == seen[0]["optimizer"]
+
+
+def test_digests_less_than_a_step_apart_are_refused() -> None:
+    """There is nothing to digest between two steps."""
+    with pytest.raises(InputError, match="expected digests at least one step apart, got digest_every=0"):
+        run(every=0)
