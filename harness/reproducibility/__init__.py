@@ -1,1 +1,18 @@
 """Showing that a training repeats, finding where it does not, and replaying it."""
+
+from harness.reproducibility.bisect import Bisection, bisect
+from harness.reproducibility.comparison import Cause, Difference, first_difference
+from harness.reproducibility.rerun import Rerun, declared_differences, environment_differences
+from harness.reproducibility.trace import Tracer
+
+__all__ = [
+    "Bisection",
+    "Cause",
+    "Difference",
+    "Rerun",
+    "Tracer",
+    "bisect",
+    "declared_differences",
+    "environment_differences",
+    "first_difference",
+]

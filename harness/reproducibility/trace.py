@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.training import STATES, DigestChain, Step, StepDigests, training_tensors
+from harness.training import INPUTS, STATES, DigestChain, Step, StepDigests, training_tensors
 
 # Fifty steps of a network with 8,000 parameters take three megabytes; of the largest that is shipped five steps fit.
 _MOST_BYTES = 256 * 2**20
@@ -110,6 +110,11 @@ class Tracer:
 def same_state(one: StepDigests, other: StepDigests) -> bool:
     """Whether parameters, buffers and optimizer have the same digests."""
     return all(getattr(one, kind) == getattr(other, kind) for kind in STATES)
+
+
+def same_inputs(one: StepDigests, other: StepDigests) -> bool:
+    """Whether everything that went into the steps so far has the same digests."""
+    return all(getattr(one, kind) == getattr(other, kind) for kind in INPUTS)
 
 
 def write_trace(trace: Trace, path: Path) -> None:

@@ -235,12 +235,16 @@ class _Run:
             epochs=tuple(self.epochs),
             state_digest=self._state_digest,
             digest_every=self._digest_every,
-            # Of an epoch that was not finished nothing is on record.
-            digests=tuple(digests for digests in self._digests if digests.step <= len(self.epochs) * self._steps),
+            digests=self._digests_on_record(status),
             environment=environment(self._device),
             started=self._started,
             wall_seconds=round(self._seconds(), 3),
         )
+
+    def _digests_on_record(self, status: str) -> tuple[StepDigests, ...]:
+        """All of a diverged run, whose last steps are what matters; else nothing of an epoch that was not finished."""
+        whole = len(self.epochs) * self._steps
+        return tuple(digests for digests in self._digests if status == "diverged" or digests.step <= whole)
 
     def _seconds(self) -> float:
         """Wall time so far, over all sittings."""

@@ -78,7 +78,8 @@ class RunRecord:
         epochs: the whole epochs, in order.
         state_digest: `state_digest` of the network after the last whole epoch.
         digest_every: steps between two of ``digests``; there is one at each epoch's end in any case.
-        digests: the run's digests, from before the first step to the end of the last whole epoch.
+        digests: the run's digests, from before the first step to the end of the last whole epoch; of a diverged run
+            to where that was noticed.
         environment: the machine it ran on.
         started: when it began, UTC, ISO 8601.
         wall_seconds: time spent, over all sittings of a resumed run.
