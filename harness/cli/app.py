@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import click
 
 from harness import __version__
+from harness.cli.bisect import bisect
 from harness.cli.check import check
 from harness.cli.console import complain
 from harness.cli.contract import contract
 from harness.cli.doctor import doctor
 from harness.cli.list import list_models
+from harness.cli.replay import replay
 from harness.cli.show import show
 from harness.cli.train import train
 from harness.cli.verify import verify
@@ -41,7 +43,7 @@ def app() -> None:
     """
 
 
-for command in (list_models, show, check, train, verify, contract, doctor):
+for command in (list_models, show, check, train, verify, contract, bisect, replay, doctor):
     app.add_command(command)
 
 

@@ -2,17 +2,23 @@
 
 from harness.reproducibility.bisect import Bisection, bisect
 from harness.reproducibility.comparison import Cause, Difference, first_difference
+from harness.reproducibility.replay import Replay
 from harness.reproducibility.rerun import Rerun, declared_differences, environment_differences
+from harness.reproducibility.seed_noise import SeedNoise, read_records, seed_noise
 from harness.reproducibility.trace import Tracer
 
 __all__ = [
     "Bisection",
     "Cause",
     "Difference",
+    "Replay",
     "Rerun",
+    "SeedNoise",
     "Tracer",
     "bisect",
     "declared_differences",
     "environment_differences",
     "first_difference",
+    "read_records",
+    "seed_noise",
 ]

@@ -1,0 +1,72 @@
+"""A training in a process of its own, to be killed."""
+
+from __future__ import annotations
+
+import dataclasses
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from harness.training import EpochResult, RunRecord, Step, initialise, train
+from harness.training.recipe import Sgd
+from tests.made_up import RECIPE, dataset, network
+
+# 120 steps an epoch, three epochs.
+_DATA = dataset(train=1920)
+_RECIPE = dataclasses.replace(RECIPE, optimizer=Sgd(lr=0.05, momentum=0.9))
+
+
+class Reporter:
+    """Sends the number of each epoch that is whole, and a zero as the first step begins."""
+
+    def __init__(self, connection: Connection | None = None) -> None:
+        self.connection = connection
+        self.done = 0
+        self.warnings: list[str] = []
+
+    def on_start(self, *, done: tuple[EpochResult, ...], **_: object) -> None:
+        """Keep how many epochs a checkpoint brought."""
+        self.done = len(done)
+
+    def on_step(self, **_: object) -> None:
+        """Steps are of no interest."""
+
+    def on_epoch(self, result: EpochResult) -> None:
+        """Tell that it is on disk."""
+        if self.connection:
+            self.connection.send(result.epoch)
+
+    def on_warning(self, message: str) -> None:
+        """Keep the warning."""
+        self.warnings.append(message)
+
+    def before_step(self, step: Step) -> None:
+        """Tell that the training has begun."""
+        if self.connection and step.number == 1:
+            self.connection.send(0)
+
+    def after_step(self, step: Step) -> None:
+        """Steps are of no interest."""
+
+
+def run(folder: Path | None, reporter: Reporter) -> RunRecord:
+    """Train, or go on from what is in the folder."""
+    return train(
+        initialise(lambda: network(dropout=0.2), seed=1),
+        _RECIPE,
+        _DATA,
+        seed=1,
+        device=torch.device("cpu"),
+        model_name="net",
+        graph_digest="g",
+        checkpoint_dir=folder,
+        observer=reporter,
+        watcher=reporter,
+    )
+
+
+def run_in_child(folder: Path, connection: Connection) -> None:
+    """What the process does that is to be killed."""
+    torch.set_num_threads(1)
+    run(folder, Reporter(connection))
