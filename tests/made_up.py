@@ -63,6 +63,7 @@ ENVIRONMENT = Environment(
     torch="2.8.0",
     torchvision="0.23.0",
     platform="Linux",
+    processor=None,
     cpu_capability="AVX2",
     threads=2,
     accelerator=None,

@@ -25,6 +25,7 @@ class Environment:
         torch: version of PyTorch, with its build.
         torchvision: version of torchvision.
         platform: operating system, its version and the processor architecture.
+        processor: name of the CPU, None where the system does not tell.
         cpu_capability: instruction set that PyTorch uses, such as ``AVX2``.
         threads: threads that PyTorch computes with on the CPU.
         accelerator: name of the CUDA device, None where the device is not one.
@@ -39,6 +40,7 @@ class Environment:
     torch: str
     torchvision: str
     platform: str
+    processor: str | None
     cpu_capability: str
     threads: int
     accelerator: str | None
@@ -58,6 +60,7 @@ def environment(device: torch.device | None = None) -> Environment:
         torch=str(torch.__version__),
         torchvision=metadata.version("torchvision"),
         platform=platform.platform(),
+        processor=_processor(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
         accelerator=torch.cuda.get_device_name(device) if on_cuda else None,
@@ -104,6 +107,16 @@ def git_commit(checkout: Path) -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _processor() -> str | None:
+    """From where Linux keeps it: Python's own answer is empty there."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or None
+    names = (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name"))
+    return next(names, None)
 
 
 def _first_line(path: Path) -> str | None:

@@ -54,6 +54,19 @@ def test_the_environment_describes_this_machine() -> None:
     assert (None, None, None) == (here.accelerator, here.cuda, here.driver)
 
 
+def test_the_processor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux says it in a file; elsewhere Python's answer is taken, and an empty one is none."""
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "vendor_id : x\nmodel name : A CPU\nmodel name : B\n")
+    assert "A CPU" == environment(torch.device("cpu")).processor
+
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert environment(torch.device("cpu")).processor is None
+
+
 def test_the_environment_knows_the_determinism_flag() -> None:
     """Whether torch may use only deterministic algorithms is part of the environment."""
     before = torch.are_deterministic_algorithms_enabled()
