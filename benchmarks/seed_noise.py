@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.files import write_whole
 from harness.reproducibility import read_records
-from harness.reproducibility.seed_noise import training_key
+from harness.reproducibility.noise import training_key
 from harness.training import RunRecord
 
 SHIPPED = Path(__file__).parents[1] / "harness" / "reproducibility" / "seed_noise.json"

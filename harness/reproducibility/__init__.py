@@ -1,10 +1,10 @@
 """Showing that a training repeats, finding where it does not, and replaying it."""
 
-from harness.reproducibility.bisect import Bisection, bisect
+from harness.reproducibility.bisection import Bisection, bisect
 from harness.reproducibility.comparison import Cause, Difference, first_difference
+from harness.reproducibility.noise import SeedNoise, read_records, seed_noise
 from harness.reproducibility.replay import Replay
 from harness.reproducibility.rerun import Rerun, declared_differences, environment_differences
-from harness.reproducibility.seed_noise import SeedNoise, read_records, seed_noise
 from harness.reproducibility.trace import Tracer
 
 __all__ = [

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from harness.findings import Finding, Status
-from harness.reproducibility.bisect import bisect
+from harness.reproducibility.bisection import bisect
+from harness.reproducibility.noise import FEWEST_SEEDS, SeedNoise
 from harness.reproducibility.rerun import environment_differences
-from harness.reproducibility.seed_noise import FEWEST_SEEDS, SeedNoise
 from harness.training import EpochResult, RunRecord
 
 

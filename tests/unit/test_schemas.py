@@ -89,6 +89,22 @@ def test_a_record_is_valid(command: Command, tmp_path: Path, quick_load: None) -
     assert json.loads(trained)["epochs"] == json.loads(verified)["record"]["epochs"]
 
 
+@pytest.mark.smoke
+def test_comparisons_of_records_are_valid(command: Command, tmp_path: Path, quick_load: None) -> None:  # noqa: ARG001 - spares a capture
+    """What bisect and replay write is valid, with a difference and without one."""
+    recipe = tmp_path / "short.toml"
+    recipe.write_text('batch_size = 1024\nepochs = 1\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
+    options = ("cloud_2", "--recipe", recipe, "--data", "digits", "--device", "cpu")
+    for seed in (1, 2):
+        command("train", *options, "--seed", seed, "--out", tmp_path / str(seed))
+    one, other = tmp_path / "1" / "record.json", tmp_path / "2" / "record.json"
+
+    for arguments in (("bisect", one, other), ("bisect", one, one), ("replay", one)):
+        _, out, _ = command(*arguments, "--json", "-")
+        assert faults(json.loads(out)) == []
+        assert faults({**json.loads(out), "more": 1}) != []
+
+
 @pytest.mark.parametrize("document", ["check"], indirect=True)
 def test_a_finding_has_one_of_five_statuses(document: Any) -> None:  # noqa: ANN401 - any JSON
     """The schema of findings, shared by check and verify, is applied."""
