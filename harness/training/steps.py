@@ -1,4 +1,4 @@
-"""What a training is made of: batches, the step, the evaluation, and those who watch the steps.
+"""What a training is made of: batches, the step, and those who watch the steps.
 
 What is computed: the loss is the mean cross entropy of the network's output, that is the negative log-likelihood of
 ``log_softmax(output)``. For logits this is the usual loss; for log-probabilities, whose ``log_softmax`` is themselves,
@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.data import AffineDraws, Dataset
-from harness.errors import InputError
-from harness.training.randomness import RandomStreams, preserved_randomness
+from harness.training.evaluation import Evaluation, count_correct, evaluate, forward
+from harness.training.randomness import RandomStreams
 from harness.training.recipe import Recipe
-
-CLASSES = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,15 +37,6 @@ class Batch:
     labels: Tensor
     order: Tensor | None = None
     draws: AffineDraws | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """A network's answers to the test images: mean cross entropy, right answers, images."""
-
-    loss: float
-    correct: int
-    total: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,35 +91,12 @@ def train_step(
     Raises:
         InputError: the network's output has another shape than (B, 10).
     """
-    output = _forward(module, images)
+    output = forward(module, images)
     loss = functional.cross_entropy(output, labels)
     optimizer.zero_grad()
     torch.autograd.backward(loss)
     optimizer.step()
-    return loss.detach(), _count_correct(output.detach(), labels)
-
-
-def evaluate(module: nn.Module, dataset: Dataset, *, batch_size: int = 1000) -> Evaluation:
-    """Test a network on all test images, in eval mode, on the device where both are.
-
-    No randomness is consumed, and the module is back in the mode it was in afterwards. An answer with a NaN in it is
-    never right.
-
-    Raises:
-        InputError: the output has another shape than (B, 10).
-    """
-    images, labels = dataset.test_images, dataset.test_labels
-    losses, corrects = [], []
-    was_training = module.training
-    module.eval()
-    with preserved_randomness(images.device), torch.no_grad():
-        for batch, answers in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
-            output = _forward(module, dataset.normalise(batch))
-            losses.append(functional.cross_entropy(output, answers, reduction="sum"))
-            corrects.append(_count_correct(output, answers))
-    module.train(was_training)
-    loss = torch.stack(losses).cpu().double().sum().item() / len(images)
-    return Evaluation(loss=loss, correct=int(torch.stack(corrects).sum()), total=len(images))
+    return loss.detach(), count_correct(output.detach(), labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,18 +111,3 @@ class Procedure:
 
     batches: Callable[[Dataset, Recipe, RandomStreams, int], Iterator[Batch]] = one_epoch
     evaluate: Callable[[nn.Module, Dataset], Evaluation] = evaluate
-
-
-def _forward(module: nn.Module, images: Tensor) -> Tensor:
-    output: object = module(images)
-    if not isinstance(output, Tensor) or output.shape != (len(images), CLASSES):
-        found = f"shape={tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        msg = f"expected the network to give shape=({len(images)}, {CLASSES}) for {len(images)} images, got {found}."
-        raise InputError(msg)
-    return output
-
-
-def _count_correct(output: Tensor, labels: Tensor) -> Tensor:
-    highest, answers = output.max(dim=1)
-    # A NaN wins every maximum, and its class could be the right one.
-    return ((answers == labels) & ~highest.isnan()).sum()

@@ -19,7 +19,7 @@ from harness.training import (
     Recipe,
     RunRecord,
     TrainingInterrupted,
-    evaluate,
+    answer,
     initialise,
     state_digest,
     train,
@@ -239,7 +239,7 @@ def test_training_leaves_the_callers_randomness() -> None:
 def test_evaluation_counts_exactly() -> None:
     """Batches of any size give the same counts, and the network's mode is put back."""
     module = initialise(network, seed=1)
-    results = [evaluate(module, DATA, batch_size=size) for size in (1, 7, 1000)]
+    results = [answer(module, DATA, batch_size=size).evaluation() for size in (1, 7, 1000)]
     assert [results[0].correct] * 3 == [result.correct for result in results]
     assert [40] * 3 == [result.total for result in results]
     assert pytest.approx([results[0].loss] * 3) == [result.loss for result in results]
@@ -264,7 +264,7 @@ def test_a_nan_is_never_right() -> None:
     spoilt[3] = math.nan
     right = [0.0] * 10
     right[3] = 1.0
-    assert [4, 0] == [evaluate(Answers(row), DATA).correct for row in (right, spoilt)]
+    assert [4, 0] == [answer(Answers(row), DATA).evaluation().correct for row in (right, spoilt)]
 
 
 class InTuple(nn.Module):
