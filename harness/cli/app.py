@@ -14,8 +14,10 @@ from harness.cli.check import check
 from harness.cli.console import complain
 from harness.cli.contract import contract
 from harness.cli.doctor import doctor
+from harness.cli.evaluate import evaluate
 from harness.cli.list import list_models
 from harness.cli.replay import replay
+from harness.cli.repro import repro
 from harness.cli.show import show
 from harness.cli.train import train
 from harness.cli.verify import verify
@@ -43,7 +45,7 @@ def app() -> None:
     """
 
 
-for command in (list_models, show, check, train, verify, contract, bisect, replay, doctor):
+for command in (list_models, show, check, train, verify, evaluate, contract, repro, bisect, replay, doctor):
     app.add_command(command)
 
 

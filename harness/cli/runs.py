@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.training import Recipe, RunRecord
 
 RECORD_FILE = "record.json"
+WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FOLDER = "checkpoints"
 
 
@@ -35,13 +36,14 @@ def run_training(
 ) -> tuple[RunRecord, Path]:
     """Train, or go on with an unfinished run of the same kind; returns the record and where it was written.
 
-    An interrupted run writes its record, too, before the interruption goes on.
+    The weights of a complete run are written beside it. An interrupted run writes its record, too, before the interruption
+    goes on.
 
     Raises:
         TrainingInterrupted: the user interrupted it.
         InputError: the folder cannot be written.
     """
-    from harness.training import DIGEST_EVERY, TrainingInterrupted, train
+    from harness.training import DIGEST_EVERY, TrainingInterrupted, save_weights, train
 
     folder = Path(out) if out else _folder(captured.name, recipe, dataset, seed, device)
     try:
@@ -50,10 +52,11 @@ def run_training(
         message = f"expected a folder that can be made, found --out {folder}: {error.strerror}"
         raise click.UsageError(message) from error
     path = folder / RECORD_FILE
+    module = captured.to_module()
     with TrainingProgress() as progress:
         try:
             record = train(
-                captured.to_module(),
+                module,
                 recipe,
                 dataset,
                 seed=seed,
@@ -73,12 +76,15 @@ def run_training(
             announce(f"record so far: {path}; the same command goes on from there")
             raise
     _keep_earlier(path)
+    if record.status == "complete":
+        about = {"model": record.model, "graph_digest": record.graph_digest, "state_digest": record.state_digest}
+        save_weights(module, folder / WEIGHTS_FILE, about=about)
     record.write(path)
     return record, path
 
 
 def _keep_earlier(path: Path) -> None:
-    """A finished run's record is never written over: it gets the time it was started as part of its name."""
+    """A finished run's record is never written over: it gets the time it was started as part of its name, like its weights."""
     from harness.errors import InputError
     from harness.training import RunRecord
 
@@ -92,6 +98,9 @@ def _keep_earlier(path: Path) -> None:
     if earlier.status != "interrupted":
         stamp = "".join(character for character in earlier.started if character.isalnum())
         path.rename(path.with_name(f"record-{stamp}.json"))
+        weights = path.with_name(WEIGHTS_FILE)
+        if weights.exists():
+            weights.rename(weights.with_stem(f"{weights.stem}-{stamp}"))
 
 
 def _folder(name: str, recipe: Recipe, dataset: Dataset, seed: int, device: torch.device) -> Path:

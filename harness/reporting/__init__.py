@@ -1,7 +1,7 @@
 """Findings and plain documents, for a terminal and as JSON."""
 
 from harness.reporting.documents import document, findings_content
-from harness.reporting.plot import MapPicture, plot_maps
+from harness.reporting.plot import MapPicture, plot_images, plot_maps
 from harness.reporting.terminal import (
     facts_table,
     findings_table,
@@ -19,6 +19,7 @@ __all__ = [
     "findings_table",
     "markdown_table",
     "plain_table",
+    "plot_images",
     "plot_maps",
     "status_text",
     "verdict_line",

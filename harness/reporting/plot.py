@@ -1,4 +1,4 @@
-"""Pictures of a network over an image, drawn with matplotlib, which is an extra."""
+"""Pictures of a network over an image, and of images, drawn with matplotlib, which is an extra."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import InputError
 from harness.files import write_whole
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _COLUMNS = 7
+_IMAGE_COLUMNS = 10
 _FORMATS = ("png", "svg")
 _FIELD = "#e4572e"
 _BEYOND = "#f3a712"
@@ -51,20 +56,11 @@ def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps:
     Raises:
         InputError: another format, matplotlib is not installed, or the file cannot be written.
     """
-    kind = path.suffix.removeprefix(".")
-    if kind not in _FORMATS:
-        msg = f"expected a picture's name that ends in {' or '.join('.' + name for name in _FORMATS)}, found {path.name!r}"
-        raise InputError(msg)
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
-        from matplotlib.patches import Rectangle  # noqa: PLC0415
-    except ImportError as error:
-        msg = "a picture needs matplotlib, which is not installed: install the extra with `pip install 'mnist-harness[plot]'`"
-        raise InputError(msg) from error
     bands = -(-len(maps) // _COLUMNS)
     columns = min(len(maps), _COLUMNS)
-    figure = Figure(figsize=(1.75 * columns, 3.8 * bands + 0.5), layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=12)
+    figure = _figure(path, title=title, size=(1.75 * columns, 3.8 * bands + 0.5))
+    from matplotlib.patches import Rectangle  # noqa: PLC0415 - an extra
+
     axes = figure.subplots(2 * bands, columns, squeeze=False)
     height, width = len(image), len(image[0])
     for index, stage in enumerate(maps):
@@ -97,11 +93,51 @@ def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps:
         above.set_xlabel(f"field {stage.field}", fontsize=8)
         below.imshow(stage.activation, cmap="viridis", interpolation="nearest")
         below.set_xlabel(stage.size, fontsize=8)
-    for row in axes:
-        for axis in row:
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_visible(bool(axis.images))
+    _write(figure, path)
+
+
+def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Sequence[float]], str]]) -> None:
+    """Draw images in rows, each with a caption.
+
+    Args:
+        path: where to write; ``.png`` or ``.svg``.
+        title: heading of the picture.
+        images: rows of numbers and caption of each, at least one.
+
+    Raises:
+        InputError: another format, matplotlib is not installed, or the file cannot be written.
+    """
+    columns = min(len(images), _IMAGE_COLUMNS)
+    rows = -(-len(images) // columns)
+    figure = _figure(path, title=title, size=(max(1.1 * columns, 4.0), 1.35 * rows + 0.6))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for index, (image, caption) in enumerate(images):
+        axis = axes[index // columns][index % columns]
+        axis.imshow(image, cmap="gray_r", interpolation="nearest")
+        axis.set_title(caption, fontsize=7)
+    _write(figure, path)
+
+
+def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
+    if path.suffix.removeprefix(".") not in _FORMATS:
+        msg = f"expected a picture's name that ends in {' or '.join('.' + name for name in _FORMATS)}, found {path.name!r}"
+        raise InputError(msg)
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        msg = "a picture needs matplotlib, which is not installed: install the extra with `pip install 'mnist-harness[plot]'`"
+        raise InputError(msg) from error
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """Without ticks, and without the places that stayed empty."""
+    for axis in figure.axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_visible(bool(axis.images))
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=150)
+    figure.savefig(buffer, format=path.suffix.removeprefix("."), dpi=150)
     write_whole(path, buffer.getvalue())

@@ -9,6 +9,7 @@ from harness.training.recipe import Recipe, load_recipe
 from harness.training.record import EpochResult, RunRecord
 from harness.training.smoke import SmokeResult, smoke_run
 from harness.training.steps import Batch, Procedure, Step, Watcher, one_epoch, train_step
+from harness.training.weights import load_weights, save_weights
 
 __all__ = [
     "DIGEST_EVERY",
@@ -36,9 +37,11 @@ __all__ = [
     "evaluate",
     "initialise",
     "load_recipe",
+    "load_weights",
     "one_epoch",
     "preserved_randomness",
     "resolve_device",
+    "save_weights",
     "smoke_run",
     "state_digest",
     "train",
