@@ -11,9 +11,7 @@ import difflib
 import json
 import os
 import shlex
-import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -27,6 +25,7 @@ import mnist_models
 from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
 from harness.graph.capture import CapturedModel, Fidelity, capture
 from harness.graph.form import Graph
+from harness.sources.child import end_child, last_words, start_child
 from harness.sources.choice import Candidate, choose
 from harness.sources.definitions import NOTEBOOK_SUFFIX
 from harness.sources.folder import find_model_files
@@ -41,7 +40,8 @@ _MOST_FILES = 12
 _CHILDREN_AT_ONCE = 2
 _SHORTEST_TRY_SECONDS = 2.0
 _LONGEST_ARGUMENTS = 2_000
-_LAST_WORDS_BYTES = 4_000
+# What a training feeds a model with.
+_IMAGE_SHAPE = (1, 28, 28)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +189,36 @@ def load_model(  # noqa: PLR0913 - all by name
         file_of_chosen = next(one for one in loaded if chosen in one.candidates)
         for note in (*file_of_chosen.notes, *([reason] if reason else [])):
             announce(note)
-    name = f"{chosen.name}({' '.join(arguments.split())})" if named else chosen.name
+    name = chosen.name + (_suffix(arguments) if named else "")
     return CapturedModel(name=name, graph=chosen.model.graph, state=chosen.model.state, fidelity=chosen.model.fidelity)
+
+
+def eager_source(text: str, captured: CapturedModel | None, *, arguments: str = "") -> dict[str, Any]:
+    """What `harness.sources.worker.eager_builder` needs to build the module itself, as plain data.
+
+    Args:
+        text: MODEL, as `load_model` was given it.
+        captured: what `load_model` gave back, which says which class was chosen; None where it could not be captured.
+        arguments: as `load_model` was given them.
+
+    Raises:
+        ModelSourceError: nothing was captured, and the folder holds several files that may be meant.
+    """
+    source = parse_source(captured.name.removesuffix(_suffix(arguments)) if captured else text)
+    if source.shipped is not None:
+        return {"text": text, "shipped": source.shipped, "path": None, "input_shape": _IMAGE_SHAPE}
+    files = _files(source)
+    if len(files) > 1:
+        listed = ", ".join(str(file["text"]) for file in files)
+        msg = f"the folder {text!r} holds several files that define models: name the one that you mean, out of {listed}"
+        raise ModelSourceError(msg)
+    about = {"shipped": None, "class": source.class_name, "args": arguments, "input_shape": _IMAGE_SHAPE}
+    return files[0] | about
+
+
+def _suffix(arguments: str) -> str:
+    """What a model that was built with arguments has behind its name."""
+    return f"({' '.join(arguments.split())})"
 
 
 def _files(source: ModelSource) -> list[dict[str, str | None]]:
@@ -253,7 +281,7 @@ class _Loading:
                 with self.lock:
                     self.stopped = True
                     for child in self.children:
-                        _end_group(child)
+                        end_child(child)
                 raise
 
     def _load_or_refuse(self, request: Mapping[str, Any]) -> _Loaded:
@@ -293,43 +321,23 @@ class _Loading:
     def _run_child(self, request: Mapping[str, Any], folder: Path) -> str:
         """Run a child in a process group of its own, in the model's folder; returns the last of what it printed."""
         text, path = request["text"], request["path"]
-        log = folder / "output.txt"
-        with log.open("wb") as sink:
-            with self.lock:
-                if self.stopped or self.end - time.monotonic() < min(_SHORTEST_TRY_SECONDS, self.timeout / 2):
-                    msg = f"{text} was not tried: the {self.timeout:.0f} seconds that loading may take were used up before"
-                    raise ModelSourceError(msg)
-                child = subprocess.Popen(
-                    [sys.executable, "-m", "harness.sources.worker", str(folder)],
-                    cwd=Path(path).parent if path else Path.cwd(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=sink,
-                    stderr=subprocess.STDOUT,
-                    # PYTHONSAFEPATH keeps the folder off the path until torch and the harness are imported: a file called
-                    # torch.py beside the model must not be taken for the library. No window is to wait for being closed.
-                    env={**os.environ, "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"},
-                    start_new_session=True,
-                )
-                self.children.add(child)
-            try:
-                child.wait(max(self.end - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
-                raise ModelSourceError(self._too_slow(str(text), folder)) from None
-            finally:
-                _end_group(child)
-                self.children.discard(child)
-        with log.open("rb") as printed:
-            printed.seek(max(log.stat().st_size - _LAST_WORDS_BYTES, 0))
-            return " ".join(printed.read().decode(errors="replace").split())[-300:]
-
-
-def _end_group(child: subprocess.Popen[bytes]) -> None:
-    """End the child and everything it started."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        child.kill()
-    child.wait()
+        output = folder / "output.txt"
+        with self.lock:
+            if self.stopped or self.end - time.monotonic() < min(_SHORTEST_TRY_SECONDS, self.timeout / 2):
+                msg = f"{text} was not tried: the {self.timeout:.0f} seconds that loading may take were used up before"
+                raise ModelSourceError(msg)
+            place = Path(path).parent if path else Path.cwd()
+            variables = {"CUDA_VISIBLE_DEVICES": ""}
+            child = start_child("harness.sources.worker", folder, place=place, output=output, variables=variables)
+            self.children.add(child)
+        try:
+            child.wait(max(self.end - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            raise ModelSourceError(self._too_slow(str(text), folder)) from None
+        finally:
+            end_child(child)
+            self.children.discard(child)
+        return last_words(output)
 
 
 def _read_result(folder: Path, text: str) -> _Loaded:
@@ -367,13 +375,14 @@ def _candidate(item: Mapping[str, Any], stem: Path) -> Candidate:
         name=name,
         key=str(item["key"]),
         parts=frozenset(str(part) for part in item["parts"]),
-        model=_read_model(stem, name) if refusal is None else None,
+        model=read_model(stem, name) if refusal is None else None,
         refusal=refusal,
         runs=item["runs"] is True,
     )
 
 
-def _read_model(stem: Path, name: str) -> CapturedModel:
+def read_model(stem: Path, name: str) -> CapturedModel:
+    """Read what `harness.sources.worker.write_model` wrote."""
     from safetensors.torch import load_file  # noqa: PLC0415 - imported with torch, and torch only when needed
 
     document = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))

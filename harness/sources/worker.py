@@ -26,7 +26,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+import mnist_models
 from harness.errors import CaptureError, ModelSourceError
 from harness.graph.capture import CapturedModel, capture
 from harness.sources.definitions import (
@@ -67,13 +69,14 @@ def answer(folder: Path) -> None:
             captured, facts = examine(cls, name, loaded, request)
             result["candidates"].append(facts)
             if captured is not None:
-                _write(captured, folder / str(number))
+                write_model(captured, folder / str(number))
     except Exception as error:  # noqa: BLE001 - whatever it is, the examiner hears of it
         result["error"] = _refusal(error)
     (folder / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
 
 
-def _write(captured: CapturedModel, stem: Path) -> None:
+def write_model(captured: CapturedModel, stem: Path) -> None:
+    """Write a captured model as JSON and safetensors; `harness.sources.source.read_model` reads it."""
     document = captured.graph.to_json() | {"fidelity": dataclasses.asdict(captured.fidelity)}
     state = {name: tensor.contiguous() for name, tensor in captured.state.items()}
     save_file(state, stem.with_suffix(".safetensors"))
@@ -162,6 +165,39 @@ def load(request: Mapping[str, Any]) -> Loaded:
         notes=notes,
         mentions=_mentions(pieces),
     )
+
+
+def eager_builder(request: Mapping[str, Any]) -> tuple[str, Callable[[int], nn.Module]]:
+    """Import the class that a request of `harness.sources.source.eager_source` names.
+
+    Returns:
+        How the class can be typed, and what builds it under ``torch.manual_seed`` of the number it is given.
+
+    Raises:
+        ModelSourceError: it cannot be imported, or more than one may be meant; from the builder: it cannot be built.
+    """
+    if request["shipped"] is not None:
+
+        def build_shipped(seed: int) -> nn.Module:
+            torch.manual_seed(seed)
+            return mnist_models.create_model(request["shipped"])
+
+        return str(request["shipped"]), build_shipped
+    loaded = load(request)
+    if len(loaded.classes) > 1:
+        listed = ", ".join(loaded.classes.values())
+        msg = f"{request['text']} holds several models: name the one that you mean, out of {listed}"
+        raise ModelSourceError(msg)
+    ((cls, name),) = loaded.classes.items()
+
+    def build(seed: int) -> nn.Module:
+        module = _build(cls, name, {**request, "seed": seed})
+        if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+            with torch.no_grad():
+                module.eval()(torch.zeros((2, *request["input_shape"])))
+        return module.train()
+
+    return name, build
 
 
 def _models_of(module: ModuleType) -> dict[str, _ModelClass]:

@@ -42,11 +42,11 @@ def initialise(build: Callable[[], Module], *, seed: int) -> Module:
 @contextmanager
 def preserved_randomness(device: torch.device) -> Iterator[None]:
     """Put torch's global random states (the CPU's and the device's) back at the end of the block."""
-    before = _global_state(device)
+    before = global_random_state(device)
     try:
         yield
     finally:
-        _set_global_state(device, before)
+        set_global_random_state(device, before)
 
 
 class RandomStreams:
@@ -76,14 +76,14 @@ class RandomStreams:
         return {
             "order": self.order.get_state(),
             "augmentation": self.augmentation.get_state(),
-            "global": _global_state(self._device),
+            "global": global_random_state(self._device),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken."""
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
-        _set_global_state(self._device, state["global"])
+        set_global_random_state(self._device, state["global"])
 
 
 def _check_seed(seed: int) -> None:
@@ -101,14 +101,16 @@ def device_random_state(device: torch.device) -> torch.Tensor:
     return torch.get_rng_state()
 
 
-def _global_state(device: torch.device) -> dict[str, torch.Tensor]:
+def global_random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Torch's global random states, of the CPU and of a device, by kind of device."""
     return {
         kind: device_random_state(device if kind == device.type else torch.device(kind))
         for kind in {"cpu", device.type}
     }
 
 
-def _set_global_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
+def set_global_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
+    """Put back what `global_random_state` took."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,175 @@
+"""The child process of the determinism audit: it imports the user's files, trains, and hands back what it found as data.
+
+Run as ``python -m harness.reproducibility.worker FOLDER`` by `harness.reproducibility.audit`, which leaves ``request.json``
+and ``data.safetensors`` in the folder. What comes back is ``result.json`` and traces; ``progress.txt`` says what has been
+done so far, and is touched at every step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from harness.data import Dataset
+from harness.errors import ExaminerError, HarnessError
+from harness.reproducibility.axes import Imported, Subject, audit_in_process, investigated
+from harness.reproducibility.procedure import load_procedure
+from harness.reproducibility.suspects import GLOBALS, SUSPECTS, Interventions
+from harness.reproducibility.trace import Trace, write_trace
+from harness.sources.source import read_model
+from harness.sources.worker import eager_builder
+from harness.training import Procedure, Recipe, train_step
+
+REQUEST_FILE, RESULT_FILE, PROGRESS_FILE, DATA_FILE = "request.json", "result.json", "progress.txt", "data.safetensors"
+PLAIN_TRACE = "plain.safetensors"
+GRAPH_STEM = "graph"
+HELD_STILL = "all held still"
+
+# Files of these are the libraries', not the user's; a module of theirs cannot be imported a second time.
+_LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
+_OWN_FOLDERS = (Path(__file__).parents[1], Path(os.__file__).parent)
+
+
+def main(folder: Path) -> None:
+    """Set this process up for strange files, and answer the request."""
+    sys.dont_write_bytecode = True
+    _warm_up()
+    answer(folder)
+
+
+def _warm_up() -> None:
+    """Import what a training imports when it first needs it: from now on a file beside the model is the model's own affair."""
+    layer = nn.Linear(1, 10)
+    train_step(layer, torch.optim.SGD(layer.parameters(), lr=0.1), torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+
+
+def answer(folder: Path) -> None:
+    """Do what ``request.json`` in the folder asks, and write what came of it there."""
+    request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
+    result: dict[str, Any] = {"error": None, "findings": [], "callers": {}}
+    imports = _Imports(request)
+    try:
+        with Interventions() as interventions:
+            subject = _subject(request, imports, folder)
+            if request["task"] == "suspects":
+                _investigate(subject, interventions, request["upto"], folder)
+                result["callers"] = interventions.callers
+            else:
+                _progress(folder, f"a training of {subject.steps} steps")
+                plain = subject.trace()
+                write_trace(plain, folder / PLAIN_TRACE)
+                if request["task"] == "axes":
+                    result["findings"] = _vary(subject, plain, interventions, request, folder)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the examiner hears of it
+        result["error"] = _refusal(error, request["model"]["text"])
+    finally:
+        imports.forget()
+    (folder / RESULT_FILE).write_text(json.dumps(result), encoding="utf-8")
+
+
+def _subject(request: Mapping[str, Any], imports: _Imports, folder: Path) -> Subject:
+    tensors = load_file(Path(request["inputs"]) / DATA_FILE)
+    return Subject(
+        imports.load,
+        recipe=Recipe.from_mapping(request["recipe"], name=request["recipe_name"]),
+        data=Dataset(**{**request["data"], **tensors}),
+        seed=request["seed"],
+        device=torch.device(request["device"]),
+        alive=lambda: os.utime(folder / PROGRESS_FILE),
+    )
+
+
+def _vary(
+    subject: Subject, plain: Trace, interventions: Interventions, request: Mapping[str, Any], folder: Path
+) -> list[dict[str, Any]]:
+    why_not = request["why_no_graph"]
+    captured = read_model(Path(request["inputs"]) / GRAPH_STEM, request["model"]["text"]) if why_not is None else None
+    findings = []
+    for finding in audit_in_process(subject, plain, interventions, captured, why_not or ""):
+        findings.append(finding.to_json())
+        _progress(folder, f"{finding.requirement}: {finding.status.value}")
+    return findings
+
+
+def _investigate(subject: Subject, interventions: Interventions, upto: int, folder: Path) -> None:
+    """A trace for each suspect that a new process can make differ, released alone, and one with all held still."""
+    for name in (HELD_STILL, *(suspect.name for suspect in SUSPECTS if suspect is not GLOBALS)):
+        _progress(folder, f"the suspect {name}")
+        trace = investigated(subject, interventions, frozenset({name}), upto)
+        write_trace(trace, folder / trace_file(name))
+
+
+def trace_file(name: str) -> str:
+    """The file of the trace with this suspect released."""
+    return f"{''.join(character if character.isalnum() else '-' for character in name)}.safetensors"
+
+
+def _progress(folder: Path, words: str) -> None:
+    with (folder / PROGRESS_FILE).open("a", encoding="utf-8") as file:
+        file.write(f"{words}\n")
+
+
+class _Imports:
+    """The user's files, imported as often as asked, each time from the beginning."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self._request = request
+        self._path = [*sys.path]
+        self._before = set(sys.modules)
+
+    def load(self) -> Imported:
+        """Import the model and, where there is one, the procedure.
+
+        Raises:
+            InputError: one of them cannot be imported.
+        """
+        self.forget()
+        procedure = self._request["procedure"]
+        _, build = eager_builder(self._request["model"])
+        return Imported(build=build, procedure=load_procedure(Path(procedure)) if procedure else Procedure())
+
+    def forget(self) -> None:
+        """Take the user's files out of this process."""
+        sys.path[:] = self._path
+        for name in set(sys.modules) - self._before:
+            if is_users(getattr(sys.modules[name], "__file__", None)):
+                del sys.modules[name]
+
+
+def is_users(file: str | None) -> bool:
+    """Whether a file is the user's own: no library's, not the harness's, and Python."""
+    if not file or not file.endswith((".py", ".ipynb")):
+        return False
+    path = Path(file)
+    return not _LIBRARY_FOLDERS & set(path.parts) and not any(path.is_relative_to(folder) for folder in _OWN_FOLDERS)
+
+
+def _refusal(error: Exception, text: str) -> dict[str, str]:
+    """An error as data: of the input, if the input is at fault."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, HarnessError):
+        kind, message = "examiner" if isinstance(error, ExaminerError) else "input", str(error)
+    elif Path(frames[-1].filename).is_relative_to(_OWN_FOLDERS[0]):
+        kind, message = "examiner", f"the process of the audit failed: {type(error).__name__}: {error}"
+    else:
+        own = [f"line {frame.lineno} of {Path(frame.filename).name}" for frame in frames if is_users(frame.filename)]
+        where = f" in {own[-1]}" if own else ""
+        message = (
+            f"{text} failed{where} in the middle of a training: {type(error).__name__}: {error}. Expected a model that "
+            "takes all steps. Mend it and try again."
+        )
+        kind = "input"
+    return {"kind": kind, "message": message, "traceback": "".join(traceback.format_exception(error))}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
