@@ -23,7 +23,7 @@ from harness.data import Dataset
 from harness.errors import ExaminerError, InputError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel
-from harness.reproducibility.axes import Axis, called, compared, not_applicable
+from harness.reproducibility.axes import Axis, called, compared, not_applicable, steps_of_an_investigation
 from harness.reproducibility.comparison import Difference, first_difference
 from harness.reproducibility.suspects import GLOBALS, SUSPECTS, blame
 from harness.reproducibility.trace import Trace, read_trace
@@ -45,7 +45,6 @@ STALL_SECONDS = 120.0
 _STEPS_AN_EPOCH = 10
 _TEST_IMAGES = 100
 _SECONDS_BETWEEN_LOOKS = 0.1
-_STEPS_OF_AN_INVESTIGATION = 10
 _CHILDREN_AT_ONCE = 2
 _OUTPUT_FILE = "output.txt"
 
@@ -189,7 +188,7 @@ def _by_hash(difference: Difference | None) -> Finding:
 
 def _explained(children: _Children, difference: Difference, steps: int) -> Finding:
     """Two more processes hold the suspects still, from before the import on."""
-    upto = min(max(difference.step, _STEPS_OF_AN_INVESTIGATION), steps)
+    upto = steps_of_an_investigation(difference, steps)
     one, other = children.run(*(_Task(name="suspects", title="looking for the cause", upto=upto) for _ in range(2)))
 
     def between(released: frozenset[str]) -> Difference | None:

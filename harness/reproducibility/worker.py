@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,23 @@ from torch import nn
 
 from harness.data import Dataset
 from harness.errors import ExaminerError, HarnessError
-from harness.reproducibility.axes import Imported, Subject, audit_in_process, investigated
+from harness.findings import Finding, Status
+from harness.graph import CapturedModel
+from harness.reproducibility.axes import (
+    Axis,
+    another_seed,
+    deterministic_algorithms,
+    frozen_draws,
+    investigated,
+    not_applicable,
+    one_thread,
+    rebuilt_graph,
+    repeat,
+    resume,
+)
+from harness.reproducibility.evaluation import evaluation_between, pure_evaluation
 from harness.reproducibility.procedure import load_procedure
+from harness.reproducibility.subject import Imported, Subject
 from harness.reproducibility.suspects import GLOBALS, SUSPECTS, Interventions
 from harness.reproducibility.trace import Trace, write_trace
 from harness.sources.source import read_model
@@ -91,13 +106,46 @@ def _subject(request: Mapping[str, Any], imports: _Imports, folder: Path) -> Sub
 def _vary(
     subject: Subject, plain: Trace, interventions: Interventions, request: Mapping[str, Any], folder: Path
 ) -> list[dict[str, Any]]:
+    """Vary each axis that one process can vary."""
     why_not = request["why_no_graph"]
     captured = read_model(Path(request["inputs"]) / GRAPH_STEM, request["model"]["text"]) if why_not is None else None
     findings = []
-    for finding in audit_in_process(subject, plain, interventions, captured, why_not or ""):
+    for finding in vary(subject, plain, interventions, captured, why_not or ""):
         findings.append(finding.to_json())
         _progress(folder, f"{finding.requirement}: {finding.status.value}")
     return findings
+
+
+def vary(
+    subject: Subject, plain: Trace, interventions: Interventions, captured: CapturedModel | None, why_not: str
+) -> Iterator[Finding]:
+    """Vary each axis that one process can vary.
+
+    Args:
+        subject: the model.
+        plain: its first training in this process.
+        interventions: in place since before the model was imported.
+        captured: its graph; None where it could not be captured.
+        why_not: why not, then.
+    """
+    repeated = repeat(subject, plain, interventions)
+    yield repeated
+    dependent: dict[Axis, Callable[[], Finding]] = {
+        Axis.THREADS: lambda: one_thread(subject, plain),
+        Axis.EVALUATION: lambda: evaluation_between(subject, plain),
+        Axis.RESUME: lambda: resume(subject, plain),
+        Axis.GRAPH: lambda: rebuilt_graph(subject, plain, captured, why_not),
+        Axis.DETERMINISTIC: lambda: deterministic_algorithms(subject, plain),
+    }
+    for axis, variation in dependent.items():
+        if repeated.status is Status.PASS:
+            yield variation()
+        else:
+            yield not_applicable(axis, "the training does not repeat itself")
+    if captured is not None and not captured.fidelity.holds:
+        yield frozen_draws(captured)
+    yield from another_seed(subject)
+    yield pure_evaluation(subject, interventions)
 
 
 def _investigate(subject: Subject, interventions: Interventions, upto: int, folder: Path) -> None:

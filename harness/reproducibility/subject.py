@@ -1,0 +1,143 @@
+"""What the audit trains again and again: a model, in the process that imported it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness.data import Dataset
+from harness.errors import InputError
+from harness.reproducibility.trace import Trace, TracedEnoughError, Tracer
+from harness.training import Observer, Procedure, Recipe, Step, Watcher, initialise, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What came of importing a model's file and the procedure's.
+
+    Args:
+        build: the module, drawn under a seed.
+        procedure: batches and evaluation.
+    """
+
+    build: Callable[[int], nn.Module]
+    procedure: Procedure
+
+
+class Subject:
+    """A model and everything that its training is made of, in the process that imported it.
+
+    Args:
+        load: imports the model and the procedure, each time anew.
+        recipe: how it is trained, with the epochs of the audit.
+        data: what on, cut for the audit.
+        seed: the declared seed.
+        device: where.
+        alive: called before each step, so that whoever waits knows that something happens.
+    """
+
+    def __init__(  # noqa: PLR0913 - all by name
+        self,
+        load: Callable[[], Imported],
+        *,
+        recipe: Recipe,
+        data: Dataset,
+        seed: int,
+        device: torch.device,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._load = load
+        self._alive = alive
+        self.recipe = recipe
+        self.data = data.to(device)
+        self.seed = seed
+        self.device = device
+        self.steps = recipe.epochs * -(-len(data.train_images) // recipe.batch_size)
+        self.imported = load()
+
+    @property
+    def procedure(self) -> Procedure:
+        """Batches and evaluation."""
+        return self.imported.procedure
+
+    def renew(self) -> None:
+        """Import the files anew: their globals and class attributes are as at the beginning."""
+        self.imported = self._load()
+
+    def module(self, seed: int | None = None) -> nn.Module:
+        """The module with its initial weights."""
+        seed = self.seed if seed is None else seed
+        return initialise(lambda: self.imported.build(seed), seed=seed)
+
+    def trace(  # noqa: PLR0913 - all by name
+        self,
+        module: nn.Module | None = None,
+        *,
+        tracer: Tracer | None = None,
+        seed: int | None = None,
+        upto: int | None = None,
+        watchers: Sequence[Watcher] = (),
+        observer: Observer | None = None,
+        folder: Path | None = None,
+    ) -> Trace:
+        """Train once and keep what the steps saw and made.
+
+        Args:
+            module: what to train; the module with its initial weights without.
+            tracer: what keeps it; a new one without.
+            seed: of weights and streams; the declared one without.
+            upto: the last step.
+            watchers: who else looks at the steps; each comes after the tracer.
+            observer: who is told of the epochs.
+            folder: where checkpoints are.
+
+        Raises:
+            InputError: a loss was no finite number.
+        """
+        tracer = tracer or Tracer(self.device)
+        with suppress(TracedEnoughError):
+            record = train(
+                self.module(seed) if module is None else module,
+                self.recipe,
+                self.data,
+                seed=self.seed if seed is None else seed,
+                device=self.device,
+                model_name="audited",
+                graph_digest="",
+                observer=observer,
+                checkpoint_dir=folder,
+                procedure=self.procedure,
+                watcher=_Several(self._alive, [tracer, *watchers], upto),
+            )
+            if record.status == "diverged":
+                msg = (
+                    f"expected a training of {self.steps} steps whose loss stays a finite number, got one that was none "
+                    f"by step {len(tracer.trace)}: there is nothing to compare. Use another --recipe or fewer --steps."
+                )
+                raise InputError(msg)
+        return tracer.trace
+
+
+class _Several:
+    """Watchers one after another; ends the training after step ``upto``."""
+
+    def __init__(self, alive: Callable[[], None], watchers: Sequence[Watcher], upto: int | None) -> None:
+        self._alive = alive
+        self._watchers = watchers
+        self._upto = upto
+
+    def before_step(self, step: Step) -> None:
+        self._alive()
+        for watcher in self._watchers:
+            watcher.before_step(step)
+
+    def after_step(self, step: Step) -> None:
+        for watcher in self._watchers:
+            watcher.after_step(step)
+        if step.number == self._upto:
+            raise TracedEnoughError
