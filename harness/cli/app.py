@@ -15,6 +15,7 @@ from harness.cli.console import complain
 from harness.cli.contract import contract
 from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
+from harness.cli.golden import golden
 from harness.cli.list import list_models
 from harness.cli.replay import replay
 from harness.cli.repro import repro
@@ -45,7 +46,7 @@ def app() -> None:
     """
 
 
-for command in (list_models, show, check, train, verify, evaluate, contract, repro, bisect, replay, doctor):
+for command in (list_models, show, check, train, verify, evaluate, contract, repro, bisect, replay, golden, doctor):
     app.add_command(command)
 
 
