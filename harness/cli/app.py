@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from harness import __version__
+from harness.cli.bench import bench
 from harness.cli.bisect import bisect
 from harness.cli.check import check
 from harness.cli.console import complain
@@ -46,7 +47,21 @@ def app() -> None:
     """
 
 
-for command in (list_models, show, check, train, verify, evaluate, contract, repro, bisect, replay, golden, doctor):
+for command in (
+    list_models,
+    show,
+    check,
+    train,
+    verify,
+    evaluate,
+    contract,
+    repro,
+    bisect,
+    replay,
+    golden,
+    bench,
+    doctor,
+):
     app.add_command(command)
 
 

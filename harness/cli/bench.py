@@ -1,0 +1,104 @@
+"""`harness bench`: what the benchmarks saved, compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.console import announce, results, write_json
+from harness.cli.options import debug_option, json_option
+from harness.findings import Status
+
+if TYPE_CHECKING:
+    from harness.benchmarking import Comparison, SavedRun
+
+
+@click.group()
+def bench() -> None:
+    """Compare the speed of two versions.
+
+    `tox -e bench` measures and saves.
+    """
+
+
+@bench.command()
+@click.argument("baseline", required=False)
+@click.argument("current", required=False)
+@click.option(
+    "--allow",
+    type=click.FloatRange(min=1),
+    default=1.1,
+    show_default=True,
+    metavar="RATIO",
+    help="How many times as slow as the baseline is accepted.",
+)
+@json_option
+@debug_option
+@click.pass_context
+def compare(ctx: click.Context, baseline: str | None, current: str | None, allow: float, json_path: str | None) -> None:
+    """Compare two saved runs of the benchmarks.
+
+    Exit code 1 when one is slower than allowed beyond doubt: its whole confidence interval lies above the allowed ratio.
+    Without CURRENT the newest run under .benchmarks is compared, without BASELINE with the one before it.
+    """
+    from harness.benchmarking import CONFIDENCE, compare_runs, newest_runs, read_run
+    from harness.reporting import document, plain_table, verdict_line
+
+    if baseline is None or current is None:
+        saved = newest_runs(2 if baseline is None else 1)
+        baseline, current = baseline or saved[0], saved[-1]
+    before, now = read_run(baseline), read_run(current)
+    for title, run in (("baseline", before), ("current", now)):
+        announce(f"{title}: {run.path}, commit {run.commit or 'not known'}, {run.when}")
+    comparisons = compare_runs(before, now, allowed=allow)
+    slower = [found.name for found in comparisons if found.slower]
+    status = Status.FAIL if slower else Status.PASS
+    if json_path != "-":
+        headers = ("benchmark", "baseline", "current", "ratio", f"{CONFIDENCE:.0%} interval", "would see", "")
+        results().print(plain_table(headers, map(_row, comparisons), right=range(1, 6)))
+        results().print(
+            verdict_line(
+                status, f"{len(slower)} of {len(comparisons)} more than {allow:g} times as slow as the baseline"
+            )
+        )
+    content = {
+        "baseline": _origin(before),
+        "current": _origin(now),
+        "machine": dict(now.machine),
+        "allowed": allow,
+        "confidence": CONFIDENCE,
+        "status": status.value,
+        "benchmarks": [_figures(found) for found in comparisons],
+    }
+    write_json(json_path, document("bench-compare", content))
+    ctx.exit(1 if slower else 0)
+
+
+def _row(found: Comparison) -> tuple[str, ...]:
+    low, high = found.interval
+    return (
+        found.name.rpartition("::")[2],
+        f"{found.baseline:.3f}",
+        f"{found.current:.3f}",
+        f"{found.ratio:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{found.smallest_visible:.3f}",
+        "slower" if found.slower else "",
+    )
+
+
+def _origin(run: SavedRun) -> dict[str, Any]:
+    return {"path": run.path, "commit": run.commit, "when": run.when}
+
+
+def _figures(found: Comparison) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "status": "fail" if found.slower else "pass",
+        "baseline": found.baseline,
+        "current": found.current,
+        "ratio": found.ratio,
+        "interval": list(found.interval),
+        "smallest_visible": found.smallest_visible,
+    }

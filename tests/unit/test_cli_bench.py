@@ -1,0 +1,218 @@
+"""`harness bench compare`: a verdict, or an error of its own for everything that cannot be compared."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from harness.benchmarking import WORKLOAD
+
+Command = Callable[..., tuple[int, str, str]]
+Change = Callable[[dict[str, Any]], object]
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/bench-compare.schema.json").read_text(encoding="utf-8"))
+NAMES = (
+    "tests/bench/test_speed.py::test_speed[cpu-net-training]",
+    "tests/bench/test_speed.py::test_speed[cpu-net-inference]",
+)
+
+
+def run(*, slower: float = 1.0, rounds: int = 40) -> dict[str, Any]:
+    """What pytest-benchmark saves, as far as it is read: rounds that vary by 5 %, in a fixed pattern."""
+    seconds = [0.02 * slower * (1 + 0.01 * (index * 7 % 11 - 5)) for index in range(rounds)]
+    calibration = {
+        "workload": WORKLOAD,
+        "device": "cpu",
+        "clock": "cpu",
+        "threads": 1,
+        "xdist": False,
+        "waits": 0,
+        "seconds": seconds,
+        "reference_seconds": [0.01] * (rounds + 1),
+    }
+    return {
+        "machine_info": {
+            "cpu": {"brand_raw": "Some CPU"},
+            "harness": {
+                "commit": "0123abc",
+                "cpu_capability": "AVX2",
+                "accelerator": None,
+                "cuda": None,
+                "torch": "2.8.0",
+            },
+        },
+        "benchmarks": [{"fullname": name, "extra_info": {"calibration": copy.deepcopy(calibration)}} for name in NAMES],
+        "datetime": "2026-01-02T03:04:05+00:00",
+    }
+
+
+def write(path: Path, document: dict[str, Any]) -> Path:
+    """A saved run."""
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def baseline(tmp_path: Path) -> Path:
+    """The run to compare with."""
+    return write(tmp_path / "baseline.json", run())
+
+
+def calibration(document: dict[str, Any]) -> dict[str, Any]:
+    """The second benchmark's."""
+    table: dict[str, Any] = document["benchmarks"][1]["extra_info"]["calibration"]
+    return table
+
+
+def test_an_unchanged_version_passes(command: Command, baseline: Path, tmp_path: Path) -> None:
+    """Ratio, interval and what would have been seen, a line each benchmark, and what was compared with what."""
+    code, out, err = command("bench", "compare", baseline, write(tmp_path / "now.json", run(slower=1.02)))
+
+    assert 0 == code
+    assert ["test_speed[cpu-net-training]", "2.000", "2.040", "1.020"] == out.splitlines()[1].split()[:4]
+    assert "PASS  0 of 2 more than 1.1 times as slow as the baseline" == out.splitlines()[-1].strip()
+    assert f"baseline: {baseline}, commit 0123abc, 2026-01-02T03:04:05+00:00" in err
+
+
+def test_a_slow_down_fails(command: Command, baseline: Path, tmp_path: Path) -> None:
+    """15 % are too many by default; with more allowed they pass."""
+    now = write(tmp_path / "now.json", run(slower=1.15))
+    code, out, _ = command("bench", "compare", baseline, now)
+    relaxed, _, _ = command("bench", "compare", baseline, now, "--allow", "1.2")
+
+    assert (1, 0) == (code, relaxed)
+    assert "FAIL  2 of 2 more than 1.1 times as slow as the baseline" == out.splitlines()[-1].strip()
+    assert "slower" == out.splitlines()[1].split()[-1]
+
+
+def test_one_slow_benchmark_is_enough(command: Command, baseline: Path, tmp_path: Path) -> None:
+    """The exit code and the document say it, and the document is valid by its schema."""
+    changed = run()
+    calibration(changed)["seconds"] = [1.3 * value for value in calibration(changed)["seconds"]]
+    code, out, _ = command("bench", "compare", baseline, write(tmp_path / "now.json", changed), "--json", "-")
+    document = json.loads(out)
+
+    assert 1 == code
+    assert ["pass", "fail"] == [found["status"] for found in document["benchmarks"]]
+    assert "fail" == document["status"]
+    assert [] == list(Draft202012Validator(SCHEMA).iter_errors(document))
+    assert [] != list(Draft202012Validator(SCHEMA).iter_errors({**document, "more": 1}))
+
+
+def lack_one(document: dict[str, Any]) -> None:
+    """Leave the second benchmark out."""
+    del document["benchmarks"][1]
+
+
+UNFIT: dict[str, tuple[Change, str]] = {
+    "no JSON object": (dict.clear, "it has no 'machine_info'"),
+    "no calibration": (
+        lambda document: document["benchmarks"][1]["extra_info"].clear(),
+        "with our calibration; it has no 'calibration'",
+    ),
+    "no benchmark": (lambda document: document["benchmarks"].clear(), "it holds no benchmark"),
+    "no seconds": (lambda document: calibration(document).pop("seconds"), "expected a value for seconds"),
+    "another CPU": (
+        lambda document: document["machine_info"]["cpu"].update(brand_raw="Other CPU"),
+        "same class of machine, got others: CPU Some CPU in the baseline, Other CPU now.",
+    ),
+    "another capability": (
+        lambda document: document["machine_info"]["harness"].update(cpu_capability="AVX512"),
+        "CPU capability AVX2 in the baseline, AVX512 now.",
+    ),
+    "another accelerator": (
+        lambda document: document["machine_info"]["harness"].update(accelerator="Some GPU", cuda="13.0"),
+        "accelerator None in the baseline, Some GPU now; CUDA None in the baseline, 13.0 now.",
+    ),
+    "another torch": (
+        lambda document: document["machine_info"]["harness"].update(torch="2.9.0"),
+        "torch 2.8.0 in the baseline, 2.9.0 now.",
+    ),
+    "another device": (
+        lambda document: calibration(document).update(device="cuda", clock="wall"),
+        "got others: device cpu in the baseline, cuda now; clock cpu in the baseline, wall now.",
+    ),
+    "other threads": (
+        lambda document: calibration(document).update(threads=2),
+        "got others: threads 1 in the baseline, 2 now.",
+    ),
+    "another workload": (
+        lambda document: calibration(document).update(workload="small-conv-net/0"),
+        f"got '{WORKLOAD}' in the baseline and 'small-conv-net/0' now.",
+    ),
+    "one benchmark less": (lack_one, "lacks 1 that {baseline} has: test_speed[cpu-net-inference]."),
+    "one benchmark more": (
+        lambda document: document["benchmarks"].append({**document["benchmarks"][0], "fullname": "new"}),
+        "{baseline} lacks 1 that {now} has: new.",
+    ),
+    "under xdist": (
+        lambda document: calibration(document).update(xdist=True),
+        "expected a run in one process, got one under pytest-xdist",
+    ),
+    "too few rounds": (
+        lambda document: calibration(document).update(seconds=[0.02] * 39, reference_seconds=[0.01] * 40),
+        "expected at least 40 rounds, got 39",
+    ),
+    "waiting": (lambda document: calibration(document).update(waits=1), "sleeps or waits for something in each round"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_cannot_be_compared_is_an_error(case: str, command: Command, baseline: Path, tmp_path: Path) -> None:
+    """Exit code 2 and a message of its own, never a pass."""
+    change, words = UNFIT[case]
+    document = run()
+    change(document)
+    now = write(tmp_path / "now.json", document)
+    code, out, err = command("bench", "compare", baseline, now)
+
+    assert (2, "") == (code, out)
+    assert words.format(baseline=baseline, now=now) in err
+
+
+def test_a_missing_file_is_an_error(command: Command, baseline: Path, tmp_path: Path) -> None:
+    """The message says how to get one."""
+    missing = tmp_path / "missing.json"
+    code, out, err = command("bench", "compare", missing, baseline)
+
+    assert (2, "") == (code, out)
+    assert (
+        f"expected a saved run of the benchmarks, found no file path='{missing}'. Save one with `tox -e bench`" in err
+    )
+
+
+def test_a_file_that_is_no_json_is_an_error(command: Command, baseline: Path, tmp_path: Path) -> None:
+    """A text, a folder and a list are no saved runs."""
+    text, list_ = tmp_path / "text.json", tmp_path / "list.json"
+    text.write_text("no JSON", encoding="utf-8")
+    list_.write_text("[]", encoding="utf-8")
+    for path, words in ((text, "it cannot be read as JSON"), (tmp_path, "Is a directory"), (list_, "list indices")):
+        code, _, err = command("bench", "compare", baseline, path)
+
+        assert 2 == code
+        assert "to be a run of the benchmarks that pytest-benchmark saved" in err
+        assert words in err
+
+
+def test_the_newest_runs_are_compared(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without paths the two newest, with a baseline alone the newest; with too few an error says so."""
+    monkeypatch.chdir(tmp_path)
+    storage = tmp_path / ".benchmarks" / "Linux-CPython-3.11-64bit"
+    storage.mkdir(parents=True)
+    outcomes = []
+    for number, slower in enumerate((1.3, 1.0, 1.3), start=1):
+        path = write(storage / f"000{number}_run.json", run(slower=slower))
+        os.utime(path, (number, number))
+        outcomes.append(command("bench", "compare"))
+    code, _, _ = command("bench", "compare", storage / "0001_run.json")
+
+    assert [2, 0, 1] == [code for code, _, _ in outcomes]
+    assert "expected 2 saved runs of the benchmarks under '.benchmarks', found 1." in outcomes[0][2]
+    assert 0 == code
