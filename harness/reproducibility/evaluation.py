@@ -81,9 +81,8 @@ def pure_evaluation(subject: Subject, interventions: Interventions) -> Finding:
     device = subject.device
     draws, begin = _Draws(module, device), Moment(module, device)
     with draws.watched():
-        first = _outputs(subject, module)
+        first, second = _outputs(subject, module), _outputs(subject, module)
     changed = begin.changed(Moment(module, device))
-    second = _outputs(subject, module)
     before = Moment(module, device)
     counted = [subject.procedure.evaluate(module, subject.data) for _ in range(2)]
     module.eval()

@@ -46,6 +46,7 @@ class Moment:
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._kept: dict[str, _Kept] = dict(_random_states(device))
+        self._left_out: set[str] = set()
         for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
             for name, tensor in tensors:
                 self._kept[f"{kind} {name}"] = _kept_tensor(name, tensor)
@@ -53,9 +54,11 @@ class Moment:
             for name, value in vars(part).items():
                 if name in _USUAL_ATTRIBUTES:
                     continue
-                # A user's own class may refuse both in any way it likes.
-                with contextlib.suppress(Exception):
-                    self._kept[f"attribute {path}.{name}".replace(" .", " ")] = _kept_attribute(path, name, value)
+                place = f"attribute {path}.{name}" if path else f"attribute {name}"
+                try:
+                    self._kept[place] = _kept_attribute(path, name, value)
+                except Exception:  # noqa: BLE001 - a user's own class may refuse both in any way it likes
+                    self._left_out.add(place)
 
     def changed(self, later: Moment) -> tuple[str, ...]:
         """The names of what is not the same at another moment, or not there."""
@@ -67,6 +70,10 @@ class Moment:
         for name in names:
             if name in self._kept:
                 self._kept[name].put_back(module)
+            elif name.startswith("attribute ") and name not in self._left_out:
+                path, _, leaf = name.removeprefix("attribute ").rpartition(".")
+                with contextlib.suppress(AttributeError):
+                    delattr(module.get_submodule(path), leaf)
 
     def _digest(self, name: str) -> str | None:
         return self._kept[name].digest if name in self._kept else None

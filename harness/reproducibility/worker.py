@@ -38,7 +38,7 @@ from harness.reproducibility.axes import (
 from harness.reproducibility.evaluation import evaluation_between, pure_evaluation
 from harness.reproducibility.procedure import load_procedure
 from harness.reproducibility.subject import Imported, Subject
-from harness.reproducibility.suspects import GLOBALS, SUSPECTS, Interventions
+from harness.reproducibility.suspects import GLOBALS, SUSPECTS, Interventions, ordered_arithmetic
 from harness.reproducibility.trace import Trace, write_trace
 from harness.sources.source import read_model
 from harness.sources.worker import eager_builder
@@ -57,14 +57,12 @@ _OWN_FOLDERS = (Path(__file__).parents[1], Path(os.__file__).parent)
 def main(folder: Path) -> None:
     """Set this process up for strange files, and answer the request."""
     sys.dont_write_bytecode = True
-    _warm_up()
-    answer(folder)
-
-
-def _warm_up() -> None:
-    """Import what a training imports when it first needs it: from now on a file beside the model is the model's own affair."""
+    # What a training imports is imported by the first one: from now on a file beside the model that has the name of a
+    # library is the model's own affair.
     layer = nn.Linear(1, 10)
-    train_step(layer, torch.optim.SGD(layer.parameters(), lr=0.1), torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
+    with ordered_arithmetic():
+        train_step(layer, torch.optim.SGD(layer.parameters(), lr=0.1), torch.zeros(1, 1), torch.zeros(1).long())
+    answer(folder)
 
 
 def answer(folder: Path) -> None:
