@@ -1,10 +1,13 @@
-"""Writing files so that nothing is lost."""
+"""Writing files so that nothing is lost, and so that two processes do not write the same ones."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
 
 from harness.errors import InputError
 
@@ -32,3 +35,28 @@ def write_whole(path: Path, content: bytes) -> None:
             "Free some space or name another place."
         )
         raise InputError(msg) from problem
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Be the only process that writes into a folder, in the block; however it ends, the next one may.
+
+    Raises:
+        InputError: another process is, or the folder cannot be written to.
+    """
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        msg = (
+            f"expected a folder that nobody else writes to, got {str(folder)!r}, which another process is busy with. Wait for "
+            "it, or name another folder with --out."
+        )
+        raise InputError(msg) from None
+    except OSError as problem:
+        msg = f"expected a folder that can be written to, got {str(folder)!r}: {problem.strerror}. Name another one with --out."
+        raise InputError(msg) from problem
+    try:
+        yield
+    finally:
+        lock.release()

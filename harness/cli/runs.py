@@ -41,8 +41,9 @@ def run_training(
 
     Raises:
         TrainingInterrupted: the user interrupted it.
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or another process trains into it.
     """
+    from harness.files import sole_writer
     from harness.training import DIGEST_EVERY, TrainingInterrupted, save_weights, train
 
     folder = Path(out) if out else _folder(captured.name, recipe, dataset, seed, device)
@@ -53,7 +54,7 @@ def run_training(
         raise click.UsageError(message) from error
     path = folder / RECORD_FILE
     module = captured.to_module()
-    with TrainingProgress() as progress:
+    with sole_writer(folder), TrainingProgress() as progress:
         try:
             record = train(
                 module,
@@ -75,11 +76,11 @@ def run_training(
             interruption.record.write(path)
             announce(f"record so far: {path}; the same command goes on from there")
             raise
-    _keep_earlier(path)
-    if record.status == "complete":
-        about = {"model": record.model, "graph_digest": record.graph_digest, "state_digest": record.state_digest}
-        save_weights(module, folder / WEIGHTS_FILE, about=about)
-    record.write(path)
+        _keep_earlier(path)
+        if record.status == "complete":
+            about = {"model": record.model, "graph_digest": record.graph_digest, "state_digest": record.state_digest}
+            save_weights(module, folder / WEIGHTS_FILE, about=about)
+        record.write(path)
     return record, path
 
 

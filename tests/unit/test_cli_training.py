@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -230,3 +232,22 @@ def test_verify_fails_what_does_not_learn(recipe: Path, command: Command, monkey
 
     assert code == 1
     assert "Look for a layer that passes no gradient" in out
+
+
+def test_two_runs_do_not_share_a_folder(recipe: Path, command: Command) -> None:
+    """While a process trains into a folder another one is refused; once that has ended, by whatever end, it goes on."""
+    arguments = train_arguments(recipe, "--out", "shared")
+    Path("shared").mkdir()
+    holder = (
+        "import sys, filelock; lock = filelock.FileLock('shared/.lock'); lock.acquire(); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        code, _, err = command(*arguments)
+        assert (2, True) == (code, "which another process is busy with" in err)
+        assert [".lock"] == [path.name for path in Path("shared").iterdir()]
+        other.kill()
+    code, _, _ = command(*arguments)
+    assert code == 0
