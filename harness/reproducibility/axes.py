@@ -43,6 +43,7 @@ from harness.training import (
     preserved_randomness,
     state_digest,
 )
+from harness.training.randomness import device_random_state
 
 
 class Axis(StrEnum):
@@ -357,7 +358,7 @@ def _dropout_streams(subject: Subject, seeds: Sequence[int]) -> dict[int, str]:
             output: Tensor = module(images)
             after = Moment(module, subject.device)
             drew |= TORCH_RANDOM in before.changed(after)
-            found[seed] = state_digest({"output": output, "state": torch.get_rng_state()})
+            found[seed] = state_digest({"output": output, "state": device_random_state(subject.device)})
     return found if drew else {}
 
 
@@ -382,9 +383,9 @@ def _seeds_differ(axis: Axis, digests: Mapping[int, str], refused: Sequence[str]
         return finding(axis, Status.PASS, f"differs in all {pairs} pairs of {len(distinct)} seeds{cut}", refused)
     stream = axis.value.partition(": ")[2]
     if len(alike) == 1:
-        cause = f"cause: the seed is ignored: one {stream} for all of {len(digests)} seeds"
+        cause = f"cause: the seed is ignored: {stream} alike under all {len(digests)} seeds"
     else:
-        cause = f"cause: seeds collapse: {len(alike)} different for {len(digests)} seeds"
+        cause = f"cause: seeds collapse: {stream} of {len(alike)} kinds under {len(digests)} seeds"
     listed = (f"alike: seeds {', '.join(map(str, seeds))}" for seeds in groups)
     first, second = groups[0][:2]
     observed = f"bit-equal under seed={first} and seed={second}"

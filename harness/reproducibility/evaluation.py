@@ -23,7 +23,7 @@ _EVALUATION_BATCH = 1000
 
 
 def evaluation_between(subject: Subject, plain: Trace) -> Finding:
-    """Evaluated after every fifth step, too, and not only after each epoch."""
+    """Evaluated after every fifth step (or halfway, if that is sooner), too, and not only after each epoch."""
     watcher = _EvaluatesBetween(subject)
     difference = first_difference(plain, subject.trace(watchers=[watcher]))
     if difference is None:
@@ -40,10 +40,11 @@ def evaluation_between(subject: Subject, plain: Trace) -> Finding:
 
 
 class _EvaluatesBetween:
-    """Evaluates after every fifth step, and undoes what has these names."""
+    """Evaluates every few steps, and undoes what has these names."""
 
     def __init__(self, subject: Subject, undone: Sequence[str] = ()) -> None:
         self._subject = subject
+        self._every = min(_STEPS_BETWEEN_EVALUATIONS, subject.steps // 2)
         self._undone = undone
         self.changed: tuple[str, ...] = ()
 
@@ -51,7 +52,7 @@ class _EvaluatesBetween:
         """Nothing to do yet."""
 
     def after_step(self, step: Step) -> None:
-        if step.number % _STEPS_BETWEEN_EVALUATIONS:
+        if step.number % self._every:
             return
         before = Moment(step.module, self._subject.device)
         self._subject.procedure.evaluate(step.module, self._subject.data)

@@ -129,7 +129,8 @@ GLOBALS = Suspect(
 SUSPECTS = (PYTHON_RANDOM, NUMPY_RANDOM, CLOCK, URANDOM, ADDRESS, ARITHMETIC, GLOBALS)
 
 _CLOCKS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
-_KNOWN_PACKAGES = {"harness", "torch", "numpy", *sys.stdlib_module_names}
+# The worker of the audit is __main__ in its process.
+_KNOWN_PACKAGES = {"__main__", "harness", "torch", "numpy", *sys.stdlib_module_names}
 
 
 class Interventions:

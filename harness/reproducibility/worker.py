@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from harness.data import Dataset
-from harness.errors import ExaminerError, HarnessError
+from harness.errors import ExaminerError, HarnessError, InputError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel
 from harness.reproducibility.axes import (
@@ -78,7 +78,7 @@ def answer(folder: Path) -> None:
                 result["callers"] = interventions.callers
             else:
                 _progress(folder, f"a training of {subject.steps} steps")
-                plain = subject.trace()
+                plain = _plain(subject)
                 write_trace(plain, folder / PLAIN_TRACE)
                 if request["task"] == "axes":
                     result["findings"] = _vary(subject, plain, interventions, request, folder)
@@ -99,6 +99,22 @@ def _subject(request: Mapping[str, Any], imports: _Imports, folder: Path) -> Sub
         device=torch.device(request["device"]),
         alive=lambda: os.utime(folder / PROGRESS_FILE),
     )
+
+
+def _plain(subject: Subject) -> Trace:
+    """The training that all others are compared with.
+
+    Raises:
+        InputError: it does not get through.
+    """
+    plain = subject.trace()
+    if len(plain) < subject.steps:
+        msg = (
+            f"expected a training of {subject.steps} steps whose loss stays a finite number, got one that was none by "
+            f"step {len(plain)}: there is nothing to compare. Use another --recipe or fewer --steps."
+        )
+        raise InputError(msg)
+    return plain
 
 
 def _vary(

@@ -35,7 +35,7 @@ DEFECTS = {
     "counts_calls": (Axis.RESUME, "it keeps state outside its state_dict, in its attribute calls"),
     "evaluation_draws": (Axis.EVALUATION, "it draws from torch's random state in an evaluation"),
     "loader_ignores_seed": (Axis.ORDER, "the seed is ignored"),
-    "loader_collapses": (Axis.ORDER, "seeds collapse: 5 different for 8 seeds"),
+    "loader_collapses": (Axis.ORDER, "seeds collapse: order of images of 5 kinds under 8 seeds"),
 }
 # Not promised, or not asked: cloud_3 and five_step_4 augment nothing.
 MAY_BE_SKIPPED = {Axis.THREADS, Axis.DETERMINISTIC, Axis.AUGMENTATION}
