@@ -13,6 +13,7 @@ from harness.graph import CapturedModel
 from harness.reproducibility.golden import (
     STEPS,
     SUFFIX,
+    Bits,
     Golden,
     apart,
     digest,
@@ -187,26 +188,29 @@ class _Check:
         )
 
     def _training(self) -> Finding:
-        evidence: list[str] = []
         recipe = setting_changes(self.golden.recipe, recipe_settings(self.recipe))
         if recipe:
             status, observed = Status.FAIL, f"the recipe is another: {_first(recipe)}"
-            evidence = recipe[:_MOST_LINES]
         elif self.bits is None:
             status, observed = Status.UNKNOWN, f"not trained, since there is no golden for {self.key.words()}"
         else:
-            digests = train_shortly(self.captured, self.recipe, self.device)
-            evidence = [f"digest of the parameters after step {digests[-1].step}: {digests[-1].parameters}"]
-            status, observed = Status.PASS, f"bit-equal over {digests[-1].step} steps"
-            if parted := training_change(self.bits.training, digests):
-                status, observed = Status.FAIL if self.comparable else Status.UNKNOWN, parted
+            status, observed = self._trained(self.bits)
         return self._finding(
             "training",
             status,
             expected=f"the digests of {STEPS} training steps on record",
             observed=observed,
-            evidence=evidence,
+            evidence=recipe[:_MOST_LINES],
         )
+
+    def _trained(self, on_record: Bits) -> tuple[Status, str]:
+        try:
+            digests = train_shortly(self.captured, self.recipe, self.device)
+        except InputError as problem:
+            return Status.FAIL, f"it cannot be trained any more: {problem}"
+        if parted := training_change(on_record.training, digests):
+            return Status.FAIL if self.comparable else Status.UNKNOWN, parted
+        return Status.PASS, f"bit-equal over {digests[-1].step} steps"
 
     def _finding(
         self, requirement: str, status: Status, *, expected: str, observed: str, evidence: Sequence[str]
