@@ -106,7 +106,7 @@ def pure_evaluation(subject: Subject, interventions: Interventions) -> Finding:
         hints.append(_evaluation_suspect(name).hint)
     if not observed:
         return finding(Axis.PURE, Status.PASS, "bit-equal, and everything left as it was")
-    if difference is not None and not evidence:
+    if not evidence:
 
         def again(released: frozenset[str]) -> HasWords | None:
             begin.put_back(module, changed)

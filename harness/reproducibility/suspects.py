@@ -32,11 +32,13 @@ class Suspect:
         name: what it is called in a list.
         words: what the model does if it is the cause, as half a sentence.
         hint: what to do then.
+        tries: how often it is released, if it may make no difference by chance.
     """
 
     name: str
     words: str
     hint: str
+    tries: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,10 @@ def blame(suspects: Sequence[Suspect], difference: Callable[[frozenset[str]], Ha
     if (left := difference(frozenset())) is not None:
         still = f"with {names} held still, it still {left.words()}" if suspects else "nothing to hold still was found"
         return Blame(causes=(), evidence=(f"cause unknown: {still}",))
-    released = {suspect: difference(frozenset({suspect.name})) for suspect in suspects}
+    released = {}
+    for suspect in suspects:
+        attempts = (difference(frozenset({suspect.name})) for _ in range(suspect.tries))
+        released[suspect] = next((found for found in attempts if found is not None), None)
     causes = tuple(suspect for suspect, found in released.items() if found is not None)
     if not causes:
         return Blame(causes=(), evidence=(f"cause unknown: bit-equal with {names} held still, and with each released",))
@@ -120,6 +125,7 @@ ARITHMETIC = Suspect(
     "accumulate, index_add_ or scatter_add_)",
     hint="Use an operation with a fixed order, such as a matrix product with a one-hot matrix, or "
     "torch.use_deterministic_algorithms(True).",
+    tries=3,
 )
 GLOBALS = Suspect(
     name="the file's globals",

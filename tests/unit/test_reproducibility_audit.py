@@ -138,6 +138,21 @@ def test_those_are_to_blame_whose_release_makes_a_difference(guilty: set[str], c
     assert " ".join(cause.hint for cause in causes) == found.hint
 
 
+def test_a_suspect_that_may_miss_is_released_again() -> None:
+    """What makes a difference only now and then gets as many tries as it is given."""
+    calls = []
+
+    def now_and_then(released: frozenset[str]) -> Differs | None:
+        calls.append(released)
+        return Differs() if released and len(calls) > 2 else None
+
+    assert (dataclasses.replace(SUSPECT, tries=2),) == blame(
+        (dataclasses.replace(SUSPECT, tries=2),), now_and_then
+    ).causes
+    calls.clear()
+    assert () == blame((SUSPECT,), now_and_then).causes
+
+
 def test_nobody_is_blamed_when_holding_all_still_does_not_help() -> None:
     """Where the runs differ with all suspects held still, the cause is none of them alone."""
     found = blame((SUSPECT,), lambda _: Differs("differs at step 3"))
@@ -477,6 +492,14 @@ def test_the_graph_trains_as_the_module(captured: CapturedModel) -> None:
     assert Status.PASS is axes.rebuilt_graph(subject, subject.trace(), captured, "").status
     found = axes.rebuilt_graph(other, other.trace(), captured, "")
     assert (Status.FAIL, "differs at step 1 in tensor conv.weight by ") == (found.status, found.observed[:43])
+
+
+def test_what_a_graph_cannot_hold_is_named(captured: CapturedModel) -> None:
+    """Where graph and module part, the attributes that the module changes in training are told."""
+    counting = subject_of(lambda: Net(_counting))
+    found = axes.rebuilt_graph(counting, counting.trace(), captured, "")
+
+    assert "the module changes attribute calls in training; a graph holds it as it was when captured" in found.evidence
 
 
 def test_a_frozen_draw_has_a_row_of_its_own(captured: CapturedModel, monkeypatch: pytest.MonkeyPatch) -> None:
