@@ -438,7 +438,8 @@ def sample(values: Tensor) -> Tensor:
     """(N,) up to 256 of the values, always the same ones."""
     flat = values.flatten()
     if len(flat) <= _KEPT_VALUES:
-        return flat
+        # A copy: two depths may be one value, and safetensors refuses tensors that share memory.
+        return flat.clone()
     return flat[torch.arange(_KEPT_VALUES) * _STRIDE % len(flat)]
 
 

@@ -122,11 +122,12 @@ def _bit_changes(earlier: Bits | None, now: Bits) -> list[str]:
     """What is new about this environment."""
     if earlier is None:
         return [f"new: {now.key.words()}"]
-    digests, on_record = {**now.tensors, **now.outputs}, {**earlier.tensors, **earlier.outputs}
+    pairs = ((earlier.tensors, now.tensors), (earlier.outputs, now.outputs))
     lines = [
-        f"{name}: {on_record[name]} -> {found}"
-        for name, found in digests.items()
-        if on_record.get(name, found) != found
+        f"{name}: {on_record[name]} -> {digests[name]}"
+        for on_record, digests in pairs
+        for name in digests
+        if on_record.get(name, digests[name]) != digests[name]
     ]
     if parted := training_change(earlier.training, now.training):
         lines.append(f"training: {parted}")

@@ -441,6 +441,16 @@ def test_a_network_without_maps_has_depths(shipped: Callable[[str], CapturedMode
         assert Structure(graph).field_before_head[0] == depth_values(graph)["features"]
 
 
+def test_two_depths_may_be_one_value(tmp_path: Path) -> None:
+    """Where the last layer reads the map itself the golden holds it twice, and is written all the same."""
+    whole = captured(lambda: nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(1, 10, 4), nn.Flatten()))
+    made = measure(whole, RECIPE, device=CPU, source="net")
+    write_golden(made, tmp_path / "net.safetensors")
+    first, second, _ = made.depths
+    assert ("features", "before the head", first.value) == (first.name, second.name, second.value)
+    assert "pppp" == statuses(check(whole, tmp_path / "net.safetensors"))
+
+
 def test_the_output_of_a_network_without_weights_is_every_depth() -> None:
     """Nothing but a sum over the image."""
 
