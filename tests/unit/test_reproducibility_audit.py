@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.data import Dataset
 from harness.errors import ExaminerError, InputError, ModelSourceError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, Fidelity, capture
@@ -29,7 +30,7 @@ from harness.reproducibility.subject import Imported, Subject
 from harness.reproducibility.suspects import SUSPECTS, Interventions, Suspect, blame
 from harness.sources import eager_source
 from harness.sources.worker import eager_builder
-from harness.training import Batch, Evaluation, Procedure, loop
+from harness.training import Batch, Evaluation, Procedure, RandomStreams, Recipe, loop
 from tests import made_up
 
 CPU = torch.device("cpu")
@@ -54,6 +55,7 @@ class Net(nn.Module):
         self.norm = nn.BatchNorm2d(2)
         self.head = nn.Linear(32, 10)
         self.noise = torch.Generator().manual_seed(3)
+        self.memory: dict[str, Tensor] = {}
         self.disturb = disturb
 
     def forward(self, images: Tensor) -> Tensor:
@@ -326,6 +328,11 @@ def _counting(net: Net, features: Tensor) -> Tensor:
     return features * (1 + net.calls / 10)
 
 
+def _remembering(net: Net, features: Tensor) -> Tensor:
+    net.memory["mean"] = features.detach().mean().view(1) + sum(net.memory.values())
+    return features + net.memory["mean"]
+
+
 def _noisy(net: Net, features: Tensor) -> Tensor:
     return features + torch.rand(1, generator=net.noise)
 
@@ -334,6 +341,7 @@ def _noisy(net: Net, features: Tensor) -> Tensor:
     ("build", "place"),
     [
         (lambda: Net(_counting), "attribute calls"),
+        (lambda: Net(_remembering), "attribute memory"),
         (lambda: Net(_noisy), "attribute noise"),
         (Buffered, "buffer count"),
     ],
@@ -357,7 +365,7 @@ def test_state_outside_the_state_dict_breaks_a_resume(build: Callable[[], Net], 
 def test_a_loader_that_goes_on_with_numpy_breaks_a_resume() -> None:
     """A loader that seeds numpy.random in the first epoch and goes on with it later is told."""
 
-    def batches(data: Any, recipe: Any, streams: Any, epoch: int) -> Iterator[Batch]:  # noqa: ANN401, ARG001
+    def batches(data: Dataset, _recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
         if epoch == 1:
             np.random.seed(streams.seed % 2**32)  # noqa: NPY002 - what this is about
         for _ in range(3):
@@ -547,7 +555,7 @@ def test_a_forward_pass_with_a_seed_of_its_own_is_found() -> None:
 def test_a_loader_may_refuse_a_seed() -> None:
     """A loader that cannot take a seed says so, which is better than cutting it short."""
 
-    def batches(data: Any, recipe: Any, streams: Any, epoch: int) -> Iterator[Batch]:  # noqa: ANN401, ARG001
+    def batches(data: Dataset, _recipe: Recipe, streams: RandomStreams, _epoch: int) -> Iterator[Batch]:
         order = np.random.RandomState(streams.seed).permutation(48)
         chosen = torch.from_numpy(order[:16])
         for _ in range(3):
@@ -623,14 +631,30 @@ def test_answers_that_change_are_explained(disturb: Callable[[Net, Tensor], Tens
     assert cause in " ".join(found.evidence)
 
 
+def test_an_evaluation_that_draws_from_the_trainings_stream_is_found() -> None:
+    """It disturbs the training, and is not pure; the network is not to blame."""
+
+    def evaluate(_: nn.Module, data: Dataset) -> Evaluation:
+        torch.randperm(len(data.test_images))
+        return Evaluation(loss=0.5, correct=1, total=len(data.test_images))
+
+    subject = subject_of(Net, evaluate=evaluate)
+    between, alone = evaluation_between(subject, subject.trace()), pure(subject)
+
+    assert "differs at step 4 in the random state that the network draws from" == between.observed
+    assert between.evidence[0].startswith("cause: it draws from torch's random state in an evaluation")
+    assert "the evaluation changes torch's random state" == alone.observed
+    assert alone.evidence[0].startswith("cause: the evaluation itself, since the network in eval mode leaves")
+
+
 def test_an_evaluation_that_counts_differently_is_found() -> None:
     """Two counts of the same network must agree, and so must two losses."""
     results = iter(range(1000))
 
-    def evaluate(_: nn.Module, data: Any) -> Evaluation:  # noqa: ANN401 - as the loop has it
+    def evaluate(_: nn.Module, data: Dataset) -> Evaluation:
         return Evaluation(loss=0.5, correct=next(results) % 20, total=len(data.test_images))
 
-    def other_loss(_: nn.Module, data: Any) -> Evaluation:  # noqa: ANN401 - as the loop has it
+    def other_loss(_: nn.Module, data: Dataset) -> Evaluation:
         return Evaluation(loss=float(next(results)), correct=1, total=len(data.test_images))
 
     assert "right answers" in pure(subject_of(Net, evaluate=evaluate)).observed
