@@ -72,7 +72,7 @@ def _changes(old: Sequence[Line], new: Sequence[Line], *, inputs: bool) -> list[
 def _argument_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, inputs: bool) -> Iterator[str]:
     for name in dict.fromkeys((*old, *new)):
         one, other = old.get(name), new.get(name)
-        is_input = isinstance(one, dict) and isinstance(other, dict)
+        is_input = all(isinstance(value, dict) and "ref" in value for value in (one, other))
         if one != other and (inputs or not is_input):
             yield f"{name} {_words(one)} -> {_words(other)}"
 

@@ -26,6 +26,7 @@ from harness.reproducibility.golden import (
     train_shortly,
     write_golden,
 )
+from harness.reproducibility.golden_changes import operation_changes
 from harness.reproducibility.golden_check import check_golden, unused_goldens
 from harness.reproducibility.golden_update import update_golden
 from harness.structure import Structure
@@ -211,6 +212,18 @@ def test_a_rounding_is_seen_by_the_bits_of_the_outputs(net: CapturedModel, path:
     assert (Status.FAIL, expected) == (findings["outputs"].status, findings["outputs"].observed)
 
 
+def test_layers_that_come_and_go_are_named(golden: Golden) -> None:
+    """In the mode in which they do; what a layer reads is told where nothing else is."""
+    lines = golden.operations
+    shorter = [line for line in lines if line[:3] != ["train", "drop", "dropout"]]
+    rewired = [[*line[:3], {**line[3], "input": {"ref": "-9"}}] if line[1] == "conv2" else line for line in lines]
+    assert [] == operation_changes(lines, lines)
+    assert ["drop (dropout): no longer there (only in train mode)"] == operation_changes(lines, shorter)
+    assert ["drop (dropout): new (only in train mode)"] == operation_changes(shorter, lines)
+    before = next(line[3]["input"]["ref"] for line in lines if line[1] == "conv2")
+    assert f"conv2 (conv2d): input {before} -> -9" == operation_changes(lines, rewired)[0].partition(" (only")[0]
+
+
 def test_an_environment_that_is_not_on_record_is_no_pass(
     net: CapturedModel, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +391,15 @@ def test_a_changed_recipe_or_graph_drops_what_others_have_on_record(golden: Gold
     _, changes = renew(captured_net(padding=1), of_another(golden))
     assert "graph: conv1 (conv2d): padding (0, 0) -> (1, 1)" in changes
     assert changes[-1].startswith("dropped, since the graph changed")
+
+
+def test_another_source_or_other_images_are_told(net: CapturedModel, golden: Golden) -> None:
+    """A golden of another file, or of other images, says what it was."""
+    old = dataclasses.replace(of_another(golden), source="old.py:Net", images="0" * 16)
+    made, changes = renew(net, old)
+    assert ("made from net.py:Net, not old.py:Net", f"images: {'0' * 16} -> {golden.images}") == changes[:2]
+    assert changes[2].startswith("dropped, since the fixed images changed")
+    assert "net.py:Net" == made.source
 
 
 def test_what_does_not_repeat_gets_no_golden(
