@@ -80,11 +80,10 @@ _OTHER_SEEDS = (1, 2, 3, 10, 100, 2**16, 2**32)
 
 def compared(axis: Axis, difference: Difference | None, *, evidence: Sequence[str] = (), hint: str = "") -> Finding:
     """The finding of an axis on which the bits are to be the same."""
-    promised = axis not in _NOT_PROMISED
     if difference is None:
         return finding(axis, Status.PASS, "bit-equal")
     evidence = evidence or (f"what differs first points to: {difference.cause.value}",)
-    if not promised:
+    if axis in _NOT_PROMISED:
         return finding(axis, Status.SKIP, f"{difference.words()} (not promised)", evidence, hint)
     return finding(axis, Status.FAIL, difference.words(), evidence, hint)
 
@@ -180,19 +179,6 @@ class _StopAfter:
         """No damaged checkpoint is expected."""
 
 
-def frozen_draws(captured: CapturedModel) -> Finding:
-    """A graph that does not stand for its module."""
-    return finding(
-        Axis.FROZEN,
-        Status.FAIL,
-        "; ".join(captured.fidelity.differences),
-        (
-            "`harness train` and `harness verify` train the graph, which repeats what the module drew when it was captured",
-        ),
-        "Draw with torch in forward, and keep counts in buffers.",
-    )
-
-
 def resume(subject: Subject, plain: Trace) -> Finding:
     """Stopped after an epoch, and gone on with from the checkpoint as a new process would."""
     with tempfile.TemporaryDirectory(prefix="harness-audit-") as name:
@@ -268,7 +254,10 @@ def rebuilt_graph(subject: Subject, plain: Trace, captured: CapturedModel | None
     if captured is None:
         return not_applicable(Axis.GRAPH, why_not)
     module, rebuilt = subject.module(), captured.to_module()
-    tensors = {**dict(rebuilt.named_parameters()), **dict(rebuilt.named_buffers())}
+    tensors = {
+        **dict(rebuilt.named_parameters(remove_duplicate=False)),
+        **dict(rebuilt.named_buffers(remove_duplicate=False)),
+    }
     names = []
     with torch.no_grad():
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
@@ -313,10 +302,25 @@ class _Part(nn.Module):
         self._names = names
 
     def named_parameters(self, *_: Any, **__: Any) -> Iterator[tuple[str, nn.Parameter]]:  # noqa: ANN401
-        return ((name, tensor) for name, tensor in self._whole[0].named_parameters() if name in self._names)
+        named = self._whole[0].named_parameters(remove_duplicate=False)
+        return ((name, tensor) for name, tensor in named if name in self._names)
 
     def named_buffers(self, *_: Any, **__: Any) -> Iterator[tuple[str, Tensor]]:  # noqa: ANN401
-        return ((name, tensor) for name, tensor in self._whole[0].named_buffers() if name in self._names)
+        named = self._whole[0].named_buffers(remove_duplicate=False)
+        return ((name, tensor) for name, tensor in named if name in self._names)
+
+
+def frozen_draws(captured: CapturedModel) -> Finding:
+    """A graph that does not stand for its module."""
+    return finding(
+        Axis.FROZEN,
+        Status.FAIL,
+        "; ".join(captured.fidelity.differences),
+        (
+            "`harness train` and `harness verify` train the graph, which repeats what the module drew when it was captured",
+        ),
+        "Draw with torch in forward, and keep counts in buffers.",
+    )
 
 
 def another_seed(subject: Subject) -> Iterator[Finding]:

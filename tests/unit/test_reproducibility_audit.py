@@ -479,10 +479,11 @@ def test_another_error_is_no_refusal_of_torch() -> None:
 
 
 class Constant(Net):
-    """Holds a tensor that is neither parameter nor buffer."""
+    """Holds a tensor that is neither parameter nor buffer, and one layer under two names."""
 
     def __init__(self, sign: float = 1.0) -> None:
         super().__init__()
+        self.again = self.head
         self.scale = torch.full((1, 32), 0.5 * sign)
         self.disturb = lambda _, features: features * self.scale
 
