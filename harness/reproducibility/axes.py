@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import random
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +19,7 @@ from harness.errors import HarnessError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel
 from harness.reproducibility.comparison import Difference, first_difference
-from harness.reproducibility.moment import NUMPY_RANDOM, PYTHON_RANDOM, RANDOM_STATES, TORCH_RANDOM, Moment
+from harness.reproducibility.moment import RANDOM_STATES, TORCH_RANDOM, Moment
 from harness.reproducibility.subject import Subject
 from harness.reproducibility.suspects import (
     GLOBALS,
@@ -181,60 +179,72 @@ class _StopAfter:
 
 def resume(subject: Subject, plain: Trace) -> Finding:
     """Stopped after an epoch, and gone on with from the checkpoint as a new process would."""
-    with tempfile.TemporaryDirectory(prefix="harness-audit-") as name:
-        folder = Path(name)
-        module, tracer = subject.module(), Tracer(subject.device)
-        stop = _StopAfter((subject.recipe.epochs + 1) // 2)
-        with suppress(TrainingInterrupted):
-            subject.trace(module, tracer=tracer, observer=stop, folder=folder / "stopped")
-        stopped = Moment(module, subject.device)
-        resuming = _Resuming(subject=subject, folder=folder, tracer=tracer, stopped=stopped)
-        try:
-            difference = first_difference(plain, resuming.trace())
-        except HarnessError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a module's own load_state_dict may raise anything
-            words = f"cannot be resumed: {type(error).__name__}: {error}"
-            hint = "Let load_state_dict take what state_dict gives."
-            return finding(Axis.RESUME, Status.FAIL, words, hint=hint)
-        if difference is None:
-            return compared(Axis.RESUME, None)
-        # What the checkpoint does not hold, and a new module and a new process do not have as it was.
-        changed = stopped.changed(Moment(subject.module(), subject.device))
-        outside = [
-            name for name in changed if name not in RANDOM_STATES and name.partition(" ")[2] not in module.state_dict()
-        ]
-        suspects = [_resume_suspect(name) for name in (*outside, PYTHON_RANDOM, NUMPY_RANDOM)] + [GLOBALS]
+    original = subject.imported
+    try:
+        return _resume(subject, plain)
+    finally:
+        # What the files drew when they were imported is as it was in the plain training.
+        subject.imported = original
 
-        def again(released: frozenset[str]) -> Difference | None:
-            kept = [suspect.name for suspect in suspects if suspect.name not in released]
-            return first_difference(plain[: difference.step], resuming.trace(kept, upto=difference.step))
 
-        found = blame(suspects, again)
+def _resume(subject: Subject, plain: Trace) -> Finding:
+    try:
+        first = _stopped_and_resumed(subject)
+    except HarnessError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a module's own load_state_dict may raise anything
+        words = f"cannot be resumed: {type(error).__name__}: {error}"
+        return finding(Axis.RESUME, Status.FAIL, words, hint="Let load_state_dict take what state_dict gives.")
+    difference = first_difference(plain, first.trace)
+    if difference is None:
+        return compared(Axis.RESUME, None)
+    upto = difference.step
+    subject.renew()
+    if first_difference(plain[:upto], subject.trace(upto=upto)) is not None:
+        return not_applicable(Axis.RESUME, "the training differs when its files are imported anew, stopped or not")
+    suspects = [_resume_suspect(name) for name in first.lost] + [GLOBALS]
+
+    def again(released: frozenset[str]) -> Difference | None:
+        kept = [suspect.name for suspect in suspects if suspect.name not in released]
         subject.renew()
-        return compared(Axis.RESUME, difference, evidence=found.evidence, hint=found.hint)
+        return first_difference(plain[:upto], _stopped_and_resumed(subject, kept, upto=upto).trace)
+
+    found = blame(suspects, again)
+    return compared(Axis.RESUME, difference, evidence=found.evidence, hint=found.hint)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Resuming:
-    """Goes on from a stopped run's checkpoint, as often as asked."""
+class _Resumed:
+    """A training that was stopped and gone on with.
 
-    subject: Subject
-    folder: Path
-    tracer: Tracer
-    stopped: Moment
+    Args:
+        trace: all its steps, before the stop and after it.
+        lost: names of what the checkpoint did not hold, and the new module and a new process do not have as it was.
+    """
 
-    def trace(self, kept: Sequence[str] = (), *, upto: int | None = None) -> Trace:
-        """The whole training, the first part from the stopped run; what has the names ``kept`` is carried over."""
-        folder = Path(tempfile.mkdtemp(dir=self.folder)) / "resumed"
-        shutil.copytree(self.folder / "stopped", folder)
+    trace: Trace
+    lost: tuple[str, ...]
+
+
+def _stopped_and_resumed(subject: Subject, kept: Sequence[str] = (), *, upto: int | None = None) -> _Resumed:
+    """Train up to a stop, and go on as a new process would; what has the names ``kept`` is carried over."""
+    with tempfile.TemporaryDirectory(prefix="harness-audit-") as name:
+        module, tracer = subject.module(), Tracer(subject.device)
+        stop = _StopAfter((subject.recipe.epochs + 1) // 2)
+        with suppress(TrainingInterrupted):
+            subject.trace(module, tracer=tracer, observer=stop, folder=Path(name))
+        stopped = Moment(module, subject.device)
         if GLOBALS.name not in kept:
-            self.subject.renew()
+            subject.renew()
         random.seed()
         np.random.seed()  # noqa: NPY002 - the old global generator is the one that others may share
-        module = self.subject.module()
-        self.stopped.put_back(module, kept)
-        return self.subject.trace(module, tracer=copy.deepcopy(self.tracer), folder=folder, upto=upto)
+        again = subject.module()
+        changed = stopped.changed(Moment(again, subject.device))
+        in_checkpoint = module.state_dict()
+        lost = (name for name in changed if name != TORCH_RANDOM and name.partition(" ")[2] not in in_checkpoint)
+        stopped.put_back(again, kept)
+        trace = subject.trace(again, tracer=tracer, folder=Path(name), upto=upto)
+        return _Resumed(trace=trace, lost=tuple(lost))
 
 
 def _resume_suspect(name: str) -> Suspect:

@@ -120,8 +120,7 @@ def test_what_is_drawn_at_import_is_found() -> None:
     """What one process draws once differs in the next, and the source is named."""
     found = audited("draws_at_import")
 
-    # A resumed training is in a new process, too.
-    assert {Axis.FRESH, Axis.RESUME} == failed(found)
+    assert {Axis.FRESH} == failed(found)
     assert "cause: it draws from Python's random, which the run's seed does not reach" == found[Axis.FRESH].evidence[0]
 
 

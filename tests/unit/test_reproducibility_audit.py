@@ -379,6 +379,47 @@ def test_a_loader_that_goes_on_with_numpy_breaks_a_resume() -> None:
     assert "cause: it goes on with numpy's random state, which no checkpoint holds" == found.evidence[0]
 
 
+def test_a_loader_that_goes_on_with_a_global_breaks_a_resume() -> None:
+    """A generator of the file's own that is seeded in the first epoch only is told; carried over, it does no harm."""
+
+    def load() -> Imported:
+        generator = torch.Generator()
+
+        def batches(data: Dataset, _recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
+            if epoch == 1:
+                generator.manual_seed(streams.seed % 2**32)
+            for _ in range(3):
+                chosen = torch.randperm(48, generator=generator)[:16]
+                yield Batch(images=data.normalise(data.train_images[chosen]), labels=data.train_labels[chosen])
+
+        return Imported(build=lambda _: Net(), procedure=Procedure(batches=batches))
+
+    subject = Subject(load, recipe=RECIPE, data=DATA, seed=1, device=CPU)
+    found = axes.resume(subject, subject.trace())
+
+    assert (Status.FAIL, "differs at step 4 in the order of the images") == (found.status, found.observed)
+    assert found.evidence[0].startswith("cause: it keeps something from one run to the next in a global")
+    assert 2 == len(found.evidence)
+
+
+def test_what_is_drawn_at_import_is_no_matter_of_resuming() -> None:
+    """Where files imported anew give another training, a resume shows nothing, and the later axes see the first import."""
+
+    def load() -> Imported:
+        scale = random.random()  # noqa: S311 - what this is about
+        return Imported(build=lambda _: Net(lambda _, features: features * scale), procedure=Procedure())
+
+    subject = Subject(load, recipe=RECIPE, data=DATA, seed=1, device=CPU)
+    plain = subject.trace()
+
+    assert (
+        "not applicable: the training differs when its files are imported anew, stopped or not"
+        == axes.resume(subject, plain).observed
+    )
+    assert Status.PASS is repeated(subject).status
+    assert Status.PASS is axes.deterministic_algorithms(subject, plain).status
+
+
 def test_a_module_that_refuses_its_own_state_cannot_be_resumed() -> None:
     """An error while a checkpoint is loaded is a finding, not the end of the audit."""
 
