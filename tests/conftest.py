@@ -172,9 +172,16 @@ def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     if len(sealed) < len(request.session.items):
         yield
         return
-    import torch  # noqa: PLC0415 - as above
+    from harness.graph import computing_threads  # noqa: PLC0415 - as above
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with computing_threads(1):
+        yield
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute on one thread in other tests, too."""
+    from harness.graph import computing_threads  # noqa: PLC0415 - as above
+
+    with computing_threads(1):
+        yield

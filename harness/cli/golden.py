@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,8 +18,8 @@ from harness.errors import InputError, ModelSourceError
 from harness.findings import Finding, overall
 
 if TYPE_CHECKING:
+    from harness.goldens import Golden
     from harness.graph import CapturedModel
-    from harness.reproducibility.golden import Golden
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -94,9 +93,9 @@ def check(
     Bit for bit where this environment is on record. Elsewhere the outputs are held to a tolerance, and exit code 3 says that
     no more could be shown.
     """
+    from harness.goldens import check_golden, golden_path, key_of, unused_goldens
+    from harness.graph import computing_threads
     from harness.reporting import document, findings_content, findings_table, verdict_line
-    from harness.reproducibility.golden import golden_path, key_of
-    from harness.reproducibility.golden_check import check_golden, unused_goldens
     from harness.training import environment, resolve_device
 
     chosen, place = resolve_device(device), folder or SHIPPED
@@ -111,7 +110,7 @@ def check(
             console.print(title)
             console.print(findings_table(new, evidence=evidence))
 
-    with _on_threads(threads):
+    with computing_threads(threads):
         for subject in _announced(subjects):
             captured = subject.load()
             path = golden_path(place, captured.name)
@@ -151,15 +150,15 @@ def update(
 
     What other environments have on record stays, unless the graph, the initial weights or the recipe changed.
     """
-    from harness.reproducibility.golden import golden_bytes, golden_path, write_golden
-    from harness.reproducibility.golden_update import update_golden
+    from harness.goldens import golden_bytes, golden_path, update_golden, write_golden
+    from harness.graph import computing_threads
     from harness.training import resolve_device
 
     chosen, place = resolve_device(device), folder or SHIPPED
     subjects = _subjects(models, arguments, folder)
     if not dry_run:
         place.mkdir(parents=True, exist_ok=True)
-    with _on_threads(threads):
+    with computing_threads(threads):
         for subject in _announced(subjects):
             captured = subject.load()
             path = golden_path(place, captured.name)
@@ -186,8 +185,8 @@ def update(
 @debug_option
 def list_goldens(folder: Path | None, json_path: str | None) -> None:
     """List what is on record: models, and the environments that their goldens hold in."""
+    from harness.goldens import SUFFIX, golden_path, read_golden
     from harness.reporting import document, plain_table
-    from harness.reproducibility.golden import SUFFIX, golden_path, read_golden
 
     place = folder or SHIPPED
     paths = {} if folder else {golden_path(place, name): name for name in mnist_models.list_models()}
@@ -250,7 +249,7 @@ def _subjects(models: Sequence[str], arguments: str, folder: Path | None) -> lis
     if models:
         return [_Subject(source=model, arguments=arguments) for model in models]
     if folder is None:
-        from harness.reproducibility.golden import golden_path
+        from harness.goldens import golden_path
 
         names = mnist_models.list_models()
         return [_Subject(source=name, arguments="", path=golden_path(SHIPPED, name)) for name in names]
@@ -259,7 +258,7 @@ def _subjects(models: Sequence[str], arguments: str, folder: Path | None) -> lis
 
 def _recorded(folder: Path) -> Iterator[_Subject]:
     """The models that goldens in a folder were made of, as far as they are still there."""
-    from harness.reproducibility.golden import SUFFIX, read_golden
+    from harness.goldens import SUFFIX, read_golden
     from harness.sources import parse_source
 
     paths = sorted(folder.glob(f"*{SUFFIX}"))
@@ -284,7 +283,7 @@ def _announced(subjects: Sequence[_Subject]) -> Iterator[_Subject]:
 
 def _on_record(path: Path) -> Golden | None:
     """The golden to be updated; one that cannot be read is told and done without."""
-    from harness.reproducibility.golden import read_golden
+    from harness.goldens import read_golden
 
     if not path.exists():
         return None
@@ -293,15 +292,3 @@ def _on_record(path: Path) -> Golden | None:
     except InputError as problem:
         announce(f"made anew, without what other environments had on record: {problem}")
         return None
-
-
-@contextmanager
-def _on_threads(number: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from harness.contracts.contract import BatchRule, Contract, CostBound, FieldBound, ParameterBudget, Presence
 from harness.findings import Finding, Status
-from harness.graph import CapturedModel, one_thread
+from harness.graph import CapturedModel, computing_threads
 from harness.structure import Experiments, Structure
 from harness.structure.experiments import IMAGES, TRAINING_PASSES
 
@@ -51,7 +51,7 @@ def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None =
     model = _Model(captured=captured, structure=structure, experiments=Experiments(captured, structure))
     if probe is None:
         probe = structure.parameters.total <= PROBED_PARAMETERS
-    with one_thread():
+    with computing_threads(1):
         return tuple(_guarded(name, model, contract, probe=probe) for name in requirement_names(contract))
 
 

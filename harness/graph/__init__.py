@@ -1,6 +1,6 @@
 """`nn.Module` -> graph -> `nn.Module`: a model as data, and back."""
 
-from harness.graph.capture import CapturedModel, Fidelity, capture, one_thread
+from harness.graph.capture import CapturedModel, Fidelity, capture, computing_threads
 from harness.graph.form import Graph, Operation, Program, TensorSpec
 from harness.graph.rebuild import GraphModule
 
@@ -13,5 +13,5 @@ __all__ = [
     "Program",
     "TensorSpec",
     "capture",
-    "one_thread",
+    "computing_threads",
 ]

@@ -111,14 +111,17 @@ class CapturedModel:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread meanwhile: networks as small as these only wait for a second one, on a busy machine for seconds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def computing_threads(number: int) -> Iterator[None]:
+    """Compute on so many threads meanwhile.
+
+    One is best for networks as small as these: they only wait for a second one, on a busy machine for seconds.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def capture(
@@ -141,7 +144,7 @@ def capture(
     """
     generator = torch.Generator().manual_seed(_PROBE_SEED)
     example = torch.randn((_EXAMPLE_BATCH, *input_shape), generator=generator)
-    with warnings.catch_warnings(), one_thread(), _modes_and_randomness_restored(module):
+    with warnings.catch_warnings(), computing_threads(1), _modes_and_randomness_restored(module):
         warnings.simplefilter("ignore")
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
             _require_runs(module, example, name, training=False)

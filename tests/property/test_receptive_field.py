@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -23,15 +22,6 @@ from tests.strategies import Network, networks
 EXAMPLES = int(os.environ.get("HARNESS_EXAMPLES", "40"))
 # Drawing a network runs its layers, and a capture takes a fraction of a second.
 HEALTH = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small networks are slower on several threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _trained(module: nn.Module, network: Network) -> list[torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from harness.findings import Finding, Status
+from harness.goldens import check as golden_check
+from harness.goldens.check import check_golden
+from harness.goldens.golden import golden_path, key_of, machine_of, read_golden
 from harness.graph import CapturedModel, capture
-from harness.reproducibility import golden_check
-from harness.reproducibility.golden import golden_path, key_of, machine_of, read_golden
-from harness.reproducibility.golden_check import check_golden
 from harness.training import Recipe, environment, initialise
 from mnist_models import create_model, list_models, model_card
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]
 
 CPU = torch.device("cpu")
 FOLDER = Path(__file__).parents[2] / "mnist_models" / "goldens"
@@ -29,15 +29,6 @@ every_model = pytest.mark.parametrize("name", list_models())
 every_model_with_dropout = pytest.mark.parametrize(
     "name", [name for name in list_models() if name not in WITHOUT_DROPOUT]
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """As `harness golden` computes if it is not told otherwise."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -7,17 +7,15 @@ import multiprocessing
 import random
 import signal
 import time
-from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
-import torch
 
 from harness.training import RunRecord
 from tests.killed import Reporter, run, run_in_child
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]
 
 KILLS = 20
 
@@ -29,15 +27,6 @@ def server() -> ForkServerContext:
     # The first step of an optimizer imports the second, for seconds.
     context.set_forkserver_preload(["harness.training", "torch._dynamo"])
     return context
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The bits depend on the threads, and the killed process has one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def bits(record: RunRecord) -> object:

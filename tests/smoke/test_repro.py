@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from harness.audit import axes, conduct, worker
+from harness.audit.axes import Axis
+from harness.audit.subject import Imported, Subject
+from harness.audit.suspects import Interventions
 from harness.cli.app import run
 from harness.findings import Finding, Status
-from harness.reproducibility import audit, axes, worker
-from harness.reproducibility.axes import Axis
-from harness.reproducibility.subject import Imported, Subject
-from harness.reproducibility.suspects import Interventions, threads
+from harness.graph import computing_threads
 from harness.sources import eager_source
 from harness.training import Procedure
 from tests import made_up
@@ -47,7 +48,7 @@ def audited(control: str, *, steps: int = 8) -> dict[str, Finding]:
     """What an audit of a control finds, by axis; of a loader or an evaluation, with a network that is sound."""
     path = CONTROLS / f"{control}.py"
     own = control.startswith(("loader", "evaluation"))
-    found = audit.audit(
+    found = conduct.audit(
         eager_source(str(CONTROLS / "tiny.py" if own else path), None),
         made_up.RECIPE,
         made_up.dataset(train=64),
@@ -73,7 +74,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
             worker.answer(folder)
         return dict.fromkeys(folders, "")
 
-    monkeypatch.setattr(audit._Children, "_run_side_by_side", run_here)  # noqa: SLF001 - spares each case imports of PyTorch
+    monkeypatch.setattr(conduct._Children, "_run_side_by_side", run_here)  # noqa: SLF001 - spares each case imports of PyTorch
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -87,7 +88,7 @@ def test_the_controls_network_is_sound() -> None:
 def test_a_control_is_found(control: str) -> None:
     """Each planted defect is found on the right axis, with the right cause named, and on no other that it does not touch."""
     axis, cause = DEFECTS[control]
-    with threads(1):
+    with computing_threads(1):
         found = audited(control)
 
     assert {axis} == failed(found) - (AS_WELL - {axis})
@@ -97,10 +98,10 @@ def test_a_control_is_found(control: str) -> None:
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two processors for two additions at once")
 def test_additions_in_no_fixed_order_are_found() -> None:
     """Atomic additions of two threads make a training differ from its repetition, and are named."""
-    recipe, data = audit.cut(made_up.RECIPE, made_up.dataset(train=64), steps=8)
+    recipe, data = conduct.cut(made_up.RECIPE, made_up.dataset(train=64), steps=8)
     imported = Imported(build=lambda _: Net(), procedure=Procedure())
     subject = Subject(lambda: imported, recipe=recipe, data=data, seed=1, device=torch.device("cpu"))
-    with threads(2), Interventions() as interventions:
+    with computing_threads(2), Interventions() as interventions:
         # On a busy machine the threads may happen to take turns.
         tries = (axes.repeat(subject, subject.trace(), interventions) for _ in range(5))
         found = next(finding for finding in tries if finding.status is Status.FAIL)

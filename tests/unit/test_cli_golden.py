@@ -18,8 +18,9 @@ from referencing import Registry, Resource
 import harness.cli.golden
 import harness.sources
 import mnist_models
+from harness.goldens import check as golden_check
+from harness.goldens import golden
 from harness.graph import CapturedModel, capture
-from harness.reproducibility import golden, golden_check
 from tests.made_up import digests, network
 
 Command = Callable[..., tuple[int, str, str]]

@@ -9,8 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from harness.reproducibility import audit, worker
-from harness.reproducibility.axes import Axis
+from harness.audit import conduct, worker
+from harness.audit.axes import Axis
 from harness.training import loop
 from tests import made_up
 
@@ -30,7 +30,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch, worker_here: None) -> None
             worker.answer(folder)
         return dict.fromkeys(folders, "")
 
-    monkeypatch.setattr(audit._Children, "_run_side_by_side", run)  # noqa: SLF001 - spares each case imports of PyTorch
+    monkeypatch.setattr(conduct._Children, "_run_side_by_side", run)  # noqa: SLF001 - spares each case imports of PyTorch
     monkeypatch.setattr(loop, "environment", lambda _: made_up.ENVIRONMENT)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
@@ -67,16 +67,7 @@ def trained(module: nn.Module) -> list[Tensor]:
     return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
 
 
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    """Steps as small as these wait longer for a second thread than it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", SAMPLE)
 def test_training_is_bit_equal(name: str, shipped: Shipped) -> None:
     """After 20 training steps from the same state every parameter and buffer has the same bits."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from harness.goldens.changes import by, operation_changes, setting_changes, training_change
+from harness.goldens.golden import Bits, Golden, apart, measure
 from harness.graph import CapturedModel
-from harness.reproducibility.golden import Bits, Golden, apart, measure
-from harness.reproducibility.golden_changes import by, operation_changes, setting_changes, training_change
 from harness.training import Recipe
 
 

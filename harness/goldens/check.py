@@ -9,8 +9,15 @@ import torch
 
 from harness.errors import InputError
 from harness.findings import Finding, Status
-from harness.graph import CapturedModel
-from harness.reproducibility.golden import (
+from harness.goldens.changes import (
+    by,
+    operation_changes,
+    operation_lines,
+    setting_changes,
+    tensor_words,
+    training_change,
+)
+from harness.goldens.golden import (
     STEPS,
     SUFFIX,
     Bits,
@@ -26,14 +33,7 @@ from harness.reproducibility.golden import (
     sample,
     train_shortly,
 )
-from harness.reproducibility.golden_changes import (
-    by,
-    operation_changes,
-    operation_lines,
-    setting_changes,
-    tensor_words,
-    training_change,
-)
+from harness.graph import CapturedModel
 from harness.training import Recipe, environment
 
 _MOST_LINES = 8

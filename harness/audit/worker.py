@@ -1,6 +1,6 @@
 """The child process of the determinism audit: it imports the user's files, trains, and hands back what it found as data.
 
-Run as ``python -m harness.reproducibility.worker FOLDER`` by `harness.reproducibility.audit`, which leaves ``request.json``
+Run as ``python -m harness.audit.worker FOLDER`` by `harness.audit.conduct`, which leaves ``request.json``
 and ``data.safetensors`` in the folder. What comes back is ``result.json`` and traces; ``progress.txt`` says what has been
 done so far, and is touched at every step.
 """
@@ -19,11 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from harness.data import Dataset
-from harness.errors import ExaminerError, HarnessError, InputError
-from harness.findings import Finding, Status
-from harness.graph import CapturedModel
-from harness.reproducibility.axes import (
+from harness.audit.axes import (
     Axis,
     another_seed,
     deterministic_algorithms,
@@ -35,10 +31,14 @@ from harness.reproducibility.axes import (
     repeat,
     resume,
 )
-from harness.reproducibility.evaluation import evaluation_between, pure_evaluation
-from harness.reproducibility.procedure import load_procedure
-from harness.reproducibility.subject import Imported, Subject
-from harness.reproducibility.suspects import GLOBALS, SUSPECTS, Interventions, ordered_arithmetic
+from harness.audit.evaluation import evaluation_between, pure_evaluation
+from harness.audit.procedure import load_procedure
+from harness.audit.subject import Imported, Subject
+from harness.audit.suspects import GLOBALS, SUSPECTS, Interventions, ordered_arithmetic
+from harness.data import Dataset
+from harness.errors import ExaminerError, HarnessError, InputError
+from harness.findings import Finding, Status
+from harness.graph import CapturedModel
 from harness.reproducibility.trace import Trace, write_trace
 from harness.sources.source import read_model
 from harness.sources.worker import eager_builder

@@ -19,15 +19,9 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from harness.data import Dataset
-from harness.errors import ExaminerError, InputError
-from harness.findings import Finding, Status
-from harness.graph import CapturedModel
-from harness.reproducibility.axes import Axis, called, compared, not_applicable, steps_of_an_investigation
-from harness.reproducibility.comparison import Difference, first_difference
-from harness.reproducibility.suspects import GLOBALS, SUSPECTS, blame
-from harness.reproducibility.trace import Trace, read_trace
-from harness.reproducibility.worker import (
+from harness.audit.axes import Axis, called, compared, not_applicable, steps_of_an_investigation
+from harness.audit.suspects import GLOBALS, SUSPECTS, blame
+from harness.audit.worker import (
     DATA_FILE,
     GRAPH_STEM,
     HELD_STILL,
@@ -37,6 +31,12 @@ from harness.reproducibility.worker import (
     RESULT_FILE,
     trace_file,
 )
+from harness.data import Dataset
+from harness.errors import ExaminerError, InputError
+from harness.findings import Finding, Status
+from harness.graph import CapturedModel
+from harness.reproducibility.comparison import Difference, first_difference
+from harness.reproducibility.trace import Trace, read_trace
 from harness.sources.child import end_child, last_words, start_child
 from harness.sources.worker import write_model
 from harness.training import Recipe
@@ -117,7 +117,7 @@ def audit(  # noqa: PLR0913 - all by name
         steps: how many of each training.
         captured: the model's graph; None where it cannot be captured.
         why_not_captured: why not, then.
-        procedure: a Python file with loader and evaluation, see `harness.reproducibility.procedure`.
+        procedure: a Python file with loader and evaluation, see `harness.audit.procedure`.
         stall: seconds that may pass without a step.
         announce: is told what is being done.
 
@@ -321,7 +321,7 @@ class _Children:
         # A thread that has nothing to do sleeps: on a busy machine, waiting awake makes a training ten times slower.
         waiting = os.environ.get("OMP_WAIT_POLICY", "passive")
         return start_child(
-            "harness.reproducibility.worker",
+            "harness.audit.worker",
             folder,
             place=Path(path).parent if path else Path.cwd(),
             output=folder / _OUTPUT_FILE,

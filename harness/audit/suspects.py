@@ -23,6 +23,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
+from harness.graph import computing_threads
+
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
@@ -268,17 +270,6 @@ def _numpy_seeded() -> Iterator[None]:
 
 
 @contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Compute on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def deterministic(*, on: bool, warn_only: bool = False) -> Iterator[None]:
     """Tell torch to use deterministic algorithms only, or not to."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -292,6 +283,6 @@ def deterministic(*, on: bool, warn_only: bool = False) -> Iterator[None]:
 @contextmanager
 def ordered_arithmetic() -> Iterator[None]:
     """Compute on one thread, with deterministic algorithms wherever torch has them."""
-    with threads(1), deterministic(on=True, warn_only=True), warnings.catch_warnings():
+    with computing_threads(1), deterministic(on=True, warn_only=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -17,24 +17,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from harness.audit import axes, conduct, worker
+from harness.audit.axes import Axis
+from harness.audit.evaluation import evaluation_between, pure_evaluation
+from harness.audit.moment import NUMPY_RANDOM, PYTHON_RANDOM, TORCH_RANDOM, Moment
+from harness.audit.procedure import load_procedure
+from harness.audit.subject import Imported, Subject
+from harness.audit.suspects import SUSPECTS, Interventions, Suspect, blame
 from harness.data import Dataset
 from harness.errors import ExaminerError, InputError, ModelSourceError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, Fidelity, capture
-from harness.reproducibility import audit, axes, worker
-from harness.reproducibility.axes import Axis
-from harness.reproducibility.evaluation import evaluation_between, pure_evaluation
-from harness.reproducibility.moment import NUMPY_RANDOM, PYTHON_RANDOM, TORCH_RANDOM, Moment
-from harness.reproducibility.procedure import load_procedure
-from harness.reproducibility.subject import Imported, Subject
-from harness.reproducibility.suspects import SUSPECTS, Interventions, Suspect, blame
 from harness.sources import eager_source
 from harness.sources.worker import eager_builder
 from harness.training import Batch, Evaluation, Procedure, RandomStreams, Recipe, loop
 from tests import made_up
 
 CPU = torch.device("cpu")
-RECIPE, DATA = audit.cut(made_up.RECIPE, made_up.dataset(), steps=6)
+RECIPE, DATA = conduct.cut(made_up.RECIPE, made_up.dataset(), steps=6)
 CONTROLS = Path(__file__).parents[1] / "controls"
 
 
@@ -823,7 +823,7 @@ def test_a_shipped_model_is_built_under_the_seed() -> None:
     [
         (__file__, True),
         (torch.__file__, False),
-        (audit.__file__, False),
+        (conduct.__file__, False),
         (json.__file__, False),
         (None, False),
         ("x.so", False),
@@ -848,12 +848,12 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
                 worker.answer(folder)
         return dict.fromkeys(folders, "")
 
-    monkeypatch.setattr(audit._Children, "_run_side_by_side", run)  # noqa: SLF001 - spares each case imports of PyTorch
+    monkeypatch.setattr(conduct._Children, "_run_side_by_side", run)  # noqa: SLF001 - spares each case imports of PyTorch
 
 
 def audited(model: dict[str, Any], *, steps: int = 8, stall: float = 10.0) -> dict[str, Finding]:
     """What an audit finds, by axis."""
-    found = audit.audit(model, made_up.RECIPE, made_up.dataset(), seed=1, device="cpu", steps=steps, stall=stall)
+    found = conduct.audit(model, made_up.RECIPE, made_up.dataset(), seed=1, device="cpu", steps=steps, stall=stall)
     assert [Axis(finding.requirement) for finding in found.findings] == [
         axis for axis in Axis if axis is not Axis.FROZEN
     ]
@@ -930,7 +930,7 @@ def test_an_error_of_ours_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("steps", "cut"), [(50, (5, 10)), (51, (6, 10)), (9, (3, 4)), (2, (2, 1)), (10, (2, 5))])
 def test_an_audit_is_cut_to_whole_epochs(steps: int, cut: tuple[int, int]) -> None:
     """Epochs have ten steps where the images suffice, and there are two at least."""
-    recipe, data = audit.cut(made_up.RECIPE, made_up.dataset(train=500, test=200), steps=steps)
+    recipe, data = conduct.cut(made_up.RECIPE, made_up.dataset(train=500, test=200), steps=steps)
 
     assert cut == (recipe.epochs, len(data.train_images) // 16)
     assert 100 == len(data.test_images)
@@ -938,7 +938,7 @@ def test_an_audit_is_cut_to_whole_epochs(steps: int, cut: tuple[int, int]) -> No
 
 def test_an_audit_is_cut_to_the_images_there_are() -> None:
     """Where the images do not suffice for ten steps, there are more epochs."""
-    recipe, data = audit.cut(made_up.RECIPE, made_up.dataset(train=40), steps=9)
+    recipe, data = conduct.cut(made_up.RECIPE, made_up.dataset(train=40), steps=9)
 
     assert (5, 32) == (recipe.epochs, len(data.train_images))
 
@@ -946,7 +946,7 @@ def test_an_audit_is_cut_to_the_images_there_are() -> None:
 def test_one_step_is_too_few() -> None:
     """A training is to be stopped and gone on with."""
     with pytest.raises(InputError, match="at least 2 steps"):
-        audit.cut(made_up.RECIPE, made_up.dataset(), steps=1)
+        conduct.cut(made_up.RECIPE, made_up.dataset(), steps=1)
 
 
 @pytest.fixture
@@ -960,7 +960,7 @@ def child_that(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 command = [sys.executable, "-S", "-c", text, str(folder)]
                 return subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
 
-        monkeypatch.setattr(audit, "start_child", start)
+        monkeypatch.setattr(conduct, "start_child", start)
 
     return replace
 

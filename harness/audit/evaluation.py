@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from harness.audit.axes import Axis, called, compared, finding
+from harness.audit.moment import RANDOM_STATES, TORCH_RANDOM, Moment
+from harness.audit.subject import Subject
+from harness.audit.suspects import SUSPECTS, HasWords, Interventions, Suspect, blame
 from harness.findings import Finding, Status
-from harness.reproducibility.axes import Axis, called, compared, finding
 from harness.reproducibility.comparison import Difference, first_difference
-from harness.reproducibility.moment import RANDOM_STATES, TORCH_RANDOM, Moment
-from harness.reproducibility.subject import Subject
-from harness.reproducibility.suspects import SUSPECTS, HasWords, Interventions, Suspect, blame
 from harness.reproducibility.trace import Trace
 from harness.training import Step
 

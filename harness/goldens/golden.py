@@ -27,9 +27,9 @@ import harness
 from harness.data import Dataset, load_dataset
 from harness.errors import InputError
 from harness.files import write_whole
+from harness.goldens.changes import Line, as_json, operation_lines, tensor_words, training_change
 from harness.graph import CapturedModel, Graph
 from harness.graph.schema import base_name
-from harness.reproducibility.golden_changes import Line, as_json, operation_lines, tensor_words, training_change
 from harness.training import Environment, Recipe, StepDigests, environment, state_digest, train
 
 FORMAT = "harness.golden/1"

@@ -15,21 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.errors import HarnessError
-from harness.findings import Finding, Status
-from harness.graph import CapturedModel
-from harness.reproducibility.comparison import Difference, first_difference
-from harness.reproducibility.moment import RANDOM_STATES, TORCH_RANDOM, Moment
-from harness.reproducibility.subject import Subject
-from harness.reproducibility.suspects import (
+from harness.audit.moment import RANDOM_STATES, TORCH_RANDOM, Moment
+from harness.audit.subject import Subject
+from harness.audit.suspects import (
     GLOBALS,
     SUSPECTS,
     Interventions,
     Suspect,
     blame,
     deterministic,
-    threads,
 )
+from harness.errors import HarnessError
+from harness.findings import Finding, Status
+from harness.graph import CapturedModel, computing_threads
+from harness.reproducibility.comparison import Difference, first_difference
 from harness.reproducibility.trace import Trace, Tracer
 from harness.training import (
     EpochResult,
@@ -141,7 +140,7 @@ def one_thread(subject: Subject, plain: Trace) -> Finding:
         return not_applicable(Axis.THREADS, f"the arithmetic is done on {subject.device}")
     if torch.get_num_threads() == 1:
         return not_applicable(Axis.THREADS, "torch computes on one thread here")
-    with threads(1):
+    with computing_threads(1):
         return compared(Axis.THREADS, first_difference(plain, subject.trace()))
 
 

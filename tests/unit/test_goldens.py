@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from harness.findings import Finding, Status
-from harness.graph import CapturedModel, capture
-from harness.reproducibility import golden as room
-from harness.reproducibility import golden_check
-from harness.reproducibility.golden import (
+from harness.goldens import check as golden_check
+from harness.goldens import golden as room
+from harness.goldens.changes import operation_changes
+from harness.goldens.check import check_golden, unused_goldens
+from harness.goldens.golden import (
     Golden,
     depth_values,
     golden_bytes,
@@ -26,9 +27,8 @@ from harness.reproducibility.golden import (
     train_shortly,
     write_golden,
 )
-from harness.reproducibility.golden_changes import operation_changes
-from harness.reproducibility.golden_check import check_golden, unused_goldens
-from harness.reproducibility.golden_update import update_golden
+from harness.goldens.update import update_golden
+from harness.graph import CapturedModel, capture
 from harness.structure import Structure
 from harness.training import Environment, Recipe, StepDigests, environment, state_digest
 from mnist_models import list_models, model_card
