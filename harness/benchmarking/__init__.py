@@ -8,19 +8,28 @@ from harness.benchmarking.comparison import (
     newest_runs,
     read_run,
 )
-from harness.benchmarking.measurement import FEWEST_ROUNDS, Measurement, PairedRounds, steady
+from harness.benchmarking.measurement import (
+    FEWEST_SITTINGS,
+    ROUNDS_A_SITTING,
+    Measurement,
+    PairedRounds,
+    Sitting,
+    steady,
+)
 from harness.benchmarking.workload import IMAGES, WORKLOAD, Kind, reference_workload
 
 __all__ = [
     "CONFIDENCE",
-    "FEWEST_ROUNDS",
+    "FEWEST_SITTINGS",
     "IMAGES",
+    "ROUNDS_A_SITTING",
     "WORKLOAD",
     "Comparison",
     "Kind",
     "Measurement",
     "PairedRounds",
     "SavedRun",
+    "Sitting",
     "compare_runs",
     "newest_runs",
     "read_run",

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.benchmarking.measurement import FEWEST_ROUNDS, Measurement
+from harness.benchmarking.measurement import FEWEST_SITTINGS, ROUNDS_A_SITTING, Measurement
 from harness.errors import InputError
 from harness.training.tables import read_table
 
@@ -56,17 +55,17 @@ class Comparison:
 
     Args:
         name: of the benchmark.
-        baseline: calibrated median of the one: how many times the reference workload its work took.
-        current: that of the other.
+        baseline: how many times the reference workload the work took in the one run.
+        current: in the other.
         allowed: the largest ratio of the two that is accepted.
-        error: standard error of the ratio's logarithm.
+        half_width: the factor, above 1, by which the ends of the ratio's confidence interval lie below and above it.
     """
 
     name: str
     baseline: float
     current: float
     allowed: float
-    error: float
+    half_width: float
 
     @property
     def ratio(self) -> float:
@@ -76,7 +75,7 @@ class Comparison:
     @property
     def interval(self) -> tuple[float, float]:
         """Confidence interval of the ratio."""
-        return self.ratio / self._half_width, self.ratio * self._half_width
+        return self.ratio / self.half_width, self.ratio * self.half_width
 
     @property
     def slower(self) -> bool:
@@ -86,12 +85,7 @@ class Comparison:
     @property
     def smallest_visible(self) -> float:
         """The smallest ratio that would have been called slower: the one whose interval begins at the allowed ratio."""
-        return self.allowed * self._half_width
-
-    @property
-    def _half_width(self) -> float:
-        """As a factor; the interval is symmetric on a logarithmic scale."""
-        return math.exp(statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * self.error)
+        return self.allowed * self.half_width
 
 
 def read_run(path: str | Path) -> SavedRun:
@@ -161,33 +155,35 @@ def compare_runs(baseline: SavedRun, current: SavedRun, *, allowed: float) -> tu
         for run, measurement in ((baseline, before), (current, now)):
             _check_rounds(run, name, measurement)
         _check_alike(name, before, now)
-        errors = _median_error(before.log_ratios), _median_error(now.log_ratios)
         comparisons.append(
-            Comparison(name=name, baseline=before.ratio, current=now.ratio, allowed=allowed, error=math.hypot(*errors))
+            Comparison(
+                name=name,
+                baseline=before.ratio,
+                current=now.ratio,
+                allowed=allowed,
+                half_width=_half_width(before, now),
+            )
         )
     return tuple(comparisons)
 
 
-def _median_error(values: Sequence[float]) -> float:
-    """Standard error of a median, from the distance of two order statistics around it, whatever the distribution.
+def _half_width(before: Measurement, now: Measurement) -> float:
+    """Welch's confidence interval for the difference of two means, of the sittings' logarithms.
 
-    With ``c`` the whole number nearest to ``(n + 1) / 2 - sqrt(n)``, the ``c``-th smallest and the ``c``-th largest of n
-    values enclose the median but for a probability of ``2 P(B < c)``, B binomial with n and 1/2; their distance over
-    twice the normal quantile of that is the error. For the ratio of two medians the logarithms' errors are added in
-    quadrature. Price and Bonett, "Distribution-free confidence intervals for difference and ratio of medians", Journal
-    of Statistical Computation and Simulation 72 (2002) 119-124.
+    Sittings are independent of each other, rounds within one are not: they share a place in memory. A sitting's median
+    leaves the stray rounds out, so that Student's t fits what is left.
     """
-    ordered, n = sorted(values), len(values)
-    c = max(1, round((n + 1) / 2 - math.sqrt(n)))
-    outside = sum(math.comb(n, k) for k in range(c)) / 2**n
-    return (ordered[n - c] - ordered[c - 1]) / (2 * statistics.NormalDist().inv_cdf(1 - outside))
+    from scipy import stats  # noqa: PLC0415 - a second to import
+
+    interval = stats.ttest_ind(now.log_ratios, before.log_ratios, equal_var=False).confidence_interval(CONFIDENCE)
+    return math.exp((interval.high - interval.low) / 2)
 
 
 def _check_machines(baseline: SavedRun, current: SavedRun) -> None:
     differing = [
-        f"{name} {baseline.machine[name]} in the baseline, {current.machine[name]} now"
-        for name in _MACHINE
-        if baseline.machine[name] != current.machine[name]
+        f"{what} {before} in the baseline, {current.machine[what]} now"
+        for what, before in baseline.machine.items()
+        if before != current.machine[what]
     ]
     if differing:
         msg = (
@@ -216,11 +212,15 @@ def _check_rounds(run: SavedRun, name: str, measurement: Measurement) -> None:
             "other down. Run without -n."
         )
         raise InputError(msg)
-    if len(measurement.seconds) < FEWEST_ROUNDS:
+    fewest = FEWEST_SITTINGS * ROUNDS_A_SITTING
+    if len(measurement.sittings) < FEWEST_SITTINGS or measurement.rounds < fewest:
         msg = (
-            f"{run.path}, {name}: expected at least {FEWEST_ROUNDS} rounds, got {len(measurement.seconds)}, too few to "
-            "tell a slow-down from chance. Run it again."
+            f"{run.path}, {name}: expected at least {fewest} rounds in {FEWEST_SITTINGS} sittings, got {measurement.rounds} "
+            f"in {len(measurement.sittings)}, too few to tell a slow-down from chance. Run it again."
         )
+        raise InputError(msg)
+    if len(set(measurement.log_ratios)) == 1:
+        msg = f"{run.path}, {name}: expected times that vary as measured ones do, got the same in each sitting. Run it again."
         raise InputError(msg)
     if measurement.waits:
         msg = (

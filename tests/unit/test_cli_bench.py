@@ -24,9 +24,12 @@ NAMES = (
 )
 
 
-def run(*, slower: float = 1.0, rounds: int = 40) -> dict[str, Any]:
-    """What pytest-benchmark saves, as far as it is read: rounds that vary by 5 %, in a fixed pattern."""
-    seconds = [0.02 * slower * (1 + 0.01 * (index * 7 % 11 - 5)) for index in range(rounds)]
+def run(*, slower: float = 1.0) -> dict[str, Any]:
+    """What pytest-benchmark saves, as far as it is read: sittings that differ by up to 5 %, in a fixed pattern."""
+    sittings = [
+        {"seconds": [0.02 * slower * (1 + 0.01 * (index * 7 % 11 - 5))] * 5, "reference_seconds": [0.01] * 6}
+        for index in range(11)
+    ]
     calibration = {
         "workload": WORKLOAD,
         "device": "cpu",
@@ -34,8 +37,7 @@ def run(*, slower: float = 1.0, rounds: int = 40) -> dict[str, Any]:
         "threads": 1,
         "xdist": False,
         "waits": 0,
-        "seconds": seconds,
-        "reference_seconds": [0.01] * (rounds + 1),
+        "sittings": sittings,
     }
     return {
         "machine_info": {
@@ -76,7 +78,7 @@ def test_an_unchanged_version_passes(command: Command, baseline: Path, tmp_path:
     code, out, err = command("bench", "compare", baseline, write(tmp_path / "now.json", run(slower=1.02)))
 
     assert 0 == code
-    assert ["test_speed[cpu-net-training]", "2.000", "2.040", "1.020"] == out.splitlines()[1].split()[:4]
+    assert ["test_speed[cpu-net-training]", "1.999", "2.039", "1.020"] == out.splitlines()[1].split()[:4]
     assert "PASS  0 of 2 more than 1.1 times as slow as the baseline" == out.splitlines()[-1].strip()
     assert f"baseline: {baseline}, commit 0123abc, 2026-01-02T03:04:05+00:00" in err
 
@@ -95,7 +97,7 @@ def test_a_slow_down_fails(command: Command, baseline: Path, tmp_path: Path) -> 
 def test_one_slow_benchmark_is_enough(command: Command, baseline: Path, tmp_path: Path) -> None:
     """The exit code and the document say it, and the document is valid by its schema."""
     changed = run()
-    calibration(changed)["seconds"] = [1.3 * value for value in calibration(changed)["seconds"]]
+    changed["benchmarks"][1] = run(slower=1.3)["benchmarks"][1]
     code, out, _ = command("bench", "compare", baseline, write(tmp_path / "now.json", changed), "--json", "-")
     document = json.loads(out)
 
@@ -118,7 +120,7 @@ UNFIT: dict[str, tuple[Change, str]] = {
         "with our calibration; it has no 'calibration'",
     ),
     "no benchmark": (lambda document: document["benchmarks"].clear(), "it holds no benchmark"),
-    "no seconds": (lambda document: calibration(document).pop("seconds"), "expected a value for seconds"),
+    "no sittings": (lambda document: calibration(document).pop("sittings"), "expected a value for sittings"),
     "another CPU": (
         lambda document: document["machine_info"]["cpu"].update(brand_raw="Other CPU"),
         "same class of machine, got others: CPU Some CPU in the baseline, Other CPU now.",
@@ -156,9 +158,17 @@ UNFIT: dict[str, tuple[Change, str]] = {
         lambda document: calibration(document).update(xdist=True),
         "expected a run in one process, got one under pytest-xdist",
     ),
+    "too few sittings": (
+        lambda document: calibration(document).update(sittings=calibration(document)["sittings"][:7]),
+        "expected at least 40 rounds in 8 sittings, got 35 in 7, too few to tell a slow-down from chance.",
+    ),
     "too few rounds": (
-        lambda document: calibration(document).update(seconds=[0.02] * 39, reference_seconds=[0.01] * 40),
-        "expected at least 40 rounds, got 39",
+        lambda document: calibration(document).update(sittings=[{"seconds": [1], "reference_seconds": [1, 1]}] * 39),
+        "expected at least 40 rounds in 8 sittings, got 39 in 39, too few",
+    ),
+    "no variation": (
+        lambda document: calibration(document).update(sittings=calibration(document)["sittings"][:1] * 8),
+        "expected times that vary as measured ones do",
     ),
     "waiting": (lambda document: calibration(document).update(waits=1), "sleeps or waits for something in each round"),
 }

@@ -1,0 +1,151 @@
+"""What the benchmarks are for: a busy machine is no slow-down, a slower model is one, and nothing passes unmeasured."""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from harness.benchmarking import (
+    ROUNDS_A_SITTING,
+    Comparison,
+    Kind,
+    Measurement,
+    PairedRounds,
+    SavedRun,
+    compare_runs,
+    steady,
+)
+from harness.graph import CapturedModel
+from tests.bench.work import SITTINGS, work_of
+
+pytestmark = pytest.mark.bench
+
+Command = Callable[..., tuple[int, str, str]]
+Shipped = Callable[[str], CapturedModel]
+Build = Callable[[], Callable[[], object]]
+
+CPU = torch.device("cpu")
+ALLOWED = 1.1
+SLOWER = 0.15
+OURS = "reference"
+
+
+@contextmanager
+def every_core_busy() -> Iterator[None]:
+    """As many processes that compute without end as there are cores."""
+    children = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+def measure(build: Build, kind: Kind) -> Measurement:
+    """As test_speed does it, without what pytest-benchmark adds."""
+    pairs = PairedRounds(build, kind=kind, device=CPU)
+    for _ in range(SITTINGS * ROUNDS_A_SITTING):
+        pairs.time_reference()
+        pairs.time_work()
+    return pairs.measurement()
+
+
+def compared(baseline: Measurement, current: Measurement) -> Comparison:
+    """Two measurements on this machine, as saved runs."""
+    before, now = (
+        SavedRun(path=path, commit=None, when="now", machine={}, measurements={"benchmark": measurement})
+        for path, measurement in (("baseline", baseline), ("current", current))
+    )
+    return compare_runs(before, now, allowed=ALLOWED)[0]
+
+
+def slowed(build: Build) -> Build:
+    """The same work with more behind it: convolutions of as many images as take 15 % of its time, found out by timing."""
+    weights, images = torch.ones(8, 8, 3, 3), 16
+
+    def build_slower() -> Callable[[], object]:
+        work, more = build(), torch.ones(images, 8, 14, 14)
+
+        def slower() -> None:
+            work()
+            with torch.no_grad():
+                functional.conv2d(more, weights)
+
+        return slower
+
+    for _ in range(4):
+        pair = build(), build_slower()
+        seconds = [[cpu_seconds(work) for work in pair] for _ in range(60)]
+        cost = statistics.median(slower / plain for plain, slower in seconds[5:]) - 1
+        images = max(1, round(images * SLOWER / cost))
+    return build_slower
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """How long the work computes."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("kind", ["training", "inference"])
+def test_a_busy_machine_is_no_slow_down(kind: Kind, shipped: Shipped) -> None:
+    """With every core busy the calibrated ratio of an unchanged model stays within 10 %."""
+    build = functools.partial(work_of, shipped(OURS), kind, CPU)
+    with steady(CPU):
+        idle = measure(build, kind)
+        with every_core_busy():
+            busy = measure(build, kind)
+
+    found = compared(idle, busy)
+    assert 0.9 < found.ratio < ALLOWED
+    assert not found.slower
+
+
+@pytest.mark.parametrize("kind", ["training", "inference"])
+def test_a_slower_model_is_flagged(kind: Kind, shipped: Shipped) -> None:
+    """15 % more work than before is a slow-down where 10 % are allowed."""
+    build = functools.partial(work_of, shipped(OURS), kind, CPU)
+    with steady(CPU):
+        before, after = measure(build, kind), measure(slowed(build), kind)
+
+    assert compared(before, after).slower
+
+
+def test_what_is_saved_can_be_compared(command: Command, tmp_path: Path) -> None:
+    """A run as pytest-benchmark saves it is read, and equals itself."""
+    saved = tmp_path / "run.json"
+    run_benchmarks("-k", f"{OURS}-inference", f"--benchmark-json={saved}", expected=0)
+
+    code, out, _ = command("bench", "compare", saved, saved)
+
+    assert 0 == code
+    assert "1.000" == out.splitlines()[1].split()[3]
+
+
+def test_test_processes_side_by_side_are_an_error() -> None:
+    """Under pytest-xdist nothing is measured, and each benchmark fails and says so."""
+    out = run_benchmarks("-n", "2", "-k", f"{OURS}-inference", expected=1)
+
+    assert "nothing would be measured: pytest-xdist is active. Run the benchmarks in one process, without -n." in out
+
+
+def run_benchmarks(*options: str, expected: int) -> str:
+    """Run test_speed in a process of its own; returns what it prints."""
+    command = [sys.executable, "-m", "pytest", "-m", "bench", "--device", "cpu", "tests/bench/test_speed.py", *options]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert expected == done.returncode, done.stdout + done.stderr
+    return done.stdout
