@@ -104,7 +104,9 @@ def _reproduces(trace: Trace, record: RunRecord) -> bool:
     """Whether a trace agrees with the record's digests wherever both have some."""
     inputs = {step.number: step.start for step in trace}
     states = {step.number: step.end for step in trace}
-    states.setdefault(trace[0].number - 1, trace[0].start)
+    if trace[0].number == 1:
+        # Ahead of a later step the state may have changed since the one before was digested.
+        states[0] = trace[0].start
     return all(
         same_inputs(digests, inputs.get(digests.step, digests))
         and same_state(digests, states.get(digests.step, digests))

@@ -32,6 +32,8 @@ REGISTRY: Registry[Any] = Registry().with_resources(
 )
 NAMES = ("cloud_2", "reference")
 
+pytestmark = pytest.mark.smoke  # it captures and trains
+
 
 def faults(document: dict[str, Any]) -> list[str]:
     """What about a document its schema refuses."""

@@ -20,6 +20,8 @@ SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 HEAD = "import os, torch\nfrom torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
 LINEAR = "        self.head = nn.Linear(784, 10)\n    def forward(self, images):\n        "
 
+pytestmark = pytest.mark.smoke  # it trains
+
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch, worker_here: None) -> None:  # noqa: ARG001 - loads models here

@@ -232,13 +232,20 @@ def test_what_is_declared_differently_is_the_cause(change: dict[str, Any], cause
     assert len(change) == len(result.declared)
 
 
-def test_a_result_is_plain_data(clean: RunRecord) -> None:
+def test_a_result_is_plain_data() -> None:
     """The JSON holds step, tensor, size and cause; a size that is no number is text, since JSON has none."""
-    result = found(
-        clean, Planted(before=12, act=lambda step: nn.init.constant_(step.module.get_parameter("0.bias"), torch.nan))
-    )
+
+    def spoilt() -> Planted:
+        bias = "0.bias"
+        return Planted(
+            before=12, act=lambda step: nn.init.constant_(step.module.get_parameter(bias), torch.nan), digest_every=1
+        )
+
+    sound = Planted(digest_every=1)
+    result = bisect(sound.train(), spoilt().train(), retrace_one=sound.retrace, retrace_other=spoilt().retrace)
     content = result.to_json()
 
+    assert [] == content["notes"]
     assert (12, "0.bias", "nan", "arithmetic") == tuple(
         content["difference"][key] for key in ("step", "tensor", "size", "cause")
     )
