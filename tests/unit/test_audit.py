@@ -279,6 +279,7 @@ def test_a_sound_network_holds_on_every_axis() -> None:
     assert {Status.PASS, Status.SKIP} == {finding.status for finding in found}
 
 
+@pytest.mark.smoke
 def test_a_network_that_does_not_repeat_is_compared_with_nothing() -> None:
     """Where two equal trainings differ, the axes that compare with one of them are not applicable."""
     subject = disturbed(lambda _, features: features * (1 + random.random()))  # noqa: S311 - what this is about
@@ -860,6 +861,7 @@ def audited(model: dict[str, Any], *, steps: int = 8, stall: float = 10.0) -> di
     return {finding.requirement: finding for finding in found.findings}
 
 
+@pytest.mark.smoke
 @pytest.mark.usefixtures("in_this_process")
 def test_an_audit_of_a_file_has_every_axis_in_order(tmp_path: Path) -> None:
     """A sound model in a file passes; the graph that was not captured is not applicable."""
@@ -869,6 +871,7 @@ def test_an_audit_of_a_file_has_every_axis_in_order(tmp_path: Path) -> None:
     assert [] == [finding.describe() for finding in found.values() if finding.status is Status.FAIL]
 
 
+@pytest.mark.smoke
 @pytest.mark.usefixtures("in_this_process")
 def test_what_is_drawn_at_import_differs_in_a_fresh_process(tmp_path: Path) -> None:
     """A number drawn when the file is imported is the same for a whole process and another in the next; the cause is named."""
@@ -883,6 +886,7 @@ def test_what_is_drawn_at_import_differs_in_a_fresh_process(tmp_path: Path) -> N
     assert "not applicable: the training differs in a fresh process already" == found[Axis.HASH].observed
 
 
+@pytest.mark.smoke
 @pytest.mark.usefixtures("in_this_process")
 def test_what_depends_on_the_hash_seed_is_found(tmp_path: Path) -> None:
     """Where only another PYTHONHASHSEED makes a difference, hashing is the cause."""
@@ -965,6 +969,7 @@ def child_that(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return replace
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

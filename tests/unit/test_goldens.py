@@ -187,6 +187,7 @@ def test_one_percent_is_located_by_the_outputs(
         assert f"beyond tolerance, first at {place}" == findings["outputs"].observed
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [

@@ -75,6 +75,7 @@ def test_a_verification_carries_a_run_record(document: Any) -> None:  # noqa: AN
     assert faults({**document, "record": {"schema": "harness.run/1"}}) != []
 
 
+@pytest.mark.smoke
 def test_a_record_is_valid(command: Command, tmp_path: Path, quick_load: None) -> None:  # noqa: ARG001 - spares a capture
     """What train and verify write about a run is valid, alone and within a verification."""
     recipe = tmp_path / "short.toml"
