@@ -16,10 +16,11 @@ from harness.benchmarking.measurement import (
     Sitting,
     steady,
 )
-from harness.benchmarking.workload import IMAGES, WORKLOAD, Kind, reference_workload
+from harness.benchmarking.workload import EVALUATIONS, IMAGES, WORKLOAD, Kind, reference_workload
 
 __all__ = [
     "CONFIDENCE",
+    "EVALUATIONS",
     "FEWEST_SITTINGS",
     "IMAGES",
     "ROUNDS_A_SITTING",
