@@ -82,6 +82,7 @@ def test_a_model_that_is_not_there(name: str, model: str, words: str, command: C
     assert words in paragraph(err)
 
 
+@pytest.mark.smoke
 def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
     """A file that kills its process when imported is told as such, with its last words."""
     path = tmp_path / "net.py"
@@ -94,6 +95,7 @@ def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
     assert "Its last words: farewell" in paragraph(err)
 
 
+@pytest.mark.smoke
 def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that sleeps when imported is ended after the time-out."""
     path = tmp_path / "net.py"

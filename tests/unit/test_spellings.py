@@ -50,6 +50,7 @@ def test_the_sample_is_of_networks_that_exist() -> None:
     assert set() == SAMPLE - SPELLINGS.keys() - NEAR.keys()
 
 
+@pytest.mark.smoke
 def test_shipped_models_are_different_networks_but_for_three_pairs(shipped: Shipped) -> None:
     """Among the shipped models only the known twins share an identity."""
     groups: dict[str, list[str]] = {}

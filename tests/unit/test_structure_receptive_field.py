@@ -107,6 +107,7 @@ EXACT: dict[str, Body] = {
 }
 
 
+@pytest.mark.smoke
 def test_views_are_exact() -> None:
     """What each value sees is known exactly and confirmed position by position, whatever operations it went through."""
     views = examined(*EXACT.values())
