@@ -251,6 +251,7 @@ def test_a_moment_names_what_changed_and_puts_it_back() -> None:
 # Axes that must hold
 
 
+@pytest.mark.smoke
 def test_a_sound_network_holds_on_every_axis() -> None:
     """Batch norm and dropout, well behaved: bit-equal wherever it can be asked, another seed differs."""
     subject = Subject(
@@ -293,6 +294,7 @@ def test_a_network_that_does_not_repeat_is_compared_with_nothing() -> None:
     }
 
 
+@pytest.mark.smoke
 def test_state_in_a_global_is_found() -> None:
     """A counter that outlives a training is the file's affair: importing it anew makes the runs equal."""
     calls: list[int] = []
@@ -338,6 +340,7 @@ def _noisy(net: Net, features: Tensor) -> Tensor:
     return features + torch.rand(1, generator=net.noise)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("build", "place"),
     [
@@ -536,6 +539,7 @@ def captured() -> CapturedModel:
     return capture(Constant(), name=f"{CONTROLS / 'tiny.py'}:Tiny(width=2)", twice=False)
 
 
+@pytest.mark.smoke
 def test_the_graph_trains_as_the_module(captured: CapturedModel) -> None:
     """A rebuilt graph is bit-equal with its module, and another module's is not."""
     subject, other = subject_of(Constant), subject_of(lambda: Constant(-1.0))

@@ -64,6 +64,7 @@ def drawn(generator: random.Random, *, ratio: float = 1.0, place: float = 0.02, 
     )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", ["training", "inference"])
 def test_work_and_reference_take_turns(kind: Kind) -> None:
     """Each round of the work lies between two of the reference workload, and each sitting has a work of its own."""

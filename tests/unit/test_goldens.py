@@ -38,6 +38,8 @@ CPU = torch.device("cpu")
 SHIPPED = Path(__file__).parents[2] / "mnist_models" / "goldens"
 REMEDY = "harness golden update net"
 
+pytestmark = pytest.mark.smoke  # it captures and trains
+
 
 class Net(nn.Module):
     """Two convolutions, pooled, and a linear layer; any padding fits."""
@@ -187,7 +189,6 @@ def test_one_percent_is_located_by_the_outputs(
         assert f"beyond tolerance, first at {place}" == findings["outputs"].observed
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
