@@ -34,6 +34,8 @@ from harness.training import Batch, Evaluation, Procedure, RandomStreams, Recipe
 from tests import made_up
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE, DATA = conduct.cut(made_up.RECIPE, made_up.dataset(), steps=6)
 CONTROLS = Path(__file__).parents[1] / "controls"
 
