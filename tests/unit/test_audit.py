@@ -979,7 +979,10 @@ def child_that(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ("print('farewell', flush=True); os._exit(3)", "ended the process that trained it: expected .* Its last words: farewell"),
+        (
+            "print('farewell', flush=True); os._exit(3)",
+            "ended the process that trained it: expected .* Its last words: farewell",
+        ),
         ("os.kill(os.getpid(), 9)", "It was ended by signal 9; was there memory enough"),
         (
             "(folder / 'progress.txt').write_text('fresh process: pass\\n'); os._exit(0)",
