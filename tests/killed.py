@@ -18,7 +18,7 @@ _RECIPE = dataclasses.replace(RECIPE, optimizer=Sgd(lr=0.05, momentum=0.9))
 
 
 class Reporter:
-    """Sends the number of each epoch that is whole, and a zero as the first step begins."""
+    """Sends ``("step", number)`` as each step begins, and ``("epoch", number)`` when one is whole."""
 
     def __init__(self, connection: Connection | None = None) -> None:
         self.connection = connection
@@ -35,16 +35,16 @@ class Reporter:
     def on_epoch(self, result: EpochResult) -> None:
         """Tell that it is on disk."""
         if self.connection:
-            self.connection.send(result.epoch)
+            self.connection.send(("epoch", result.epoch))
 
     def on_warning(self, message: str) -> None:
         """Keep the warning."""
         self.warnings.append(message)
 
     def before_step(self, step: Step) -> None:
-        """Tell that the training has begun."""
-        if self.connection and step.number == 1:
-            self.connection.send(0)
+        """Tell that it begins."""
+        if self.connection:
+            self.connection.send(("step", step.number))
 
     def after_step(self, step: Step) -> None:
         """Steps are of no interest."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import multiprocessing
 import random
 import signal
 import time
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -34,37 +36,61 @@ def bits(record: RunRecord) -> object:
     return record.status, record.state_digest, record.digests, [result.test_loss for result in record.epochs]
 
 
-def kill(server: ForkServerContext, folder: Path, after: float | None) -> tuple[int | None, int, float]:
-    """Kill a run so many seconds after its first step began, or never.
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a run: so many seconds after a step began. How fast the machine is just then moves it little."""
 
-    Returns its exit code, the last epoch that it told to be whole, and the seconds from its first step to its end.
-    """
+    step: int
+    seconds: float
+
+
+def kill(server: ForkServerContext, folder: Path, moment: Moment) -> tuple[int | None, int]:
+    """Kill a run at a moment. Returns its exit code and the last epoch that it told to be whole."""
     receiver, sender = server.Pipe(duplex=False)
     process = server.Process(target=run_in_child, args=(folder, sender))
     process.start()
     sender.close()
-    told = [receiver.recv()]
-    began = time.monotonic()
-    process.join(after)
+    told = [("epoch", 0)]
+    while told[-1] != ("step", moment.step):
+        told.append(receiver.recv())
+    process.join(moment.seconds)
     process.kill()
     process.join()
-    seconds = time.monotonic() - began
     with contextlib.suppress(EOFError):
         while True:
             told.append(receiver.recv())
-    return process.exitcode, told[-1], seconds
+    return process.exitcode, max(number for kind, number in told if kind == "epoch")
+
+
+def timeline(server: ForkServerContext, folder: Path) -> list[float]:
+    """Do a whole run. Returns when each step began and, last, when the run was over, in seconds from the first step."""
+    receiver, sender = server.Pipe(duplex=False)
+    process = server.Process(target=run_in_child, args=(folder, sender))
+    process.start()
+    sender.close()
+    times = []
+    with contextlib.suppress(EOFError):
+        while True:
+            kind, _ = receiver.recv()
+            if kind == "step":
+                times.append(time.monotonic())
+    times.append(time.monotonic())
+    process.join()
+    return [moment - times[0] for moment in times]
 
 
 def test_killed_at_random_moments_a_run_ends_in_the_same_bits(server: ForkServerContext, tmp_path: Path) -> None:
     """Twenty kills, spread over three epochs: at most the running epoch is lost, and the end is bit-equal."""
-    _, epochs, seconds = kill(server, tmp_path / "unbroken", None)
+    begun = timeline(server, tmp_path / "unbroken")
     unbroken = run(tmp_path / "unbroken", Reporter())
-    assert epochs == 3
+    assert len(begun) == 3 * 120 + 1
     draw = random.Random(20)  # noqa: S311 - moments, not secrets
     brought = []
     for number in range(KILLS):
         folder = tmp_path / str(number)
-        code, whole, _ = kill(server, folder, seconds * (number + draw.random()) / KILLS)
+        seconds = begun[-1] * (number + draw.random()) / KILLS
+        step = bisect.bisect_right(begun, seconds)
+        code, whole = kill(server, folder, Moment(step, seconds - begun[step - 1]))
         reporter = Reporter()
         resumed = run(folder, reporter)
 
