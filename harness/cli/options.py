@@ -76,14 +76,14 @@ def contract_option(function: _Command) -> _Command:
 
 
 def data_option(function: _Command) -> _Command:
-    """``--data auto|mnist|digits|PATH``."""
+    """``--data NAME|PATH``."""
     return click.option(
         "--data",
         default="auto",
         show_default=True,
-        metavar="auto|mnist|digits|PATH",
-        help="MNIST, the embedded digits, or a folder that holds MNIST. HARNESS_DATA names such a folder, too; auto takes "
-        "the digits where MNIST is neither there nor to be had.",
+        metavar="NAME|PATH",
+        help="mnist, digits (embedded), fashion-mnist, kmnist, qmnist-holdout, or a folder that holds MNIST. HARNESS_DATA "
+        "names a folder of them, too; auto is MNIST, or the digits where it is neither there nor to be had.",
     )(function)
 
 

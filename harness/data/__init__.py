@@ -1,4 +1,4 @@
-"""MNIST and the embedded digits, verified; augmentation on the device."""
+"""MNIST, data sets of its shape and the embedded digits, verified; augmentation on the device."""
 
 from harness.data.augmentation import AffineDraws, Augmentation
 from harness.data.dataset import Dataset

@@ -8,13 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+DataName = Literal["mnist", "digits", "fashion-mnist", "kmnist", "qmnist-holdout"]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """Verified images and labels, each as one tensor on one device.
 
     Args:
-        name: what the data are: the real MNIST, or the embedded stand-in.
+        name: what the data are: the real MNIST, the embedded stand-in, another published set.
         title: the same for a reader, to stand in every output.
         train_images: (N, 1, 28, 28) uint8.
         train_labels: (N,) int64, 0 to 9.
@@ -26,7 +28,7 @@ class Dataset:
         source: where they came from: a folder, the cache, the package.
     """
 
-    name: Literal["mnist", "digits"]
+    name: DataName
     title: str
     train_images: Tensor
     train_labels: Tensor

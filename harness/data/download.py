@@ -1,4 +1,4 @@
-"""Fetch MNIST by torchvision's downloader, with the limits that it lacks."""
+"""Fetch a data set by torchvision's downloader, with the limits that it lacks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,7 @@ from harness.errors import DataMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-# The first address that torchvision's downloader tries.
-MNIST_ADDRESS = "https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz"
-# Compressed size of the four files in bytes.
-MNIST_SIZE = 11_594_722
-
-_TORCHVISION = (sys.executable, "-P", str(Path(__file__).with_name("torchvision_download.py")))
+_TORCHVISION = Path(__file__).with_name("torchvision_download.py")
 
 
 def why_unreachable(address: str, *, limit: float = 5.0) -> str:
@@ -50,11 +44,16 @@ def why_unreachable(address: str, *, limit: float = 5.0) -> str:
         return f"no answer within {limit:g} s"
 
 
-def download_mnist(
+def torchvision_command(name: str) -> tuple[str, ...]:
+    """What runs torchvision's downloader for its class ``name``; the folder comes last."""
+    return (sys.executable, "-P", str(_TORCHVISION), name)
+
+
+def download_into(
     folder: Path,
     *,
-    progress: Callable[[int, int], None] | None = None,
-    command: Sequence[str] = _TORCHVISION,
+    command: Sequence[str],
+    progress: Callable[[int], None] | None = None,
     silence: float = 60.0,
     limit: float = 600.0,
 ) -> None:
@@ -62,8 +61,8 @@ def download_mnist(
 
     Args:
         folder: an existing folder.
-        progress: called with the bytes fetched so far and the bytes in all.
         command: what to run with the folder as last argument.
+        progress: called with the bytes fetched so far.
         silence: seconds without a new byte after which it is given up.
         limit: seconds after which it is given up in any case.
 
@@ -91,7 +90,7 @@ def _watch(
     process: subprocess.Popen[bytes],
     folder: Path,
     *,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int], None] | None,
     silence: float,
     limit: float,
 ) -> None:
@@ -104,7 +103,7 @@ def _watch(
         if sum(sizes.values()) != known:
             known, last_news = sum(sizes.values()), now
             if progress is not None:
-                progress(sum(size for path, size in sizes.items() if path.suffix == ".gz"), MNIST_SIZE)
+                progress(sum(size for path, size in sizes.items() if path.suffix == ".gz"))
         if now - last_news > silence:
             raise DataMissingError(f"the download stalled: nothing arrived for {silence:g} s after {known:,} bytes")
         if now - started > limit:

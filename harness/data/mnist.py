@@ -1,4 +1,4 @@
-"""Where MNIST may be, and reading it from there."""
+"""MNIST and the data sets published in its shape: their files, where they may be, and reading them from there."""
 
 from __future__ import annotations
 
@@ -8,10 +8,54 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
+import torch
+from torch import Tensor
 
-from harness.data.dataset import Dataset
-from harness.data.idx import IdxFile, content_digest, read_verified
+from harness.data.dataset import DataName
+from harness.data.idx import IdxFile, read_verified
 from harness.errors import DataError, DataMissingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A data set as it was published and as torchvision fetches it.
+
+    Args:
+        name: what ``--data`` calls it.
+        title: the same for a reader.
+        torchvision: torchvision's class for it, whose name is also that of its folder.
+        files: training images and labels, test images and labels; or the last two, to be tested on after training on
+            MNIST.
+        address: the first address that torchvision's downloader asks for a small one of them.
+        size: what it downloads, in bytes.
+        flat: whether the files may lie in a folder without one of their own; MNIST's may, as they always could.
+        scale: mean and standard deviation of the training images, where custom has fixed them.
+    """
+
+    name: DataName
+    title: str
+    torchvision: str
+    files: tuple[IdxFile, ...]
+    address: str
+    size: int
+    flat: bool = False
+    scale: tuple[float, float] | None = None
+
+    @property
+    def own_files(self) -> str:
+        """Its files in words."""
+        return f"{self.torchvision}'s {'four' if len(self.files) == 4 else 'two'} files"  # noqa: PLR2004
+
+
+def _as_mnist(*, train_images: str, train_labels: str, test_images: str, test_labels: str) -> tuple[IdxFile, ...]:
+    """Files of MNIST's names and shapes, by the MD5 of each, gzipped."""
+    return (
+        IdxFile(name="train-images-idx3-ubyte", shape=(60_000, 28, 28), gzip_md5=train_images),
+        IdxFile(name="train-labels-idx1-ubyte", shape=(60_000,), gzip_md5=train_labels),
+        IdxFile(name="t10k-images-idx3-ubyte", shape=(10_000, 28, 28), gzip_md5=test_images),
+        IdxFile(name="t10k-labels-idx1-ubyte", shape=(10_000,), gzip_md5=test_labels),
+    )
+
 
 # Training images and labels, test images and labels; digests of the decompressed files.
 MNIST_FILES = (
@@ -37,10 +81,66 @@ MNIST_FILES = (
     ),
 )
 
-FOLDER_REMEDY = (
-    "Nothing was changed. Put MNIST's own four files there, gzipped or not, flat or under MNIST/raw, or choose other "
-    "data with --data (auto, mnist, digits or a folder) or another folder with HARNESS_DATA."
-)
+# The MD5 sums are torchvision's.
+PUBLISHED = {
+    "mnist": Published(
+        name="mnist",
+        title="MNIST",
+        torchvision="MNIST",
+        files=MNIST_FILES,
+        address="https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz",
+        size=11_594_722,
+        flat=True,
+        scale=(0.1307, 0.3081),
+    ),
+    "fashion-mnist": Published(
+        name="fashion-mnist",
+        title="Fashion-MNIST",
+        torchvision="FashionMNIST",
+        files=_as_mnist(
+            train_images="8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            train_labels="25c81989df183df01b3e8a0aad5dffbe",
+            test_images="bef4ecab320f06d8554ea6380940ec79",
+            test_labels="bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+        address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
+        size=30_878_645,
+    ),
+    "kmnist": Published(
+        name="kmnist",
+        title="KMNIST",
+        torchvision="KMNIST",
+        files=_as_mnist(
+            train_images="bdb82020997e1d708af4cf47b453dcf7",
+            train_labels="e144d726b3acfaa3e44228e80efcd344",
+            test_images="5c965bf0a639b31b8f53240b1b52f4d7",
+            test_labels="7320c461ea6c1c855c0b718fb2a4b134",
+        ),
+        address="http://codh.rois.ac.jp/kmnist/dataset/kmnist/train-labels-idx1-ubyte.gz",
+        size=21_240_888,
+    ),
+    "qmnist-holdout": Published(
+        name="qmnist-holdout",
+        title="QMNIST holdout (50,000 unused test digits)",
+        torchvision="QMNIST",
+        files=(
+            IdxFile(
+                name="qmnist-test-images-idx3-ubyte",
+                shape=(60_000, 28, 28),
+                gzip_md5="1394631089c404de565df7b7aeaf9412",
+            ),
+            # Eight numbers a digit, the class first, the writer and the like after it.
+            IdxFile(
+                name="qmnist-test-labels-idx2-int",
+                shape=(60_000, 8),
+                dtype=torch.int32,
+                gzip_md5="5b5b05890a5e13444e108efe57b788aa",
+            ),
+        ),
+        address="https://raw.githubusercontent.com/facebookresearch/qmnist/master/qmnist-test-labels-idx2-int.gz",
+        size=10_269_079,
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,90 +217,99 @@ def is_offline() -> bool:
     return os.environ.get("HARNESS_OFFLINE", "0") not in ("", "0")
 
 
-def cached_copy() -> Path:
+def cached_copy(published: Published) -> Path:
     """The folder in the cache that is moved in as a whole once it is verified."""
-    return cache_folder() / "MNIST"
+    return cache_folder() / published.torchvision
 
 
 def find_mnist() -> DataStatus:
     """Look at every place on this machine where MNIST may be, and verify what is there; no network."""
+    mnist = PUBLISHED["mnist"]
     named = data_folder()
-    places = [_look_at("cache", cached_copy(), remedy=cache_remedy())]
+    places = [_look_at("cache", cached_copy(mnist), mnist, remedy=cache_remedy(mnist))]
     if named is not None:
-        places.insert(0, _look_at("HARNESS_DATA", named, remedy=FOLDER_REMEDY))
+        places.insert(0, _look_at("HARNESS_DATA", named, mnist, remedy=folder_remedy(mnist)))
     remedy = ""
     if not places[0].verified:
         if named is not None:
-            remedy = FOLDER_REMEDY
-        elif cached_copy().exists():
-            remedy = cache_remedy()
+            remedy = folder_remedy(mnist)
+        elif cached_copy(mnist).exists():
+            remedy = cache_remedy(mnist)
         else:
-            remedy = missing_remedy()
+            remedy = missing_remedy(mnist)
     return DataStatus(places=tuple(places), offline=is_offline(), remedy=remedy)
 
 
-def cache_remedy() -> str:
-    """What to do about a cache that is damaged."""
-    return f"Nothing was changed. Delete the folder {cached_copy()} and try again; it will be downloaded anew."
-
-
-def missing_remedy() -> str:
-    """What to do where MNIST is nowhere."""
-    lift = "unset HARNESS_OFFLINE" if is_offline() else "connect to the network"
+def folder_remedy(published: Published) -> str:
+    """What to do about a folder that the user named."""
+    if published.flat:
+        return (
+            f"Nothing was changed. Put {published.torchvision}'s own four files there, gzipped or not, flat or under "
+            f"{published.torchvision}/raw, or choose other data with --data (auto, {', '.join(PUBLISHED)}, digits or a "
+            "folder) or another folder with HARNESS_DATA."
+        )
     return (
-        "Name a folder that holds MNIST's four files with HARNESS_DATA or --data, "
-        f"or {lift} and try again, or use the embedded digits with --data digits."
+        f"Nothing was changed. Put {published.own_files} as published, gzipped, under {published.torchvision}/raw in the "
+        "folder that HARNESS_DATA names, or name another one, or unset HARNESS_DATA to have them downloaded."
     )
 
 
-def read_folder(folder: Path, *, source: str, remedy: str) -> Dataset:
-    """MNIST from a folder that holds the four files, gzipped or not, flat or in torchvision's layout.
+def cache_remedy(published: Published) -> str:
+    """What to do about a cache that is damaged."""
+    return f"Nothing was changed. Delete the folder {cached_copy(published)} and try again; it will be downloaded anew."
+
+
+def missing_remedy(published: Published) -> str:
+    """What to do where a data set is nowhere."""
+    lift = "unset HARNESS_OFFLINE" if is_offline() else "connect to the network"
+    if published.flat:
+        return (
+            f"Name a folder that holds {published.own_files} with HARNESS_DATA or --data, "
+            f"or {lift} and try again, or use the embedded digits with --data digits."
+        )
+    return (
+        f"Name a folder that holds {published.own_files}, gzipped, under {published.torchvision}/raw with HARNESS_DATA, "
+        f"or {lift} and try again."
+    )
+
+
+def read_folder(folder: Path, published: Published, *, remedy: str) -> tuple[Tensor, ...]:
+    """The arrays of a data set from a folder that holds its files, as `Published.files` lists them.
 
     Raises:
         DataMissingError: the folder or a file is not there.
         DataError: a file is not what it should be.
     """
-    paths = _locate(folder)
-    missing = [file.name for file in MNIST_FILES if file.name not in paths]
+    paths = _locate(folder, published)
+    missing = [file.spellings[0] for file in published.files if file.name not in paths]
     if missing:
         state = "does not hold all of them" if os.path.isdir(folder) else "is not a folder"  # noqa: PTH112 - likewise
         raise DataMissingError(
-            f"Expected MNIST's four files in {folder}, but it {state}: missing={', '.join(missing)}. {remedy}"
+            f"Expected {published.own_files} in {folder}, but it {state}: missing={', '.join(missing)}. {remedy}"
         )
-    train_images, train_labels, test_images, test_labels = (
-        read_verified(paths[file.name], file, remedy=remedy) for file in MNIST_FILES
-    )
-    return Dataset(
-        name="mnist",
-        title="MNIST",
-        train_images=train_images[:, None],
-        train_labels=train_labels.long(),
-        test_images=test_images[:, None],
-        test_labels=test_labels.long(),
-        digest=content_digest((train_images, train_labels, test_images, test_labels)),
-        mean=0.1307,
-        std=0.3081,
-        source=source,
-    )
+    return tuple(read_verified(paths[file.name], file, remedy=remedy) for file in published.files)
 
 
-def _locate(folder: Path) -> dict[str, Path]:
-    """The files of MNIST that a folder holds, by name: flat before torchvision's layout, plain before gzipped."""
+def _locate(folder: Path, published: Published) -> dict[str, Path]:
+    """The files that a folder holds, by name: flat before torchvision's layout, plain before gzipped."""
     paths: dict[str, Path] = {}
-    for place in (folder, folder / "MNIST" / "raw", folder / "raw"):
-        for file in MNIST_FILES:
-            for path in (place / file.name, place / f"{file.name}.gz"):
+    flat = (folder,) if published.flat else ()
+    for place in (*flat, folder / published.torchvision / "raw", folder / "raw"):
+        for file in published.files:
+            for path in (place / spelling for spelling in file.spellings):
                 if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a folder may not be looked into
                     paths.setdefault(file.name, path)
     return paths
 
 
-def _look_at(origin: Literal["HARNESS_DATA", "cache"], folder: Path, *, remedy: str) -> PlaceStatus:
-    paths = _locate(folder)
+def _look_at(
+    origin: Literal["HARNESS_DATA", "cache"], folder: Path, published: Published, *, remedy: str
+) -> PlaceStatus:
+    paths = _locate(folder, published)
     return PlaceStatus(
         origin=origin,
         folder=folder,
-        files=tuple(_look_into(paths.get(file.name), file, remedy=remedy) for file in MNIST_FILES),
+        files=tuple(_look_into(paths.get(file.name), file, remedy=remedy) for file in published.files),
     )
 
 

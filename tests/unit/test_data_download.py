@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data.download import download_mnist, why_unreachable
+from harness.data.download import download_into, why_unreachable
 from harness.errors import DataMissingError
 
 PYTHON = (sys.executable, "-I", "-S", "-c")
@@ -52,20 +52,20 @@ def test_refused_connection_is_known_at_once() -> None:
 def test_failing_downloader_is_quoted(tmp_path: Path) -> None:
     """The downloader's last line stands in the error."""
     with pytest.raises(DataMissingError, match="exit code 3: out of luck"):
-        download_mnist(tmp_path, command=(*PYTHON, "print('one'); print('out of luck'); raise SystemExit(3)"))
+        download_into(tmp_path, command=(*PYTHON, "print('one'); print('out of luck'); raise SystemExit(3)"))
 
 
 def test_mute_downloader_is_reported(tmp_path: Path) -> None:
     """A downloader that fails without a word is an error too."""
     with pytest.raises(DataMissingError, match="exit code 1: it said nothing"):
-        download_mnist(tmp_path, command=(*PYTHON, "raise SystemExit(1)"))
+        download_into(tmp_path, command=(*PYTHON, "raise SystemExit(1)"))
 
 
 def test_stalled_download_is_ended(tmp_path: Path) -> None:
     """A downloader that brings nothing any more is ended."""
     started = time.monotonic()
     with pytest.raises(DataMissingError, match=r"stalled: nothing arrived for 0.3 s"):
-        download_mnist(tmp_path, command=(*PYTHON, "import time; time.sleep(60)"), silence=0.3)
+        download_into(tmp_path, command=(*PYTHON, "import time; time.sleep(60)"), silence=0.3)
     assert time.monotonic() - started < 10
 
 
@@ -81,16 +81,16 @@ with (pathlib.Path(sys.argv[1]) / "drip.gz").open("wb", buffering=0) as file:
 
 def test_dripping_download_is_ended(tmp_path: Path) -> None:
     """A downloader that is never silent and never done is ended as well."""
-    heard: list[tuple[int, int]] = []
+    heard: list[int] = []
     started = time.monotonic()
     with pytest.raises(DataMissingError, match=r"given up after 0.6 s"):
-        download_mnist(tmp_path, command=(*PYTHON, DRIP), progress=lambda *sizes: heard.append(sizes), limit=0.6)
+        download_into(tmp_path, command=(*PYTHON, DRIP), progress=heard.append, limit=0.6)
     assert time.monotonic() - started < 10
     assert heard == sorted(heard)
-    assert {11_594_722} == {total for _, total in heard}
+    assert heard[-1] > 0
 
 
 def test_downloader_does_not_speak_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What the downloader prints reaches nobody when it succeeds."""
-    download_mnist(tmp_path, command=(*PYTHON, "import sys; print('noise'); print('noise', file=sys.stderr)"))
+    download_into(tmp_path, command=(*PYTHON, "import sys; print('noise'); print('noise', file=sys.stderr)"))
     assert capfd.readouterr() == ("", "")

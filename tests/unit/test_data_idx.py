@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,22 @@ FILE = IdxFile(name="cells-idx3-ubyte", shape=(2, 3, 4), sha256=hashlib.sha256(C
 def test_header_is_the_documented_one() -> None:
     """The header is 0, 0, type 8, three dimensions, then each of them in 32 bits."""
     assert bytes((0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4)) == CONTENT[:16]
+
+
+def test_integers_are_big_endian() -> None:
+    """32-bit integers have type 12 and their highest byte first, and come back as they went."""
+    table = torch.tensor(((1, -2), (258, 2**31 - 1)), dtype=torch.int32)
+    content = encode_idx(table)
+    assert content[:12] == bytes((0, 0, 12, 2, 0, 0, 0, 2, 0, 0, 0, 2))
+    assert content[12:24] == bytes((0, 0, 0, 1, 255, 255, 255, 254, 0, 0, 1, 2))
+    assert len(content) == IdxFile(name="table", shape=(2, 2), dtype=torch.int32).size
+    assert torch.equal(table, decode_idx(content, (2, 2), torch.int32))
+
+
+def test_type_must_be_the_expected_one() -> None:
+    """Bytes where integers should be are refused, not read as other numbers."""
+    with pytest.raises(DataError, match=r"expected an idx header for torch.int32 of shape=\(6,\)"):
+        decode_idx(encode_idx(ARRAY.flatten()), (6,), torch.int32)
 
 
 def test_size_counts_header_and_content() -> None:
@@ -86,6 +103,45 @@ def test_damaged_file_is_named_with_both_digests(tmp_path: Path, name: str, cont
     assert "found " in message
     assert message.endswith("Do this.")
     assert content == path.read_bytes()
+
+
+SUMMED = IdxFile(name=FILE.name, shape=FILE.shape, gzip_md5=hashlib.md5(PACKED).hexdigest())  # noqa: S324
+
+
+def test_gzipped_file_is_compared_with_its_md5(tmp_path: Path) -> None:
+    """Where only the MD5 of the gzipped file is known, the file is read that has it."""
+    path = tmp_path / "packed.gz"
+    path.write_bytes(PACKED)
+    assert torch.equal(ARRAY, read_verified(path, SUMMED, remedy=""))
+
+
+@pytest.mark.parametrize(
+    "content", [PACKED[:-12], gzip.compress(CONTENT, 1, mtime=1)], ids=["truncated", "packed-otherwise"]
+)
+def test_other_md5_is_named_with_the_expected_one(tmp_path: Path, content: bytes) -> None:
+    """A gzipped file with another MD5 is refused before it is unpacked, with both sums and the remedy."""
+    path = tmp_path / "packed.gz"
+    path.write_bytes(content)
+    found = hashlib.md5(content).hexdigest()  # noqa: S324
+    with pytest.raises(
+        DataError,
+        match=rf"expected MD5 {SUMMED.gzip_md5} .*, found {found} \(size={len(content)} bytes, not unpacked\)\. Do this\.",
+    ):
+        read_verified(path, SUMMED, remedy="Do this.")
+
+
+def test_right_md5_of_another_shape_is_refused(tmp_path: Path) -> None:
+    """The header is held to the expected shape even where the MD5 is right."""
+    path = tmp_path / "packed.gz"
+    path.write_bytes(PACKED)
+    with pytest.raises(DataError, match="expected an idx header"):
+        read_verified(path, replace(SUMMED, shape=(4, 3, 2)), remedy="")
+
+
+def test_file_that_vanished_is_an_error_of_ours(tmp_path: Path) -> None:
+    """A file that cannot be opened is told as such, with the MD5 it should have."""
+    with pytest.raises(DataError, match=r"found nothing \(unreadable: .*No such file"):
+        read_verified(tmp_path / "gone.gz", SUMMED, remedy="")
 
 
 def test_found_digest_is_that_of_the_content(tmp_path: Path) -> None:
