@@ -94,6 +94,7 @@ def record(
         graph_digest="g" * 64,
         recipe=RECIPE.with_epochs(declared or len(counts)),
         seed=1,
+        engine="eager",
         device="cpu",
         data_name="mnist",
         data_title="MNIST",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
 import os
@@ -19,14 +18,12 @@ import torch
 
 from harness.benchmarking.workload import WORKLOAD, Kind, reference_workload
 from harness.errors import InputError
-from harness.training import preserved_randomness
+from harness.training import keep_freed_memory, preserved_randomness
 
 ROUNDS_A_SITTING = 5
 # Fewer say too little about how sittings differ.
 FEWEST_SITTINGS = 8
 _LARGEST_BALLAST = 8 * 1024 * 1024
-# glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, and the largest value that it takes for the second.
-_TRIM, _MMAP, _LARGEST_MMAP = -1, -3, 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,16 +180,12 @@ class PairedRounds:
 def steady(device: torch.device) -> Iterator[None]:
     """Compute on one thread, without garbage collection, in memory that stays with the process.
 
-    A second thread would be waited for as soon as anything else runs. Freed memory that goes back to the system is
-    zeroed page by page when it is asked for again: a fifth of a training step, more or less of it depending on what the
-    process did before. So where the C library is glibc it is told, for the rest of the process, to keep it.
+    A second thread would be waited for as soon as anything else runs. What freed memory costs depends on what the process
+    did before; so it is kept, see `keep_freed_memory`.
 
     Threads, garbage collection and torch's random state are as before afterwards.
     """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_TRIM, 2**31 - 1)
-        libc.mallopt(_MMAP, _LARGEST_MMAP)
+    keep_freed_memory()
     threads, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(1)
     gc.collect()

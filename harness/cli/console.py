@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from harness.training import EpochResult, Recipe
+    from harness.training import EpochResult, Recipe, SeedOutcome
 
 _CODES = {Status.ERROR: 4, Status.FAIL: 1, Status.UNKNOWN: 3, Status.PASS: 0, Status.SKIP: 0}
 # Where a terminal's width is unknown (a pipe, CI), lines are not to be folded at 80 characters.
@@ -159,3 +159,70 @@ class TrainingProgress(_Bar):
     def on_warning(self, message: str) -> None:
         """Print a warning."""
         self._console.print(f"warning: {message}", style="yellow")
+
+
+class SeedsProgress(_Bar):
+    """Shows many seeds as they go: a bar over all steps on a terminal, and a line a seed that has ended."""
+
+    def __init__(self, seeds: int) -> None:
+        super().__init__()
+        self._console = notices()
+        self._seeds = seeds
+        self._ended = 0
+        self._done: dict[int, int] = {}
+        self._steps = self._total = 0
+
+    def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
+        """Set the bar up with the first seed: only then it is known how many steps there are."""
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._steps = steps
+        self._total = epochs * steps
+        if self._progress is None and self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._progress.add_task("", total=(self._seeds - self._ended) * self._total)
+            self._progress.start()
+        self._move(seed, done * steps)
+
+    def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
+        """Move the bar."""
+        self._move(seed, (epoch - 1) * self._steps + step)
+
+    def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
+        """An epoch's figures stand in the seed's record; here only the bar moves."""
+        self._move(seed, result.epoch * self._steps)
+
+    def on_seed_warning(self, seed: int, message: str) -> None:
+        """Print a warning."""
+        self.warn(f"seed {seed}: {message}")
+
+    def on_seed_end(self, outcome: SeedOutcome) -> None:
+        """Print how the seed ended."""
+        self._ended += 1
+        if self._progress is not None and outcome.seed in self._done:
+            self._move(outcome.seed, self._total)
+        record = outcome.record
+        words = f"not finished: {outcome.problem}"
+        if record:
+            words = record.status
+            if record.epochs:
+                last = record.epochs[-1]
+                words += f", epoch {last.epoch}: test {last.test_correct:,} of {last.test_total:,}"
+        self._console.print(f"seed {outcome.seed}  {words}  ({self._ended} of {self._seeds})")
+
+    def warn(self, message: str) -> None:
+        """Print a warning."""
+        self._console.print(f"warning: {message}", style="yellow")
+
+    def _move(self, seed: int, steps: int) -> None:
+        self._done[seed] = steps
+        if self._progress is not None:
+            description = f"{self._ended} of {self._seeds} seeds"
+            self._progress.update(self._task, completed=sum(self._done.values()), description=description)

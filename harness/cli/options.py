@@ -88,13 +88,20 @@ def data_option(function: _Command) -> _Command:
 
 
 def training_options(function: _Command) -> _Command:
-    """``--recipe``, ``--seed``, ``--device``, ``--out`` and ``--fresh``."""
+    """``--recipe``, ``--seed``, ``--device``, ``--engine``, ``--out`` and ``--fresh``."""
     for option in (
         click.option("--fresh", is_flag=True, help="Start over even where an unfinished run could be gone on with."),
         click.option(
             "--out",
             metavar="FOLDER",
             help="Where record and checkpoints go. Default: a folder under runs/, named after the run.",
+        ),
+        click.option(
+            "--engine",
+            default="auto",
+            show_default=True,
+            metavar="auto|eager|fast|bf16",
+            help="How to compute the steps: auto is fast on the CPU where it computes what the model says, else eager.",
         ),
         click.option(
             "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train."

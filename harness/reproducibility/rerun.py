@@ -90,6 +90,7 @@ class Rerun:
             model_name=record.model,
             graph_digest=record.graph_digest,
             observer=observer,
+            engine=record.engine,
             digest_every=record.digest_every,
             watcher=watcher,
             source=record.source,
@@ -130,7 +131,7 @@ def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, .
     named = {
         Cause.MODEL: ("graph_digest", "arguments"),
         Cause.DATA: ("data_name", "data_digest"),
-        Cause.ENVIRONMENT: ("device",),
+        Cause.ENVIRONMENT: ("device", "engine"),
     }
     found: dict[Cause, list[str]] = {
         cause: [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +64,7 @@ class Answers:
         return table
 
 
-def answer(module: nn.Module, dataset: Dataset, *, batch_size: int = 1000) -> Answers:
+def answer(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Answers:
     """Ask a network all test images, in eval mode, on the device where both are.
 
     No randomness is consumed, and the module is back in the mode it was in afterwards.
@@ -99,13 +100,13 @@ def evaluate(module: nn.Module, dataset: Dataset) -> Evaluation:
     return answer(module, dataset).evaluation()
 
 
-def forward(module: nn.Module, images: Tensor) -> Tensor:
+def forward(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """The network's output, (B, 10).
 
     Raises:
         InputError: it has another shape.
     """
-    output: object = module(images)
+    output: object = network(images)
     if not isinstance(output, Tensor) or output.shape != (len(images), CLASSES):
         found = f"shape={tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
         msg = f"expected the network to give shape=({len(images)}, {CLASSES}) for {len(images)} images, got {found}."

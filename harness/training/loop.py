@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Generator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +18,18 @@ from harness.data import Dataset
 from harness.errors import InputError, RecipeError
 from harness.training.checkpoint import Checkpoints
 from harness.training.digests import DigestChain, StepDigests, state_digest
+from harness.training.engines import Compute, Engine, choose_engine
 from harness.training.machine import environment
 from harness.training.randomness import RandomStreams, preserved_randomness
 from harness.training.recipe import Recipe, build_optimizer, build_schedule
 from harness.training.record import EpochResult, RunRecord
-from harness.training.steps import Procedure, Step, Watcher, train_step
+from harness.training.steps import Batch, Procedure, Step, Watcher
 
 DIGEST_EVERY = 100
 _SECONDS_BETWEEN_LOOKS = 0.1
+
+# A training gives the batch of each step and takes the step's loss and right answers.
+Steps = Generator[Batch, tuple[Tensor, Tensor], None]
 
 
 class Observer(Protocol):
@@ -65,6 +70,7 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
     observer: Observer | None = None,
     checkpoint_dir: str | Path | None = None,
     resume: bool = True,
+    engine: str = "eager",
     digest_every: int = DIGEST_EVERY,
     procedure: Procedure | None = None,
     watcher: Watcher | None = None,
@@ -87,6 +93,8 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
             alone.
         resume: go on from a checkpoint found there, which gives the same bits as a run that was never stopped. False
             starts over and removes what is there.
+        engine: how to compute the steps, see `harness.training.engines`; ``auto`` takes the fastest in float32 that
+            computes what the network says, and warns where that is not the one expected.
         digest_every: steps between two digests of the run's state in the record; each epoch's end has one in any case.
         procedure: batches and evaluation, where they are not the usual ones.
         watcher: who looks at every step from inside.
@@ -99,10 +107,15 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
     Raises:
         TrainingInterrupted: a KeyboardInterrupt came; the last whole epoch is on disk and in the exception's record.
         InputError: the network's output has another shape, it has nothing to train, the seed is out of range, or a
-            checkpoint cannot be written, or the digests are asked for less than one step apart.
+            checkpoint cannot be written, the digests are asked for less than one step apart, or there is no such engine
+            or it cannot train this network.
         RecipeError: the batch size leaves a single image over for a network with batch norm.
         CheckpointError: the folder holds the checkpoints of another run.
     """
+    observer = observer or _Nobody()
+    chosen, reason = choose_engine(engine, module, device)
+    if reason:
+        observer.on_warning(f"the engine {chosen.name} is used: {reason}")
     with preserved_randomness(device):
         run = _Run(
             module,
@@ -112,7 +125,8 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
             device=device,
             model_name=model_name,
             graph_digest=graph_digest,
-            observer=observer or _Nobody(),
+            observer=observer,
+            engine=chosen,
             digest_every=digest_every,
             procedure=procedure or Procedure(),
             watcher=watcher or _Nobody(),
@@ -123,13 +137,25 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
         if checkpoints and not resume:
             checkpoints.clear()
         try:
-            return run.to_end(checkpoints)
+            _drive(run.to_end(checkpoints), run.compute)
+            return run.record("complete")
         except _DivergedError:
             return run.record("diverged")
         except KeyboardInterrupt as stop:
             # The last epoch may be booked already, when its checkpoint or its announcement was stopped.
             whole = len(run.epochs) == recipe.epochs
             raise TrainingInterrupted(run.record("complete" if whole else "interrupted")) from stop
+
+
+def _drive(steps: Steps, compute: Compute) -> None:
+    """Compute one training's steps."""
+    batch = next(steps, None)
+    while batch:
+        done = compute(batch.images, batch.labels)
+        try:
+            batch = steps.send(done)
+        except StopIteration:
+            return
 
 
 class _DivergedError(Exception):
@@ -157,6 +183,7 @@ class _Run:
         model_name: str,
         graph_digest: str,
         observer: Observer,
+        engine: Engine,
         digest_every: int,
         procedure: Procedure,
         watcher: Watcher,
@@ -182,6 +209,8 @@ class _Run:
         self._streams = RandomStreams(seed, device)
         self._steps = math.ceil(len(dataset.train_images) / recipe.batch_size)
         self._optimizer = build_optimizer(recipe.optimizer, module)
+        self._engine = engine
+        self.compute = engine.prepare(module, self._optimizer)
         self._moves = recipe.schedule and recipe.schedule.moves
         self._scheduler = recipe.schedule and build_schedule(
             recipe.schedule, self._optimizer, epochs=recipe.epochs, steps=self._steps
@@ -194,17 +223,16 @@ class _Run:
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.monotonic()
 
-    def to_end(self, checkpoints: Checkpoints | None) -> RunRecord:
+    def to_end(self, checkpoints: Checkpoints | None) -> Steps:
         """Go on from the newest checkpoint, if there is one, to the last declared epoch."""
         if checkpoints and (saved := checkpoints.load(warn=self._observer.on_warning)):
             self._restore(saved)
         self._observer.on_start(recipe=self._recipe, device=self._device, steps=self._steps, done=tuple(self.epochs))
         while len(self.epochs) < self._recipe.epochs:
-            result = self._next_epoch()
+            result = yield from self._next_epoch()
             if checkpoints:
                 checkpoints.save(result.epoch, self._state())
             self._observer.on_epoch(result)
-        return self.record("complete")
 
     def identity(self) -> dict[str, Any]:
         """What two runs must have in common for one to go on from the other's checkpoint."""
@@ -213,6 +241,7 @@ class _Run:
             "graph_digest": self._graph_digest,
             "recipe": self._recipe.to_mapping(),
             "seed": self._seed,
+            "engine": self._engine.name,
             "data_digest": self._data.digest,
             # A device's random state means nothing to another kind of device.
             "device": self._device.type,
@@ -227,6 +256,7 @@ class _Run:
             graph_digest=self._graph_digest,
             recipe=self._recipe,
             seed=self._seed,
+            engine=self._engine.name,
             device=str(self._device),
             data_name=self._data.name,
             data_title=self._data.title,
@@ -278,10 +308,10 @@ class _Run:
         self._started = state["started"]
         self._began -= state["seconds"]
 
-    def _next_epoch(self) -> EpochResult:
+    def _next_epoch(self) -> Generator[Batch, tuple[Tensor, Tensor], EpochResult]:
         """Train for one epoch and test."""
         began = time.monotonic()
-        lr, tally = self._train_epoch()
+        lr, tally = yield from self._train_epoch()
         tested = self._procedure.evaluate(self._module, self._data)
         if not math.isfinite(tested.loss):
             raise _DivergedError
@@ -304,7 +334,7 @@ class _Run:
         self.epochs.append(result)
         return result
 
-    def _train_epoch(self) -> tuple[float, _Tally]:
+    def _train_epoch(self) -> Generator[Batch, tuple[Tensor, Tensor], tuple[float, _Tally]]:
         """All training images once, in a new order. Returns the last step's learning rate and the answers."""
         group = self._optimizer.param_groups[0]
         tally, looked = _Tally(), time.monotonic()
@@ -315,7 +345,7 @@ class _Run:
             step = Step(number=before + number, batch=batch, module=self._module, optimizer=self._optimizer)
             self._watcher.before_step(step)
             self._chain.add(batch, self._optimizer)
-            loss, correct = train_step(self._module, self._optimizer, batch.images, batch.labels)
+            loss, correct = yield batch
             lr = float(group["lr"])
             if self._scheduler and self._moves == "step":
                 self._scheduler.step()

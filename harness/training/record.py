@@ -69,6 +69,7 @@ class RunRecord:
         graph_digest: digest of its captured graph.
         recipe: how it was trained; ``recipe.epochs`` is what was declared.
         seed: the one seed that all randomness of the run is derived from.
+        engine: how its steps were computed, see `harness.training.engines`.
         device: where it ran, such as ``cpu`` or ``cuda:0``.
         data_name: ``mnist`` or ``digits``.
         data_title: the data's name for a reader.
@@ -94,6 +95,7 @@ class RunRecord:
     graph_digest: str
     recipe: Recipe
     seed: int
+    engine: str
     device: str
     data_name: str
     data_title: str

@@ -84,14 +84,14 @@ def one_epoch(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int
 
 
 def train_step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+    network: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One step of the optimizer. Returns mean loss and right answers from before it, both still on the device.
 
     Raises:
         InputError: the network's output has another shape than (B, 10).
     """
-    output = forward(module, images)
+    output = forward(network, images)
     loss = functional.cross_entropy(output, labels)
     optimizer.zero_grad()
     torch.autograd.backward(loss)

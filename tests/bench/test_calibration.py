@@ -73,23 +73,31 @@ def compared(baseline: Measurement, current: Measurement) -> Comparison:
 
 def slowed(build: Build) -> Build:
     """The same work with more behind it: convolutions of as many images as take 15 % of its time, found out by timing."""
-    weights, images = torch.ones(8, 8, 3, 3), 16
+    weights = torch.ones(8, 8, 3, 3)
+
+    def convolutions(images: int) -> Callable[[], object]:
+        batch = torch.ones(images, 8, 14, 14)
+        return lambda: functional.conv2d(batch, weights)
+
+    def cost(images: int) -> float:
+        work, more = build(), convolutions(images)
+        seconds = [(cpu_seconds(work), cpu_seconds(more)) for _ in range(20)]
+        return statistics.median(extra / plain for plain, extra in seconds[5:])
+
+    images = 32
+    # First roughly; then at ten places in memory, since a single one is off by some per cent.
+    for places in (1, 10):
+        images = round(images * SLOWER / statistics.fmean(cost(images) for _ in range(places)))
 
     def build_slower() -> Callable[[], object]:
-        work, more = build(), torch.ones(images, 8, 14, 14)
+        work, more = build(), convolutions(images)
 
         def slower() -> None:
             work()
-            with torch.no_grad():
-                functional.conv2d(more, weights)
+            more()
 
         return slower
 
-    for _ in range(4):
-        pair = build(), build_slower()
-        seconds = [[cpu_seconds(work) for work in pair] for _ in range(60)]
-        cost = statistics.median(slower / plain for plain, slower in seconds[5:]) - 1
-        images = max(1, round(images * SLOWER / cost))
     return build_slower
 
 

@@ -1,0 +1,195 @@
+"""Engines: how the steps of a training are computed.
+
+``eager`` runs the network as it is written and is the reference. ``fast`` computes the same from other random numbers for
+dropout and with other rounding in the last bits; ``bf16`` rounds coarser. Which one a run was made with stands in its
+record.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.errors import InputError
+from harness.graph import GraphModule, Program
+from harness.training.fusion import FUSED_OPERATIONS, fused, without_dropout
+from harness.training.randomness import preserved_randomness
+from harness.training.steps import train_step
+
+# Images and labels in; the loss and the right answers from before the optimizer's step out.
+Compute = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Network = Callable[[Tensor], Tensor]
+
+DEFAULT_ENGINE = "auto"
+_TRIED_IMAGES = 16
+# In double precision; a wrong operation is off by far more.
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A way to compute steps.
+
+    Args:
+        name: as it stands in the record.
+        summary: what it does, in a clause.
+        devices: kinds of device it runs on.
+        network: what runs a captured network's training program.
+    """
+
+    name: str
+    summary: str
+    devices: tuple[str, ...]
+    network: Callable[[nn.Module], Network]
+
+    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Compute:
+        """What computes a step of a network, in train mode, with its optimizer."""
+        return functools.partial(train_step, self.network(module), optimizer)
+
+
+def _eager(module: nn.Module) -> Network:
+    return module
+
+
+def _fast(module: nn.Module) -> Network:
+    return _fused(module, FUSED_OPERATIONS)
+
+
+def _bf16(module: nn.Module) -> Network:
+    run = _fused(module, {**FUSED_OPERATIONS, **_IN_FLOAT32})
+
+    def network(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16):
+            output = run(images)
+        return output.float()
+
+    return network
+
+
+def _fused(module: nn.Module, operations: Mapping[str, Callable[..., Any]]) -> Network:
+    if not isinstance(module, GraphModule):
+        msg = f"expected a captured network, got a {type(module).__name__}. Capture it, or use the engine eager."
+        raise InputError(msg)
+    return _channels_last(module.runner(fused(module.graph.train), operations))
+
+
+def _log_softmax(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    return functional.log_softmax(scores, dim, dtype=dtype or torch.float32)
+
+
+def _softmax(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    return functional.softmax(scores, dim, dtype=dtype or torch.float32)
+
+
+# On a GPU autocast does these in float32 of its own accord; on a CPU it would round probabilities to 8 bits.
+_IN_FLOAT32 = {"aten.log_softmax.int": _log_softmax, "aten.softmax.int": _softmax}
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine(
+            name="eager",
+            summary="the operations as the network is written",
+            devices=("cpu", "cuda", "mps"),
+            network=_eager,
+        ),
+        Engine(
+            name="fast",
+            summary="channels last, batch norm with ReLU and dropout in one, dropout from fewer random numbers",
+            devices=("cpu",),
+            network=_fast,
+        ),
+        Engine(
+            name="bf16",
+            summary="as fast, with convolutions and activations in bfloat16; weights and evaluation stay float32",
+            devices=("cpu",),
+            network=_bf16,
+        ),
+    )
+}
+
+
+def choose_engine(choice: str, module: nn.Module, device: torch.device) -> tuple[Engine, str]:
+    """The engine for a choice, a network and a device; and, where ``auto`` had to do without the fast one, why.
+
+    Args:
+        choice: an engine's name, or ``auto``: ``fast`` on the CPU where it computes what the network says, else ``eager``.
+        module: the network.
+        device: where it is to be trained.
+
+    Raises:
+        InputError: no such engine, or it cannot train this network on this device.
+    """
+    if choice != "auto":
+        if choice not in ENGINES:
+            msg = f"expected an engine, got engine={choice!r}. Use one of: auto, {', '.join(ENGINES)}."
+            raise InputError(msg)
+        engine = ENGINES[choice]
+        reason = _why_not(engine, module, device)
+        if reason:
+            msg = f"expected an engine that can train this network here, got engine={choice!r}: {reason}. Use eager."
+            raise InputError(msg)
+        return engine, ""
+    if device.type != "cpu" or not isinstance(module, GraphModule):
+        return ENGINES["eager"], ""
+    reason = _why_not(ENGINES["fast"], module, device)
+    return ENGINES["eager" if reason else "fast"], reason
+
+
+def _why_not(engine: Engine, module: nn.Module, device: torch.device) -> str:
+    """Why an engine cannot train a network on a device; empty if it can."""
+    if device.type not in engine.devices:
+        return f"{engine.name} runs on {' and '.join(engine.devices)}, not on {device.type}"
+    if engine.name == "eager":
+        return ""
+    if not isinstance(module, GraphModule):
+        return f"{engine.name} needs a captured network, and this is a plain {type(module).__name__}"
+    with preserved_randomness(torch.device("cpu")):
+        try:
+            _run_once(engine, module)
+            expected = _one_step(module, module.graph.train, fast=False)
+            found = _one_step(module, fused(module.graph.train), fast=True)
+        except RuntimeError as error:
+            return f"its operations do not run in {engine.name} ({str(error).splitlines()[0][:120]})"
+    for name, tensor in expected.items():
+        scale = max(float(tensor.abs().max()), 1.0) if tensor.numel() else 1.0
+        if not torch.allclose(found[name], tensor, rtol=0, atol=_TOLERANCE * scale, equal_nan=True):
+            return f"{name} comes out of {engine.name} differently"
+    return ""
+
+
+def _run_once(engine: Engine, module: GraphModule) -> None:
+    images = torch.zeros(_TRIED_IMAGES, *module.graph.input_shape)
+    torch.autograd.backward(engine.network(copy.deepcopy(module).train())(images).sum())
+
+
+def _one_step(module: GraphModule, program: Program, *, fast: bool) -> dict[str, Tensor]:
+    """Output, gradients and buffers of one step."""
+    tried = copy.deepcopy(module).double().train()
+    torch.manual_seed(0)
+    images = torch.randn(_TRIED_IMAGES, *module.graph.input_shape, dtype=torch.float64)
+    network: Network = tried.runner(without_dropout(program), FUSED_OPERATIONS)
+    output = (_channels_last(network) if fast else network)(images)
+    torch.autograd.backward((output * torch.randn(output.shape, dtype=torch.float64)).sum())
+    gradients = {f"the gradient of {name}": p.grad for name, p in tried.named_parameters() if p.grad is not None}
+    return {"the output": output.detach(), **gradients, **dict(tried.named_buffers())}
+
+
+def _channels_last(network: Network) -> Network:
+    """Give a network its images as (B, H, W, C) in memory: convolutions keep it so, and are faster on it."""
+
+    def run(images: Tensor) -> Tensor:
+        _, channels, height, width = images.shape
+        if channels > 1:
+            return network(images.contiguous(memory_format=torch.channels_last))
+        # With one channel both orders are one; only the strides tell convolutions which one is meant.
+        return network(images.contiguous().as_strided(images.shape, (height * width, 1, width, 1)))
+
+    return run
