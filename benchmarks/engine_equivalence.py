@@ -1,0 +1,170 @@
+"""Whether the engines train to the same accuracy: many seeds each, and two one-sided tests.
+
+    python benchmarks/engine_equivalence.py run DATA_FOLDER RUNS_FOLDER
+    python benchmarks/engine_equivalence.py sum-up RUNS_FOLDER benchmarks/records/engine_equivalence.json
+
+A seed is trained on a part of the training images and tested on all others, training images and test images alike: on 40,000
+images chance moves an accuracy half as much as on 10,000, so that a short training tells as much as a long one. That it does
+is shown by an arm that must come out as different: the same training with dropout left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+
+from harness.data import Dataset, load_dataset
+from harness.files import write_whole
+from harness.graph import CapturedModel
+from harness.sources import load_model
+from harness.training import EpochResult, Recipe, RunRecord, SeedOutcome, SeedsJob, train_seeds
+from harness.training.fusion import without_dropout
+from mnist_models import model_card
+
+MODEL = "five_step_4"
+SEEDS = range(32)
+TRAINED_IMAGES = 30_000
+EPOCHS = 2
+REFERENCE = "eager"
+# Arm: its engine, and whether dropout stays in.
+ARMS = {"eager": ("eager", True), "fast": ("fast", True), "bf16": ("bf16", True), "without-dropout": ("fast", False)}
+# In points of accuracy.
+BOUND = 0.05
+LEVEL = 0.05
+
+
+def load_part(folder: str) -> Dataset:
+    """MNIST with most of its training images moved to the test images."""
+    whole = load_dataset(folder)
+    rest_images, rest_labels = whole.train_images[TRAINED_IMAGES:], whole.train_labels[TRAINED_IMAGES:]
+    return dataclasses.replace(
+        whole,
+        title=f"{whole.title}, trained on its first {TRAINED_IMAGES:,} images, tested on all others",
+        train_images=whole.train_images[:TRAINED_IMAGES].clone(),
+        train_labels=whole.train_labels[:TRAINED_IMAGES].clone(),
+        test_images=torch.cat((rest_images, whole.test_images)),
+        test_labels=torch.cat((rest_labels, whole.test_labels)),
+        digest=hashlib.sha256(f"{whole.digest}/{TRAINED_IMAGES}".encode()).hexdigest(),
+    )
+
+
+def load_arm(*, seed: int, dropout: bool) -> CapturedModel:
+    """The network with a seed's initial weights."""
+    captured = load_model(MODEL, seed=seed)
+    if dropout:
+        return captured
+    graph = dataclasses.replace(captured.graph, train=without_dropout(captured.graph.train))
+    return dataclasses.replace(captured, graph=graph)
+
+
+class Lines:
+    """Prints a line a seed."""
+
+    def __init__(self, arm: str) -> None:
+        self.arm = arm
+
+    def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
+        """Of no interest."""
+
+    def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
+        """Of no interest."""
+
+    def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
+        """Of no interest."""
+
+    def on_seed_warning(self, seed: int, message: str) -> None:
+        """Print it."""
+        print(f"{self.arm} seed {seed}: {message}", flush=True)
+
+    def on_seed_end(self, outcome: SeedOutcome) -> None:
+        """Print how it ended."""
+        words = outcome.record.epochs[-1].test_correct if outcome.record else outcome.problem
+        print(f"{self.arm} seed {outcome.seed}: {words}", flush=True)
+
+
+def run(data_folder: str, runs: Path, processes: int) -> None:
+    """Train every arm's seeds that are not there yet, a few seeds of each arm in turn."""
+    recipe = Recipe.from_mapping(model_card("reference").recipe, name="reference").with_epochs(EPOCHS)
+    for first in range(0, len(SEEDS), 2 * processes):
+        for arm, (engine, dropout) in ARMS.items():
+            job = SeedsJob(
+                load_model=functools.partial(load_arm, dropout=dropout),
+                load_data=functools.partial(load_part, data_folder),
+                recipe=recipe,
+                engine=engine,
+            )
+            some = SEEDS[first : first + 2 * processes]
+            train_seeds(job, some, runs / arm, processes=processes, observer=Lines(arm))
+
+
+def compare(one: list[float], other: list[float]) -> dict[str, Any]:
+    """Two one-sided Welch tests of the means (D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987), and the difference.
+
+    Args:
+        one: accuracies of an arm's seeds, in percent.
+        other: those of the reference.
+    """
+    above = stats.ttest_ind(one, [value - BOUND for value in other], equal_var=False, alternative="greater")
+    below = stats.ttest_ind(one, [value + BOUND for value in other], equal_var=False, alternative="less")
+    different = stats.ttest_ind(one, other, equal_var=False)
+    interval = different.confidence_interval(1 - 2 * LEVEL)
+    p = max(float(above.pvalue), float(below.pvalue))
+    return {
+        "difference": round(statistics.fmean(one) - statistics.fmean(other), 4),
+        "interval_90": [round(float(interval.low), 4), round(float(interval.high), 4)],
+        "p_equivalence": p,
+        "equivalent": p < LEVEL,
+        "p_difference": float(different.pvalue),
+    }
+
+
+def sum_up(runs: Path, target: Path) -> None:
+    """Compare the arms, print the table and write the record."""
+    records = {arm: [RunRecord.read(path) for path in sorted((runs / arm).glob("seed-*/record.json"))] for arm in ARMS}
+    accuracies = {
+        arm: [100 * record.epochs[-1].test_correct / record.epochs[-1].test_total for record in runs_of]
+        for arm, runs_of in records.items()
+    }
+    first = records[REFERENCE][0]
+    arms = {
+        arm: {
+            "engine": runs_of[0].engine,
+            "seeds": len(runs_of),
+            "mean": round(statistics.fmean(accuracies[arm]), 4),
+            "standard_deviation": round(statistics.stdev(accuracies[arm]), 4),
+            "against_eager": compare(accuracies[arm], accuracies[REFERENCE]) if arm != REFERENCE else None,
+            "test_correct": {str(record.seed): record.epochs[-1].test_correct for record in runs_of},
+        }
+        for arm, runs_of in records.items()
+    }
+    document = {
+        "model": MODEL,
+        "recipe": first.recipe.to_mapping(),
+        "data": first.data_title,
+        "bound": BOUND,
+        "level": LEVEL,
+        "environment": dataclasses.asdict(first.environment),
+        "arms": arms,
+    }
+    write_whole(target, (json.dumps(document, indent=1) + "\n").encode())
+    for arm, figures in arms.items():
+        print(arm, {key: value for key, value in figures.items() if key != "test_correct"})
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["run", data, runs_folder, *rest]:
+            run(data, Path(runs_folder), int(rest[0]) if rest else 2)
+        case ["sum-up", runs_folder, record]:
+            sum_up(Path(runs_folder), Path(record))
+        case _:
+            sys.exit(__doc__)

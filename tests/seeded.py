@@ -1,0 +1,49 @@
+"""What the processes of many seeds load, in the ways that tests need it: well, killed, refused, on a full disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+from harness.data import Dataset
+from harness.errors import InputError
+from harness.graph import CapturedModel, capture
+from harness.training import initialise
+from tests.made_up import dataset, network
+
+REFUSED = 2
+FULL = 1
+
+
+def load_data() -> Dataset:
+    """120 steps of 16 images an epoch."""
+    return dataset(train=1920)
+
+
+def load_model(*, seed: int) -> CapturedModel:
+    """A small network with dropout, drawn with the seed."""
+    return capture(initialise(lambda: network(dropout=0.1), seed=seed), name="net", twice=False)
+
+
+def load_and_tell(*, seed: int, folder: Path) -> CapturedModel:
+    """The network; its process's number is left in a file."""
+    (folder / f"{seed}.pid").write_text(str(os.getpid()), encoding="utf-8")
+    return load_model(seed=seed)
+
+
+def load_or_refuse(*, seed: int) -> CapturedModel:
+    """The network, but for one seed an error of the user's."""
+    if seed == REFUSED:
+        msg = "expected another seed"
+        raise InputError(msg)
+    return load_model(seed=seed)
+
+
+def load_onto_a_full_disk(*, seed: int) -> CapturedModel:
+    """The network; one seed's process may write small files only."""
+    if seed == FULL:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    return load_model(seed=seed)

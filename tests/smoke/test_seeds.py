@@ -1,0 +1,199 @@
+"""Many seeds side by side: each as if it were alone, and none harmed by another's end."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.graph import CapturedModel
+from harness.training import (
+    EpochResult,
+    RunRecord,
+    SeedOutcome,
+    SeedsInterrupted,
+    SeedsJob,
+    load_weights,
+    seed_folder,
+    state_digest,
+    train,
+    train_seeds,
+)
+from tests.made_up import RECIPE
+from tests.seeded import FULL, REFUSED, load_and_tell, load_data, load_model, load_onto_a_full_disk, load_or_refuse
+
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]
+
+
+class Witness:
+    """Keeps what it sees, and does something after an epoch of a seed."""
+
+    def __init__(self, at: tuple[int, int] | None = None, then: Callable[[], None] | None = None) -> None:
+        self.begun: dict[int, int] = {}
+        self.epochs: list[tuple[int, int]] = []
+        self.ended: list[int] = []
+        self.warnings: list[str] = []
+        self._at, self._then = at, then
+
+    def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
+        assert (epochs, steps) == (RECIPE.epochs, 120)
+        self.begun[seed] = done
+
+    def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
+        assert 1 <= epoch <= RECIPE.epochs
+        assert 1 <= step <= 120
+        assert seed in self.begun
+
+    def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
+        self.epochs.append((seed, result.epoch))
+        if self._at == (seed, result.epoch) and self._then:
+            self._then()
+
+    def on_seed_warning(self, seed: int, message: str) -> None:
+        self.warnings.append(f"{seed}: {message}")
+
+    def on_seed_end(self, outcome: SeedOutcome) -> None:
+        self.ended.append(outcome.seed)
+
+
+def job(load: Callable[..., CapturedModel] = load_model, engine: str = "fast") -> SeedsJob:
+    """What the seeds have in common."""
+    return SeedsJob(load_model=load, load_data=load_data, recipe=RECIPE, engine=engine)
+
+
+def trained(
+    seeds: Iterable[int], folder: Path, load: Callable[..., CapturedModel] = load_model, witness: Witness | None = None
+) -> tuple[SeedOutcome, ...]:
+    """Train them, two at a time."""
+    return train_seeds(job(load), seeds, folder, processes=2, observer=witness or Witness())
+
+
+def bits(record: RunRecord | None) -> object:
+    """What of a record must come again."""
+    assert record
+    return record.status, record.seed, record.state_digest, record.digests, [r.test_loss for r in record.epochs]
+
+
+@functools.cache
+def solo(seed: int, engine: str = "fast") -> RunRecord:
+    """A seed trained alone, in this process, on one thread."""
+    captured = load_model(seed=seed)
+    return train(
+        captured.to_module(),
+        RECIPE,
+        load_data(),
+        seed=seed,
+        device=torch.device("cpu"),
+        model_name=captured.name,
+        graph_digest=captured.graph.exact_digest(),
+        engine=engine,
+    )
+
+
+@pytest.mark.parametrize("engine", ["eager", "fast", "bf16"])
+def test_each_seed_is_bit_equal_to_its_solo_run(engine: str, tmp_path: Path) -> None:
+    """With every engine; in the order asked for; each with record and weights in its folder."""
+    outcomes = train_seeds(job(engine=engine), (5, 3, 4), tmp_path, processes=2, observer=Witness())
+
+    assert [outcome.seed for outcome in outcomes] == [5, 3, 4]
+    for outcome in outcomes:
+        assert bits(outcome.record) == bits(solo(outcome.seed, engine))
+        record = RunRecord.read(outcome.folder / "record.json")
+        assert bits(record) == bits(outcome.record)
+        assert (record.engine, record.environment.threads) == (engine, 1)
+        module = load_model(seed=0).to_module()
+        load_weights(module, outcome.folder / "weights.safetensors")
+        assert state_digest(module.state_dict()) == record.state_digest
+
+
+def test_a_killed_seed_costs_one_seed_and_goes_on_later(tmp_path: Path) -> None:
+    """Kill -9 in a group of 4: the others' bits are those of an unbroken run, and so are the killed one's after a resume."""
+
+    def kill() -> None:
+        os.kill(int((tmp_path / "2.pid").read_text(encoding="utf-8")), signal.SIGKILL)
+
+    load = functools.partial(load_and_tell, folder=tmp_path)
+    outcomes = trained(range(4), tmp_path, load, Witness(at=(2, 1), then=kill))
+
+    killed = outcomes[2]
+    assert (killed.record, killed.problem) == (None, "its process was killed by SIGKILL")
+    for outcome in (*outcomes[:2], outcomes[3]):
+        assert bits(outcome.record) == bits(solo(outcome.seed))
+    before = {seed: (seed_folder(tmp_path, seed) / "record.json").stat().st_mtime_ns for seed in (0, 1, 3)}
+    witness = Witness()
+    again = trained(range(4), tmp_path, load, witness)
+    assert [bits(outcome.record) for outcome in again] == [bits(solo(seed)) for seed in range(4)]
+    # Only the killed one was trained, from its checkpoint on; nobody touched the others' files.
+    assert witness.begun in ({2: 1}, {2: 2})
+    assert sorted(witness.ended) == [0, 1, 2, 3]
+    assert before == {seed: (seed_folder(tmp_path, seed) / "record.json").stat().st_mtime_ns for seed in before}
+
+
+def test_an_interruption_keeps_what_is_whole(tmp_path: Path) -> None:
+    """Finished seeds stay, running ones write what they have, and the same call ends in the bits of an unbroken run."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SeedsInterrupted) as stop:
+        trained(range(4), tmp_path, witness=Witness(at=(2, 2), then=interrupt))
+
+    assert {outcome.seed for outcome in stop.value.outcomes} <= {0, 1}
+    assert len(stop.value.outcomes) >= 1
+    assert f"{len(stop.value.outcomes)} of 4 seeds are finished and kept" in str(stop.value)
+    assert multiprocessing.active_children() == []
+    assert RunRecord.read(seed_folder(tmp_path, 2) / "record.json").status in ("interrupted", "complete")
+    witness = Witness()
+    again = trained(range(4), tmp_path, witness=witness)
+    assert [bits(outcome.record) for outcome in again] == [bits(solo(seed)) for seed in range(4)]
+    assert not {outcome.seed for outcome in stop.value.outcomes} & set(witness.begun)
+
+
+def test_one_seed_that_cannot_be_loaded_costs_one_seed(tmp_path: Path) -> None:
+    """Its outcome says why."""
+    outcomes = trained((1, REFUSED, 3), tmp_path, load_or_refuse)
+
+    assert [outcome.problem for outcome in outcomes] == ["", "expected another seed", ""]
+    assert [bits(outcome.record) for outcome in outcomes if outcome.record] == [bits(solo(1)), bits(solo(3))]
+
+
+def test_a_full_disk_costs_the_seed_that_met_it(tmp_path: Path) -> None:
+    """What could not be written is said, what was finished is kept, and with room again the seed is trained."""
+    outcomes = trained((0, FULL), tmp_path, load_onto_a_full_disk)
+
+    assert "could not write path=" in outcomes[1].problem
+    assert "Free some space" in outcomes[1].problem
+    assert bits(outcomes[0].record) == bits(solo(0))
+    again = trained((0, FULL), tmp_path)
+    assert [bits(outcome.record) for outcome in again] == [bits(solo(0)), bits(solo(FULL))]
+
+
+def test_another_recipe_in_the_folder_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    """Neither as finished nor to go on from: the seed says so, and its files stay."""
+    trained((0,), tmp_path)
+    before = (seed_folder(tmp_path, 0) / "record.json").read_bytes()
+    other = dataclasses.replace(job(), recipe=RECIPE.with_epochs(2))
+
+    (outcome,) = train_seeds(other, (0,), tmp_path, processes=1, observer=Witness())
+
+    assert outcome.record is None
+    assert "recipe" in outcome.problem
+    assert (seed_folder(tmp_path, 0) / "record.json").read_bytes() == before
+
+
+def test_fresh_trains_all_over(tmp_path: Path) -> None:
+    """Finished seeds too; the earlier record is kept beside."""
+    trained((0,), tmp_path)
+    witness = Witness()
+    (outcome,) = train_seeds(job(), (0,), tmp_path, processes=1, observer=witness, fresh=True)
+
+    assert bits(outcome.record) == bits(solo(0))
+    assert witness.begun == {0: 0}
+    assert len(list(seed_folder(tmp_path, 0).glob("record-*.json"))) == 1
