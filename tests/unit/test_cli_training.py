@@ -90,7 +90,7 @@ def train_arguments(recipe: Path, *more: object) -> tuple[object, ...]:
 def test_train_records_every_epoch(recipe: Path, command: Command) -> None:
     """A training shows each epoch, names the digits as what they are, and leaves a whole record."""
     code, out, err = command(*train_arguments(recipe))
-    path = recipe.parent / "runs/cloud_2-short-2-digits-cpu-seed1/record.json"
+    path = recipe.parent / "runs/cloud_2-short-2-digits-cpu-fast-seed1/record.json"
     record = RunRecord.read(path)
 
     assert code == 0

@@ -29,7 +29,7 @@ from harness.training import (
 from tests.made_up import RECIPE
 from tests.seeded import FULL, REFUSED, load_and_tell, load_data, load_model, load_onto_a_full_disk, load_or_refuse
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]  # each seed is a process
 
 
 class Witness:
