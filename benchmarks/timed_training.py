@@ -1,0 +1,471 @@
+"""Times one training of `five_step_4`, or one part of it, in a process of its own and prints what it saw as JSON.
+
+    python benchmarks/timed_training.py plain|lightning|eager|fast|bf16 [--data mnist] [--images N] [--epochs N]
+    python benchmarks/timed_training.py eager|fast|bf16 --seeds 2
+    python benchmarks/timed_training.py sgemm|operations|surroundings|step
+
+`training_speed.py` starts it for each figure. An epoch is all training images once and then a test on all test images; its
+seconds leave out what happens once a process: imports, reading the data, building the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import statistics
+import struct
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.cli.console import SeedsProgress, TrainingProgress
+from harness.data import Dataset, load_dataset
+from harness.errors import HarnessError, InputError
+from harness.sources import load_model
+from harness.training import (
+    ENGINES,
+    Batch,
+    DigestChain,
+    EpochResult,
+    Procedure,
+    RandomStreams,
+    Recipe,
+    RunRecord,
+    SeedsJob,
+    Step,
+    evaluate,
+    keep_freed_memory,
+    one_epoch,
+    train,
+    train_into,
+    train_seeds,
+)
+from mnist_models import create_model
+
+MODEL = "five_step_4"
+SEED = 1
+LR, MOMENTUM, ROTATION, BATCH = 0.01, 0.9, 7, 128
+RECIPE = Recipe.from_mapping(
+    {
+        "batch_size": BATCH,
+        "epochs": 1,
+        "optimizer": {"name": "sgd", "lr": LR, "momentum": MOMENTUM},
+        "augmentation": {"rotation": float(ROTATION)},
+    },
+    name="speed",
+)
+WORKERS = 2
+MATRIX = 1024
+MATRIX_ROUNDS = 30
+FIRST_PROFILED, PROFILED = 11, 20
+_CPU = torch.device("cpu")
+_BATCHES = "batches"
+# What an operation belongs to: the first line that the outermost of the operations around it fits.
+GROUPS = (
+    ("order, augmentation, normalising", (_BATCHES,)),
+    ("optimizer", ("Optimizer.",)),
+    ("convolution, backward", ("ConvolutionBackward", "convolution_backward")),
+    ("convolution, forward", ("conv",)),
+    ("batch norm", ("batch_norm", "BatchNorm")),
+    ("ReLU and dropout", ("relu", "Relu", "dropout", "Dropout", "Threshold")),
+    ("pooling", ("pool", "Pool", "aten::mean", "MeanBackward")),
+)
+REST = "other operations"
+BETWEEN = "between operations: Python, digests, progress"
+
+
+def load_part(choice: str, images: int | None) -> Dataset:
+    """MNIST, or its first training images and all test images.
+
+    Raises:
+        InputError: there is no MNIST, or not so many images.
+    """
+    whole = load_dataset(choice)
+    if whole.name != "mnist":
+        msg = f"expected MNIST, got --data {choice}, which is the {whole.title}. Name a folder that holds MNIST."
+        raise InputError(msg)
+    if images is None:
+        return whole
+    if not BATCH <= images <= len(whole.train_images):
+        msg = f"expected from {BATCH} to {len(whole.train_images)} training images, got --images {images}."
+        raise InputError(msg)
+    return dataclasses.replace(
+        whole,
+        title=f"the first {images:,} training images of {whole.title}",
+        train_images=whole.train_images[:images].clone(),
+        train_labels=whole.train_labels[:images].clone(),
+        digest=f"{whole.digest[:32]}/{images}",
+    )
+
+
+def course_loaders(dataset: Dataset, root: Path) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Training and test images as course code loads them: torchvision's MNIST, PIL images, transforms, two workers."""
+    from torchvision import datasets, transforms  # noqa: PLC0415 - a second to import, which only the other loops need
+
+    _write_torchvision_files(dataset, root / "MNIST" / "raw")
+    as_tensor = [transforms.ToTensor(), transforms.Normalize((dataset.mean,), (dataset.std,))]
+    varied = transforms.Compose([transforms.RandomRotation(ROTATION), *as_tensor])
+    train_set = datasets.MNIST(root, train=True, transform=varied)
+    test_set = datasets.MNIST(root, train=False, transform=transforms.Compose(as_tensor))
+    return (
+        DataLoader(train_set, batch_size=BATCH, shuffle=True, num_workers=WORKERS),
+        DataLoader(test_set, batch_size=BATCH, shuffle=False, num_workers=WORKERS),
+    )
+
+
+def _write_torchvision_files(dataset: Dataset, folder: Path) -> None:
+    """The images in the format and under the names that torchvision reads (IDX: big-endian type, sizes, bytes)."""
+    folder.mkdir(parents=True)
+    for part, images, labels in (
+        ("train", dataset.train_images, dataset.train_labels),
+        ("t10k", dataset.test_images, dataset.test_labels),
+    ):
+        header = struct.pack(">IIII", 0x803, len(images), *images.shape[2:])
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.numpy().tobytes())
+        header = struct.pack(">II", 0x801, len(labels))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.to(torch.uint8).numpy().tobytes())
+
+
+def plain(dataset: Dataset, epochs: int) -> dict[str, Any]:
+    """The loop of course code."""
+    with tempfile.TemporaryDirectory() as folder:
+        train_loader, test_loader = course_loaders(dataset, Path(folder))
+        torch.manual_seed(SEED)
+        model = create_model(MODEL)
+        optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM)
+        seconds, steps, correct = [], 0, 0
+        for _ in range(epochs):
+            began = time.monotonic()
+            loss_sum, train_correct = 0.0, 0
+            model.train()
+            for images, labels in train_loader:
+                optimizer.zero_grad()
+                output = model(images)
+                loss = functional.nll_loss(output, labels)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                loss_sum += loss.item()
+                train_correct += output.argmax(dim=1).eq(labels).sum().item()
+                steps += 1
+            test_loss, correct = 0.0, 0
+            model.eval()
+            with torch.no_grad():
+                for images, labels in test_loader:
+                    output = model(images)
+                    test_loss += functional.nll_loss(output, labels, reduction="sum").item()
+                    correct += int(output.argmax(dim=1).eq(labels).sum().item())
+            seconds.append(time.monotonic() - began)
+    return {"epochs": seconds, "steps": steps // epochs, "test_correct": correct, "threads": torch.get_num_threads()}
+
+
+def lightning(dataset: Dataset, epochs: int) -> dict[str, Any]:
+    """PyTorch Lightning's trainer on the same loaders, with everything switched off that a speed test can do without."""
+    import lightning.pytorch as pl  # noqa: PLC0415 - an extra
+
+    class Lit(pl.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = create_model(MODEL)
+            self.steps = self.correct = 0
+            self.seconds: list[float] = []
+
+        def on_train_epoch_start(self) -> None:
+            self.began = time.monotonic()
+
+        def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+            images, labels = batch
+            self.steps += 1
+            return functional.nll_loss(self.model(images), labels)
+
+        def on_validation_epoch_start(self) -> None:
+            self.correct = 0
+
+        def validation_step(self, batch: list[Tensor], _: int) -> None:
+            images, labels = batch
+            self.correct += int((self.model(images).argmax(dim=1) == labels).sum())
+
+        def on_train_epoch_end(self) -> None:
+            # The test is part of Lightning's epoch.
+            self.seconds.append(time.monotonic() - self.began)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=LR, momentum=MOMENTUM)
+
+    with tempfile.TemporaryDirectory() as folder:
+        train_loader, test_loader = course_loaders(dataset, Path(folder))
+        pl.seed_everything(SEED)
+        lit = Lit()
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=folder,
+        )
+        trainer.fit(lit, train_loader, test_loader)
+    return {
+        "epochs": lit.seconds,
+        "steps": lit.steps // epochs,
+        "test_correct": lit.correct,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def alone(dataset: Dataset, epochs: int, engine: str, procedure: Procedure | None = None) -> dict[str, Any]:
+    """One seed with an engine of ours, as `harness train` trains it: with record, digests, weights and checkpoints."""
+    keep_freed_memory()
+    captured = load_model(MODEL, seed=SEED)
+    with tempfile.TemporaryDirectory() as folder, TrainingProgress() as progress:
+        record = train_into(
+            Path(folder),
+            captured.to_module(),
+            RECIPE.with_epochs(epochs),
+            dataset,
+            seed=SEED,
+            device=_CPU,
+            model_name=captured.name,
+            graph_digest=captured.graph.exact_digest(),
+            observer=progress,
+            engine=engine,
+            procedure=procedure,
+        )
+    return {
+        "epochs": [result.seconds for result in record.epochs],
+        "steps": -(-len(dataset.train_images) // BATCH),
+        "test_correct": record.epochs[-1].test_correct,
+        "threads": record.environment.threads,
+    }
+
+
+class _Span(SeedsProgress):
+    """Notes when the first seed began its steps and when the last epoch ended."""
+
+    began = ended = 0.0
+
+    def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
+        self.began = self.began or time.monotonic()
+        super().on_seed_start(seed, epochs=epochs, steps=steps, done=done)
+
+    def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
+        self.ended = time.monotonic()
+        super().on_seed_epoch(seed, result)
+
+
+def side_by_side(data: str, images: int | None, epochs: int, engine: str, seeds: int) -> dict[str, Any]:
+    """As many seeds at a time, as `harness train --seeds` trains them."""
+    job = SeedsJob(
+        load_model=functools.partial(load_model, MODEL),
+        load_data=functools.partial(load_part, data, images),
+        recipe=RECIPE.with_epochs(epochs),
+        engine=engine,
+    )
+    with tempfile.TemporaryDirectory() as folder, _Span(seeds) as progress:
+        outcomes = train_seeds(job, range(1, seeds + 1), Path(folder), processes=seeds, observer=progress)
+    records = [outcome.record for outcome in outcomes if outcome.record]
+    if len(records) < seeds:
+        msg = f"expected {seeds} seeds to end, got: {'; '.join(outcome.problem for outcome in outcomes)}."
+        raise InputError(msg)
+    slowest = [max(record.epochs[at].seconds for record in records) for at in range(epochs)]
+    return {
+        "epochs": [seconds / seeds for seconds in slowest],
+        "span_an_epoch_and_seed": (progress.ended - progress.began) / (epochs * seeds),
+        "seeds": seeds,
+        "test_correct": [record.epochs[-1].test_correct for record in records],
+        "threads": [record.environment.threads for record in records],
+    }
+
+
+def sgemm() -> dict[str, Any]:
+    """What float32 matrix multiplication reaches here, in floating-point operations a second, by threads."""
+    one, other = torch.randn(2, MATRIX, MATRIX)
+    reached = {}
+    for threads in dict.fromkeys((torch.get_num_threads(), 1)):
+        torch.set_num_threads(threads)
+        rounds = []
+        for _ in range(MATRIX_ROUNDS):
+            began = time.perf_counter()
+            one @ other
+            rounds.append(time.perf_counter() - began)
+        reached[str(threads)] = 2 * MATRIX**3 / statistics.median(rounds)
+    return {"flop_per_second": reached, "matrix": MATRIX}
+
+
+def operations(network: nn.Module, images: Tensor) -> dict[str, int]:
+    """Floating-point operations of convolutions and matrix products for one image: forward, and in a training step.
+
+    A multiplication and an addition are two. A layer's step takes three times its forward pass, the first layer's two: nobody
+    asks for the gradient of the images.
+    """
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        network(images)
+    with FlopCounterMode(display=False) as step:
+        torch.autograd.backward(functional.cross_entropy(network(images), labels))
+    return {
+        "forward": forward.get_total_flops() // len(images),
+        "training": step.get_total_flops() // len(images),
+    }
+
+
+def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
+    """Seconds of a fast training's epochs, and those of them that go to what surrounds the steps."""
+    # The loop holds some of these by its own names.
+    from rich.live import Live  # noqa: PLC0415
+
+    from harness.training import loop, run_folder  # noqa: PLC0415
+    from harness.training.checkpoint import Checkpoints  # noqa: PLC0415
+
+    parts: dict[str, float] = defaultdict(float)
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on as they are
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                parts[part] += time.perf_counter() - began
+
+        return call
+
+    for part, owner, names in (
+        ("digests", DigestChain, ("add", "after")),
+        ("digests", loop, ("state_digest",)),
+        ("progress", TrainingProgress, ("on_start", "on_step", "on_epoch")),
+        ("progress", Live, ("refresh",)),
+        ("checkpoint, weights, record", Checkpoints, ("load", "save")),
+        ("checkpoint, weights, record", run_folder, ("save_weights",)),
+        ("checkpoint, weights, record", RunRecord, ("write",)),
+    ):
+        for name in names:
+            setattr(owner, name, timed(part, getattr(owner, name)))
+    trained = alone(dataset, epochs, "fast", Procedure(evaluate=timed("evaluation", evaluate)))
+    return {"seconds": sum(trained["epochs"]), "parts": dict(parts)}
+
+
+class _Window:
+    """Profiles some steps of a training, with the batches that they take."""
+
+    def __init__(self) -> None:
+        self.profile = profile(activities=[ProfilerActivity.CPU])
+        self.seconds = 0.0
+
+    def before_step(self, step: Step) -> None:
+        """Nothing: the window opens and closes behind steps."""
+
+    def after_step(self, step: Step) -> None:
+        if step.number == FIRST_PROFILED - 1:
+            self.profile.start()
+            self.seconds = -time.perf_counter()
+        elif step.number == FIRST_PROFILED - 1 + PROFILED:
+            self.seconds += time.perf_counter()
+            self.profile.stop()
+
+
+def step(dataset: Dataset) -> dict[str, Any]:
+    """Seconds of some steps with the engine `fast`, by what they go to."""
+
+    def named_batches(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
+        batches = one_epoch(data, recipe, streams, epoch)
+        while True:
+            with record_function(_BATCHES):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    keep_freed_memory()
+    needed = torch.arange((FIRST_PROFILED + PROFILED) * BATCH) % len(dataset.train_images)
+    part = dataclasses.replace(
+        dataset, train_images=dataset.train_images[needed], train_labels=dataset.train_labels[needed]
+    )
+    captured, window = load_model(MODEL, seed=SEED), _Window()
+    train(
+        captured.to_module(),
+        RECIPE,
+        part,
+        seed=SEED,
+        device=_CPU,
+        model_name=captured.name,
+        graph_digest=captured.graph.exact_digest(),
+        engine="fast",
+        procedure=Procedure(batches=named_batches),
+        watcher=window,
+    )
+    parts = dict.fromkeys((*(name for name, _ in GROUPS), REST), 0.0)
+    for event in window.profile.events() or ():  # type: ignore[no-untyped-call]
+        names, around = [event.name], event.cpu_parent
+        while around is not None:
+            names.append(around.name)
+            around = around.cpu_parent
+        parts[group_of(reversed(names))] += event.self_cpu_time_total / 1e6
+    parts[BETWEEN] = max(0.0, window.seconds - sum(parts.values()))
+    return {"seconds": window.seconds, "steps": PROFILED, "parts": parts}
+
+
+def group_of(names: Iterator[str]) -> str:
+    """What an operation belongs to, from the names of the operations around it, outermost first, and its own."""
+    for name in names:
+        for group, marks in GROUPS:
+            if any(mark in name for mark in marks):
+                return group
+    return REST
+
+
+def measure(name: str, *, data: str, images: int | None, epochs: int, seeds: int | None) -> dict[str, Any]:
+    """Take the measurement of that name."""
+    if name == "sgemm":
+        return sgemm()
+    if name == "operations":
+        return operations(create_model(MODEL).train(), torch.randn(BATCH, 1, 28, 28))
+    if seeds:
+        return side_by_side(data, images, epochs, name, seeds)
+    dataset = load_part(data, images)
+    match name:
+        case "plain":
+            return plain(dataset, epochs)
+        case "lightning":
+            return lightning(dataset, epochs)
+        case "surroundings":
+            return surroundings(dataset, epochs)
+        case "step":
+            return step(dataset)
+    return alone(dataset, epochs, name)
+
+
+def main() -> int:
+    """Measure and print; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Time one training, or one part of it.")
+    others = ("plain", "lightning", "sgemm", "operations", "surroundings", "step")
+    parser.add_argument("name", choices=(*ENGINES, *others))
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--seeds", type=int)
+    options = vars(parser.parse_args())
+    try:
+        print(json.dumps(measure(**options)))
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
