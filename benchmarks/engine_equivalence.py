@@ -31,12 +31,17 @@ from harness.training.fusion import without_dropout
 from mnist_models import model_card
 
 MODEL = "five_step_4"
-SEEDS = range(32)
 TRAINED_IMAGES = 30_000
 EPOCHS = 2
 REFERENCE = "eager"
-# Arm: its engine, and whether dropout stays in.
-ARMS = {"eager": ("eager", True), "fast": ("fast", True), "bf16": ("bf16", True), "without-dropout": ("fast", False)}
+# Arm: its engine, how many seeds from 0 on, and whether dropout stays in. With 64 seeds the standard error of a difference is
+# about 0.015 points, so that two engines that are alike are found to be so nine times out of ten.
+ARMS = {
+    "eager": ("eager", 64, True),
+    "fast": ("fast", 64, True),
+    "bf16": ("bf16", 64, True),
+    "without-dropout": ("fast", 32, False),
+}
 # In points of accuracy.
 BOUND = 0.05
 LEVEL = 0.05
@@ -94,15 +99,16 @@ class Lines:
 def run(data_folder: str, runs: Path, processes: int) -> None:
     """Train every arm's seeds that are not there yet, a few seeds of each arm in turn."""
     recipe = Recipe.from_mapping(model_card("reference").recipe, name="reference").with_epochs(EPOCHS)
-    for first in range(0, len(SEEDS), 2 * processes):
-        for arm, (engine, dropout) in ARMS.items():
+    most = max(seeds for _, seeds, _ in ARMS.values())
+    for first in range(0, most, 2 * processes):
+        for arm, (engine, seeds, dropout) in ARMS.items():
             job = SeedsJob(
                 load_model=functools.partial(load_arm, dropout=dropout),
                 load_data=functools.partial(load_part, data_folder),
                 recipe=recipe,
                 engine=engine,
             )
-            some = SEEDS[first : first + 2 * processes]
+            some = range(seeds)[first : first + 2 * processes]
             train_seeds(job, some, runs / arm, processes=processes, observer=Lines(arm))
 
 

@@ -58,12 +58,9 @@ def arguments(recipe: Path, *more: object) -> tuple[object, ...]:
         (("--engine", "warp"), "engine='warp'"),
     ],
 )
+@pytest.mark.usefixtures("quick_load")
 def test_what_cannot_be_done_is_said_before_anything_is(
-    recipe: Path,
-    command: Command,
-    quick_load: None,
-    options: tuple[str, ...],
-    words: str,  # noqa: ARG001 - spares a capture
+    recipe: Path, command: Command, options: tuple[str, ...], words: str
 ) -> None:
     """Exit code 2, with what was expected and found; no folder is made."""
     code, _, err = command(*arguments(recipe, *options))
