@@ -11,6 +11,7 @@ seconds leave out what happens once a process: imports, reading the data, buildi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -23,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -344,7 +346,7 @@ def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
 
         return call
 
-    for part, owner, names in (
+    watched: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
         ("digests", DigestChain, ("add", "after")),
         ("digests", loop, ("state_digest",)),
         ("progress", TrainingProgress, ("on_start", "on_step", "on_epoch")),
@@ -352,10 +354,12 @@ def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
         ("checkpoint, weights, record", Checkpoints, ("load", "save")),
         ("checkpoint, weights, record", run_folder, ("save_weights",)),
         ("checkpoint, weights, record", RunRecord, ("write",)),
-    ):
-        for name in names:
-            setattr(owner, name, timed(part, getattr(owner, name)))
-    trained = alone(dataset, epochs, "fast", Procedure(evaluate=timed("evaluation", evaluate)))
+    )
+    with contextlib.ExitStack() as stack:
+        for part, owner, names in watched:
+            for name in names:
+                stack.enter_context(mock.patch.object(owner, name, timed(part, getattr(owner, name))))
+        trained = alone(dataset, epochs, "fast", Procedure(evaluate=timed("evaluation", evaluate)))
     return {"seconds": sum(trained["epochs"]), "parts": dict(parts)}
 
 

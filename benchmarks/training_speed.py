@@ -230,6 +230,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"{speed / 1e9:.0f} GFLOP/s on {threads} thread{'s' * (threads != '1')}"
         for threads, speed in document["sgemm_flop_per_second"].items()
     )
+    rounds = len(document["rounds"])
     parts = [
         f"# Speed: {document['title']}",
         (
@@ -238,7 +239,7 @@ def markdown(document: Mapping[str, Any]) -> str:
             f"Load of the machine before (processes that compute, mean of a minute): {document['load_before']:.1f}."
         ),
         (
-            f"Medians of {len(document['rounds'])} interleaved round{'s' * (len(document['rounds']) > 1)}, in brackets the smallest and the largest. Seconds: "
+            f"Medians of {rounds} interleaved round{'s' * (rounds > 1)}, in brackets the smallest and the largest. Seconds: "
             f"{document['seconds_of']}. The last column: what part of that time float32 matrix multiplication would need for the "
             f"same {document['epoch_flop'] / 1e9:.0f} GFLOP; it reaches {sgemm}; the most counts."
         ),
@@ -272,9 +273,6 @@ def markdown(document: Mapping[str, Any]) -> str:
     if memory := document.get("memory"):
         peaks = [
             [name, *(f"{one[kind] / 1e9:.2f}" for kind in ("pss_bytes", "rss_bytes"))] for name, one in memory.items()
-        ]
-        rows = [
-            (name, f"{one['pss_bytes'] / 1e9:.2f}", f"{one['rss_bytes'] / 1e9:.2f}") for name, one in memory.items()
         ]
         parts += [
             f"## Memory of {MEMORY_SEEDS} seeds side by side",
