@@ -52,7 +52,7 @@ from harness.findings import overall
     "--data",
     default="digits",
     show_default=True,
-    metavar="auto|mnist|digits|PATH",
+    metavar="NAME|PATH",
     help="What to train on: a few images of it are enough.",
 )
 @click.option("--evidence", is_flag=True, help="Show the evidence of what holds, too.")

@@ -25,7 +25,7 @@ def rerun_options(function: _Command) -> _Command:
         ),
         click.option(
             "--data",
-            metavar="mnist|digits|PATH",
+            metavar="NAME|PATH",
             help="Where the data on record are. Default: the data set that the record names.",
         ),
         click.option(

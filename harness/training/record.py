@@ -71,7 +71,7 @@ class RunRecord:
         seed: the one seed that all randomness of the run is derived from.
         engine: how its steps were computed, see `harness.training.engines`.
         device: where it ran, such as ``cpu`` or ``cuda:0``.
-        data_name: ``mnist`` or ``digits``.
+        data_name: the data, such as ``mnist`` or ``digits``.
         data_title: the data's name for a reader.
         data_digest: SHA-256 of the data's decoded content.
         status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: a
