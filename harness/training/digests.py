@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from harness.training.randomness import device_random_state
+from harness.training.randomness import network_random_state
 from harness.training.steps import Batch
 
 Input = Literal["order", "augmentation", "dropout", "rate"]
@@ -97,7 +97,7 @@ class DigestChain:
         draws = batch.draws
         self._extend("order", seen)
         self._extend("augmentation", [draws.angles, draws.shifts, draws.scales] if draws else [])
-        self._extend("dropout", [device_random_state(self._device)])
+        self._extend("dropout", [network_random_state(self._device)])
         rates = [[group.get(key) for key in ("lr", "momentum", "betas")] for group in optimizer.param_groups]
         # Python writes a float with all its digits.
         self._link("rate", json.dumps(rates).encode())

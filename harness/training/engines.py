@@ -1,15 +1,15 @@
 """Engines: how the steps of a training are computed.
 
 ``eager`` runs the network as it is written and is the reference. ``fast`` computes the same from other random numbers for
-dropout and with other rounding in the last bits; ``bf16`` rounds coarser. Which one a run was made with stands in its
-record.
+dropout and with other rounding in the last bits; ``bf16`` rounds coarser; ``graph`` captures whole steps for a GPU, see
+`harness.training.cuda_graphs`. Which one a run was made with stands in its record.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,14 @@ from torch.nn import functional
 
 from harness.errors import InputError
 from harness.graph import GraphModule, Program
+from harness.training.cuda_graphs import (
+    Branch,
+    Capturer,
+    CudaCapturer,
+    StepGraphs,
+    draws_otherwise,
+    seeded_operations,
+)
 from harness.training.fusion import FUSED_OPERATIONS, fused, without_dropout
 from harness.training.randomness import preserved_randomness
 from harness.training.steps import train_step
@@ -41,28 +49,51 @@ class Engine:
         name: as it stands in the record.
         summary: what it does, in a clause.
         devices: kinds of device it runs on.
-        network: what runs a captured network's training program.
+        network: what runs a captured network's training program; it draws from the generator where it is given one.
+        capturer: what captures its steps on a device, for so many runs; None where steps are computed one operation at a
+            time. Only runs of an engine that captures have generators of their own, and can be computed together.
     """
 
     name: str
     summary: str
     devices: tuple[str, ...]
-    network: Callable[[nn.Module], Network]
+    network: Callable[[nn.Module, torch.Generator | None], Network]
+    capturer: Callable[[torch.device, int], Capturer] | None = None
 
-    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Compute:
-        """What computes a step of a network, in train mode, with its optimizer."""
-        return functools.partial(train_step, self.network(module), optimizer)
+    def prepare(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator | None = None
+    ) -> Compute:
+        """What computes a step of a network, in train mode, with its optimizer and, if the engine captures, its generator."""
+        if generator is None:
+            return functools.partial(train_step, self.network(module, None), optimizer)
+        together = self.together([self.branch(module, optimizer, generator)])
+        return lambda images, labels: together([(images, labels)])[0]
+
+    def branch(self, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> Branch:
+        """A run's part in steps that are computed together."""
+        return Branch(module=module, network=self.network(module, generator), optimizer=optimizer, generator=generator)
+
+    def together(self, branches: Sequence[Branch]) -> StepGraphs:
+        """What computes the steps of some runs at once.
+
+        Raises:
+            InputError: the engine does not capture steps.
+        """
+        if self.capturer is None:
+            msg = f"expected an engine that computes many runs together, got engine={self.name!r}. Use graph."
+            raise InputError(msg)
+        return StepGraphs(branches, self.capturer(branches[0].generator.device, len(branches)))
 
 
-def _eager(module: nn.Module) -> Network:
+def _eager(module: nn.Module, _: torch.Generator | None) -> Network:
     return module
 
 
-def _fast(module: nn.Module) -> Network:
+def _fast(module: nn.Module, _: torch.Generator | None) -> Network:
     return _fused(module, FUSED_OPERATIONS)
 
 
-def _bf16(module: nn.Module) -> Network:
+def _bf16(module: nn.Module, _: torch.Generator | None) -> Network:
     run = _fused(module, {**FUSED_OPERATIONS, **_IN_FLOAT32})
 
     def network(images: Tensor) -> Tensor:
@@ -73,11 +104,21 @@ def _bf16(module: nn.Module) -> Network:
     return network
 
 
+def _seeded(module: nn.Module, generator: torch.Generator | None) -> Network:
+    captured = _captured(module)
+    return captured.runner(captured.graph.train, seeded_operations(generator or torch.default_generator))
+
+
 def _fused(module: nn.Module, operations: Mapping[str, Callable[..., Any]]) -> Network:
+    captured = _captured(module)
+    return _channels_last(captured.runner(fused(captured.graph.train), operations))
+
+
+def _captured(module: nn.Module) -> GraphModule:
     if not isinstance(module, GraphModule):
         msg = f"expected a captured network, got a {type(module).__name__}. Capture it, or use the engine eager."
         raise InputError(msg)
-    return _channels_last(module.runner(fused(module.graph.train), operations))
+    return module
 
 
 def _log_softmax(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -112,15 +153,25 @@ ENGINES = {
             devices=("cpu",),
             network=_bf16,
         ),
+        Engine(
+            name="graph",
+            summary="each step as one CUDA graph, dropout from a generator of the run; many seeds are branches of one graph",
+            devices=("cuda",),
+            network=_seeded,
+            capturer=CudaCapturer,
+        ),
     )
 }
+# What auto takes on a kind of device, where it can.
+_FASTEST = {"cpu": "fast", "cuda": "graph"}
 
 
 def choose_engine(choice: str, module: nn.Module, device: torch.device) -> tuple[Engine, str]:
     """The engine for a choice, a network and a device; and, where ``auto`` had to do without the fast one, why.
 
     Args:
-        choice: an engine's name, or ``auto``: ``fast`` on the CPU where it computes what the network says, else ``eager``.
+        choice: an engine's name, or ``auto``: ``fast`` on the CPU where it computes what the network says, ``graph`` on a CUDA
+            device where the network's random numbers can be given a generator, else ``eager``.
         module: the network.
         device: where it is to be trained.
 
@@ -137,10 +188,11 @@ def choose_engine(choice: str, module: nn.Module, device: torch.device) -> tuple
             msg = f"expected an engine that can train this network here, got engine={choice!r}: {reason}. Use eager."
             raise InputError(msg)
         return engine, ""
-    if device.type != "cpu" or not isinstance(module, GraphModule):
+    if device.type not in _FASTEST or not isinstance(module, GraphModule):
         return ENGINES["eager"], ""
-    reason = _why_not(ENGINES["fast"], module, device)
-    return ENGINES["eager" if reason else "fast"], reason
+    fastest = ENGINES[_FASTEST[device.type]]
+    reason = _why_not(fastest, module, device)
+    return ENGINES["eager"] if reason else fastest, reason
 
 
 def _why_not(engine: Engine, module: nn.Module, device: torch.device) -> str:
@@ -151,6 +203,11 @@ def _why_not(engine: Engine, module: nn.Module, device: torch.device) -> str:
         return ""
     if not isinstance(module, GraphModule):
         return f"{engine.name} needs a captured network, and this is a plain {type(module).__name__}"
+    if engine.capturer:
+        # Otherwise its operations are the network's own, and none reads a number from the device: a graph is rehearsed
+        # without any when it becomes a module.
+        operation = draws_otherwise(module.graph.train)
+        return f"{operation} draws random numbers, and cannot be told which generator to draw from" if operation else ""
     with preserved_randomness(torch.device("cpu")):
         try:
             _run_once(engine, module)
@@ -167,7 +224,7 @@ def _why_not(engine: Engine, module: nn.Module, device: torch.device) -> str:
 
 def _run_once(engine: Engine, module: GraphModule) -> None:
     images = torch.zeros(_TRIED_IMAGES, *module.graph.input_shape)
-    torch.autograd.backward(engine.network(copy.deepcopy(module).train())(images).sum())
+    torch.autograd.backward(engine.network(copy.deepcopy(module).train(), None)(images).sum())
 
 
 def _one_step(module: GraphModule, program: Program, *, fast: bool) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,6 +17,7 @@ from torch.optim import lr_scheduler
 from harness.data import Dataset
 from harness.errors import InputError, RecipeError
 from harness.training.checkpoint import Checkpoints
+from harness.training.cuda_graphs import Branch
 from harness.training.digests import DigestChain, StepDigests, state_digest
 from harness.training.engines import Compute, Engine, choose_engine
 from harness.training.machine import environment
@@ -133,18 +134,153 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
             source=source,
             arguments=arguments,
         )
-        checkpoints = Checkpoints(Path(checkpoint_dir), run=run.identity()) if checkpoint_dir is not None else None
-        if checkpoints and not resume:
-            checkpoints.clear()
         try:
-            _drive(run.to_end(checkpoints), run.compute)
+            _drive(run.to_end(_checkpoints(run, checkpoint_dir, resume=resume)), run.compute())
             return run.record("complete")
         except _DivergedError:
             return run.record("diverged")
         except KeyboardInterrupt as stop:
-            # The last epoch may be booked already, when its checkpoint or its announcement was stopped.
-            whole = len(run.epochs) == recipe.epochs
-            raise TrainingInterrupted(run.record("complete" if whole else "interrupted")) from stop
+            raise TrainingInterrupted(run.record_so_far()) from stop
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Member:
+    """One of the runs that are trained together; each field as for `train`."""
+
+    module: nn.Module
+    seed: int
+    graph_digest: str
+    observer: Observer | None = None
+    checkpoint_dir: str | Path | None = None
+
+
+def train_group(  # noqa: PLR0913 - one thing each that the runs have in common
+    members: Sequence[Member],
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    device: torch.device,
+    model_name: str,
+    engine: str,
+    on_end: Callable[[Member, RunRecord | Exception], None],
+    resume: bool = True,
+    digest_every: int = DIGEST_EVERY,
+    source: str = "",
+    arguments: str = "",
+) -> None:
+    """Train some runs of one recipe in step with one another, each with the bits that `train` gives it alone.
+
+    A step of all of them is computed at once. One that ends, diverges or fails leaves the others as they are; those that a
+    checkpoint brought farther end earlier.
+
+    Args:
+        members: the runs; their networks have one graph.
+        recipe: how to train.
+        dataset: what to train and test on.
+        device: where to train.
+        model_name: the network's name, for the records.
+        engine: one that computes many runs together.
+        on_end: told of each run as soon as it ends: its record, ``complete`` or ``diverged``, or what it failed of, such as
+            an engine that cannot train this network, or not many runs together.
+        resume: go on from the checkpoints; False removes what there is of them.
+        digest_every: steps between two digests in the records.
+        source: what the user named the network by, for the records.
+        arguments: what it was built with, likewise.
+
+    Raises:
+        KeyboardInterrupt: it came; ``on_end`` has been told the record so far of every run that had not ended.
+    """
+    data = dataset.to(device)
+    pairs: list[_Pair] = []
+    with preserved_randomness(device):
+        try:
+            for member in members:
+                try:
+                    run = _Run(
+                        member.module,
+                        recipe,
+                        data,
+                        seed=member.seed,
+                        device=device,
+                        model_name=model_name,
+                        graph_digest=member.graph_digest,
+                        observer=member.observer or _Nobody(),
+                        engine=choose_engine(engine, member.module, device)[0],
+                        digest_every=digest_every,
+                        procedure=Procedure(),
+                        watcher=_Nobody(),
+                        source=source,
+                        arguments=arguments,
+                    )
+                    steps = run.to_end(_checkpoints(run, member.checkpoint_dir, resume=resume))
+                except Exception as error:  # noqa: BLE001 - whatever it is, it costs this run only
+                    on_end(member, error)
+                else:
+                    pairs.append(_Pair(member, run, steps, on_end))
+            _drive_together([pair for pair in pairs if pair.go_on(None)])
+        except KeyboardInterrupt:
+            for pair in pairs:
+                pair.end(pair.run.record_so_far())
+            raise
+
+
+class _Pair:
+    """A run of a group and whoever waits for its end; ``batch`` is its next."""
+
+    batch: Batch
+
+    def __init__(
+        self, member: Member, run: _Run, steps: Steps, on_end: Callable[[Member, RunRecord | Exception], None]
+    ) -> None:
+        self._member = member
+        self.run = run
+        self._steps = steps
+        self._on_end = on_end
+        self._ended = False
+
+    def go_on(self, done: tuple[Tensor, Tensor] | None) -> bool:
+        """Take what a step gave, None before the first; False if the run has ended by that."""
+        try:
+            self.batch = self._steps.send(done) if done else next(self._steps)
+        except StopIteration:
+            self.end(self.run.record("complete"))
+        except _DivergedError:
+            self.end(self.run.record("diverged"))
+        except Exception as error:  # noqa: BLE001 - as above
+            self.end(error)
+        return not self._ended
+
+    def end(self, result: RunRecord | Exception) -> None:
+        """Tell how the run ended, if it had not before."""
+        if not self._ended:
+            self._ended = True
+            self._on_end(self._member, result)
+
+
+def _drive_together(going: list[_Pair]) -> None:
+    """Compute the steps of some trainings. They have as many a epoch, so their batches are of one size in each round."""
+    while going:
+        together = going
+        try:
+            engine = going[0].run.engine
+            compute = engine.together([pair.run.branch() for pair in together])
+            while len(going) == len(together):
+                done = compute([(pair.batch.images, pair.batch.labels) for pair in together])
+                # A graph computes all its branches: one for fewer is made anew, since what has ended must not be changed.
+                going = [pair for pair, its in zip(together, done, strict=True) if pair.go_on(its)]
+        except Exception as error:  # noqa: BLE001 - told as what each run failed of
+            for pair in going:
+                pair.end(error)
+            return
+
+
+def _checkpoints(run: _Run, folder: str | Path | None, *, resume: bool) -> Checkpoints | None:
+    if folder is None:
+        return None
+    checkpoints = Checkpoints(Path(folder), run=run.identity())
+    if not resume:
+        checkpoints.clear()
+    return checkpoints
 
 
 def _drive(steps: Steps, compute: Compute) -> None:
@@ -206,11 +342,10 @@ class _Run:
         self._watcher = watcher
         self._source = source
         self._arguments = arguments
-        self._streams = RandomStreams(seed, device)
+        self._streams = RandomStreams(seed, device, own_dropout=engine.capturer is not None)
         self._steps = math.ceil(len(dataset.train_images) / recipe.batch_size)
         self._optimizer = build_optimizer(recipe.optimizer, module)
-        self._engine = engine
-        self.compute = engine.prepare(module, self._optimizer)
+        self.engine = engine
         self._moves = recipe.schedule and recipe.schedule.moves
         self._scheduler = recipe.schedule and build_schedule(
             recipe.schedule, self._optimizer, epochs=recipe.epochs, steps=self._steps
@@ -234,6 +369,17 @@ class _Run:
                 checkpoints.save(result.epoch, self._state())
             self._observer.on_epoch(result)
 
+    def compute(self) -> Compute:
+        """What computes this run's steps."""
+        return self.engine.prepare(self._module, self._optimizer, self._streams.dropout)
+
+    def branch(self) -> Branch:
+        """This run's part in steps that are computed together with others'."""
+        if self._streams.dropout is None:
+            msg = f"expected an engine that computes many runs together, got engine={self.engine.name!r}. Use graph."
+            raise InputError(msg)
+        return self.engine.branch(self._module, self._optimizer, self._streams.dropout)
+
     def identity(self) -> dict[str, Any]:
         """What two runs must have in common for one to go on from the other's checkpoint."""
         return {
@@ -241,7 +387,7 @@ class _Run:
             "graph_digest": self._graph_digest,
             "recipe": self._recipe.to_mapping(),
             "seed": self._seed,
-            "engine": self._engine.name,
+            "engine": self.engine.name,
             "data_digest": self._data.digest,
             # A device's random state means nothing to another kind of device.
             "device": self._device.type,
@@ -256,7 +402,7 @@ class _Run:
             graph_digest=self._graph_digest,
             recipe=self._recipe,
             seed=self._seed,
-            engine=self._engine.name,
+            engine=self.engine.name,
             device=str(self._device),
             data_name=self._data.name,
             data_title=self._data.title,
@@ -270,6 +416,11 @@ class _Run:
             started=self._started,
             wall_seconds=round(self._seconds(), 3),
         )
+
+    def record_so_far(self) -> RunRecord:
+        """The record of a run that was stopped from outside."""
+        # The last epoch may be booked already, when its checkpoint or its announcement was stopped.
+        return self.record("complete" if len(self.epochs) == self._recipe.epochs else "interrupted")
 
     def _digests_on_record(self, status: str) -> tuple[StepDigests, ...]:
         """All of a diverged run, whose last steps are what matters; else nothing of an epoch that was not finished."""
@@ -343,8 +494,9 @@ class _Run:
         self._module.train()
         for number, batch in enumerate(batches, start=1):
             step = Step(number=before + number, batch=batch, module=self._module, optimizer=self._optimizer)
-            self._watcher.before_step(step)
-            self._chain.add(batch, self._optimizer)
+            with self._streams.before_step():
+                self._watcher.before_step(step)
+                self._chain.add(batch, self._optimizer)
             loss, correct = yield batch
             lr = float(group["lr"])
             if self._scheduler and self._moves == "step":

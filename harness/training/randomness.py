@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,8 @@ from torch import nn
 from harness.errors import InputError
 
 Module = TypeVar("Module", bound=nn.Module)
+
+_OWN_GENERATOR: ContextVar[torch.Generator | None] = ContextVar("own_generator", default=None)
 
 
 def derived_seed(seed: int, stream: str) -> int:
@@ -53,37 +56,53 @@ class RandomStreams:
     """The streams of one training: order of the images, augmentation, and what the network itself draws (dropout).
 
     Order and augmentation are drawn on the CPU, so that every device sees the same numbers. Dropout draws from torch's
-    global generator, on the device, because a module gives no choice.
+    global generator, on the device, because a module gives no choice; unless an engine gives it one.
 
     Args:
         seed: the declared seed.
         device: where the network runs.
+        own_dropout: dropout draws from a generator of this run, ``dropout``, and torch's global one is left alone.
 
     Raises:
         InputError: the seed is out of range.
     """
 
-    def __init__(self, seed: int, device: torch.device) -> None:
+    def __init__(self, seed: int, device: torch.device, *, own_dropout: bool = False) -> None:
         _check_seed(seed)
         self.seed = seed
         self._device = device
         self.order = torch.Generator().manual_seed(derived_seed(seed, "order"))
         self.augmentation = torch.Generator().manual_seed(derived_seed(seed, "augmentation"))
-        torch.manual_seed(derived_seed(seed, "dropout"))
+        self.dropout: torch.Generator | None = None
+        if own_dropout:
+            self.dropout = torch.Generator(device).manual_seed(derived_seed(seed, "dropout"))
+        else:
+            torch.manual_seed(derived_seed(seed, "dropout"))
 
     def state(self) -> dict[str, Any]:
         """The state of all streams, as tensors."""
-        return {
-            "order": self.order.get_state(),
-            "augmentation": self.augmentation.get_state(),
-            "global": global_random_state(self._device),
-        }
+        state: dict[str, Any] = {"order": self.order.get_state(), "augmentation": self.augmentation.get_state()}
+        if self.dropout is not None:
+            return {**state, "dropout": self.dropout.get_state()}
+        return {**state, "global": global_random_state(self._device)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken."""
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
-        set_global_random_state(self._device, state["global"])
+        if self.dropout is not None:
+            self.dropout.set_state(state["dropout"])
+        else:
+            set_global_random_state(self._device, state["global"])
+
+    @contextmanager
+    def before_step(self) -> Iterator[None]:
+        """In the block, `network_random_state` is this run's: whoever digests a step asks for it there."""
+        token = _OWN_GENERATOR.set(self.dropout)
+        try:
+            yield
+        finally:
+            _OWN_GENERATOR.reset(token)
 
 
 def _check_seed(seed: int) -> None:
@@ -92,8 +111,14 @@ def _check_seed(seed: int) -> None:
         raise InputError(msg)
 
 
+def network_random_state(device: torch.device) -> torch.Tensor:
+    """The state that the network of the run under way draws from, as bytes on the CPU."""
+    own = _OWN_GENERATOR.get()
+    return device_random_state(device) if own is None else own.get_state()
+
+
 def device_random_state(device: torch.device) -> torch.Tensor:
-    """The state of the generator that a network draws from on a device, as bytes on the CPU."""
+    """The state of a device's global generator, as bytes on the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_rng_state(device)
     if device.type == "mps":

@@ -1,0 +1,450 @@
+# ruff: noqa: ANN401, SLF001 - operations and mutants of any kind
+
+"""Whole steps as graphs: a recorder stands in for CUDA, which holds numbers and addresses as fixed as a graph does."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from harness.errors import InputError
+from harness.graph import CapturedModel, GraphModule, capture
+from harness.reproducibility import Tracer
+from harness.training import (
+    ENGINES,
+    RandomStreams,
+    Recipe,
+    RunRecord,
+    choose_engine,
+    cuda_graphs,
+    one_epoch,
+    train,
+    train_step,
+)
+from harness.training.cuda_graphs import StepGraphs, Work, seeded_operations
+from harness.training.engines import Engine
+from harness.training.loop import Member, train_group
+from tests.made_up import dataset, network
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+# Batches of 20, 20 and 8; products with these powers of two are exact, so that torch's SGD gives the same bits.
+DATA = dataset(train=48)
+EXACT = {"name": "sgd", "lr": 0.125, "momentum": 0.5}
+SEEDS = (1, 2, 3)
+
+
+def recipe(optimizer: Mapping[str, object] = EXACT, epochs: int = 3, **more: object) -> Recipe:
+    """A short one."""
+    mapping = {"batch_size": 20, "epochs": epochs, "optimizer": dict(optimizer), **more}
+    return Recipe.from_mapping(mapping, name="short")
+
+
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records every operation with the tensors and numbers that it got; `replay` does the same with the same again."""
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._generators = generators
+        self._calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(
+        self, operation: Any, _: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in operation.tags:
+            seeds = {generator.initial_seed() for generator in self._generators}
+            assert kwargs["generator"].initial_seed() in seeds
+        result = operation(*args, **kwargs)
+        self._calls.append((operation, args, kwargs, result))
+        return result
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for operation, args, kwargs, result in self._calls:
+                again = operation(*args, **kwargs)
+                for new, old in zip(tree_leaves(again), tree_leaves(result), strict=True):
+                    # Views, and what was changed in place, are where they were.
+                    if isinstance(old, Tensor) and old.untyped_storage().data_ptr() != new.untyped_storage().data_ptr():
+                        old.copy_(new)
+
+
+class Recorder:
+    """Stands in for CUDA."""
+
+    def __init__(self, _: torch.device, branches: int) -> None:
+        self._branches = branches
+
+    def warm_up(self, works: Sequence[Work]) -> None:
+        assert len(works) == self._branches
+        for work in works:
+            work()
+
+    def capture(self, works: Sequence[Work], generators: Sequence[torch.Generator]) -> Work:
+        tape = Tape(generators)
+        with tape:
+            self.warm_up(works)
+        return tape.replay
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The engine graph, with the recorder in CUDA's place."""
+    if "as_shipped" not in request.fixturenames:
+        rehearsed = dataclasses.replace(ENGINES["graph"], devices=("cpu",), capturer=Recorder)
+        monkeypatch.setitem(ENGINES, "graph", rehearsed)
+
+
+@pytest.fixture
+def as_shipped() -> None:
+    """The engine graph as it is."""
+
+
+@pytest.fixture(scope="module")
+def captured() -> CapturedModel:
+    """Convolution, batch norm, ReLU and dropout."""
+    torch.manual_seed(0)
+    return capture(network(dropout=0.2), name="net", twice=False)
+
+
+@pytest.fixture(scope="module")
+def without_dropout() -> CapturedModel:
+    """The same, drawing nothing; and without a bias before batch norm, whose gradient is rounding that Adam makes large."""
+    torch.manual_seed(0)
+    plain = network()
+    plain.get_submodule("0").register_parameter("bias", None)
+    return capture(plain, name="net", twice=False)
+
+
+class Witness:
+    """An observer that does something after an epoch."""
+
+    def __init__(self, epoch: int = 0, then: BaseException | None = None) -> None:
+        self._epoch, self._then = epoch, then
+
+    def _nothing(self, *_: object, **__: object) -> None:
+        pass
+
+    on_start = on_step = on_warning = _nothing
+
+    def on_epoch(self, result: Any) -> None:
+        if result.epoch == self._epoch and self._then:
+            raise self._then
+
+
+def alone(
+    model: CapturedModel, seed: int = 1, how: Recipe | None = None, **options: Any
+) -> tuple[RunRecord, GraphModule]:
+    """One run."""
+    module = model.to_module()
+    common: dict[str, Any] = {
+        "device": CPU,
+        "model_name": "net",
+        "graph_digest": "g",
+        "engine": "graph",
+        "digest_every": 1,
+    }
+    return train(module, how or recipe(), DATA, seed=seed, **(common | options)), module
+
+
+def together(
+    model: CapturedModel,
+    folder: Path | None = None,
+    observers: Mapping[int, Witness] | None = None,
+    **modules: nn.Module,
+) -> dict[int, RunRecord | Exception]:
+    """A group of seeds, and how each ended; a module may be given by ``seed2=``."""
+    ended: dict[int, RunRecord | Exception] = {}
+    members = [
+        Member(
+            module=modules.get(f"seed{seed}") or model.to_module(),
+            seed=seed,
+            graph_digest="g",
+            observer=(observers or {}).get(seed),
+            checkpoint_dir=folder and folder / str(seed),
+        )
+        for seed in SEEDS
+    ]
+    try:
+        train_group(
+            members,
+            recipe(),
+            DATA,
+            device=CPU,
+            model_name="net",
+            engine="graph",
+            digest_every=1,
+            on_end=lambda member, result: ended.update({member.seed: result}),
+        )
+    except KeyboardInterrupt:
+        assert set(SEEDS) == set(ended)
+    return ended
+
+
+def bits(result: RunRecord | Exception) -> object:
+    """What of a record must come again."""
+    assert isinstance(result, RunRecord)
+    epochs = [dataclasses.replace(epoch, seconds=0.0) for epoch in result.epochs]
+    return result.status, epochs, result.digests, result.state_digest
+
+
+@pytest.fixture(scope="module")
+def solo(captured: CapturedModel) -> dict[int, object]:
+    """The bits of each seed alone."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(ENGINES, "graph", dataclasses.replace(ENGINES["graph"], devices=("cpu",), capturer=Recorder))
+        return {seed: bits(alone(captured, seed)[0]) for seed in SEEDS}
+
+
+def plain_steps(model: CapturedModel, seed: int) -> dict[str, Tensor]:
+    """The same training as a few lines of PyTorch."""
+    module = model.to_module().train()
+    streams = RandomStreams(seed, CPU, own_dropout=True)
+    assert streams.dropout
+    run = module.runner(module.graph.train, seeded_operations(streams.dropout))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.125, momentum=0.5)
+    for _ in range(3):
+        for batch in one_epoch(DATA, recipe(), streams):
+            train_step(run, optimizer, batch.images, batch.labels)
+    return module.state_dict()
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether no bit differs."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_is_the_steps_and_nothing_else(captured: CapturedModel) -> None:
+    """Batches of two sizes, warm-ups and captures: the weights are those of plain steps bit for bit."""
+    assert same(plain_steps(captured, 1), alone(captured)[1].state_dict())
+
+
+PUT_BACK = cuda_graphs._Kept.put_back
+NOT_PUT_BACK: dict[str, Callable[[Any], Iterable[Tensor]]] = {
+    "parameters": lambda kept: kept._branch.module.parameters(),
+    "buffers": lambda kept: kept._branch.module.buffers(),
+    "momentum": lambda kept: cuda_graphs._states(kept._branch.optimizer),
+    "generator": lambda _: (),
+}
+
+
+@pytest.mark.parametrize("what", NOT_PUT_BACK)
+def test_a_warm_up_that_leaves_a_trace_is_seen(
+    what: str, captured: CapturedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mutants: one part of the run's state is not put back."""
+
+    def put_back(kept: Any) -> None:
+        left = [(tensor, tensor.detach().clone()) for tensor in NOT_PUT_BACK[what](kept)]
+        generator = kept._branch.generator.get_state()
+        PUT_BACK(kept)
+        with torch.no_grad():
+            for tensor, after in left:
+                tensor.copy_(after)
+        if what == "generator":
+            kept._branch.generator.set_state(generator)
+
+    monkeypatch.setattr(cuda_graphs._Kept, "put_back", put_back)
+    assert not same(plain_steps(captured, 1), alone(captured)[1].state_dict())
+
+
+def test_a_capture_that_fails_leaves_no_trace(captured: CapturedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is told, and the network is as it came."""
+
+    def refuse(*_: object) -> Work:
+        raise InputError("cannot be captured")
+
+    monkeypatch.setattr(Recorder, "capture", refuse)
+    module = captured.to_module()
+    with pytest.raises(InputError, match="cannot be captured"):
+        train(module, recipe(), DATA, seed=1, device=CPU, model_name="net", graph_digest="g", engine="graph")
+    assert same(captured.to_module().state_dict(), module.state_dict())
+
+
+ADAM = {"name": "adam", "lr": 0.01}
+RECIPES = {
+    "sgd": recipe({"name": "sgd", "lr": 0.1}),
+    "nesterov": recipe({"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    "cycled momentum": recipe(
+        {"name": "sgd", "lr": 0.01, "momentum": 0.9}, schedule={"name": "one-cycle", "max_lr": 0.2}
+    ),
+    "adam": recipe({**ADAM, "weight_decay": 0.01}, schedule={"name": "step", "step_size": 1, "gamma": 0.5}),
+    "adamw": recipe({"name": "adamw", "lr": 0.01}, schedule={"name": "one-cycle", "max_lr": 0.02}),
+}
+
+
+def close(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two trainings differ by rounding only."""
+    return all(torch.allclose(one[name].double(), other[name].double(), rtol=1e-3, atol=1e-4) for name in one)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_update_is_that_of_torch(name: str, without_dropout: CapturedModel) -> None:
+    """Every optimizer and what schedules move: as `eager` up to rounding, with the same rates on record."""
+    (plain, expected), (record, module) = (
+        alone(without_dropout, how=RECIPES[name], engine=engine) for engine in ("eager", "graph")
+    )
+    assert close(expected.state_dict(), module.state_dict())
+    assert [digests.rate for digests in plain.digests] == [digests.rate for digests in record.digests]
+
+
+@pytest.mark.parametrize("name", ["cycled momentum", "adamw"])
+@pytest.mark.parametrize("number", [0, 1], ids=["lr", "momentum"])
+def test_a_number_in_the_graph_is_seen(
+    name: str, number: int, without_dropout: CapturedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mutants: what the rate or the momentum was at the capture is used in every step."""
+
+    def baked(optimizer: torch.optim.Optimizer) -> Any:
+        update: Any = update_of(optimizer)
+        move, fixed = update.move, update.numbers()
+        update.move = lambda gradients, numbers: move(
+            gradients, [torch.tensor(fixed[at]) if at == number else its for at, its in enumerate(numbers)]
+        )
+        return update
+
+    update_of = cuda_graphs._update
+    monkeypatch.setattr(cuda_graphs, "_update", baked)
+    expected, found = (alone(without_dropout, how=RECIPES[name], engine=engine)[1] for engine in ("eager", "graph"))
+    assert not close(expected.state_dict(), found.state_dict())
+
+
+def test_a_seed_in_a_group_has_the_bits_of_its_solo_run(captured: CapturedModel, solo: dict[int, object]) -> None:
+    """Records, digests and weights of three seeds in step; and the seeds differ."""
+    assert solo == {seed: bits(result) for seed, result in together(captured).items()}
+    assert len(SEEDS) == len({str(run) for run in solo.values()})
+
+
+def test_branches_that_share_a_generator_are_seen(
+    captured: CapturedModel, solo: dict[int, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mutant: the group draws from one generator."""
+    branch, shared = Engine.branch, torch.Generator().manual_seed(0)
+    monkeypatch.setattr(
+        Engine, "branch", lambda engine, module, optimizer, _: branch(engine, module, optimizer, shared)
+    )
+    found = {seed: bits(result) for seed, result in together(captured).items()}
+    assert not any(solo[seed] == found[seed] for seed in SEEDS)
+
+
+def test_an_interrupted_group_keeps_whole_epochs_and_goes_on(
+    captured: CapturedModel, solo: dict[int, object], tmp_path: Path
+) -> None:
+    """Ctrl-C while one seed announces an epoch: records of whole epochs, then the bits of runs never stopped."""
+    stopped = together(captured, tmp_path, {2: Witness(2, KeyboardInterrupt())})
+    states = [(result.status, len(result.epochs)) for result in stopped.values() if isinstance(result, RunRecord)]
+    assert [("interrupted", 2), ("interrupted", 2), ("interrupted", 1)] == states
+    # The third has one epoch less to go on from.
+    assert solo == {seed: bits(result) for seed, result in together(captured, tmp_path).items()}
+
+
+def test_a_group_goes_on_from_a_solo_run_and_the_reverse(
+    captured: CapturedModel, solo: dict[int, object], tmp_path: Path
+) -> None:
+    """A checkpoint holds the run's generator; it does not matter what made it."""
+    with pytest.raises(KeyboardInterrupt):
+        alone(captured, 3, checkpoint_dir=tmp_path / "3", observer=Witness(1, KeyboardInterrupt()))
+    together(captured, tmp_path, {1: Witness(2, KeyboardInterrupt())})
+    assert solo == {seed: bits(alone(captured, seed, checkpoint_dir=tmp_path / str(seed))[0]) for seed in SEEDS}
+
+
+def test_a_run_that_fails_costs_itself_only(captured: CapturedModel, solo: dict[int, object]) -> None:
+    """One diverges from the first step, one's observer breaks: the third does not notice."""
+    sick = captured.to_module()
+    with torch.no_grad():
+        next(iter(sick.parameters())).fill_(torch.nan)
+    ended = together(captured, observers={3: Witness(2, RuntimeError("full"))}, seed1=sick)
+    assert isinstance(ended[1], RunRecord)
+    assert ("diverged", "full") == (ended[1].status, str(ended[3]))
+    assert solo[2] == bits(ended[2])
+
+
+def test_an_engine_that_computes_runs_one_by_one_trains_no_group(captured: CapturedModel) -> None:
+    """Each run is told."""
+    ended: list[RunRecord | Exception] = []
+    member = Member(module=captured.to_module(), seed=1, graph_digest="g")
+    train_group(
+        [member],
+        recipe(),
+        DATA,
+        device=CPU,
+        model_name="net",
+        engine="eager",
+        on_end=lambda _, result: ended.append(result),
+    )
+    assert "expected an engine that computes many runs together, got engine='eager'" in str(ended[0])
+
+
+def test_batches_of_a_group_have_one_size() -> None:
+    """Anything else is refused."""
+    graphs = StepGraphs([], Recorder(CPU, 0))
+    with pytest.raises(InputError, match="one size"):
+        graphs([(torch.zeros(2, 1), torch.zeros(2)), (torch.zeros(3, 1), torch.zeros(3))])
+
+
+def test_whoever_looks_from_inside_sees_the_run(captured: CapturedModel) -> None:
+    """A tracer's digests are the record's, dropout's link among them, and gradients are where they usually are."""
+    tracer, seen = Tracer(CPU), []
+
+    class Watcher:
+        def before_step(self, step: Any) -> None:
+            tracer.before_step(step)
+
+        def after_step(self, step: Any) -> None:
+            tracer.after_step(step)
+            seen.append(torch.cat([p.grad.flatten().clone() for p in step.module.parameters()]))
+
+    record, _ = alone(captured, how=recipe(epochs=1), watcher=Watcher())
+    assert record.digests[1:] == tuple(step.end for step in tracer.trace)
+    assert len({digests.dropout for digests in record.digests}) == len(record.digests)
+    assert all(not torch.equal(one, other) for one, other in itertools.pairwise(seen))
+
+
+NAMES = sorted(seeded_operations(torch.Generator()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("p", "train"), [(0.3, True), (0.0, True), (1.0, True), (0.3, False)])
+def test_dropout_is_that_of_aten(name: str, p: float, train: bool) -> None:  # noqa: FBT001
+    """The same bits from the same random state, so the same distribution."""
+    values = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(1))
+    theirs, ours = values.clone(), values.clone()
+    torch.manual_seed(5)
+    expected = getattr(torch.ops.aten, name.split(".")[1])(theirs, p, train)
+    found = seeded_operations(torch.Generator().manual_seed(5))[name](ours, p, train)
+    assert torch.equal(expected, found)
+    assert torch.equal(theirs, ours)
+
+
+class Noisy(nn.Module):
+    """Adds noise to what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.net(images + torch.randn_like(images))
+        return scores
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_auto_captures_on_cuda_what_can_be_given_a_generator(captured: CapturedModel) -> None:
+    """Dropout can be; a network that draws otherwise is trained by `eager`, with the reason, and refused for `graph`."""
+    assert (ENGINES["graph"], "") == choose_engine("auto", captured.to_module(), CUDA)
+    noisy = capture(Noisy(), name="noisy", twice=False).to_module()
+    engine, reason = choose_engine("auto", noisy, CUDA)
+    assert "eager" == engine.name
+    assert "aten.randn_like.default draws random numbers" in reason
+    with pytest.raises(InputError, match="cannot be told which generator to draw from"):
+        choose_engine("graph", noisy, CUDA)
+    with pytest.raises(InputError, match="graph runs on cuda, not on cpu"):
+        choose_engine("graph", captured.to_module(), CPU)
