@@ -198,11 +198,8 @@ def examine(options: Options) -> dict[str, Any]:
             document[part] = run_timed(part, options)
             say(f"{part}: done")
     if "memory" in options.only:
-        document["memory"] = {
-            engine: run_timed(engine, options, seeds=MEMORY_SEEDS, memory=True)
-            for engine in ENGINES
-            if engine in options.only
-        }
+        engines = [engine for engine in ENGINES if engine in options.only] or ENGINES
+        document["memory"] = {engine: run_timed(engine, options, seeds=MEMORY_SEEDS, memory=True) for engine in engines}
         say("memory: done")
     return document
 
