@@ -23,11 +23,14 @@ from harness.cli.options import (
 from harness.cli.runs import run_folder, run_training
 
 if TYPE_CHECKING:
+    import torch
     from rich.table import Table
 
     from harness.training import Recipe, SeedOutcome
 
 _MOST_SEEDS = 10_000
+# Branches of a graph: more seeds at a time need more memory and give the device little more to do.
+_BRANCHES = 32
 
 
 def _seeds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -58,9 +61,14 @@ def _seeds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
     "--seeds",
     callback=_seeds,
     metavar="0-31|1,5,...",
-    help="Train each of these seeds, in a process of its own with one thread, as many at a time as --jobs says. CPU only.",
+    help="Train each of these seeds, as many at a time as --jobs says: on a CPU in processes of one thread, on a CUDA device as "
+    "branches of one graph.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), help="With --seeds: processes at a time. Default: one a core.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help=f"With --seeds: how many at a time. Default: one a core; {_BRANCHES} on a CUDA device.",
+)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -114,6 +122,7 @@ def train(
         raise click.UsageError("expected --seeds with --jobs, found --jobs alone")
     if seeds is not None:
         _refuse_beside_seeds(ctx, device, threads)
+        where = resolve_device(device)
         code = _train_seeds(
             model,
             seeds,
@@ -121,7 +130,8 @@ def train(
             arguments=arguments,
             data=data,
             engine=engine,
-            jobs=jobs or _cores(),
+            device=where if where.type == "cuda" else torch.device("cpu"),
+            jobs=jobs or (_BRANCHES if where.type == "cuda" else _cores()),
             out=out,
             fresh=fresh,
             json_path=json_path,
@@ -163,8 +173,8 @@ def _refuse_beside_seeds(ctx: click.Context, device: str, threads: int | None) -
         raise click.UsageError("expected --seed or --seeds, found both")
     if threads not in (None, 1):
         raise click.UsageError(f"expected one thread a seed with --seeds, found --threads {threads}")
-    if device not in ("auto", "cpu"):
-        raise click.UsageError(f"expected --device cpu with --seeds, found --device {device}")
+    if device == "mps":
+        raise click.UsageError("expected --device cpu or cuda with --seeds, found --device mps")
 
 
 def _train_seeds(
@@ -175,6 +185,7 @@ def _train_seeds(
     arguments: str,
     data: str,
     engine: str,
+    device: torch.device,
     jobs: int,
     out: str | None,
     fresh: bool,
@@ -182,8 +193,6 @@ def _train_seeds(
     digest_every: int | None,
 ) -> int:
     """Train many seeds and sum them up; returns the exit code."""
-    import torch
-
     from harness.data import load_dataset
     from harness.errors import InputError
     from harness.files import sole_writer
@@ -194,7 +203,6 @@ def _train_seeds(
     # Whatever is wrong with the model or the data is told once and first.
     captured = load_model(model, seed=seeds[0], arguments=arguments, announce=announce)
     dataset = dataset_for(data)
-    device = torch.device("cpu")
     chosen, reason = choose_engine(engine, captured.to_module(), device)
     folder = Path(out) if out else run_folder(captured.name, recipe, dataset, device, chosen.name, "seeds")
     try:
@@ -211,9 +219,10 @@ def _train_seeds(
         source=model,
         arguments=arguments,
         digest_every=digest_every or DIGEST_EVERY,
+        device=device,
     )
     announce(
-        f"{captured.name}: {len(seeds)} seeds into {folder}, {min(jobs, len(seeds))} at a time, engine {chosen.name}"
+        f"{captured.name}: {len(seeds)} seeds into {folder} on {device}, {min(jobs, len(seeds))} at a time, engine {chosen.name}"
     )
     with sole_writer(folder), SeedsProgress(len(seeds)) as progress:
         if reason:

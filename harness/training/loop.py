@@ -149,6 +149,7 @@ class Member:
 
     module: nn.Module
     seed: int
+    model_name: str
     graph_digest: str
     observer: Observer | None = None
     checkpoint_dir: str | Path | None = None
@@ -160,7 +161,6 @@ def train_group(  # noqa: PLR0913 - one thing each that the runs have in common
     dataset: Dataset,
     *,
     device: torch.device,
-    model_name: str,
     engine: str,
     on_end: Callable[[Member, RunRecord | Exception], None],
     resume: bool = True,
@@ -178,7 +178,6 @@ def train_group(  # noqa: PLR0913 - one thing each that the runs have in common
         recipe: how to train.
         dataset: what to train and test on.
         device: where to train.
-        model_name: the network's name, for the records.
         engine: one that computes many runs together.
         on_end: told of each run as soon as it ends: its record, ``complete`` or ``diverged``, or what it failed of, such as
             an engine that cannot train this network, or not many runs together.
@@ -202,7 +201,7 @@ def train_group(  # noqa: PLR0913 - one thing each that the runs have in common
                         data,
                         seed=member.seed,
                         device=device,
-                        model_name=model_name,
+                        model_name=member.model_name,
                         graph_digest=member.graph_digest,
                         observer=member.observer or _Nobody(),
                         engine=choose_engine(engine, member.module, device)[0],

@@ -1,7 +1,10 @@
-"""Many seeds of one training on a CPU: a process of one thread for each, as many at a time as there are cores.
+"""Many seeds of one training.
 
-A seed's bits are those of a solo run with the same engine and one thread. One that crashes costs nobody else anything, and
-what is finished is finished: the same call goes on with what is not.
+On a CPU: a process of one thread for each, as many at a time as there are cores. On a GPU, in this process: some at a time as
+branches of one graph, or, with an engine that captures no graph, one after the other.
+
+A seed's bits are those of a solo run with the same engine (and, on a CPU, one thread). One that fails costs nobody else
+anything, and what is finished is finished: the same call goes on with what is not.
 """
 
 from __future__ import annotations
@@ -22,12 +25,21 @@ import torch
 
 from harness.data import Dataset
 from harness.errors import HarnessError, InputError
+from harness.files import sole_writer
 from harness.graph import CapturedModel
-from harness.training.loop import DIGEST_EVERY, Observer
+from harness.training.engines import ENGINES
+from harness.training.loop import DIGEST_EVERY, Member, Observer, train_group
 from harness.training.machine import keep_freed_memory
 from harness.training.recipe import Recipe
 from harness.training.record import EpochResult, RunRecord
-from harness.training.run_folder import RECORD_FILE, train_into
+from harness.training.run_folder import (
+    _CHECKPOINT_FOLDER,
+    RECORD_FILE,
+    WEIGHTS_FILE,
+    _keep_earlier,
+    train_into,
+)
+from harness.training.weights import save_weights
 
 _SECONDS_TO_STOP = 60
 # The second is imported by the first optimizer, for seconds.
@@ -46,6 +58,7 @@ class SeedsJob:
         source: what the user named the network by, for the records.
         arguments: what it was built with, likewise.
         digest_every: steps between two digests in the records.
+        device: where to train.
     """
 
     load_model: Callable[..., CapturedModel]
@@ -55,6 +68,7 @@ class SeedsJob:
     source: str = ""
     arguments: str = ""
     digest_every: int = DIGEST_EVERY
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it cannot be changed
 
     def train(self, seed: int, folder: Path, observer: Observer, *, fresh: bool) -> RunRecord:
         """Train one seed here, into its folder."""
@@ -65,7 +79,7 @@ class SeedsJob:
             self.recipe,
             self.load_data(),
             seed=seed,
-            device=torch.device("cpu"),
+            device=self.device,
             model_name=captured.name,
             graph_digest=captured.graph.exact_digest(),
             observer=observer,
@@ -129,7 +143,7 @@ def seed_folder(folder: Path, seed: int) -> Path:
 def train_seeds(  # noqa: PLR0913 - one thing each that the seeds need
     job: SeedsJob, seeds: Iterable[int], folder: Path, *, processes: int, observer: SeedsObserver, fresh: bool = False
 ) -> tuple[SeedOutcome, ...]:
-    """Train many seeds, each in a process of its own with one thread.
+    """Train many seeds, each as if it were alone.
 
     A seed that has a complete record of this training in its folder is not trained again; one with a checkpoint goes on
     from there.
@@ -138,7 +152,7 @@ def train_seeds(  # noqa: PLR0913 - one thing each that the seeds need
         job: what to train.
         seeds: which seeds.
         folder: where their folders go. Nobody else may write there meanwhile.
-        processes: how many at a time.
+        processes: how many at a time; on a GPU, branches of a graph.
         observer: who is told how it goes.
         fresh: start all over.
 
@@ -153,14 +167,14 @@ def train_seeds(  # noqa: PLR0913 - one thing each that the seeds need
     finished = {} if fresh else _finished(job, seeds, folder)
     for outcome in finished.values():
         observer.on_seed_end(outcome)
-    group = _Group(job, folder, observer, fresh=fresh)
+    in_processes = job.device.type == "cpu" and ENGINES[job.engine].capturer is None
+    group = (_Processes if in_processes else _Here)(job, folder, observer, finished, fresh=fresh)
     waiting = [seed for seed in reversed(seeds) if seed not in finished]
     try:
         while waiting or group.running:
             while waiting and len(group.running) < processes:
                 group.start(waiting.pop())
-            for outcome in group.listen():
-                finished[outcome.seed] = outcome
+            group.listen()
     except BaseException as stop:
         group.stop()
         if isinstance(stop, KeyboardInterrupt):
@@ -183,18 +197,27 @@ def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, 
         graph = graph or job.load_model(seed=seed).graph.exact_digest()
         data = data or job.load_data().digest
         made_of = (record.graph_digest, record.data_digest, record.recipe, record.engine, record.seed, record.device)
-        if record.status == "complete" and made_of == (graph, data, job.recipe, job.engine, seed, "cpu"):
+        if record.status == "complete" and made_of == (graph, data, job.recipe, job.engine, seed, str(job.device)):
             found[seed] = SeedOutcome(seed=seed, folder=where, record=record)
     return found
 
 
-class _Group:
-    """The processes that run now, by the connection that each tells on."""
+class _Processes:
+    """The processes that run now, by the connection that each tells on; how they end is put into ``ended``."""
 
-    def __init__(self, job: SeedsJob, folder: Path, observer: SeedsObserver, *, fresh: bool) -> None:
+    def __init__(
+        self,
+        job: SeedsJob,
+        folder: Path,
+        observer: SeedsObserver,
+        ended: dict[int, SeedOutcome],
+        *,
+        fresh: bool,
+    ) -> None:
         self._job = job
         self._folder = folder
         self._observer = observer
+        self._ended = ended
         self._fresh = fresh
         # A fork server imports PyTorch once for all; forking this process itself would copy its threads' locks.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -210,11 +233,12 @@ class _Group:
         sender.close()
         self.running[receiver] = (seed, process)
 
-    def listen(self) -> list[SeedOutcome]:
-        """Wait until something is told, pass it on, and return who has ended."""
-        return [outcome for told in wait(list(self.running)) if (outcome := self._hear(cast("Connection", told)))]
+    def listen(self) -> None:
+        """Wait until something is told, and pass it on."""
+        for told in wait(list(self.running)):
+            self._hear(cast("Connection", told))
 
-    def _hear(self, connection: Connection) -> SeedOutcome | None:
+    def _hear(self, connection: Connection) -> None:
         seed, process = self.running[connection]
         try:
             call, arguments, figures = connection.recv()
@@ -223,19 +247,18 @@ class _Group:
             call, arguments = "end", (_without_a_word(process.exitcode),)
         if call != "end":
             getattr(self._observer, call)(seed, *arguments, **figures)
-            return None
+            return
         process.join()
         del self.running[connection]
         (problem,) = arguments
         folder = seed_folder(self._folder, seed)
-        outcome = SeedOutcome(
+        self._ended[seed] = SeedOutcome(
             seed=seed,
             folder=folder,
             record=None if problem else RunRecord.read(folder / RECORD_FILE),
             problem=problem,
         )
-        self._observer.on_seed_end(outcome)
-        return outcome
+        self._observer.on_seed_end(self._ended[seed])
 
     def stop(self) -> None:
         """Interrupt the processes and wait for what they write; one that does not end is killed."""
@@ -249,6 +272,116 @@ class _Group:
             process.join()
 
 
+class _Here:
+    """The seeds that are trained in this process now; as `_Processes`, but `listen` comes back when they have ended."""
+
+    def __init__(
+        self,
+        job: SeedsJob,
+        folder: Path,
+        observer: SeedsObserver,
+        ended: dict[int, SeedOutcome],
+        *,
+        fresh: bool,
+    ) -> None:
+        self._job = job
+        self._folder = folder
+        self._observer = observer
+        self._ended = ended
+        self._fresh = fresh
+        self._data: Dataset | None = None
+        self.running: list[int] = []
+
+    def start(self, seed: int) -> None:
+        self.running.append(seed)
+
+    def listen(self) -> None:
+        """Train them."""
+        if ENGINES[self._job.engine].capturer:
+            self._train_together()
+        else:
+            self._train_in_turn()
+        self.running = []
+
+    def _train_in_turn(self) -> None:
+        for seed in self.running:
+            try:
+                folder = seed_folder(self._folder, seed)
+                self._end(seed, self._job.train(seed, folder, self._teller(seed), fresh=self._fresh))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it costs this seed only
+                self._end(seed, error)
+
+    def _train_together(self) -> None:
+        job, members = self._job, []
+        self._data = self._data or job.load_data().to(job.device)
+        with contextlib.ExitStack() as folders:
+            for seed in self.running:
+                folder = seed_folder(self._folder, seed)
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    folders.enter_context(sole_writer(folder))
+                    captured = job.load_model(seed=seed)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._end(seed, error)
+                    continue
+                members.append(
+                    Member(
+                        module=captured.to_module(),
+                        seed=seed,
+                        model_name=captured.name,
+                        graph_digest=captured.graph.exact_digest(),
+                        observer=self._teller(seed),
+                        checkpoint_dir=folder / _CHECKPOINT_FOLDER,
+                    )
+                )
+            train_group(
+                members,
+                job.recipe,
+                self._data,
+                device=job.device,
+                engine=job.engine,
+                on_end=self._write,
+                resume=not self._fresh,
+                digest_every=job.digest_every,
+                source=job.source,
+                arguments=job.arguments,
+            )
+
+    def _write(self, member: Member, result: RunRecord | Exception) -> None:
+        if isinstance(result, RunRecord):
+            try:
+                _write_end(seed_folder(self._folder, member.seed), member.module, result)
+            except Exception as error:  # noqa: BLE001 - a full disk, for one: as above
+                result = error
+        self._end(member.seed, result)
+
+    def _end(self, seed: int, result: RunRecord | Exception) -> None:
+        folder = seed_folder(self._folder, seed)
+        if isinstance(result, Exception):
+            outcome = SeedOutcome(seed=seed, folder=folder, record=None, problem=_problem(result))
+        elif result.status == "interrupted":
+            return
+        else:
+            outcome = SeedOutcome(seed=seed, folder=folder, record=result)
+        self._ended[seed] = outcome
+        self._observer.on_seed_end(outcome)
+
+    def _teller(self, seed: int) -> _Teller:
+        return _Teller(lambda call, arguments, figures: getattr(self._observer, call)(seed, *arguments, **figures))
+
+    def stop(self) -> None:
+        """Nothing runs any more: what interrupted the call has interrupted the training."""
+
+
+def _write_end(folder: Path, module: torch.nn.Module, record: RunRecord) -> None:
+    """Write what `train_into` leaves at the end of a run."""
+    _keep_earlier(folder / RECORD_FILE)
+    if record.status == "complete":
+        about = {"model": record.model, "graph_digest": record.graph_digest, "state_digest": record.state_digest}
+        save_weights(module, folder / WEIGHTS_FILE, about=about)
+    record.write(folder / RECORD_FILE)
+
+
 def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connection: Connection) -> None:  # noqa: FBT001 - a process takes positions
     # Ctrl-C reaches all processes of a terminal's group: out of it, only the parent says when to stop, and once.
     if hasattr(os, "setpgrp"):
@@ -257,18 +390,20 @@ def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connect
     try:
         torch.set_num_threads(1)
         keep_freed_memory()
-        job.train(seed, folder, _Teller(connection), fresh=fresh)
+        job.train(seed, folder, _Teller(lambda *told: connection.send(told)), fresh=fresh)
     except KeyboardInterrupt:
         problem = "interrupted"
     except BrokenPipeError:
         # Nobody is there any more; what there is of the run is on disk.
         return
-    except HarnessError as error:
-        problem = str(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, it costs this seed only
-        problem = f"{type(error).__name__}: {error}"
+        problem = _problem(error)
     with contextlib.suppress(BrokenPipeError):
         connection.send(("end", (problem,), {}))
+
+
+def _problem(error: Exception) -> str:
+    return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
 
 
 def _without_a_word(code: int | None) -> str:
@@ -278,10 +413,10 @@ def _without_a_word(code: int | None) -> str:
 
 
 class _Teller:
-    """Passes what a training tells to the parent."""
+    """Passes what a training tells on, as the name of a call, its arguments and its figures."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, tell: Callable[[str, tuple[object, ...], dict[str, object]], object]) -> None:
+        self._pass_on = tell
 
     def on_start(self, *, recipe: Recipe, steps: int, done: tuple[EpochResult, ...], **_: object) -> None:
         self._tell("on_seed_start", epochs=recipe.epochs, steps=steps, done=len(done))
@@ -296,4 +431,4 @@ class _Teller:
         self._tell("on_seed_warning", message)
 
     def _tell(self, call: str, *arguments: object, **figures: object) -> None:
-        self._connection.send((call, arguments, figures))
+        self._pass_on(call, arguments, figures)

@@ -24,10 +24,16 @@ from harness.training import (
     RandomStreams,
     Recipe,
     RunRecord,
+    SeedOutcome,
+    SeedsInterrupted,
+    SeedsJob,
     choose_engine,
     cuda_graphs,
+    load_weights,
     one_epoch,
+    state_digest,
     train,
+    train_seeds,
     train_step,
 )
 from harness.training.cuda_graphs import StepGraphs, Work, seeded_operations
@@ -40,6 +46,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 DATA = dataset(train=48)
 EXACT = {"name": "sgd", "lr": 0.125, "momentum": 0.5}
 SEEDS = (1, 2, 3)
+# A seed whose model cannot be loaded.
+UNLOADABLE = 9
 
 
 def recipe(optimizer: Mapping[str, object] = EXACT, epochs: int = 3, **more: object) -> Recipe:
@@ -167,6 +175,7 @@ def together(
         Member(
             module=modules.get(f"seed{seed}") or model.to_module(),
             seed=seed,
+            model_name="net",
             graph_digest="g",
             observer=(observers or {}).get(seed),
             checkpoint_dir=folder and folder / str(seed),
@@ -179,7 +188,6 @@ def together(
             recipe(),
             DATA,
             device=CPU,
-            model_name="net",
             engine="graph",
             digest_every=1,
             on_end=lambda member, result: ended.update({member.seed: result}),
@@ -370,13 +378,12 @@ def test_a_run_that_fails_costs_itself_only(captured: CapturedModel, solo: dict[
 def test_an_engine_that_computes_runs_one_by_one_trains_no_group(captured: CapturedModel) -> None:
     """Each run is told."""
     ended: list[RunRecord | Exception] = []
-    member = Member(module=captured.to_module(), seed=1, graph_digest="g")
+    member = Member(module=captured.to_module(), seed=1, model_name="net", graph_digest="g")
     train_group(
         [member],
         recipe(),
         DATA,
         device=CPU,
-        model_name="net",
         engine="eager",
         on_end=lambda _, result: ended.append(result),
     )
@@ -448,3 +455,107 @@ def test_auto_captures_on_cuda_what_can_be_given_a_generator(captured: CapturedM
         choose_engine("graph", noisy, CUDA)
     with pytest.raises(InputError, match="graph runs on cuda, not on cpu"):
         choose_engine("graph", captured.to_module(), CPU)
+
+
+class SeedsWitness:
+    """Keeps who has ended, and does something after an epoch of a seed."""
+
+    def __init__(self, at: tuple[int, int] = (0, 0), then: BaseException | None = None) -> None:
+        self.begun: list[tuple[int, int]] = []
+        self.ended: list[int] = []
+        self._at, self._then = at, then
+
+    def _nothing(self, *_: object, **__: object) -> None:
+        pass
+
+    on_seed_step = on_seed_warning = _nothing
+
+    def on_seed_start(self, seed: int, *, done: int, **_: object) -> None:
+        self.begun.append((seed, done))
+
+    def on_seed_epoch(self, seed: int, result: Any) -> None:
+        if (seed, result.epoch) == self._at and self._then:
+            raise self._then
+
+    def on_seed_end(self, outcome: SeedOutcome) -> None:
+        self.ended.append(outcome.seed)
+
+
+def seeds_of(model: CapturedModel, folder: Path, witness: SeedsWitness) -> tuple[SeedOutcome, ...]:
+    """Train the seeds, two at a time, in this process."""
+
+    def load_model(*, seed: int) -> CapturedModel:
+        if seed == UNLOADABLE:
+            raise InputError("expected another seed")
+        return model
+
+    job = SeedsJob(load_model=load_model, load_data=lambda: DATA, recipe=recipe(), engine="graph", digest_every=1)
+    return train_seeds(job, (*SEEDS, UNLOADABLE), folder, processes=2, observer=witness)
+
+
+def test_seeds_are_trained_as_branches(captured: CapturedModel, solo: dict[int, object], tmp_path: Path) -> None:
+    """Two at a time: the bits of solo runs, records and weights in their folders; one that cannot be loaded is told."""
+    witness = SeedsWitness()
+    *outcomes, failed = seeds_of(captured, tmp_path, witness)
+    assert ("expected another seed", None) == (failed.problem, failed.record)
+    for outcome in outcomes:
+        record = RunRecord.read(tmp_path / f"seed-{outcome.seed}" / "record.json")
+        module = captured.to_module()
+        load_weights(module, outcome.folder / "weights.safetensors")
+        assert solo[outcome.seed] == bits(record)
+        assert record.state_digest == state_digest(module.state_dict())
+    assert sorted((*SEEDS, UNLOADABLE)) == sorted(witness.ended)
+
+
+def test_interrupted_seeds_are_kept_and_gone_on_with(
+    captured: CapturedModel, solo: dict[int, object], tmp_path: Path
+) -> None:
+    """The first two end, the third is stopped after an epoch; the same call trains what is left of it."""
+    with pytest.raises(SeedsInterrupted, match="2 of 4 seeds are finished and kept"):
+        seeds_of(captured, tmp_path, SeedsWitness((3, 1), KeyboardInterrupt()))
+    assert "interrupted" == RunRecord.read(tmp_path / "seed-3" / "record.json").status
+    witness = SeedsWitness()
+    outcomes = seeds_of(captured, tmp_path, witness)
+    assert [(3, 1)] == witness.begun
+    assert solo == {outcome.seed: bits(outcome.record) for outcome in outcomes if outcome.record}
+
+
+def test_a_seed_that_cannot_be_written_costs_itself_only(
+    captured: CapturedModel, solo: dict[int, object], tmp_path: Path
+) -> None:
+    """A folder is a file: its seed is told of, the others are trained."""
+    (tmp_path / "seed-2").write_text("in the way", encoding="utf-8")
+    outcomes = seeds_of(captured, tmp_path, SeedsWitness())
+    assert [1, 3] == [
+        outcome.seed for outcome in outcomes if outcome.record and solo[outcome.seed] == bits(outcome.record)
+    ]
+    assert "FileExistsError" in outcomes[1].problem
+
+
+class Elsewhere(SeedsJob):
+    """A job for another kind of device, done here."""
+
+    def train(self, *arguments: Any, **options: Any) -> RunRecord:
+        here = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return SeedsJob(**(here | {"device": CPU})).train(*arguments, **options)
+
+
+def test_an_engine_that_captures_nothing_trains_seeds_in_turn(captured: CapturedModel, tmp_path: Path) -> None:
+    """On a GPU, too, each seed has the bits of its solo run, and one that fails costs itself only."""
+    (tmp_path / "seed-2").write_text("in the way", encoding="utf-8")
+    witness = SeedsWitness()
+    job = Elsewhere(
+        load_model=lambda **_: captured,
+        load_data=lambda: DATA,
+        recipe=recipe(),
+        engine="eager",
+        digest_every=1,
+        device=CUDA,
+    )
+    outcomes = train_seeds(job, SEEDS, tmp_path, processes=2, observer=witness)
+    for outcome in (outcomes[0], outcomes[2]):
+        record, _ = alone(captured, outcome.seed, engine="eager")
+        assert outcome.record
+        assert bits(record) == bits(outcome.record)
+    assert "seed-2" in outcomes[1].problem
+    assert list(SEEDS) == witness.ended
