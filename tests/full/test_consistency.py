@@ -81,6 +81,7 @@ def test_consistency(name: str, seed: int, chosen_device: torch.device, request:
         device=chosen_device,
         model_name=name,
         graph_digest=captured.graph.exact_digest(),
+        engine="auto",
     )
     record = written(record, folder=request.config.rootpath / "runs" / "full")
     if record.status != "complete":
