@@ -23,7 +23,8 @@ captured: kernels, addresses, and every number that came from Python. Hence:
 A run's bits are the same alone and in a group: alone is a group of one. Its branch holds the same kernels, on buffers of its own,
 with its own generator, and cuDNN is held to deterministic algorithms chosen without timing. Branches share no memory that either
 writes: torch's allocator reuses memory on the stream it was used on only, and cuBLAS has a workspace a stream. (Torch has 32
-streams; with more branches some share one and run after one another.)
+streams; with more branches some share one and run after one another.) What torch computes by atomic additions, such as the
+gradient of adaptive pooling to more than one value, does not repeat on a GPU, alone or not.
 """
 
 from __future__ import annotations
@@ -112,23 +113,23 @@ class CudaCapturer:
 
         Raises:
             InputError: a step does something that cannot be captured.
+            torch.OutOfMemoryError: there is no room for it.
         """
-        graph = torch.cuda.CUDAGraph()
-        for generator in generators:
-            graph.register_generator_state(generator)
-        try:
-            with (
-                torch.cuda.device(self._device),
-                _repeatable_cudnn(),
-                torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
-            ):
-                self._fork_and_join(works)
-        except RuntimeError as error:
-            msg = (
-                "expected a network whose step can be captured as a CUDA graph, got one that cannot: "
-                f"{str(error).splitlines()[0][:200]}. Use --engine eager."
-            )
-            raise InputError(msg) from error
+        with torch.cuda.device(self._device), _repeatable_cudnn():
+            graph = torch.cuda.CUDAGraph()
+            for generator in generators:
+                graph.register_generator_state(generator)
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                    self._fork_and_join(works)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                msg = (
+                    "expected a network whose step can be captured as a CUDA graph, got one that cannot: "
+                    f"{str(error).splitlines()[0][:200]}. Use --engine eager."
+                )
+                raise InputError(msg) from error
         return functools.partial(self._replay, graph)
 
     def _replay(self, graph: torch.cuda.CUDAGraph) -> None:
@@ -401,11 +402,11 @@ def _update(optimizer: torch.optim.Optimizer) -> _Update:
     return _Sgd(optimizer) if isinstance(optimizer, torch.optim.SGD) else _Adam(optimizer)
 
 
-def seeded_operations(generator: torch.Generator) -> dict[str, Callable[..., Tensor]]:
+def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[..., Tensor]]:
     """ATen's dropouts by name, drawing from a generator; on a CPU they give ATen's bits from the same random state.
 
     Args:
-        generator: on the device of the network.
+        generator: on the device of the network; None for torch's global one.
     """
     return {
         f"aten.{name}{ending}.default": functools.partial(
@@ -425,7 +426,7 @@ def _dropout(  # noqa: PLR0913 - one function for eight operations
     p: float,
     train: bool,  # noqa: FBT001 - as in the program
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     whole_maps: bool,
     saturated: bool,
     in_place: bool,
@@ -449,7 +450,7 @@ def _dropout(  # noqa: PLR0913 - one function for eight operations
 
 def draws_otherwise(program: Program) -> str:
     """The first of a program's operations that draws random numbers and is no dropout; empty if there is none."""
-    seeded = seeded_operations(torch.Generator()).keys()
+    seeded = seeded_operations(None).keys()
     return next(
         (op for op in (operation.op for operation in program.operations) if op not in seeded and _draws(op)), ""
     )

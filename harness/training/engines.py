@@ -106,7 +106,7 @@ def _bf16(module: nn.Module, _: torch.Generator | None) -> Network:
 
 def _seeded(module: nn.Module, generator: torch.Generator | None) -> Network:
     captured = _captured(module)
-    return captured.runner(captured.graph.train, seeded_operations(generator or torch.default_generator))
+    return captured.runner(captured.graph.train, seeded_operations(generator))
 
 
 def _fused(module: nn.Module, operations: Mapping[str, Callable[..., Any]]) -> Network:

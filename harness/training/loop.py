@@ -257,7 +257,7 @@ class _Pair:
 
 
 def _drive_together(going: list[_Pair]) -> None:
-    """Compute the steps of some trainings. They have as many a epoch, so their batches are of one size in each round."""
+    """Compute the steps of some trainings. They have as many an epoch, so their batches are of one size in each round."""
     while going:
         together = going
         try:
@@ -267,10 +267,19 @@ def _drive_together(going: list[_Pair]) -> None:
                 done = compute([(pair.batch.images, pair.batch.labels) for pair in together])
                 # A graph computes all its branches: one for fewer is made anew, since what has ended must not be changed.
                 going = [pair for pair, its in zip(together, done, strict=True) if pair.go_on(its)]
+        except torch.OutOfMemoryError as error:
+            room = str(error).splitlines()[0]
+            msg = f"expected memory for {len(together)} runs at a time, got too little: {room} Train fewer at a time (--jobs)."
+            going = _failed(going, InputError(msg))
         except Exception as error:  # noqa: BLE001 - told as what each run failed of
-            for pair in going:
-                pair.end(error)
-            return
+            going = _failed(going, error)
+
+
+def _failed(pairs: list[_Pair], error: Exception) -> list[_Pair]:
+    """Tell that all of them failed of it; none is left."""
+    for pair in pairs:
+        pair.end(error)
+    return []
 
 
 def _checkpoints(run: _Run, folder: str | Path | None, *, resume: bool) -> Checkpoints | None:

@@ -390,6 +390,19 @@ def test_an_engine_that_computes_runs_one_by_one_trains_no_group(captured: Captu
     assert "expected an engine that computes many runs together, got engine='eager'" in str(ended[0])
 
 
+def test_a_group_without_room_says_what_to_do(captured: CapturedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run is told to come with fewer others."""
+
+    def too_much(*_: object) -> Work:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nStatistics")
+
+    monkeypatch.setattr(Recorder, "capture", too_much)
+    expected = (
+        "expected memory for 3 runs at a time, got too little: CUDA out of memory. Train fewer at a time (--jobs)."
+    )
+    assert dict.fromkeys(SEEDS, expected) == {seed: str(result) for seed, result in together(captured).items()}
+
+
 def test_batches_of_a_group_have_one_size() -> None:
     """Anything else is refused."""
     graphs = StepGraphs([], Recorder(CPU, 0))
@@ -415,7 +428,7 @@ def test_whoever_looks_from_inside_sees_the_run(captured: CapturedModel) -> None
     assert all(not torch.equal(one, other) for one, other in itertools.pairwise(seen))
 
 
-NAMES = sorted(seeded_operations(torch.Generator()))
+NAMES = sorted(seeded_operations(None))
 
 
 @pytest.mark.parametrize("name", NAMES)
