@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,9 @@ def together(
     model: CapturedModel,
     folder: Path | None = None,
     observers: Mapping[int, Witness] | None = None,
+    *,
+    device: torch.device = CPU,
+    seeds: Sequence[int] = SEEDS,
     **modules: nn.Module,
 ) -> dict[int, RunRecord | Exception]:
     """A group of seeds, and how each ended; a module may be given by ``seed2=``."""
@@ -180,20 +184,20 @@ def together(
             observer=(observers or {}).get(seed),
             checkpoint_dir=folder and folder / str(seed),
         )
-        for seed in SEEDS
+        for seed in seeds
     ]
     try:
         train_group(
             members,
             recipe(),
             DATA,
-            device=CPU,
+            device=device,
             engine="graph",
             digest_every=1,
             on_end=lambda member, result: ended.update({member.seed: result}),
         )
     except KeyboardInterrupt:
-        assert set(SEEDS) == set(ended)
+        assert set(seeds) == set(ended)
     return ended
 
 
@@ -572,3 +576,124 @@ def test_an_engine_that_captures_nothing_trains_seeds_in_turn(captured: Captured
         assert bits(record) == bits(outcome.record)
     assert "seed-2" in outcomes[1].problem
     assert list(SEEDS) == witness.ended
+
+
+class Stream:
+    """A CUDA stream that notes what happens on it."""
+
+    def __init__(self, notes: list[str], name: str) -> None:
+        self.name = name
+        self._notes = notes
+
+    def wait_stream(self, other: Stream) -> None:
+        self._notes.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_branches_fork_from_the_capture_and_join_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All begin before any is waited for, on streams of their own; generators are registered before; cuDNN repeats itself."""
+    notes: list[str] = []
+    names = iter(["capture", "side 1", "side 2"])
+    current = [Stream(notes, "main")]
+
+    @contextlib.contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        current.append(stream)
+        yield
+        current.pop()
+
+    @contextlib.contextmanager
+    def graph(_: object, *, pool: str, stream: Stream) -> Iterator[None]:
+        notes.append(f"capture into {pool}")
+        with on(stream):
+            yield
+        notes.append("captured")
+
+    class CUDAGraph:
+        def register_generator_state(self, generator: torch.Generator) -> None:
+            notes.append(f"register {generator.initial_seed()}")
+
+        def replay(self) -> None:
+            notes.append("replay")
+
+    def work() -> None:
+        assert torch.backends.cudnn.deterministic
+        notes.append(f"work on {current[-1].name}")
+
+    for name, stand_in in {
+        "device": lambda _: contextlib.nullcontext(),
+        "graph_pool_handle": lambda: "the pool",
+        "Stream": lambda: Stream(notes, next(names)),
+        "current_stream": lambda: current[-1],
+        "stream": on,
+        "synchronize": lambda: notes.append("synchronize"),
+        "CUDAGraph": CUDAGraph,
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    capturer = cuda_graphs.CudaCapturer(CUDA, 2)
+
+    def parallel(stream: str) -> list[str]:
+        sides = ["side 1", "side 2"]
+        return [
+            *(f"{side} waits for {stream}" for side in sides),
+            *(f"work on {side}" for side in sides),
+            *(f"{stream} waits for {side}" for side in sides),
+        ]
+
+    capturer.warm_up([work, work])
+    assert [*parallel("main"), "synchronize"] == notes
+    notes.clear()
+    replay = capturer.capture([work, work], [torch.Generator().manual_seed(7)])
+    assert ["register 7", "capture into the pool", *parallel("capture"), "captured"] == notes
+    assert not torch.backends.cudnn.deterministic
+    notes.clear()
+    replay()
+    assert ["replay"] == notes
+
+    def fail() -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    with pytest.raises(InputError, match=r"not permitted when stream is capturing\. Use --engine eager"):
+        capturer.capture([fail, work], [])
+
+
+on_a_gpu = [
+    pytest.mark.smoke,
+    pytest.mark.usefixtures("as_shipped"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+class TestOnAGpu:
+    """The same on CUDA itself."""
+
+    pytestmark = on_a_gpu
+
+    @pytest.mark.parametrize("name", RECIPES)
+    def test_the_update_is_that_of_torch(self, name: str, without_dropout: CapturedModel) -> None:
+        """Without dropout the run is `eager`'s up to rounding."""
+        expected, found = (
+            alone(without_dropout, how=RECIPES[name], engine=engine, device=CUDA)[1] for engine in ("eager", "graph")
+        )
+        assert close(expected.state_dict(), found.state_dict())
+
+    def test_a_run_repeats(self, captured: CapturedModel) -> None:
+        """Twice the same bits, with dropout."""
+        first, again = (bits(alone(captured, device=CUDA)[0]) for _ in range(2))
+        assert first == again
+
+    @pytest.mark.parametrize("count", [3, 40], ids=["fewer than streams", "more than streams"])
+    def test_a_seed_in_a_group_has_the_bits_of_its_solo_run(self, count: int, captured: CapturedModel) -> None:
+        """Records, digests and weights."""
+        found = together(captured, device=CUDA, seeds=range(count))
+        for seed in {0, 1, count - 1}:
+            assert bits(alone(captured, seed, device=CUDA)[0]) == bits(found[seed])
+
+    def test_an_interrupted_group_goes_on(self, captured: CapturedModel, tmp_path: Path) -> None:
+        """After Ctrl-C the bits of runs never stopped, although each epoch's end made a graph for fewer."""
+        together(captured, tmp_path, {2: Witness(2, KeyboardInterrupt())}, device=CUDA)
+        found = together(captured, tmp_path, device=CUDA)
+        assert {seed: bits(alone(captured, seed, device=CUDA)[0]) for seed in SEEDS} == {
+            seed: bits(result) for seed, result in found.items()
+        }
