@@ -305,11 +305,13 @@ class _Here:
 
     def _train_in_turn(self) -> None:
         for seed in self.running:
+            result: RunRecord | Exception
             try:
                 folder = seed_folder(self._folder, seed)
-                self._end(seed, self._job.train(seed, folder, self._teller(seed), fresh=self._fresh))
+                result = self._job.train(seed, folder, self._teller(seed), fresh=self._fresh)
             except Exception as error:  # noqa: BLE001 - whatever it is, it costs this seed only
-                self._end(seed, error)
+                result = error
+            self._end(seed, result)
 
     def _train_together(self) -> None:
         job, members = self._job, []
@@ -321,11 +323,7 @@ class _Here:
                     folder.mkdir(parents=True, exist_ok=True)
                     folders.enter_context(sole_writer(folder))
                     captured = job.load_model(seed=seed)
-                except Exception as error:  # noqa: BLE001 - as above
-                    self._end(seed, error)
-                    continue
-                members.append(
-                    Member(
+                    member = Member(
                         module=captured.to_module(),
                         seed=seed,
                         model_name=captured.name,
@@ -333,7 +331,10 @@ class _Here:
                         observer=self._teller(seed),
                         checkpoint_dir=folder / _CHECKPOINT_FOLDER,
                     )
-                )
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._end(seed, error)
+                else:
+                    members.append(member)
             train_group(
                 members,
                 job.recipe,
