@@ -100,8 +100,9 @@ def training_options(function: _Command) -> _Command:
             "--engine",
             default="auto",
             show_default=True,
-            metavar="auto|eager|fast|bf16",
-            help="How to compute the steps: auto is fast on the CPU where it computes what the model says, else eager.",
+            metavar="auto|eager|fast|bf16|graph",
+            help="How to compute the steps: auto is fast on a CPU and graph on a CUDA device, where it computes what the model "
+            "says, else eager.",
         ),
         click.option(
             "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train."

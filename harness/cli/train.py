@@ -194,22 +194,15 @@ def _train_seeds(
 ) -> int:
     """Train many seeds and sum them up; returns the exit code."""
     from harness.data import load_dataset
-    from harness.errors import InputError
-    from harness.files import sole_writer
     from harness.reporting import document
     from harness.sources import load_model
-    from harness.training import DIGEST_EVERY, SeedsJob, choose_engine, train_seeds
+    from harness.training import DIGEST_EVERY, SeedsJob, choose_engine, opened, train_seeds
 
     # Whatever is wrong with the model or the data is told once and first.
     captured = load_model(model, seed=seeds[0], arguments=arguments, announce=announce)
     dataset = dataset_for(data)
     chosen, reason = choose_engine(engine, captured.to_module(), device)
     folder = Path(out) if out else run_folder(captured.name, recipe, dataset, device, chosen.name, "seeds")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"expected a folder that can be made, found --out {folder}: {error.strerror}"
-        raise InputError(msg) from error
     job = SeedsJob(
         load_model=functools.partial(load_model, model, arguments=arguments),
         # What stood in for MNIST a moment ago does so for every seed.
@@ -224,7 +217,7 @@ def _train_seeds(
     announce(
         f"{captured.name}: {len(seeds)} seeds into {folder} on {device}, {min(jobs, len(seeds))} at a time, engine {chosen.name}"
     )
-    with sole_writer(folder), SeedsProgress(len(seeds)) as progress:
+    with opened(folder), SeedsProgress(len(seeds)) as progress:
         if reason:
             progress.warn(f"the engine {chosen.name} is used: {reason}")
         outcomes = train_seeds(job, seeds, folder, processes=jobs, observer=progress, fresh=fresh)

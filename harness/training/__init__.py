@@ -3,12 +3,12 @@
 from harness.training.digests import INPUTS, STATES, DigestChain, StepDigests, state_digest, training_tensors
 from harness.training.engines import ENGINES, Engine, choose_engine
 from harness.training.evaluation import Answers, Evaluation, answer, evaluate
-from harness.training.loop import DIGEST_EVERY, Observer, TrainingInterrupted, train
+from harness.training.loop import DIGEST_EVERY, Member, Observer, TrainingInterrupted, train, train_group
 from harness.training.machine import Environment, available_devices, environment, keep_freed_memory, resolve_device
 from harness.training.randomness import RandomStreams, initialise, preserved_randomness
 from harness.training.recipe import Recipe, load_recipe
 from harness.training.record import EpochResult, RunRecord
-from harness.training.run_folder import RECORD_FILE, WEIGHTS_FILE, train_into
+from harness.training.run_folder import RECORD_FILE, WEIGHTS_FILE, opened, train_into
 from harness.training.seeds import SeedOutcome, SeedsInterrupted, SeedsJob, SeedsObserver, seed_folder, train_seeds
 from harness.training.smoke import SmokeResult, smoke_run
 from harness.training.steps import Batch, Procedure, Step, Watcher, one_epoch, train_step
@@ -28,6 +28,7 @@ __all__ = [
     "Environment",
     "EpochResult",
     "Evaluation",
+    "Member",
     "Observer",
     "Procedure",
     "RandomStreams",
@@ -52,6 +53,7 @@ __all__ = [
     "load_recipe",
     "load_weights",
     "one_epoch",
+    "opened",
     "preserved_randomness",
     "resolve_device",
     "save_weights",
@@ -59,6 +61,7 @@ __all__ = [
     "smoke_run",
     "state_digest",
     "train",
+    "train_group",
     "train_into",
     "train_seeds",
     "train_step",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ DEFAULT_ENGINE = "auto"
 _TRIED_IMAGES = 16
 # In double precision; a wrong operation is off by far more.
 _TOLERANCE = 1e-9
+# In single precision, two steps on.
+_TOLERANCE_ON_DEVICE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,21 +205,26 @@ def _why_not(engine: Engine, module: nn.Module, device: torch.device) -> str:
         return ""
     if not isinstance(module, GraphModule):
         return f"{engine.name} needs a captured network, and this is a plain {type(module).__name__}"
-    if engine.capturer:
-        # Otherwise its operations are the network's own, and none reads a number from the device: a graph is rehearsed
-        # without any when it becomes a module.
-        operation = draws_otherwise(module.graph.train)
-        return f"{operation} draws random numbers, and cannot be told which generator to draw from" if operation else ""
-    with preserved_randomness(torch.device("cpu")):
+    if engine.capturer and (operation := draws_otherwise(module.graph.train)):
+        return f"{operation} draws random numbers, and cannot be told which generator to draw from"
+    with preserved_randomness(device):
         try:
-            _run_once(engine, module)
-            expected = _one_step(module, module.graph.train, fast=False)
-            found = _one_step(module, fused(module.graph.train), fast=True)
-        except RuntimeError as error:
+            if engine.capturer:
+                tolerance = _TOLERANCE_ON_DEVICE
+                expected, found = (
+                    _steps_on_device(ENGINES["eager"], module, device),
+                    _steps_on_device(engine, module, device),
+                )
+            else:
+                tolerance = _TOLERANCE
+                _run_once(engine, module)
+                expected = _one_step(module, module.graph.train, fast=False)
+                found = _one_step(module, fused(module.graph.train), fast=True)
+        except (RuntimeError, InputError) as error:
             return f"its operations do not run in {engine.name} ({str(error).splitlines()[0][:120]})"
     for name, tensor in expected.items():
-        scale = max(float(tensor.abs().max()), 1.0) if tensor.numel() else 1.0
-        if not torch.allclose(found[name], tensor, rtol=0, atol=_TOLERANCE * scale, equal_nan=True):
+        scale = max(float(tensor.abs().nan_to_num().max()), 1.0) if tensor.numel() else 1.0
+        if not torch.allclose(found[name], tensor, rtol=0, atol=tolerance * scale, equal_nan=True):
             return f"{name} comes out of {engine.name} differently"
     return ""
 
@@ -237,6 +244,20 @@ def _one_step(module: GraphModule, program: Program, *, fast: bool) -> dict[str,
     torch.autograd.backward((output * torch.randn(output.shape, dtype=torch.float64)).sum())
     gradients = {f"the gradient of {name}": p.grad for name, p in tried.named_parameters() if p.grad is not None}
     return {"the output": output.detach(), **gradients, **dict(tried.named_buffers())}
+
+
+def _steps_on_device(engine: Engine, module: GraphModule, device: torch.device) -> dict[str, Tensor]:
+    """Parameters and buffers after two steps without dropout, on the device where the network is to be trained."""
+    graph = replace(module.graph, train=without_dropout(module.graph.train))
+    tried = GraphModule(graph, {**dict(module.named_parameters()), **dict(module.named_buffers())}).to(device).train()
+    optimizer = torch.optim.SGD((p for p in tried.parameters() if p.requires_grad), lr=0.01, momentum=0.9)
+    compute = engine.prepare(tried, optimizer, torch.Generator(device) if engine.capturer else None)
+    drawn = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        images = torch.randn(_TRIED_IMAGES, *graph.input_shape, generator=drawn)
+        labels = torch.randint(0, 10, (_TRIED_IMAGES,), generator=drawn)
+        compute(images.to(device), labels.to(device))
+    return {name: tensor.detach() for name, tensor in (*tried.named_parameters(), *tried.named_buffers())}
 
 
 def _channels_last(network: Network) -> Network:

@@ -191,10 +191,13 @@ def train_group(  # noqa: PLR0913 - one thing each that the runs have in common
     """
     data = dataset.to(device)
     pairs: list[_Pair] = []
+    chosen: Engine | None = None
     with preserved_randomness(device):
         try:
             for member in members:
                 try:
+                    # The networks have one graph, so it is tried once.
+                    chosen = chosen or choose_engine(engine, member.module, device)[0]
                     run = _Run(
                         member.module,
                         recipe,
@@ -204,7 +207,7 @@ def train_group(  # noqa: PLR0913 - one thing each that the runs have in common
                         model_name=member.model_name,
                         graph_digest=member.graph_digest,
                         observer=member.observer or _Nobody(),
-                        engine=choose_engine(engine, member.module, device)[0],
+                        engine=chosen,
                         digest_every=digest_every,
                         procedure=Procedure(),
                         watcher=_Nobody(),

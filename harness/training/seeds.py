@@ -25,21 +25,13 @@ import torch
 
 from harness.data import Dataset
 from harness.errors import HarnessError, InputError
-from harness.files import sole_writer
 from harness.graph import CapturedModel
 from harness.training.engines import ENGINES
 from harness.training.loop import DIGEST_EVERY, Member, Observer, train_group
 from harness.training.machine import keep_freed_memory
 from harness.training.recipe import Recipe
 from harness.training.record import EpochResult, RunRecord
-from harness.training.run_folder import (
-    _CHECKPOINT_FOLDER,
-    RECORD_FILE,
-    WEIGHTS_FILE,
-    _keep_earlier,
-    train_into,
-)
-from harness.training.weights import save_weights
+from harness.training.run_folder import CHECKPOINT_FOLDER, RECORD_FILE, opened, train_into, write_end
 
 _SECONDS_TO_STOP = 60
 # The second is imported by the first optimizer, for seconds.
@@ -320,8 +312,7 @@ class _Here:
             for seed in self.running:
                 folder = seed_folder(self._folder, seed)
                 try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    folders.enter_context(sole_writer(folder))
+                    folders.enter_context(opened(folder))
                     captured = job.load_model(seed=seed)
                     member = Member(
                         module=captured.to_module(),
@@ -329,7 +320,7 @@ class _Here:
                         model_name=captured.name,
                         graph_digest=captured.graph.exact_digest(),
                         observer=self._teller(seed),
-                        checkpoint_dir=folder / _CHECKPOINT_FOLDER,
+                        checkpoint_dir=folder / CHECKPOINT_FOLDER,
                     )
                 except Exception as error:  # noqa: BLE001 - as above
                     self._end(seed, error)
@@ -351,7 +342,7 @@ class _Here:
     def _write(self, member: Member, result: RunRecord | Exception) -> None:
         if isinstance(result, RunRecord):
             try:
-                _write_end(seed_folder(self._folder, member.seed), member.module, result)
+                write_end(seed_folder(self._folder, member.seed), member.module, result)
             except Exception as error:  # noqa: BLE001 - a full disk, for one: as above
                 result = error
         self._end(member.seed, result)
@@ -374,19 +365,12 @@ class _Here:
         """Nothing runs any more: what interrupted the call has interrupted the training."""
 
 
-def _write_end(folder: Path, module: torch.nn.Module, record: RunRecord) -> None:
-    """Write what `train_into` leaves at the end of a run."""
-    _keep_earlier(folder / RECORD_FILE)
-    if record.status == "complete":
-        about = {"model": record.model, "graph_digest": record.graph_digest, "state_digest": record.state_digest}
-        save_weights(module, folder / WEIGHTS_FILE, about=about)
-    record.write(folder / RECORD_FILE)
-
-
 def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connection: Connection) -> None:  # noqa: FBT001 - a process takes positions
-    # Ctrl-C reaches all processes of a terminal's group: out of it, only the parent says when to stop, and once.
+    # Ctrl-C reaches all processes of a terminal's group: out of it, only the parent says when to stop, and once. A shell lets
+    # processes in the background ignore it: then the parent must be heard all the same.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     problem = ""
     try:
         torch.set_num_threads(1)
