@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,7 +89,9 @@ def _torch_tensors(path: Path) -> dict[str, Tensor]:
     try:
         found: object = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        # Torch's own message would advise to load it with everything that is in it.
+        asked = re.search(r"GLOBAL (\S+)", str(problem))
+        reason = f"it asks for {asked[1]}" if asked else f"it cannot be read ({type(problem).__name__})"
         msg = (
             f"expected a file of torch.save that holds tensors and nothing else, got path={str(path)!r}, which is refused, and "
             f"nothing in it was run: {reason}. Save the state_dict alone, or as safetensors."
