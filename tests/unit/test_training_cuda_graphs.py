@@ -43,6 +43,8 @@ from harness.training.engines import Engine
 from harness.training.loop import Member, train_group
 from tests.made_up import dataset, network
 
+pytestmark = pytest.mark.smoke  # it trains a hundred times over, for seconds in all
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 # Batches of 20, 20 and 8; products with these powers of two are exact, so that torch's SGD gives the same bits.
 DATA = dataset(train=48)
