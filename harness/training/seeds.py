@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -46,11 +46,14 @@ class SeedsJob:
         load_model: called with ``seed=``: the captured network with the initial weights of that seed.
         load_data: the data.
         recipe: how to train.
-        engine: what computes the steps.
+        engine: what computes the steps, by its own name: ``auto`` could choose another one the next time.
         source: what the user named the network by, for the records.
         arguments: what it was built with, likewise.
         digest_every: steps between two digests in the records.
         device: where to train.
+
+    Raises:
+        InputError: there is no such engine.
     """
 
     load_model: Callable[..., CapturedModel]
@@ -61,6 +64,11 @@ class SeedsJob:
     arguments: str = ""
     digest_every: int = DIGEST_EVERY
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - it cannot be changed
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            msg = f"expected an engine by its name, got engine={self.engine!r}. Use one of: {', '.join(ENGINES)}."
+            raise InputError(msg)
 
     def train(self, seed: int, folder: Path, observer: Observer, *, fresh: bool) -> RunRecord:
         """Train one seed here, into its folder."""
@@ -194,8 +202,8 @@ def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, 
     return found
 
 
-class _Processes:
-    """The processes that run now, by the connection that each tells on; how they end is put into ``ended``."""
+class _Group:
+    """Seeds that are trained at one time; how they end is put into ``ended``."""
 
     def __init__(
         self,
@@ -211,6 +219,13 @@ class _Processes:
         self._observer = observer
         self._ended = ended
         self._fresh = fresh
+
+
+class _Processes(_Group):
+    """A process a seed; ``running`` has them by the connection that each tells on."""
+
+    def __init__(self, *common: Any, fresh: bool) -> None:  # noqa: ANN401 - those of _Group
+        super().__init__(*common, fresh=fresh)
         # A fork server imports PyTorch once for all; forking this process itself would copy its threads' locks.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context = multiprocessing.get_context(method)
@@ -264,23 +279,11 @@ class _Processes:
             process.join()
 
 
-class _Here:
-    """The seeds that are trained in this process now; as `_Processes`, but `listen` comes back when they have ended."""
+class _Here(_Group):
+    """Seeds in this process; as `_Processes`, but `listen` comes back when they have ended."""
 
-    def __init__(
-        self,
-        job: SeedsJob,
-        folder: Path,
-        observer: SeedsObserver,
-        ended: dict[int, SeedOutcome],
-        *,
-        fresh: bool,
-    ) -> None:
-        self._job = job
-        self._folder = folder
-        self._observer = observer
-        self._ended = ended
-        self._fresh = fresh
+    def __init__(self, *common: Any, fresh: bool) -> None:  # noqa: ANN401 - those of _Group
+        super().__init__(*common, fresh=fresh)
         self._data: Dataset | None = None
         self.running: list[int] = []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.errors import InputError
 from harness.graph import CapturedModel
 from harness.training import (
     EpochResult,
@@ -186,6 +187,12 @@ def test_another_recipe_in_the_folder_is_not_taken_for_this_one(tmp_path: Path) 
     assert outcome.record is None
     assert "recipe" in outcome.problem
     assert (seed_folder(tmp_path, 0) / "record.json").read_bytes() == before
+
+
+def test_an_engine_is_named_by_its_own_name() -> None:
+    """Auto could be another one tomorrow."""
+    with pytest.raises(InputError, match=r"engine='auto'.*eager, fast, bf16, graph"):
+        job(engine="auto")
 
 
 def test_fresh_trains_all_over(tmp_path: Path) -> None:
