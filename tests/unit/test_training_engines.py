@@ -18,6 +18,7 @@ from harness.training import RunRecord, choose_engine, fusion, train
 from harness.training.fusion import fused
 from tests.made_up import RECIPE, dataset, network
 
+# A capture takes a third of a second: what needs one of its own is marked smoke.
 CPU = torch.device("cpu")
 DATA = dataset()
 
@@ -101,6 +102,7 @@ def test_batch_norm_relu_and_dropout_become_one_pass(captured: CapturedModel) ->
     ]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("middle", "expected"),
     [
@@ -134,6 +136,7 @@ class Twice(nn.Module):
         return nn.functional.dropout(kept, 0.1, self.training) + kept
 
 
+@pytest.mark.smoke
 def test_a_value_that_somebody_else_reads_is_left_alone() -> None:
     """Neither is the ReLU taken into the dropout, nor is its result written into."""
     model = of(lambda: Tail(nn.BatchNorm2d(4), Twice()))
@@ -153,6 +156,7 @@ class Strided(nn.Module):
         return maps.as_strided(maps.shape, (64, 16, 4, 1)) * 2.0
 
 
+@pytest.mark.smoke
 def test_a_network_that_comes_out_differently_is_trained_by_eager() -> None:
     """By auto with a warning, and fast, asked for by name, is refused."""
     model = of(lambda: Tail(nn.BatchNorm2d(4), Strided()))
@@ -223,6 +227,7 @@ def test_engines_differ_in_their_bits_and_start_alike(captured: CapturedModel) -
     assert len({(record.digests[-1].order, record.digests[-1].rate) for record in records.values()}) == 1
 
 
+@pytest.mark.smoke
 def test_without_dropout_fast_stays_close_to_eager() -> None:
     """After three epochs the losses differ by rounding only; in bfloat16 by more, and by little."""
     model = of(network)
@@ -270,6 +275,7 @@ def test_an_engine_of_another_device_is_refused(captured: CapturedModel) -> None
         choose_engine("fast", captured.to_module(), torch.device("cuda"))
 
 
+@pytest.mark.smoke
 def test_a_view_becomes_a_copy_where_it_must(captured: CapturedModel) -> None:
     """With channels last in memory a view of maps as rows does not exist."""
 
