@@ -146,7 +146,7 @@ def test_an_interruption_keeps_what_is_whole(tmp_path: Path) -> None:
     with pytest.raises(SeedsInterrupted) as stop:
         trained(range(4), tmp_path, witness=Witness(at=(2, 2), then=interrupt))
 
-    assert {outcome.seed for outcome in stop.value.outcomes} <= {0, 1}
+    assert 2 not in {outcome.seed for outcome in stop.value.outcomes}
     assert len(stop.value.outcomes) >= 1
     assert f"{len(stop.value.outcomes)} of 4 seeds are finished and kept" in str(stop.value)
     assert multiprocessing.active_children() == []
