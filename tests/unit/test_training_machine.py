@@ -56,13 +56,19 @@ def test_the_environment_describes_this_machine() -> None:
 
 def test_the_processor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux says it in a file; elsewhere Python's answer is taken, and an empty one is none."""
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "vendor_id : x\nmodel name : A CPU\nmodel name : B\n")
+    read = Path.read_text
+    told: list[str] = ["vendor_id : x\nmodel name : A CPU\nmodel name : B\n"]
+
+    def read_text(path: Path, encoding: str | None = None) -> str:
+        if path != Path("/proc/cpuinfo"):
+            return read(path, encoding=encoding)
+        if not told:
+            raise FileNotFoundError
+        return told.pop()
+
+    monkeypatch.setattr(Path, "read_text", read_text)
     assert "A CPU" == environment(torch.device("cpu")).processor
 
-    def missing(*_: object, **__: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", missing)
     monkeypatch.setattr(platform, "processor", lambda: "")
     assert environment(torch.device("cpu")).processor is None
 
