@@ -64,7 +64,7 @@ def run_training(
                 graph_digest=captured.graph.exact_digest(),
                 observer=progress,
                 resume=not fresh,
-                engine=chosen.name,
+                engine=chosen,
                 digest_every=digest_every or DIGEST_EVERY,
                 source=source,
                 arguments=arguments,

@@ -35,7 +35,6 @@ from harness.training.steps import train_step
 Compute = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Network = Callable[[Tensor], Tensor]
 
-DEFAULT_ENGINE = "auto"
 _TRIED_IMAGES = 16
 # In double precision; a wrong operation is off by far more.
 _TOLERANCE = 1e-9
@@ -49,7 +48,6 @@ class Engine:
 
     Args:
         name: as it stands in the record.
-        summary: what it does, in a clause.
         devices: kinds of device it runs on.
         network: what runs a captured network's training program; it draws from the generator where it is given one.
         capturer: what captures its steps on a device, for so many runs; None where steps are computed one operation at a
@@ -57,7 +55,6 @@ class Engine:
     """
 
     name: str
-    summary: str
     devices: tuple[str, ...]
     network: Callable[[nn.Module, torch.Generator | None], Network]
     capturer: Callable[[torch.device, int], Capturer] | None = None
@@ -123,41 +120,36 @@ def _captured(module: nn.Module) -> GraphModule:
     return module
 
 
-def _log_softmax(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    return functional.log_softmax(scores, dim, dtype=dtype or torch.float32)
-
-
-def _softmax(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    return functional.softmax(scores, dim, dtype=dtype or torch.float32)
+def _in_float32(function: Callable[..., Tensor], scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    return function(scores, dim, dtype=dtype or torch.float32)
 
 
 # On a GPU autocast does these in float32 of its own accord; on a CPU it would round probabilities to 8 bits.
-_IN_FLOAT32 = {"aten.log_softmax.int": _log_softmax, "aten.softmax.int": _softmax}
+_IN_FLOAT32 = {
+    "aten.log_softmax.int": functools.partial(_in_float32, functional.log_softmax),
+    "aten.softmax.int": functools.partial(_in_float32, functional.softmax),
+}
 
 ENGINES = {
     engine.name: engine
     for engine in (
         Engine(
             name="eager",
-            summary="the operations as the network is written",
             devices=("cpu", "cuda", "mps"),
             network=_eager,
         ),
         Engine(
             name="fast",
-            summary="channels last, batch norm with ReLU and dropout in one, dropout from fewer random numbers",
             devices=("cpu",),
             network=_fast,
         ),
         Engine(
             name="bf16",
-            summary="as fast, with convolutions and activations in bfloat16; weights and evaluation stay float32",
             devices=("cpu",),
             network=_bf16,
         ),
         Engine(
             name="graph",
-            summary="each step as one CUDA graph, dropout from a generator of the run; many seeds are branches of one graph",
             devices=("cuda",),
             network=_seeded,
             capturer=CudaCapturer,

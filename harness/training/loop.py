@@ -71,7 +71,7 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
     observer: Observer | None = None,
     checkpoint_dir: str | Path | None = None,
     resume: bool = True,
-    engine: str = "eager",
+    engine: str | Engine = "eager",
     digest_every: int = DIGEST_EVERY,
     procedure: Procedure | None = None,
     watcher: Watcher | None = None,
@@ -94,8 +94,9 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
             alone.
         resume: go on from a checkpoint found there, which gives the same bits as a run that was never stopped. False
             starts over and removes what is there.
-        engine: how to compute the steps, see `harness.training.engines`; ``auto`` takes the fastest in float32 that
-            computes what the network says, and warns where that is not the one expected.
+        engine: how to compute the steps, by name or as `choose_engine` gave it for this network, which is then not tried
+            again; ``auto`` takes the fastest in float32 that computes what the network says, and warns where that is not the
+            one expected.
         digest_every: steps between two digests of the run's state in the record; each epoch's end has one in any case.
         procedure: batches and evaluation, where they are not the usual ones.
         watcher: who looks at every step from inside.
@@ -114,7 +115,7 @@ def train(  # noqa: PLR0913 - one thing each that a run is made of
         CheckpointError: the folder holds the checkpoints of another run.
     """
     observer = observer or _Nobody()
-    chosen, reason = choose_engine(engine, module, device)
+    chosen, reason = choose_engine(engine, module, device) if isinstance(engine, str) else (engine, "")
     if reason:
         observer.on_warning(f"the engine {chosen.name} is used: {reason}")
     with preserved_randomness(device):
