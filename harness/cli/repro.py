@@ -78,7 +78,7 @@ def repro(
     The model itself, not its captured graph, is trained again and again for a few steps, with one thing changed each
     time, and every step is compared bit for bit.
     """
-    from harness.audit import audit
+    from harness.determinism import audit
     from harness.errors import CaptureError
     from harness.reporting import document, findings_content, findings_table, verdict_line
     from harness.sources import eager_source, load_model, parse_source

@@ -21,7 +21,7 @@ class Update:
     changes: tuple[str, ...]
 
 
-def update_golden(  # noqa: PLR0913 - what a golden is made of
+def update_golden(
     captured: CapturedModel,
     recipe: Recipe,
     old: Golden | None,

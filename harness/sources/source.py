@@ -140,7 +140,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
     return found
 
 
-def load_model(  # noqa: PLR0913 - all by name
+def load_model(
     text: str,
     *,
     seed: int = DEFAULT_SEED,

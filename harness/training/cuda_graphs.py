@@ -421,7 +421,7 @@ def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[.
     }
 
 
-def _dropout(  # noqa: PLR0913 - one function for eight operations
+def _dropout(
     values: Tensor,
     p: float,
     train: bool,  # noqa: FBT001 - as in the program

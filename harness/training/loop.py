@@ -39,9 +39,7 @@ class Observer(Protocol):
     def on_start(self, *, recipe: Recipe, device: torch.device, steps: int, done: tuple[EpochResult, ...]) -> None:
         """The run begins: ``steps`` an epoch; ``done`` are the epochs that a checkpoint brought."""
 
-    def on_step(  # noqa: PLR0913 - one figure each
-        self, *, epoch: int, step: int, steps: int, loss: float, correct: int, seen: int
-    ) -> None:
+    def on_step(self, *, epoch: int, step: int, steps: int, loss: float, correct: int, seen: int) -> None:
         """Some ten times a second and after an epoch's last step: the epoch's mean loss and right answers so far."""
 
     def on_epoch(self, result: EpochResult) -> None:

@@ -140,7 +140,7 @@ def seed_folder(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}"
 
 
-def train_seeds(  # noqa: PLR0913 - one thing each that the seeds need
+def train_seeds(
     job: SeedsJob, seeds: Iterable[int], folder: Path, *, processes: int, observer: SeedsObserver, fresh: bool = False
 ) -> tuple[SeedOutcome, ...]:
     """Train many seeds, each as if it were alone.

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from harness.audit import axes, conduct, worker
-from harness.audit.axes import Axis
-from harness.audit.subject import Imported, Subject
-from harness.audit.suspects import Interventions
 from harness.cli.app import run
+from harness.determinism import axes, conduct, worker
+from harness.determinism.axes import Axis
+from harness.determinism.subject import Imported, Subject
+from harness.determinism.suspects import Interventions
 from harness.findings import Finding, Status
 from harness.graph import computing_threads
 from harness.sources import eager_source

@@ -9,8 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from harness.audit import conduct, worker
-from harness.audit.axes import Axis
+from harness.determinism import conduct, worker
+from harness.determinism.axes import Axis
 from harness.training import loop
 from tests import made_up
 

@@ -28,7 +28,7 @@ NOISY = dataclasses.replace(
 class Planted:
     """A training with a difference planted just before one step, seen from inside by a tracer, too."""
 
-    def __init__(  # noqa: PLR0913 - one thing each that may be planted
+    def __init__(
         self,
         *,
         before: int = 0,

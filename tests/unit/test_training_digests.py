@@ -49,7 +49,7 @@ class Plant:
         pass
 
 
-def run(  # noqa: PLR0913 - one thing each that a run is made of
+def run(
     recipe: Recipe = NOISY,
     *,
     module: nn.Module | None = None,

@@ -40,7 +40,7 @@ class Subject:
         alive: called before each step, so that whoever waits knows that something happens.
     """
 
-    def __init__(  # noqa: PLR0913 - all by name
+    def __init__(
         self,
         load: Callable[[], Imported],
         *,
@@ -73,7 +73,7 @@ class Subject:
         seed = self.seed if seed is None else seed
         return initialise(lambda: self.imported.build(seed), seed=seed)
 
-    def trace(  # noqa: PLR0913 - all by name
+    def trace(
         self,
         module: nn.Module | None = None,
         *,

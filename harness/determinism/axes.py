@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.audit.moment import RANDOM_STATES, TORCH_RANDOM, Moment
-from harness.audit.subject import Subject
-from harness.audit.suspects import (
+from harness.determinism.moment import RANDOM_STATES, TORCH_RANDOM, Moment
+from harness.determinism.subject import Subject
+from harness.determinism.suspects import (
     GLOBALS,
     SUSPECTS,
     Interventions,
@@ -227,7 +227,7 @@ class _Resumed:
 
 def _stopped_and_resumed(subject: Subject, kept: Sequence[str] = (), *, upto: int | None = None) -> _Resumed:
     """Train up to a stop, and go on as a new process would; what has the names ``kept`` is carried over."""
-    with tempfile.TemporaryDirectory(prefix="harness-audit-") as name:
+    with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
         module, tracer = subject.module(), Tracer(subject.device)
         stop = _StopAfter((subject.recipe.epochs + 1) // 2)
         with suppress(TrainingInterrupted):

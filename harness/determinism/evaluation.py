@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from harness.audit.axes import Axis, called, compared, finding
-from harness.audit.moment import RANDOM_STATES, TORCH_RANDOM, Moment
-from harness.audit.subject import Subject
-from harness.audit.suspects import SUSPECTS, HasWords, Interventions, Suspect, blame
+from harness.determinism.axes import Axis, called, compared, finding
+from harness.determinism.moment import RANDOM_STATES, TORCH_RANDOM, Moment
+from harness.determinism.subject import Subject
+from harness.determinism.suspects import SUSPECTS, HasWords, Interventions, Suspect, blame
 from harness.findings import Finding, Status
 from harness.reproducibility.comparison import Difference, first_difference
 from harness.reproducibility.trace import Trace

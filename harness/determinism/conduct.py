@@ -19,9 +19,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from harness.audit.axes import Axis, called, compared, not_applicable, steps_of_an_investigation
-from harness.audit.suspects import GLOBALS, SUSPECTS, blame
-from harness.audit.worker import (
+from harness.data import Dataset
+from harness.determinism.axes import Axis, called, compared, not_applicable, steps_of_an_investigation
+from harness.determinism.suspects import GLOBALS, SUSPECTS, blame
+from harness.determinism.worker import (
     DATA_FILE,
     GRAPH_STEM,
     HELD_STILL,
@@ -31,7 +32,6 @@ from harness.audit.worker import (
     RESULT_FILE,
     trace_file,
 )
-from harness.data import Dataset
 from harness.errors import ExaminerError, InputError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel
@@ -117,7 +117,7 @@ def audit(  # noqa: PLR0913 - all by name
         steps: how many of each training.
         captured: the model's graph; None where it cannot be captured.
         why_not_captured: why not, then.
-        procedure: a Python file with loader and evaluation, see `harness.audit.procedure`.
+        procedure: a Python file with loader and evaluation, see `harness.determinism.procedure`.
         stall: seconds that may pass without a step.
         announce: is told what is being done.
 
@@ -127,7 +127,7 @@ def audit(  # noqa: PLR0913 - all by name
     """
     began = time.monotonic()
     recipe, dataset = cut(recipe, dataset, steps=steps)
-    with tempfile.TemporaryDirectory(prefix="harness-audit-") as name:
+    with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
         children = _Children(
             folder=Path(name),
             request={
@@ -321,7 +321,7 @@ class _Children:
         # A thread that has nothing to do sleeps: on a busy machine, waiting awake makes a training ten times slower.
         waiting = os.environ.get("OMP_WAIT_POLICY", "passive")
         return start_child(
-            "harness.audit.worker",
+            "harness.determinism.worker",
             folder,
             place=Path(path).parent if path else Path.cwd(),
             output=folder / _OUTPUT_FILE,

@@ -17,14 +17,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.audit import axes, conduct, worker
-from harness.audit.axes import Axis
-from harness.audit.evaluation import evaluation_between, pure_evaluation
-from harness.audit.moment import NUMPY_RANDOM, PYTHON_RANDOM, TORCH_RANDOM, Moment
-from harness.audit.procedure import load_procedure
-from harness.audit.subject import Imported, Subject
-from harness.audit.suspects import SUSPECTS, Interventions, Suspect, blame
 from harness.data import Dataset
+from harness.determinism import axes, conduct, worker
+from harness.determinism.axes import Axis
+from harness.determinism.evaluation import evaluation_between, pure_evaluation
+from harness.determinism.moment import NUMPY_RANDOM, PYTHON_RANDOM, TORCH_RANDOM, Moment
+from harness.determinism.procedure import load_procedure
+from harness.determinism.subject import Imported, Subject
+from harness.determinism.suspects import SUSPECTS, Interventions, Suspect, blame
 from harness.errors import ExaminerError, InputError, ModelSourceError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, Fidelity, capture

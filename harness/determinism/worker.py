@@ -1,6 +1,6 @@
 """The child process of the determinism audit: it imports the user's files, trains, and hands back what it found as data.
 
-Run as ``python -m harness.audit.worker FOLDER`` by `harness.audit.conduct`, which leaves ``request.json``
+Run as ``python -m harness.determinism.worker FOLDER`` by `harness.determinism.conduct`, which leaves ``request.json``
 and ``data.safetensors`` in the folder. What comes back is ``result.json`` and traces; ``progress.txt`` says what has been
 done so far, and is touched at every step.
 """
@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from harness.audit.axes import (
+from harness.data import Dataset
+from harness.determinism.axes import (
     Axis,
     another_seed,
     deterministic_algorithms,
@@ -31,11 +32,10 @@ from harness.audit.axes import (
     repeat,
     resume,
 )
-from harness.audit.evaluation import evaluation_between, pure_evaluation
-from harness.audit.procedure import load_procedure
-from harness.audit.subject import Imported, Subject
-from harness.audit.suspects import GLOBALS, SUSPECTS, Interventions, ordered_arithmetic
-from harness.data import Dataset
+from harness.determinism.evaluation import evaluation_between, pure_evaluation
+from harness.determinism.procedure import load_procedure
+from harness.determinism.subject import Imported, Subject
+from harness.determinism.suspects import GLOBALS, SUSPECTS, Interventions, ordered_arithmetic
 from harness.errors import ExaminerError, HarnessError, InputError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel
