@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from harness.training import EpochResult, RunRecord, Step, initialise, train
-from harness.training.recipe import Sgd
+from harness.training.recipe import SGD
 from tests.made_up import RECIPE, dataset, network
 
 # 120 steps an epoch, three epochs.
 _DATA = dataset(train=1920)
-_RECIPE = dataclasses.replace(RECIPE, optimizer=Sgd(lr=0.05, momentum=0.9))
+_RECIPE = dataclasses.replace(RECIPE, optimizer=SGD(lr=0.05, momentum=0.9))
 
 
 class Reporter:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.benchmarking.measurement import FEWEST_SITTINGS, ROUNDS_A_SITTING, Measurement
 from harness.errors import InputError
-from harness.training.tables import read_table
+from harness.tables import read_table
 
 CONFIDENCE = 0.95
 # Where pytest-benchmark saves runs, beside the checkout's tests.

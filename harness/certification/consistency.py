@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 from harness.errors import ContractError
 from harness.findings import Finding, Status
+from harness.tables import read_table
 from harness.training import EpochResult, RunRecord
-from harness.training.tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from harness.files import write_whole
 from harness.goldens.changes import Line, as_json, operation_lines, tensor_words, training_change
 from harness.graph import CapturedModel, Graph
 from harness.graph.schema import base_name
+from harness.tables import read_table
 from harness.training import Environment, Recipe, StepDigests, environment, state_digest, train
 
 FORMAT = "harness.golden/1"
@@ -179,7 +180,7 @@ def read_golden(path: Path) -> Golden:
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         found = document.pop("format")
         if found == FORMAT and document.pop("content") == _content(document, values):
-            return _from_document(document, values)
+            return read_table(Golden, {**document, "values": values}, where=str(path), error=InputError)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
         msg = f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}."
         raise InputError(msg) from problem
@@ -221,15 +222,6 @@ def golden_bytes(golden: Golden) -> bytes:
 def _content(document: Mapping[str, Any], values: Mapping[str, Tensor]) -> str:
     text = json.dumps([document, state_digest(values)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _from_document(document: Mapping[str, Any], values: Mapping[str, Tensor]) -> Golden:
-    def bits(entry: Mapping[str, Any]) -> Bits:
-        training = tuple(StepDigests(**digests) for digests in entry["training"])
-        return Bits(**{**entry, "key": Key(**entry["key"]), "training": training})
-
-    depths = (Depth(**{**depth, "shape": tuple(depth["shape"])}) for depth in document["depths"])
-    return Golden(**{**document, "depths": tuple(depths), "values": values, "bits": tuple(map(bits, document["bits"]))})
 
 
 def measure(

@@ -356,7 +356,7 @@ class _Run:
         self._steps = math.ceil(len(dataset.train_images) / recipe.batch_size)
         self._optimizer = build_optimizer(recipe.optimizer, module)
         self.engine = engine
-        self._moves = recipe.schedule and recipe.schedule.moves
+        self._interval = recipe.schedule and recipe.schedule.interval
         self._scheduler = recipe.schedule and build_schedule(
             recipe.schedule, self._optimizer, epochs=recipe.epochs, steps=self._steps
         )
@@ -478,7 +478,7 @@ class _Run:
             raise _DivergedError
         if isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau):
             self._scheduler.step(tested.loss)
-        elif self._scheduler and self._moves == "epoch":
+        elif self._scheduler and self._interval == "epoch":
             self._scheduler.step()
         result = EpochResult(
             epoch=len(self.epochs) + 1,
@@ -509,7 +509,7 @@ class _Run:
                 self._chain.add(batch, self._optimizer)
             loss, correct = yield batch
             lr = float(group["lr"])
-            if self._scheduler and self._moves == "step":
+            if self._scheduler and self._interval == "step":
                 self._scheduler.step()
             if number == self._steps or step.number % self._digest_every == 0:
                 self._digests.append(self._chain.after(step.number, self._module, self._optimizer))

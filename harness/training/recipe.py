@@ -7,6 +7,7 @@ its fields are the keys of its section, and it knows which of torch's own classe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import tomllib
 from collections.abc import Callable, Mapping
@@ -20,21 +21,17 @@ from torch.optim import lr_scheduler
 
 from harness.data import Augmentation
 from harness.errors import InputError, RecipeError
-from harness.training.tables import expect_mapping, read_table, refuse_unknown
+from harness.tables import expect_mapping, read_table, refuse_unknown, require
 
-# When a schedule moves: after each step of the optimizer or after each epoch.
-Moves = Literal["step", "epoch"]
+# When a schedule changes the learning rate: after each step of the optimizer or after each epoch.
+Interval = Literal["step", "epoch"]
 
 
-def _expect(holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
-    if not holds:
-        found = ", ".join(f"{name}={value!r}" for name, value in got.items())
-        msg = f"expected {expected}, got {found}."
-        raise RecipeError(msg)
+_expect = functools.partial(require, RecipeError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sgd:
+class SGD:
     """Stochastic gradient descent with momentum (`torch.optim.SGD`); ``lr`` is the peak rate."""
 
     name: ClassVar[str] = "sgd"
@@ -82,14 +79,14 @@ class AdamW(Adam):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneCycle:
+class OneCycleLR:
     """Up to ``max_lr`` and down again, a move each step (`torch.optim.lr_scheduler.OneCycleLR`).
 
     As in torch, the optimizer's own ``lr`` is replaced, and momentum (Adam's first beta) moves between 0.85 and 0.95.
     """
 
     name: ClassVar[str] = "one-cycle"
-    moves: ClassVar[Moves] = "step"
+    interval: ClassVar[Interval] = "step"
 
     max_lr: float
     pct_start: float = 0.3
@@ -113,7 +110,7 @@ class WarmupCosine:
     """
 
     name: ClassVar[str] = "warmup-cosine"
-    moves: ClassVar[Moves] = "step"
+    interval: ClassVar[Interval] = "step"
 
     warmup: float
     until: float
@@ -138,7 +135,7 @@ class WarmupCosine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plateau:
+class ReduceLROnPlateau:
     """Times ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
 
     The schedule looks at the test set, as the published recipe that uses it does; its accuracy is a little flattered
@@ -146,7 +143,7 @@ class Plateau:
     """
 
     name: ClassVar[str] = "plateau"
-    moves: ClassVar[Moves] = "epoch"
+    interval: ClassVar[Interval] = "epoch"
 
     factor: float
     patience: int
@@ -157,11 +154,11 @@ class Plateau:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class StepLR:
     """Times ``gamma`` every ``step_size`` epochs (`StepLR`)."""
 
     name: ClassVar[str] = "step"
-    moves: ClassVar[Moves] = "epoch"
+    interval: ClassVar[Interval] = "epoch"
 
     step_size: int
     gamma: float
@@ -172,11 +169,11 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiStep:
+class MultiStepLR:
     """Times ``gamma`` after each of the epochs in ``milestones`` (`MultiStepLR`)."""
 
     name: ClassVar[str] = "multi-step"
-    moves: ClassVar[Moves] = "epoch"
+    interval: ClassVar[Interval] = "epoch"
 
     milestones: tuple[int, ...]
     gamma: float
@@ -192,11 +189,11 @@ class MultiStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cosine:
+class CosineAnnealingLR:
     """Half a cosine from ``lr`` down to ``floor * lr`` over all epochs, a move each epoch (`CosineAnnealingLR`)."""
 
     name: ClassVar[str] = "cosine"
-    moves: ClassVar[Moves] = "epoch"
+    interval: ClassVar[Interval] = "epoch"
 
     floor: float = 0.0
 
@@ -204,8 +201,8 @@ class Cosine:
         _expect(0 <= self.floor <= 1, "0 <= floor <= 1", floor=self.floor)
 
 
-Optimizer = Sgd | Adam | AdamW
-Schedule = OneCycle | WarmupCosine | Plateau | Step | MultiStep | Cosine
+Optimizer = SGD | Adam | AdamW
+Schedule = OneCycleLR | WarmupCosine | ReduceLROnPlateau | StepLR | MultiStepLR | CosineAnnealingLR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +284,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 _TORCH_OPTIMIZERS: dict[type[Optimizer], type[torch.optim.Optimizer]] = {
-    Sgd: torch.optim.SGD,
+    SGD: torch.optim.SGD,
     Adam: torch.optim.Adam,
     AdamW: torch.optim.AdamW,
 }
@@ -315,20 +312,20 @@ def build_schedule(
         RecipeError: a one-cycle schedule that rises for exactly one step, which torch cannot express.
     """
     match schedule:
-        case OneCycle():
+        case OneCycleLR():
             # torch divides by pct_start * total - 1.
             one_step = schedule.pct_start * epochs * steps == 1
             _expect(not one_step, "a rise over other than one step", pct_start=schedule.pct_start, steps=epochs * steps)
             return lr_scheduler.OneCycleLR(optimizer, total_steps=epochs * steps, **dataclasses.asdict(schedule))
         case WarmupCosine():
             return lr_scheduler.LambdaLR(optimizer, schedule.factors(epochs * steps))
-        case Plateau():
+        case ReduceLROnPlateau():
             return lr_scheduler.ReduceLROnPlateau(optimizer, **dataclasses.asdict(schedule))
-        case Step():
+        case StepLR():
             return lr_scheduler.StepLR(optimizer, **dataclasses.asdict(schedule))
-        case MultiStep():
+        case MultiStepLR():
             return lr_scheduler.MultiStepLR(optimizer, **dataclasses.asdict(schedule))
-        case Cosine():
+        case CosineAnnealingLR():
             floor = schedule.floor * optimizer.param_groups[0]["lr"]
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs, eta_min=floor)
 

@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 
 from harness.errors import InputError
 from harness.files import write_whole
+from harness.tables import expect_mapping, read_table
 from harness.training.digests import StepDigests
 from harness.training.machine import Environment
 from harness.training.recipe import Recipe
-from harness.training.tables import expect_mapping, read_table
 
 SCHEMA = "harness.run/1"
 

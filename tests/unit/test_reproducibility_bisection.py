@@ -14,14 +14,14 @@ from harness.data import Augmentation, Dataset
 from harness.reproducibility import Bisection, Cause, Tracer, bisect
 from harness.reproducibility.trace import Trace, TracedEnoughError
 from harness.training import Batch, Procedure, RandomStreams, Recipe, RunRecord, Step, initialise, one_epoch, train
-from harness.training.recipe import Sgd
+from harness.training.recipe import SGD
 from tests.made_up import RECIPE, dataset, digests, network, record
 
 CPU = torch.device("cpu")
 # Twenty-five steps an epoch, two epochs.
 DATA = dataset(train=400)
 NOISY = dataclasses.replace(
-    RECIPE, epochs=2, augmentation=Augmentation(rotation=7.0), optimizer=Sgd(lr=0.05, momentum=0.9)
+    RECIPE, epochs=2, augmentation=Augmentation(rotation=7.0), optimizer=SGD(lr=0.05, momentum=0.9)
 )
 
 

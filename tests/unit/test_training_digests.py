@@ -27,11 +27,11 @@ from harness.training import (
     train,
     training_tensors,
 )
-from harness.training.recipe import Sgd
+from harness.training.recipe import SGD
 from tests.made_up import RECIPE, dataset, network
 
 DATA = dataset()
-NOISY = dataclasses.replace(RECIPE, augmentation=Augmentation(rotation=7.0), optimizer=Sgd(lr=0.1, momentum=0.9))
+NOISY = dataclasses.replace(RECIPE, augmentation=Augmentation(rotation=7.0), optimizer=SGD(lr=0.1, momentum=0.9))
 
 
 class Plant:

@@ -25,14 +25,14 @@ from harness.training import (
     train,
 )
 from harness.training.randomness import RandomStreams, derived_seed, preserved_randomness
-from harness.training.recipe import Plateau, Schedule, Sgd, Step, WarmupCosine
+from harness.training.recipe import SGD, ReduceLROnPlateau, Schedule, StepLR, WarmupCosine
 from tests.made_up import RECIPE, dataset, network
 
 CPU = torch.device("cpu")
 DATA = dataset()
 NOISY = dataclasses.replace(
     RECIPE,
-    optimizer=Sgd(lr=0.1, momentum=0.9),
+    optimizer=SGD(lr=0.1, momentum=0.9),
     schedule=WarmupCosine(warmup=0.2, until=0.8, floor=0.1),
     augmentation=Augmentation(rotation=10.0, shift=0.1),
 )
@@ -111,7 +111,7 @@ def test_the_loop_equals_plain_pytorch(images: int) -> None:
     """Two epochs without augmentation and dropout end in the bits of a hand-written loop, partial batch included."""
     data = dataset(train=images)
     ours, plain = (initialise(network, seed=5) for _ in range(2))
-    recipe = dataclasses.replace(RECIPE, epochs=2, optimizer=Sgd(lr=0.1, momentum=0.9))
+    recipe = dataclasses.replace(RECIPE, epochs=2, optimizer=SGD(lr=0.1, momentum=0.9))
     record = run(ours, recipe, data, seed=5)
     train_loss, train_correct, test_loss, test_correct = plain_loop(plain, data, seed=5, epochs=2)
     assert state_digest(plain.state_dict()) == state_digest(ours.state_dict()) == record.state_digest
@@ -296,7 +296,7 @@ def test_a_diverging_run_stops() -> None:
     """A rate far too high ends the run in its first epoch, with the weights it began with on record."""
     module = initialise(network, seed=1)
     before = state_digest(module.state_dict())
-    record = run(module, dataclasses.replace(RECIPE, optimizer=Sgd(lr=1e30)))
+    record = run(module, dataclasses.replace(RECIPE, optimizer=SGD(lr=1e30)))
     assert ("diverged", (), before) == (record.status, record.epochs, record.state_digest)
 
 
@@ -362,9 +362,9 @@ def test_a_seed_out_of_range_is_named(seed: int) -> None:
     ("schedule", "expected"),
     [
         (None, [0.1, 0.1, 0.1]),
-        (Step(step_size=1, gamma=0.5), [0.1, 0.05, 0.025]),
+        (StepLR(step_size=1, gamma=0.5), [0.1, 0.05, 0.025]),
         (WarmupCosine(warmup=0.5, until=0.6, floor=0.5), [0.075, 0.05, 0.05]),
-        (Plateau(factor=0.5, patience=0), [0.1, 0.1, 0.05]),
+        (ReduceLROnPlateau(factor=0.5, patience=0), [0.1, 0.1, 0.05]),
     ],
 )
 def test_the_schedule_moves_the_rate(schedule: Schedule | None, expected: list[float]) -> None:
@@ -414,7 +414,7 @@ def test_the_record_names_what_ran() -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule", [NOISY.schedule, Plateau(factor=0.5, patience=0), Step(step_size=1, gamma=0.5), None]
+    "schedule", [NOISY.schedule, ReduceLROnPlateau(factor=0.5, patience=0), StepLR(step_size=1, gamma=0.5), None]
 )
 def test_a_resumed_run_has_the_same_bits(schedule: Schedule | None, tmp_path: Path) -> None:
     """Interrupted in its second and third epoch and resumed, a run ends as if it had never been stopped."""

@@ -15,16 +15,16 @@ from harness.data import Augmentation
 from harness.errors import InputError, RecipeError
 from harness.training import Recipe, load_recipe
 from harness.training.recipe import (
+    SGD,
     Adam,
     AdamW,
-    Cosine,
-    MultiStep,
-    OneCycle,
+    CosineAnnealingLR,
+    MultiStepLR,
+    OneCycleLR,
     Optimizer,
-    Plateau,
+    ReduceLROnPlateau,
     Schedule,
-    Sgd,
-    Step,
+    StepLR,
     WarmupCosine,
     build_optimizer,
     build_schedule,
@@ -59,7 +59,7 @@ def test_a_full_recipe_is_read() -> None:
         name="full",
         batch_size=128,
         epochs=15,
-        optimizer=Sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),
+        optimizer=SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),
         schedule=WarmupCosine(warmup=0.13, until=0.75, floor=0.002),
         augmentation=Augmentation(
             rotation=7.0, rotation_fill=1, shift=0.1, scale=(0.95, 1.05), interpolation="nearest"
@@ -67,17 +67,17 @@ def test_a_full_recipe_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize("optimizer", [Sgd(lr=0.1), Adam(lr=0.001), AdamW(lr=0.001, betas=(0.8, 0.9))])
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.1), Adam(lr=0.001), AdamW(lr=0.001, betas=(0.8, 0.9))])
 @pytest.mark.parametrize(
     "schedule",
     [
         None,
-        OneCycle(max_lr=0.1),
+        OneCycleLR(max_lr=0.1),
         WarmupCosine(warmup=0.1, until=0.9, floor=0.0),
-        Plateau(factor=0.5, patience=3),
-        Step(step_size=2, gamma=0.1),
-        MultiStep(milestones=(2, 4), gamma=0.1),
-        Cosine(),
+        ReduceLROnPlateau(factor=0.5, patience=3),
+        StepLR(step_size=2, gamma=0.1),
+        MultiStepLR(milestones=(2, 4), gamma=0.1),
+        CosineAnnealingLR(),
     ],
 )
 def test_a_recipe_survives_its_mapping(optimizer: Optimizer, schedule: Schedule | None) -> None:
@@ -210,7 +210,7 @@ def test_an_unusable_recipe_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("optimizer", "expected"),
     [
-        (Sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01), torch.optim.SGD),
+        (SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01), torch.optim.SGD),
         (Adam(lr=0.1), torch.optim.Adam),
         (AdamW(lr=0.1), torch.optim.AdamW),
     ],
@@ -229,7 +229,7 @@ def test_an_optimizer_is_torchs_own(optimizer: Optimizer, expected: type[torch.o
 def test_nothing_to_train_is_an_error() -> None:
     """A network without parameters cannot be trained."""
     with pytest.raises(InputError, match="expected a network with parameters to train, got Flatten"):
-        build_optimizer(Sgd(lr=0.1), nn.Flatten())
+        build_optimizer(SGD(lr=0.1), nn.Flatten())
 
 
 def rates(schedule: Schedule, *, epochs: int, steps: int) -> list[float]:
@@ -237,7 +237,7 @@ def rates(schedule: Schedule, *, epochs: int, steps: int) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = build_schedule(schedule, optimizer, epochs=epochs, steps=steps)
     seen = []
-    for _ in range(epochs * steps if schedule.moves == "step" else epochs):
+    for _ in range(epochs * steps if schedule.interval == "step" else epochs):
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
@@ -255,7 +255,7 @@ def test_warmup_cosine_follows_its_formula() -> None:
 
 def test_one_cycle_peaks_where_asked() -> None:
     """The peak is max_lr, at pct_start of all steps; the start is max_lr / div_factor."""
-    seen = rates(OneCycle(max_lr=0.5, pct_start=0.3), epochs=10, steps=10)
+    seen = rates(OneCycleLR(max_lr=0.5, pct_start=0.3), epochs=10, steps=10)
     assert pytest.approx([0.5 / 25, 0.5, 0.5 / 25 / 1e4]) == [seen[0], seen[29], seen[99]]
     assert seen.index(max(seen)) == 29
 
@@ -263,20 +263,20 @@ def test_one_cycle_peaks_where_asked() -> None:
 def test_one_cycle_over_one_rising_step_is_refused() -> None:
     """Torch divides by zero for a rise of exactly one step; here it is a recipe's error."""
     with pytest.raises(RecipeError, match=r"got pct_start=0\.25, steps=4"):
-        rates(OneCycle(max_lr=0.5, pct_start=0.25), epochs=2, steps=2)
+        rates(OneCycleLR(max_lr=0.5, pct_start=0.25), epochs=2, steps=2)
 
 
 def test_epoch_schedules_move_by_the_epoch() -> None:
     """Steps, milestones and the cosine fall at the epochs that the recipe names."""
-    assert pytest.approx([1, 1, 0.1, 0.1, 0.01]) == rates(Step(step_size=2, gamma=0.1), epochs=5, steps=9)
-    assert pytest.approx([1, 0.5, 0.5, 0.25]) == rates(MultiStep(milestones=(1, 3), gamma=0.5), epochs=4, steps=9)
-    assert pytest.approx([1, 0.6, 0.2]) == [*rates(Cosine(floor=0.2), epochs=4, steps=9)[::2], 0.2]
+    assert pytest.approx([1, 1, 0.1, 0.1, 0.01]) == rates(StepLR(step_size=2, gamma=0.1), epochs=5, steps=9)
+    assert pytest.approx([1, 0.5, 0.5, 0.25]) == rates(MultiStepLR(milestones=(1, 3), gamma=0.5), epochs=4, steps=9)
+    assert pytest.approx([1, 0.6, 0.2]) == [*rates(CosineAnnealingLR(floor=0.2), epochs=4, steps=9)[::2], 0.2]
 
 
 def test_plateau_waits_for_its_patience() -> None:
     """The rate halves after more than `patience` epochs without a lower test loss."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = build_schedule(Plateau(factor=0.5, patience=1), optimizer, epochs=9, steps=9)
+    scheduler = build_schedule(ReduceLROnPlateau(factor=0.5, patience=1), optimizer, epochs=9, steps=9)
     assert isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     seen = []
     for loss in (1.0, 0.9, 0.95, 0.95, 0.8):

@@ -1,8 +1,8 @@
-"""A table, as TOML or JSON gives it, into a frozen dataclass.
+"""Reading a table, as TOML or JSON gives it, into a frozen dataclass.
 
-Recipes, run records and accuracy rules are written by hand or by other programs. Their dataclasses say which keys exist
-and of which type; this reader holds a table to that, so that a slip is named, with the key that was probably meant,
-instead of being ignored.
+Contracts, recipes, accuracy rules and run records are written by hand or by other programs. Their dataclasses say which
+keys exist and of which type. The reader accepts nothing else: an unknown key, a missing one or a value of another type is
+an error that names the place, the value, its type and the legal ones, with the key or name that was probably meant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -22,13 +22,14 @@ T = TypeVar("T")
 
 
 def read_table(cls: type[T], table: object, *, where: str, error: type[InputError]) -> T:
-    """Build the dataclass ``cls`` from a table with one key a field.
+    """Build the dataclass ``cls`` from a table with one key for each field.
 
     Args:
-        cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, a dataclass, a tuple of these, or
-            None. Of several dataclasses, the table's own key ``name`` says which: each has a class variable ``name``.
-        table: the table; anything but a mapping is an error.
-        where: what the table is, to begin a message with.
+        cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, a dataclass, a tuple or a mapping of
+            these, None, Any (taken as it is), or another class whose instances are given. Of several dataclasses, the
+            table's own key ``name`` says which: each has a class variable ``name``.
+        table: the table; anything but a mapping with text keys is an error.
+        where: what the table is, such as a file and a section; each message begins with it.
         error: the class to raise.
 
     Raises:
@@ -38,7 +39,7 @@ def read_table(cls: type[T], table: object, *, where: str, error: type[InputErro
 
 
 def expect_mapping(value: object, *, where: str, error: type[InputError]) -> Mapping[str, Any]:
-    """``value`` itself when it is a table with text keys; ``error`` otherwise."""
+    """Return ``value`` if it is a table with text keys; raise ``error`` otherwise."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         msg = f"{where}: expected a table of keys and values, got {value!r} ({type(value).__name__})."
         raise error(msg)
@@ -46,12 +47,20 @@ def expect_mapping(value: object, *, where: str, error: type[InputError]) -> Map
 
 
 def refuse_unknown(keys: Iterable[str], known: Iterable[str], *, where: str, error: type[InputError]) -> None:
-    """Raise ``error`` for the first key that is not a known one, with the known key nearest to it."""
+    """Raise ``error`` for the first of ``keys`` that is not in ``known``, with the known key nearest to it."""
     names = sorted(known)
     for key in keys:
         if key not in names:
-            msg = f"{where}: {key!r} is not a known key.{_guess(key, names)} Known keys: {', '.join(names)}."
+            msg = f"{where}: {key!r} is not a known key.{_suggestion(key, names)} Known keys: {', '.join(names)}."
             raise error(msg)
+
+
+def require(error: type[InputError], holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
+    """Raise ``error`` unless ``holds``: `require(RecipeError, lr > 0, "lr > 0", lr=lr)`."""
+    if not holds:
+        found = ", ".join(f"{name}={value!r}" for name, value in got.items())
+        msg = f"expected {expected}, got {found}."
+        raise error(msg)
 
 
 _NUMBERS: dict[object, tuple[tuple[type[float | Decimal], ...], str]] = {
@@ -64,7 +73,7 @@ _PLAIN: dict[object, str] = {str: "a text", bool: "true or false"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where in a document the reader is, and which error a fault there is."""
+    """Where in a document the reader is, and which error to raise there."""
 
     where: str
     error: type[InputError]
@@ -73,8 +82,7 @@ class _Place:
         keys = expect_mapping(table, where=self.where, error=self.error)
         fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         refuse_unknown(keys, fields, where=self.where, error=self.error)
-        required = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
-        missing = [name for name in required if name not in keys]
+        missing = [name for name, field in fields.items() if name not in keys and _is_required(field)]
         if missing:
             msg = f"{self.where}: expected a value for {', '.join(missing)}, got none. Add what is missing."
             raise self.error(msg)
@@ -87,11 +95,16 @@ class _Place:
             raise self.error(msg) from None
 
     def _convert(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+        if hint is Any:
+            return value
         if origin in (types.UnionType, typing.Union):
             return self._union(arguments, value, key)
-        if origin is tuple:
-            return self._tuple(arguments, value, key)
+        if origin in (tuple, list, Sequence):
+            return self._sequence(origin, arguments, value, key)
+        if origin is Mapping:
+            items = expect_mapping(value, where=f"{self.where}, {key}", error=self.error).items()
+            return {name: self._convert(arguments[1], item, f"{key}.{name}") for name, item in items}
         if dataclasses.is_dataclass(hint):
             return self._within(key).read(typing.cast("type[Any]", hint), value)
         if hint in _NUMBERS:
@@ -99,12 +112,12 @@ class _Place:
         if origin is typing.Literal:
             fits, expected = value in arguments, f"one of {', '.join(map(repr, arguments))}"
         else:
-            fits, expected = isinstance(value, hint), _PLAIN[hint]
+            fits, expected = isinstance(value, hint), _PLAIN.get(hint, f"a {getattr(hint, '__name__', hint)}")
         if not fits:
             raise self._refusal(expected, value, key)
         return value
 
-    def _union(self, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - as _convert
+    def _union(self, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
         if value is None and type(None) in hints:
             return None
         kinds = [hint for hint in hints if hint is not type(None)]
@@ -116,21 +129,24 @@ class _Place:
         name = table.pop("name", None)
         if not isinstance(name, str) or name not in named:
             legal = ", ".join(sorted(named))
-            msg = f"{place.where}: expected name to be one of {legal}, got name={name!r}.{_guess(str(name), named)}"
+            msg = (
+                f"{place.where}: expected name to be one of {legal}, got name={name!r}.{_suggestion(str(name), named)}"
+            )
             raise self.error(msg)
         return dataclasses.replace(place, where=f"{place.where} ({name})").read(named[name], table)
 
-    def _tuple(self, hints: tuple[Any, ...], value: object, key: str) -> tuple[Any, ...]:
-        any_length = hints[-1] is Ellipsis
+    def _sequence(self, origin: Any, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
+        any_length = origin is not tuple or hints[-1] is Ellipsis
         if not isinstance(value, list | tuple) or not (any_length or len(value) == len(hints)):
             raise self._refusal("a list" if any_length else f"a list of {len(hints)}", value, key)
         kinds = hints[:1] * len(value) if any_length else hints
         pairs = enumerate(zip(kinds, value, strict=True))
-        return tuple(self._convert(kind, item, f"{key}[{index}]") for index, (kind, item) in pairs)
+        items = [self._convert(kind, item, f"{key}[{index}]") for index, (kind, item) in pairs]
+        return tuple(items) if origin is tuple else items
 
-    def _number(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - as _convert
+    def _number(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
         accepted, expected = _NUMBERS[hint]
-        # bool is a kind of int to Python, but `epochs = true` is a slip.
+        # bool is a kind of int to Python, but `epochs = true` is a mistake.
         if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
             raise self._refusal(expected, value, key)
         # Through its text, a number written as 99.4 stays 99.4 exactly.
@@ -145,6 +161,10 @@ class _Place:
         )
 
 
-def _guess(name: str, known: Iterable[str]) -> str:
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

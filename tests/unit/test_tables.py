@@ -1,0 +1,143 @@
+"""The strict reader of tables: what it accepts, and how it names what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, ClassVar, Literal
+
+import pytest
+
+from harness.errors import ContractError, InputError, RecipeError
+from harness.tables import expect_mapping, read_table, refuse_unknown, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circle:
+    """A shape of one number."""
+
+    name: ClassVar[str] = "circle"
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        require(RecipeError, self.radius > 0, "radius > 0", radius=self.radius)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A shape of two numbers."""
+
+    name: ClassVar[str] = "box"
+
+    sides: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A field of each type that the reader knows."""
+
+    title: str
+    shape: Circle | Box
+    filled: bool = False
+    count: int = 1
+    price: Decimal = Decimal(0)
+    colour: Literal["red", "green"] = "red"
+    sizes: tuple[float, ...] = ()
+    circle: Circle | None = None
+    circles: tuple[Circle, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+    lines: list[Sequence[Any]] = field(default_factory=list)
+    any: Mapping[str, Any] = field(default_factory=dict)
+    data: bytes = b""
+
+
+GOOD: dict[str, object] = {"title": "t", "shape": {"name": "circle", "radius": 1}}
+
+
+def test_each_type_is_read() -> None:
+    """A table of all types becomes the dataclass; numbers keep their exact value, lists become tuples."""
+    table = {
+        **GOOD,
+        "filled": True,
+        "count": 3,
+        "price": 99.4,
+        "colour": "green",
+        "sizes": [1, 2.5],
+        "circle": {"radius": 2},
+        "circles": [{"radius": 3}, {"radius": 4.0}],
+        "words": {"a": "b"},
+        "lines": [["x", {"y": 1}], []],
+        "any": {"key": [1, {"deep": None}]},
+        "data": b"bytes",
+    }
+    expected = Drawing(
+        title="t",
+        shape=Circle(radius=1.0),
+        filled=True,
+        count=3,
+        price=Decimal("99.4"),
+        colour="green",
+        sizes=(1.0, 2.5),
+        circle=Circle(radius=2.0),
+        circles=(Circle(radius=3.0), Circle(radius=4.0)),
+        words={"a": "b"},
+        lines=[["x", {"y": 1}], []],
+        any={"key": [1, {"deep": None}]},
+        data=b"bytes",
+    )
+    assert expected == read_table(Drawing, table, where="here", error=InputError)
+
+
+def test_the_defaults_stand_for_what_is_absent() -> None:
+    """A key may be absent where its field has a default; of several dataclasses the key `name` chooses."""
+    table = {"title": "t", "shape": {"name": "box", "sides": [1, 2]}, "circle": None}
+    assert Drawing(title="t", shape=Box(sides=(1, 2))) == read_table(Drawing, table, where="here", error=InputError)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (3, "here: expected a table of keys and values, got 3 (int)."),
+        ({1: 2}, "here: expected a table of keys and values, got {1: 2} (dict)."),
+        ({}, "here: expected a value for title, shape, got none. Add what is missing."),
+        ({**GOOD, "filed": True}, "here: 'filed' is not a known key. Did you mean 'filled'? Known keys: any, circle,"),
+        ({**GOOD, "zzz": True}, "here: 'zzz' is not a known key. Known keys: any, circle,"),
+        ({**GOOD, "title": 3}, "here: expected title to be a text, got title=3 (int)."),
+        ({**GOOD, "filled": 1}, "here: expected filled to be true or false, got filled=1 (int)."),
+        ({**GOOD, "count": True}, "here: expected count to be a whole number, got count=True (bool)."),
+        ({**GOOD, "count": 3.0}, "here: expected count to be a whole number, got count=3.0 (float)."),
+        ({**GOOD, "price": "1"}, "here: expected price to be a number, got price='1' (str)."),
+        ({**GOOD, "price": float("inf")}, "here: expected price to be a number, got price=inf (float)."),
+        ({**GOOD, "colour": "blue"}, "here: expected colour to be one of 'red', 'green', got colour='blue' (str)."),
+        ({**GOOD, "sizes": 3}, "here: expected sizes to be a list, got sizes=3 (int)."),
+        ({**GOOD, "sizes": [1, "2"]}, "here: expected sizes[1] to be a number, got sizes[1]='2' (str)."),
+        ({**GOOD, "circle": 3}, "here, circle: expected a table of keys and values, got 3 (int)."),
+        ({**GOOD, "circle": {"radius": -1}}, "here, circle: expected radius > 0, got radius=-1.0."),
+        ({**GOOD, "circles": [{"r": 1}]}, "here, circles[0]: 'r' is not a known key."),
+        ({**GOOD, "words": 3}, "here, words: expected a table of keys and values, got 3 (int)."),
+        ({**GOOD, "words": {"a": 1}}, "here: expected words.a to be a text, got words.a=1 (int)."),
+        ({**GOOD, "lines": "ab"}, "here: expected lines to be a list, got lines='ab' (str)."),
+        ({**GOOD, "data": "b"}, "here: expected data to be a bytes, got data='b' (str)."),
+        ({**GOOD, "shape": {"radius": 1}}, "here, shape: expected name to be one of box, circle, got name=None."),
+        ({**GOOD, "shape": {"name": "circel"}}, "got name='circel'. Did you mean 'circle'?"),
+        ({**GOOD, "shape": {"name": "box", "sides": [1]}}, "here, shape (box): expected sides to be a list of 2, got"),
+    ],
+)
+def test_what_does_not_fit_is_named(table: object, message: str) -> None:
+    """The message says the place, what was expected, the value and its type, and it comes as the error asked for."""
+    with pytest.raises(ContractError) as caught:
+        read_table(Drawing, table, where="here", error=ContractError)
+    assert message in str(caught.value)
+
+
+def test_the_parts_of_the_reader() -> None:
+    """A table whose keys no dataclass holds is checked by the same rules."""
+    assert {"a": 1} == expect_mapping({"a": 1}, where="here", error=InputError)
+    refuse_unknown(["a"], ["a", "b"], where="here", error=InputError)
+    with pytest.raises(RecipeError, match=r"here: 'c' is not a known key\. Known keys: a, b\."):
+        refuse_unknown(["a", "c"], ["b", "a"], where="here", error=RecipeError)
+    require(RecipeError, True, "lr > 0", lr=1)  # noqa: FBT003 - a condition
+    with pytest.raises(RecipeError, match=r"^expected lr > 0, got lr=-1, name='x'\.$"):
+        require(RecipeError, False, "lr > 0", lr=-1, name="x")  # noqa: FBT003 - a condition
