@@ -212,19 +212,6 @@ def test_every_model_says_how_long_it_takes(name: str) -> None:
     assert (CARDS[name].cpu_minutes > 10) == (name == "five_step_1")
 
 
-@pytest.mark.parametrize("name", CARDS)
-def test_documentation_has_a_row_for_each_model(name: str) -> None:
-    """The table in the documentation states the card's number of parameters, contract and expected outcome."""
-    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text("utf-8")
-    card = CARDS[name]
-    rows = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
-
-    assert len(rows) == 1
-    assert f"| {card.parameters:,} |" in rows[0]
-    assert f"| `{card.contract}` |" in rows[0]
-    assert rows[0].endswith(f"| {card.expected.outcome} |")
-
-
 def test_the_good_card_is_good() -> None:
     """The text that the bad cards below are made from parses."""
     assert parse_card(GOOD, file="good.toml") == CARDS["cloud_3"]

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -77,15 +76,6 @@ def test_every_command_explains_itself(command: Command) -> None:
 
         assert (code, unexplained) == (0, [])
         assert out.startswith(f"Usage: {' '.join(('harness', *names))}")
-
-
-def test_the_manual_names_every_command_and_option() -> None:
-    """docs/cli.md has a word on each command and each option, so that none is added without one."""
-    manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-    words = [f"harness {' '.join(names)}" for names, _ in commands_below(app)]
-    words += [option for _, below in commands_below(app) for parameter in below.params for option in parameter.opts]
-
-    assert [word for word in words if word.startswith(("-", "harness ")) and word not in manual] == []
 
 
 def test_help_names_the_exit_codes(command: Command) -> None:

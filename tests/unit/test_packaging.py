@@ -134,7 +134,14 @@ def requirements_of(project: dict[str, Any], *groups: str) -> list[Requirement]:
     return [Requirement(line) for group in groups for line in lists[group]]
 
 
-LOCKS = {"run": ("run",), "test": ("test",), "type": ("type",), "lint": ("lint",), "lowest": ("run", "test")}
+LOCKS = {
+    "run": ("run",),
+    "test": ("test",),
+    "type": ("type",),
+    "lint": ("lint",),
+    "docs": ("docs",),
+    "lowest": ("run", "test"),
+}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
