@@ -185,3 +185,17 @@ def one_thread() -> Iterator[None]:
 
     with computing_threads(1):
         yield
+
+
+@pytest.fixture
+def mnist_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Expect the made-up files of `tests.mnist_files`, with an empty cache and an unreachable server; returns the cache."""
+    from harness.data import loading  # noqa: PLC0415 - torch only where it is needed
+    from tests.mnist_files import expect_made_up_files  # noqa: PLC0415
+
+    expect_made_up_files(monkeypatch)
+    for variable in ("HARNESS_DATA", "HARNESS_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(loading, "unreachable_reason", lambda _address: "no route to host")
+    return tmp_path / "cache"

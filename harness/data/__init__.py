@@ -1,9 +1,9 @@
-"""MNIST, data sets of its shape and the embedded digits, verified; augmentation on the device."""
+"""Loading and verifying MNIST, data sets of its shape and the embedded digits; augmentation on the device."""
 
 from harness.data.augmentation import AffineDraws, Augmentation
 from harness.data.dataset import Dataset
+from harness.data.folders import DataStatus, FileStatus, PlaceStatus, find_mnist
 from harness.data.loading import load_dataset
-from harness.data.mnist import DataStatus, FileStatus, PlaceStatus, find_mnist
 
 __all__ = [
     "AffineDraws",

@@ -1,4 +1,4 @@
-"""Random rotation, shift and scale of a batch, one draw per image, computed where the images are.
+"""Random rotation, shift and scale of a batch, with one draw per image, computed on the images' device.
 
 The arithmetic is that of torchvision's ``rotate`` and ``affine`` on tensors, with a matrix for each image instead of
 one for the whole batch, so that the same angle, shift and scale give the same pixels.
@@ -18,12 +18,12 @@ from harness.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AffineDraws:
-    """What chance decided for each image of a batch; float64 on the CPU, whatever device the images are on.
+    """The random parameters for each image of a batch; float64 on the CPU, independent of the images' device.
 
     Args:
         angles: (N,) degrees, counter-clockwise.
         shifts: (N, 2) right and down, as fractions of the width and the height; rounded to whole pixels when applied.
-        scales: (N,) factors, 1 leaves the size alone.
+        scales: (N,) factors; 1 keeps the size.
     """
 
     angles: Tensor
@@ -33,17 +33,17 @@ class AffineDraws:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training images are varied: first rotated, then shifted and scaled, each a resampling of its own.
+    """How training images are augmented: first rotated, then shifted and scaled, in two separate resamplings.
 
-    The rotation is that of torchvision's ``RandomRotation(rotation, fill=rotation_fill)``, the rest that of
+    The rotation equals torchvision's ``RandomRotation(rotation, fill=rotation_fill)``, shift and scale equal
     ``RandomAffine(0, translate=(shift, shift), scale=scale, fill=shift_fill)``.
 
     Args:
-        rotation: largest angle in degrees, 0 to 180; drawn uniformly in +-rotation.
-        rotation_fill: grey value, 0 to 255, of what a rotation uncovers.
+        rotation: largest angle in degrees, 0 to 180; drawn uniformly from -rotation to rotation.
+        rotation_fill: grey value, 0 to 255, of pixels that a rotation uncovers.
         shift: largest shift as a fraction of the side, 0 to 1; drawn uniformly per axis, rounded to whole pixels.
-        shift_fill: grey value, 0 to 255, of what a shift or a scale uncovers.
-        scale: smallest and largest factor, drawn uniformly between them; ``None`` leaves the size alone.
+        shift_fill: grey value, 0 to 255, of pixels that a shift or a scale uncovers.
+        scale: smallest and largest factor, drawn uniformly between them; ``None`` keeps the size.
         interpolation: ``nearest`` or ``bilinear``.
 
     Raises:
@@ -69,21 +69,21 @@ class Augmentation:
                 _require_number("the smallest scale", smallest, 0.01, 100)
                 _require_number("the largest scale", largest, smallest, 100)
             case _:
-                raise InputError(f"scale must be two factors (smallest, largest) or None, got scale={self.scale!r}.")
+                raise InputError(f"expected scale to be two factors (smallest, largest) or None, got scale={self.scale!r}.")
         if self.interpolation not in ("nearest", "bilinear"):
             raise InputError(
-                f"interpolation must be 'nearest' or 'bilinear', but interpolation={self.interpolation!r} was given."
+                f"expected interpolation to be 'nearest' or 'bilinear', got interpolation={self.interpolation!r}."
             )
 
     def draw(self, n: int, *, generator: torch.Generator) -> AffineDraws:
-        """Draw for ``n`` images; four numbers an image are taken from the generator, used or not.
+        """Draw the parameters of ``n`` images; always consumes four random numbers per image.
 
         Args:
             n: number of images.
-            generator: a CPU generator, so that every device sees the same draws.
+            generator: a CPU generator, so that the draws are the same for every device.
 
         Returns:
-            The draws of the ``n`` images.
+            The parameters of the ``n`` images.
         """
         uniform = torch.rand(n, 4, dtype=torch.float64, generator=generator)
         signed = uniform * 2 - 1
@@ -95,26 +95,26 @@ class Augmentation:
         )
 
     def apply(self, images: Tensor, draws: AffineDraws) -> Tensor:
-        """The images, each transformed by its own draw.
+        """Transform each image with its own parameters.
 
         Args:
             images: (N, C, H, W) uint8, on any device.
-            draws: draws for N images.
+            draws: the parameters of N images.
 
         Returns:
-            New images of the same shape, type and device; the given ones where nothing is to be done.
+            New images of the same shape, type and device; the same tensor if no transform is configured.
 
         Raises:
-            InputError: the images are not a uint8 batch, or there are not as many draws as images.
+            InputError: the images are not a uint8 batch, or the numbers of draws and images differ.
         """
         if images.dtype != torch.uint8 or images.dim() != len("NCHW"):
             raise InputError(
-                "Augmentation expects a uint8 batch of shape (N, C, H, W), but got "
+                "expected a uint8 batch of shape (N, C, H, W), got "
                 f"shape={tuple(images.shape)}, dtype={images.dtype}. Augment before normalising."
             )
         if len(draws.angles) != len(images):
             raise InputError(
-                f"Augmentation expects one draw per image, but got draws={len(draws.angles)}, images={len(images)}."
+                f"expected one draw per image, got draws={len(draws.angles)}, images={len(images)}."
             )
         if self.rotation:
             images = self._resample(images, _rotations(draws.angles), fill=self.rotation_fill)
@@ -125,10 +125,10 @@ class Augmentation:
         return images
 
     def _resample(self, images: Tensor, matrices: Tensor, *, fill: int) -> Tensor:
-        """Look every output pixel up where its image's (2, 3) matrix says; coordinates are pixels from the centre."""
+        """Sample each output pixel at the position given by its image's (2, 3) matrix, in pixels from the centre."""
         height, width = images.shape[-2:]
         grid = _sampling_grid(matrices.to(images.device, non_blocking=images.is_cuda), height=height, width=width)
-        # The extra channel says how much of a looked-up value came from inside the image.
+        # The extra channel is the weight of the pixels inside the image in each sampled value.
         sampled = functional.grid_sample(
             torch.cat((images.float(), torch.ones_like(images[:, :1], dtype=torch.float32)), dim=1),
             grid,
@@ -136,9 +136,9 @@ class Augmentation:
             padding_mode="zeros",
             align_corners=False,
         )
-        looked_up, inside = sampled[:, :-1], sampled[:, -1:]
-        # torchvision weighs the already faded border value once more; kept, so that pixels agree with it.
-        return (looked_up * inside + (1.0 - inside) * fill).round_().to(torch.uint8)
+        values, inside = sampled[:, :-1], sampled[:, -1:]
+        # torchvision applies the weight a second time at the border; so do we, to get the same pixels.
+        return (values * inside + (1.0 - inside) * fill).round_().to(torch.uint8)
 
 
 def _rotations(angles: Tensor) -> Tensor:
@@ -156,16 +156,16 @@ def _shifts_and_scales(pixels: Tensor, scales: Tensor) -> Tensor:
 
 
 def _sampling_grid(matrices: Tensor, *, height: int, width: int) -> Tensor:
-    """(N, H, W, 2) lookup coordinates in ``grid_sample``'s units.
+    """(N, H, W, 2) sampling coordinates in ``grid_sample``'s units.
 
-    The order of the operations is torchvision's: near a tie between two pixels the last bit decides. Products and sums
-    are separate operations, not a matrix product, since a fused or reduced-precision one would move ties.
+    The order of the operations is torchvision's: at a tie between two pixels the last bit decides. Products and sums are
+    separate operations, not a matrix product, because a fused or reduced-precision product would change ties.
     """
     halves = torch.tensor((0.5 * width, 0.5 * height), device=matrices.device)
     x = torch.arange(width, dtype=torch.float32, device=matrices.device) - (width - 1) / 2
     y = torch.arange(height, dtype=torch.float32, device=matrices.device) - (height - 1) / 2
     along_x, along_y, offset = (matrices / halves[:, None])[..., None].unbind(dim=2)
-    # Held as two planes and only viewed as pairs: several times as fast as stacking pairs.
+    # Stored as two planes and viewed as pairs: several times as fast as stacking pairs.
     planes = (along_x * x)[:, :, None, :] + (along_y * y)[..., None] + offset[..., None]
     return planes.permute(0, 2, 3, 1)
 
@@ -173,4 +173,4 @@ def _sampling_grid(matrices: Tensor, *, height: int, width: int) -> Tensor:
 def _require_number(name: str, value: object, lowest: float, highest: float) -> None:
     """Raise InputError unless ``value`` is a finite number in the closed range."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-        raise InputError(f"{name} must be a number from {lowest:g} to {highest:g}, but {value!r} was given.")
+        raise InputError(f"expected {name} to be a number from {lowest:g} to {highest:g}, got {value!r}.")

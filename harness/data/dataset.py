@@ -1,14 +1,11 @@
-"""A data set as the training room sees it."""
+"""A data set in memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
-
-DataName = Literal["mnist", "digits", "fashion-mnist", "kmnist", "qmnist-holdout"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -16,19 +13,19 @@ class Dataset:
     """Verified images and labels, each as one tensor on one device.
 
     Args:
-        name: what the data are: the real MNIST, the embedded stand-in, another published set.
-        title: the same for a reader, to stand in every output.
+        name: the value of ``--data`` that selects it.
+        title: name for display; part of every output.
         train_images: (N, 1, 28, 28) uint8.
         train_labels: (N,) int64, 0 to 9.
         test_images: (M, 1, 28, 28) uint8.
         test_labels: (M,) int64, 0 to 9.
         digest: SHA-256 (hex) over the decoded contents.
-        mean: mean of the training images on the scale 0 to 1, for normalising.
-        std: their standard deviation.
-        source: where they came from: a folder, the cache, the package.
+        mean: mean of the training images on the scale 0 to 1, for normalisation.
+        std: standard deviation of the training images on the scale 0 to 1.
+        source: where the files were read from: a folder, the cache, the package.
     """
 
-    name: DataName
+    name: str
     title: str
     train_images: Tensor
     train_labels: Tensor
@@ -40,7 +37,7 @@ class Dataset:
     source: str
 
     def to(self, device: torch.device | str) -> Dataset:
-        """The same data with all four tensors on ``device``."""
+        """A copy with all four tensors on ``device``."""
         return replace(
             self,
             train_images=self.train_images.to(device),
@@ -50,5 +47,9 @@ class Dataset:
         )
 
     def normalise(self, images: Tensor) -> Tensor:
-        """A uint8 batch as float32 of the same shape: scaled to 0..1, less the mean, over the standard deviation."""
+        """A uint8 batch as float32 of the same shape, scaled to 0..1, minus the mean, divided by the standard deviation."""
         return images.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
+
+    def to_json(self) -> dict[str, str]:
+        """Name, title and digest, as result documents give them."""
+        return {"name": self.name, "title": self.title, "digest": self.digest}

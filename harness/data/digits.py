@@ -1,7 +1,7 @@
-"""The embedded digits: a stand-in for MNIST that is always there.
+"""The embedded digits: a substitute for MNIST that needs no download.
 
-1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged to 20x20 in the middle of 28x28, which is how MNIST
-sits in its frame. Where they are from stands beside the files, in ``embedded/PROVENANCE.md``.
+1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged to 20x20 and centred in 28x28, as MNIST's digits are.
+``embedded/PROVENANCE.md`` gives their origin.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from harness.data.dataset import Dataset
-from harness.data.idx import IdxFile, content_digest, read_verified
+from harness.data.idx import content_digest, read_verified
+from harness.datasets import DIGITS, IdxFile
 
 _EMBEDDED = Path(__file__).with_name("embedded")
-_REMEDY = "The installed package is damaged: install it again."
+_REMEDY = "The installed package is damaged; reinstall it."
 _IMAGES = IdxFile(
     name="digits-images-idx3-ubyte",
     shape=(1797, 8, 8),
@@ -31,10 +32,10 @@ DIGITS_TITLE = "embedded handwritten digits (scikit-learn load_digits, 8x8 resiz
 
 
 def load_digits() -> Dataset:
-    """The embedded digits, resized and split: 1,437 to train on, 360 to test with.
+    """The embedded digits, resized and split into 1,437 training and 360 test images.
 
-    Sorted by class, in file order within a class, each fifth image from the first on is a test image; so both parts
-    hold the classes in the same shares. Within a part the images are in file order. The same writers stand in both.
+    The split is stratified: with the images sorted by class, in file order within a class, every fifth image, starting with
+    the first, is a test image. Both parts are in file order. The same writers occur in both.
 
     Raises:
         DataError: the embedded files are damaged.
@@ -46,7 +47,7 @@ def load_digits() -> Dataset:
     train_images, train_labels = images[~is_test], labels[~is_test]
     test_images, test_labels = images[is_test], labels[is_test]
     return Dataset(
-        name="digits",
+        name=DIGITS,
         title=DIGITS_TITLE,
         train_images=train_images[:, None],
         train_labels=train_labels.long(),
@@ -60,9 +61,9 @@ def load_digits() -> Dataset:
 
 
 def enlarge(images: Tensor) -> Tensor:
-    """Enlarge 8x8 images to 20x20 by bilinear interpolation, in the middle of a black 28x28 frame.
+    """Enlarge 8x8 images to 20x20 by bilinear interpolation, centred on a black 28x28 image.
 
-    The arithmetic is on integers throughout, so every machine gets the same bytes.
+    The arithmetic is on integers only, so every machine computes the same bytes.
 
     Args:
         images: (N, 8, 8) grey levels from 0 to 16.
@@ -70,9 +71,9 @@ def enlarge(images: Tensor) -> Tensor:
     Returns:
         (N, 28, 28) uint8 from 0 to 255, rounded half up.
     """
-    # Output pixel p lies at (4 p - 19) / 10 input pixels; what is beyond the input is background.
+    # Output pixel p lies at (4 p - 19) / 10 input pixels; outside the input is background.
     tenths = 4 * torch.arange(28)[:, None] - 19
     weights = (10 - (tenths - 10 * torch.arange(8)).abs()).clamp(min=0)
     summed = weights @ images.long() @ weights.T
-    # Both weights are in tenths and white is 16: 1,600 is full white.
+    # Weights of both axes are in tenths and white is 16, so 1,600 is full white.
     return ((summed * 255 + 800) // 1600).to(torch.uint8)

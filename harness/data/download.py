@@ -1,4 +1,4 @@
-"""Fetch a data set by torchvision's downloader, with the limits that it lacks."""
+"""Downloading a data set by torchvision's downloader, with the time limits that it lacks."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 _TORCHVISION = Path(__file__).with_name("torchvision_download.py")
 
 
-def why_unreachable(address: str, *, limit: float = 5.0) -> str:
-    """Why ``address`` gives no answer to a HEAD request within ``limit`` seconds; empty if it does.
+def unreachable_reason(address: str, *, limit: float = 5.0) -> str:
+    """Why ``address`` does not respond to a HEAD request within ``limit`` seconds; empty if it does.
 
-    Proxies of the environment are used, as the downloader does. Resolving a name knows no time-out, so a thread waits
-    for the answer, and is left behind if none comes.
+    Uses the proxies of the environment, as the downloader does. Name resolution has no time-out, so the request runs in a
+    daemon thread, which is abandoned when the limit has passed.
     """
-    answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def request_head() -> None:
         request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - an address of this package
         try:
             with urllib.request.urlopen(request, timeout=limit):  # noqa: S310
-                answers.put("")
+                reasons.put("")
         except (OSError, http.client.HTTPException) as error:
-            answers.put(str(error) or type(error).__name__)
+            reasons.put(str(error) or type(error).__name__)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=request_head, daemon=True).start()
     try:
-        return answers.get(timeout=limit)
+        return reasons.get(timeout=limit)
     except queue.Empty:
-        return f"no answer within {limit:g} s"
+        return f"no response within {limit:g} s"
 
 
 def torchvision_command(name: str) -> tuple[str, ...]:
-    """What runs torchvision's downloader for its class ``name``; the folder comes last."""
+    """The command that runs torchvision's downloader for its class ``name``; append the folder."""
     return (sys.executable, "-P", str(_TORCHVISION), name)
 
 
@@ -54,59 +54,59 @@ def download_into(
     *,
     command: Sequence[str],
     progress: Callable[[int], None] | None = None,
-    silence: float = 60.0,
+    stall_limit: float = 60.0,
     limit: float = 600.0,
 ) -> None:
-    """Download into ``folder``, in torchvision's layout; the content is not verified here.
+    """Download into ``folder``, in torchvision's layout, without verifying the content.
 
     Args:
         folder: an existing folder.
-        command: what to run with the folder as last argument.
-        progress: called with the bytes fetched so far.
-        silence: seconds without a new byte after which it is given up.
-        limit: seconds after which it is given up in any case.
+        command: the command to run, without its last argument, the folder.
+        progress: called with the bytes received so far.
+        stall_limit: seconds without a new byte after which the download is aborted.
+        limit: seconds after which the download is aborted in any case.
 
     Raises:
-        DataMissingError: it failed, stalled or took too long; the process is ended.
+        DataMissingError: the download failed, stalled or exceeded the limit; the process is killed.
     """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [*command, str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            _watch(process, folder, progress=progress, silence=silence, limit=limit)
+            _wait(process, folder, progress=progress, stall_limit=stall_limit, limit=limit)
         finally:
             process.kill()
             process.wait()
         if process.returncode:
             log.seek(0)
-            said = log.read().decode(errors="replace").strip() or "it said nothing"
+            output = log.read().decode(errors="replace").strip() or "no output"
             raise DataMissingError(
-                f"torchvision's download failed with exit code {process.returncode}: {said.splitlines()[-1]}"
+                f"torchvision's downloader ended with exit code {process.returncode}: {output.splitlines()[-1]}"
             )
 
 
-def _watch(
+def _wait(
     process: subprocess.Popen[bytes],
     folder: Path,
     *,
     progress: Callable[[int], None] | None,
-    silence: float,
+    stall_limit: float,
     limit: float,
 ) -> None:
-    """Wait for the process, reporting what arrives in the folder."""
-    started = last_news = time.monotonic()
+    """Wait for the process while the size of the folder grows and the limits hold."""
+    started = last_growth = time.monotonic()
     known = 0
     while process.poll() is None:
         sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
         now = time.monotonic()
         if sum(sizes.values()) != known:
-            known, last_news = sum(sizes.values()), now
+            known, last_growth = sum(sizes.values()), now
             if progress is not None:
                 progress(sum(size for path, size in sizes.items() if path.suffix == ".gz"))
-        if now - last_news > silence:
-            raise DataMissingError(f"the download stalled: nothing arrived for {silence:g} s after {known:,} bytes")
+        if now - last_growth > stall_limit:
+            raise DataMissingError(f"no data received for {stall_limit:g} s, after {known:,} bytes")
         if now - started > limit:
-            raise DataMissingError(f"the download was given up after {limit:g} s with {known:,} bytes")
+            raise DataMissingError(f"not complete after {limit:g} s, with {known:,} bytes")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.1)

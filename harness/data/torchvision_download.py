@@ -1,7 +1,7 @@
-"""Let torchvision download into a folder: arguments are its class and the folder; run by path, as a process of its own.
+"""Run torchvision's downloader; arguments: the name of its class, the folder. Run by path, in a process of its own.
 
-Its prints and progress bar, and a transfer that never ends, then stay in a process that can be ended, and its socket
-time-out changes nothing for anybody else.
+This keeps torchvision's output, its progress bar and a stalled transfer in a process that can be killed, and the socket
+time-out affects no other code.
 """
 
 import socket
@@ -9,10 +9,10 @@ import sys
 
 import torchvision
 
-# Seconds without a byte; torchvision sets no limit of its own.
-_SILENCE = 5.0
+# Seconds without a byte; torchvision sets no limit.
+_TIMEOUT = 5.0
 
 if __name__ == "__main__":
-    socket.setdefaulttimeout(_SILENCE)
-    # Of QMNIST this fetches the test files alone; of the others all four.
+    socket.setdefaulttimeout(_TIMEOUT)
+    # train=False selects QMNIST's test files; the other classes download all four files either way.
     getattr(torchvision.datasets, sys.argv[1])(sys.argv[2], train=False, download=True)

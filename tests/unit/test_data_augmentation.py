@@ -1,4 +1,4 @@
-"""Augmentation gives torchvision's pixels, with a draw of its own for each image."""
+"""Augmentation computes torchvision's pixels, with one draw per image."""
 
 from dataclasses import replace
 
@@ -26,12 +26,12 @@ def generator(seed: int = 1) -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def noise() -> Tensor:
-    """Images in which neighbours differ nearly everywhere, so that a pixel from the wrong place shows."""
+    """Images whose adjacent pixels differ nearly everywhere, so that a pixel from the wrong position is detected."""
     return torch.randint(0, 256, (N, 1, 28, 28), dtype=torch.uint8, generator=generator())
 
 
 def by_torchvision(image: Tensor | Image.Image, augmentation: Augmentation, draws: AffineDraws, at: int) -> Tensor:
-    """What torchvision makes of one image with the same angle, shift and scale."""
+    """One image transformed by torchvision with the same angle, shift and scale."""
     mode = InterpolationMode(augmentation.interpolation)
     fills = [float(augmentation.rotation_fill)], [float(augmentation.shift_fill)]
     image = functional.rotate(image, float(draws.angles[at]), interpolation=mode, fill=fills[0])
@@ -43,7 +43,7 @@ def by_torchvision(image: Tensor | Image.Image, augmentation: Augmentation, draw
 @pytest.mark.parametrize("augmentation", [ROTATE, SHIFT, SCALE, ALL], ids=["rotate", "shift", "scale", "all"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_pixels_are_torchvisions(noise: Tensor, augmentation: Augmentation, interpolation: str) -> None:
-    """Each image equals torchvision's own transform of it for the same draw: exactly, or to rounding for bilinear."""
+    """Each image equals torchvision's transform with the same parameters: exactly, or up to rounding for bilinear."""
     augmentation = replace(augmentation, interpolation=interpolation)  # type: ignore[arg-type]
     draws = augmentation.draw(N, generator=generator(2))
     expected = torch.stack([by_torchvision(noise[at], augmentation, draws, at) for at in range(N)])
@@ -51,8 +51,8 @@ def test_pixels_are_torchvisions(noise: Tensor, augmentation: Augmentation, inte
     assert int(difference.max()) <= (0 if interpolation == "nearest" else 1)
 
 
-def test_one_transform_for_the_whole_batch_would_be_noticed(noise: Tensor) -> None:
-    """The comparison above has teeth: with one image's draw for all of them the pixels are not torchvision's."""
+def test_one_transform_for_the_whole_batch_is_detected(noise: Tensor) -> None:
+    """With one image's parameters for the whole batch, the comparison with torchvision fails for all other images."""
     draws = ALL.draw(N, generator=generator(2))
     same = AffineDraws(
         angles=draws.angles[:1].expand(N), shifts=draws.shifts[:1].expand(N, 2), scales=draws.scales[:1].expand(N)
@@ -63,7 +63,7 @@ def test_one_transform_for_the_whole_batch_would_be_noticed(noise: Tensor) -> No
 
 
 def test_images_of_a_batch_get_different_draws() -> None:
-    """Equal images in one batch come out all different."""
+    """Equal images in one batch are transformed differently."""
     images = load_dataset("digits").train_images[:1].expand(64, 1, 28, 28)
     augmentation = Augmentation(rotation=20, shift=0.1, scale=(0.9, 1.1))
     changed = augmentation.apply(images, augmentation.draw(64, generator=generator()))
@@ -72,7 +72,7 @@ def test_images_of_a_batch_get_different_draws() -> None:
 
 @pytest.mark.parametrize(("interpolation", "share", "beyond"), [("nearest", 1e-4, 1e-4), ("bilinear", 0.3, 0.001)])
 def test_pixels_are_nearly_pillows(interpolation: str, share: float, beyond: float) -> None:
-    """Few pixels differ from those of Pillow images, and of the bilinear ones few by more than a grey level."""
+    """Few pixels differ from those that torchvision computes on Pillow images, and few of those by more than a grey level."""
     augmentation = Augmentation(rotation=8, rotation_fill=1, shift=0.1, interpolation=interpolation)  # type: ignore[arg-type]
     images = load_dataset("digits").train_images[:N]
     draws = augmentation.draw(N, generator=generator())
@@ -83,7 +83,7 @@ def test_pixels_are_nearly_pillows(interpolation: str, share: float, beyond: flo
 
 
 def test_draws_have_torchvisions_distribution() -> None:
-    """Angles, whole-pixel shifts and scales spread as RandomRotation's and RandomAffine's parameters do."""
+    """Angles, whole-pixel shifts and scales are distributed as the parameters of RandomRotation and RandomAffine."""
     torch.manual_seed(1)
     n = 4000
     angles = [RandomRotation.get_params([-8.0, 8.0]) for _ in range(n)]
@@ -108,7 +108,7 @@ def test_draws_have_torchvisions_distribution() -> None:
 
 
 def test_draws_stay_in_range_and_repeat() -> None:
-    """Draws are within their bounds on both sides, repeat with the seed and change with it."""
+    """Draws fill their range, are equal for equal seeds and differ for different seeds."""
     draws = ALL.draw(1000, generator=generator())
     assert (-180, 180) == (round(float(draws.angles.min()), -1), round(float(draws.angles.max()), -1))
     assert (-0.3, 0.3) == (round(float(draws.shifts.min()), 1), round(float(draws.shifts.max()), 1))
@@ -118,7 +118,7 @@ def test_draws_stay_in_range_and_repeat() -> None:
 
 
 def test_draws_do_not_depend_on_the_batch_size() -> None:
-    """Drawing for two batches in turn is drawing for them at once."""
+    """Drawing for two batches in turn gives the same as drawing for both at once."""
     stream = generator()
     first, second = ALL.draw(5, generator=stream), ALL.draw(7, generator=stream)
     assert torch.equal(ALL.draw(12, generator=generator()).angles, torch.cat((first.angles, second.angles)))
@@ -126,21 +126,21 @@ def test_draws_do_not_depend_on_the_batch_size() -> None:
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 def test_identity_draws_change_nothing(noise: Tensor, interpolation: str) -> None:
-    """Angle 0, shift 0 and scale 1 leave every pixel as it was."""
+    """Angle 0, shift 0 and scale 1 change no pixel."""
     identity = AffineDraws(
         angles=torch.zeros(N).double(), shifts=torch.zeros(N, 2).double(), scales=torch.ones(N).double()
     )
     assert torch.equal(noise, replace(ALL, interpolation=interpolation).apply(noise, identity))  # type: ignore[arg-type]
 
 
-def test_no_augmentation_gives_the_batch_back(noise: Tensor) -> None:
-    """Without anything to do the very same tensor comes back."""
+def test_no_augmentation_returns_the_same_tensor(noise: Tensor) -> None:
+    """Without a configured transform, `apply` returns its argument, not a copy."""
     augmentation = Augmentation()
     assert augmentation.apply(noise, augmentation.draw(N, generator=generator())) is noise
 
 
 def test_directions_and_fills() -> None:
-    """A positive angle turns counter-clockwise, positive shifts go right and down, and what is uncovered is filled."""
+    """A positive angle rotates counter-clockwise, positive shifts move right and down, uncovered pixels get the fill value."""
     image = torch.arange(9, dtype=torch.uint8).view(1, 1, 3, 3)
     turn = AffineDraws(
         angles=torch.tensor([90.0]).double(), shifts=torch.zeros(1, 2).double(), scales=torch.ones(1).double()
@@ -152,7 +152,7 @@ def test_directions_and_fills() -> None:
 
 
 def test_oblong_images_with_channels() -> None:
-    """Height and width are not taken for each other, and all channels of an image move alike."""
+    """Height and width are not confused, and all channels of an image are transformed alike."""
     images = torch.randint(0, 256, (20, 3, 10, 28), dtype=torch.uint8, generator=generator())
     augmentation = Augmentation(rotation=8, shift=0.3)
     draws = augmentation.draw(20, generator=generator())
@@ -166,22 +166,22 @@ def test_oblong_images_with_channels() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rotation": -1}, "rotation must be a number from 0 to 180, but -1 was given"),
-        ({"rotation": float("nan")}, "rotation must be a number"),
-        ({"rotation": "7"}, "rotation must be a number from 0 to 180, but '7' was given"),
-        ({"rotation": True}, "rotation must be a number"),
-        ({"rotation_fill": 256}, "rotation_fill must be a number from 0 to 255"),
-        ({"shift": 1.5}, "shift must be a number from 0 to 1"),
-        ({"shift_fill": -1}, "shift_fill must be a number from 0 to 255"),
-        ({"scale": (0, 1)}, "the smallest scale must be a number from 0.01 to 100"),
-        ({"scale": (1.1, 0.9)}, "the largest scale must be a number from 1.1 to 100"),
-        ({"scale": (1.1,)}, "scale must be two factors"),
-        ({"scale": 1.1}, r"scale must be two factors .* got scale=1\.1"),
-        ({"interpolation": "cubic"}, "interpolation must be 'nearest' or 'bilinear', but interpolation='cubic'"),
+        ({"rotation": -1}, "expected rotation to be a number from 0 to 180, got -1"),
+        ({"rotation": float("nan")}, "expected rotation to be a number"),
+        ({"rotation": "7"}, "expected rotation to be a number from 0 to 180, got '7'"),
+        ({"rotation": True}, "expected rotation to be a number"),
+        ({"rotation_fill": 256}, "expected rotation_fill to be a number from 0 to 255"),
+        ({"shift": 1.5}, "expected shift to be a number from 0 to 1"),
+        ({"shift_fill": -1}, "expected shift_fill to be a number from 0 to 255"),
+        ({"scale": (0, 1)}, "expected the smallest scale to be a number from 0.01 to 100"),
+        ({"scale": (1.1, 0.9)}, "expected the largest scale to be a number from 1.1 to 100"),
+        ({"scale": (1.1,)}, "expected scale to be two factors"),
+        ({"scale": 1.1}, r"expected scale to be two factors .* got scale=1\.1"),
+        ({"interpolation": "cubic"}, "expected interpolation to be 'nearest' or 'bilinear', got interpolation='cubic'"),
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, object], message: str) -> None:
-    """A value that makes no sense is an error that names it, its range and what was given."""
+    """A value out of range is an error that names the field, the range and the value."""
     with pytest.raises(InputError, match=message):
         Augmentation(**values)  # type: ignore[arg-type]
 

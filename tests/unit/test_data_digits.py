@@ -1,4 +1,4 @@
-"""The embedded digits are scikit-learn's, enlarged and split the same way everywhere."""
+"""The embedded digits are scikit-learn's, enlarged and split the same way on every machine."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ def digits() -> Dataset:
 
 
 def test_they_are_scikit_learns(digits: Dataset) -> None:
-    """The embedded data are load_digits', split into every fifth of the class-sorted images and the others."""
+    """The embedded data equal load_digits; every fifth of the class-sorted images is a test image."""
     original = sklearn.datasets.load_digits()
     images, labels = torch.tensor(original.images).to(torch.uint8), torch.tensor(original.target)
     test = set(sorted(range(len(labels)), key=lambda index: int(labels[index]))[::5])
@@ -32,7 +32,7 @@ def test_they_are_scikit_learns(digits: Dataset) -> None:
 
 
 def test_shapes_and_types(digits: Dataset) -> None:
-    """1,437 images to train on and 360 to test with, as uint8 images and int64 labels."""
+    """1,437 training and 360 test images, uint8 images and int64 labels."""
     assert (1437, 1, 28, 28) == tuple(digits.train_images.shape)
     assert (360, 1, 28, 28) == tuple(digits.test_images.shape)
     assert {torch.uint8} == {digits.train_images.dtype, digits.test_images.dtype}
@@ -40,13 +40,13 @@ def test_shapes_and_types(digits: Dataset) -> None:
 
 
 def test_split_is_stratified(digits: Dataset) -> None:
-    """Each class has a fifth of its images in the test part, give or take one."""
+    """A fifth of the images of each class are test images, up to one image."""
     in_test, in_all = digits.test_labels.bincount(), torch.cat((digits.train_labels, digits.test_labels)).bincount()
     assert bool(((in_test - in_all / 5).abs() <= 1).all())
 
 
 def test_bytes_are_the_same_on_every_machine(digits: Dataset) -> None:
-    """The digest over the enlarged images and the split is the one recorded when they were made."""
+    """The digest of the enlarged and split images is the recorded one."""
     assert digits.digest == "6dcb9b712e7f7b06bb2d779d7eb1b8f5e0c33f2ecbdac0793516735c8c707ec9"
 
 
@@ -57,21 +57,21 @@ def test_normalisation_is_measured(digits: Dataset) -> None:
 
 
 def test_title_says_that_it_is_not_mnist(digits: Dataset) -> None:
-    """Nobody who reads the title can take the digits for MNIST."""
+    """The title states that the digits are not MNIST."""
     assert digits.name == "digits"
     assert "NOT MNIST" in digits.title
 
 
 def test_enlarging_is_bilinear() -> None:
-    """Enlarging agrees with torch's bilinear interpolation in the inside, up to rounding."""
+    """Enlarging agrees with torch's bilinear interpolation away from the border, up to rounding."""
     images = torch.randint(0, 17, (50, 8, 8), generator=torch.Generator().manual_seed(1))
     expected = torch.nn.functional.interpolate(images[:, None].double() * (255 / 16), size=(20, 20), mode="bilinear")
     inside = enlarge(images)[:, 6:22, 6:22]
     assert float((expected[:, 0, 2:18, 2:18] - inside).abs().max()) < 0.5 + 1e-9
 
 
-def test_enlarged_digit_stands_in_the_middle_on_black() -> None:
-    """A white input gives a symmetric image with full white inside and a black frame."""
+def test_enlarged_digit_is_centred_on_black() -> None:
+    """A white input gives a symmetric image, white in the middle with a black border."""
     image = enlarge(torch.full((1, 8, 8), 16))[0]
     assert torch.equal(image, image.flip(0))
     assert torch.equal(image, image.T)
@@ -79,10 +79,10 @@ def test_enlarged_digit_stands_in_the_middle_on_black() -> None:
 
 
 def test_damaged_package_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An embedded file that was cut short is refused."""
+    """A truncated embedded file is refused."""
     shutil.copytree(digits_module._EMBEDDED, tmp_path / "embedded")  # noqa: SLF001
     damaged = tmp_path / "embedded" / "digits-labels-idx1-ubyte.gz"
     damaged.write_bytes(damaged.read_bytes()[:-20])
     monkeypatch.setattr(digits_module, "_EMBEDDED", tmp_path / "embedded")
-    with pytest.raises(DataError, match="install it again"):
+    with pytest.raises(DataError, match="reinstall it"):
         load_dataset("digits")

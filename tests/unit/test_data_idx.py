@@ -1,4 +1,4 @@
-"""Reading idx files: what is right comes back, what is wrong is named."""
+"""Reading idx files: valid content is returned, anything else is an error that names the fault."""
 
 import gzip
 import hashlib
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.data.idx import IdxFile, content_digest, decode_idx, encode_idx, read_verified
+from harness.data.idx import content_digest, decode_idx, encode_idx, read_verified
+from harness.datasets import IdxFile
 from harness.errors import DataError
 
 ARRAY = torch.arange(24, dtype=torch.uint8).view(2, 3, 4)
@@ -17,24 +18,24 @@ FILE = IdxFile(name="cells-idx3-ubyte", shape=(2, 3, 4), sha256=hashlib.sha256(C
 
 
 def test_header_is_the_documented_one() -> None:
-    """The header is 0, 0, type 8, three dimensions, then each of them in 32 bits."""
+    """The header is 0, 0, type 8, the number of dimensions, then each dimension in 32 bits."""
     assert bytes((0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4)) == CONTENT[:16]
 
 
 def test_integers_are_big_endian() -> None:
-    """32-bit integers have type 12 and their highest byte first, and come back as they went."""
+    """32-bit integers have type 12 and the highest byte first, and are decoded to the same values."""
     table = torch.tensor(((1, -2), (258, 2**31 - 1)), dtype=torch.int32)
     content = encode_idx(table)
     assert content[:12] == bytes((0, 0, 12, 2, 0, 0, 0, 2, 0, 0, 0, 2))
     assert content[12:24] == bytes((0, 0, 0, 1, 255, 255, 255, 254, 0, 0, 1, 2))
-    assert len(content) == IdxFile(name="table", shape=(2, 2), dtype=torch.int32).size
-    assert torch.equal(table, decode_idx(content, (2, 2), torch.int32))
+    assert len(content) == IdxFile(name="table", shape=(2, 2), dtype="int32").size
+    assert torch.equal(table, decode_idx(content, (2, 2), "int32"))
 
 
 def test_type_must_be_the_expected_one() -> None:
-    """Bytes where integers should be are refused, not read as other numbers."""
-    with pytest.raises(DataError, match=r"expected an idx header for torch.int32 of shape=\(6,\)"):
-        decode_idx(encode_idx(ARRAY.flatten()), (6,), torch.int32)
+    """A file of bytes is not decoded as integers."""
+    with pytest.raises(DataError, match=r"expected an idx header for dtype=int32, shape=\(6,\)"):
+        decode_idx(encode_idx(ARRAY.flatten()), (6,), "int32")
 
 
 def test_size_counts_header_and_content() -> None:
@@ -43,7 +44,7 @@ def test_size_counts_header_and_content() -> None:
 
 
 def test_decoding_reverts_encoding() -> None:
-    """What was encoded is decoded to the same array."""
+    """An encoded array is decoded to the same array."""
     assert torch.equal(ARRAY, decode_idx(CONTENT, (2, 3, 4)))
 
 
@@ -67,7 +68,7 @@ def test_malformed_content_is_refused(content: bytes, message: str) -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_verified_content_is_returned(tmp_path: Path, suffix: str) -> None:
-    """A file with the right digest is read, gzipped or not."""
+    """A file with the expected digest is read, gzipped or not."""
     path = tmp_path / f"{FILE.name}{suffix}"
     path.write_bytes(gzip.compress(CONTENT) if suffix else CONTENT)
     assert torch.equal(ARRAY, read_verified(path, FILE, remedy="Do this."))
@@ -80,14 +81,14 @@ FLIPPED = CONTENT[:-1] + bytes((CONTENT[-1] ^ 1,))
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("plain", FLIPPED, "the rest is other content"),
+        ("plain", FLIPPED, "the content differs"),
         ("plain", CONTENT[:-5], "got size=35"),
         ("plain", CONTENT * 2, "longer than 40 bytes"),
         ("plain", b"", "idx header"),
-        ("packed.gz", PACKED[:-12], "unreadable after"),
-        ("packed.gz", PACKED[:12] + bytes((PACKED[12] ^ 0xFF,)) + PACKED[13:], "unreadable after"),
+        ("packed.gz", PACKED[:-12], "not readable after"),
+        ("packed.gz", PACKED[:12] + bytes((PACKED[12] ^ 0xFF,)) + PACKED[13:], "not readable after"),
         ("packed.gz", CONTENT, "[Nn]ot a gzipped file"),
-        ("packed.gz", gzip.compress(FLIPPED), "the rest is other content"),
+        ("packed.gz", gzip.compress(FLIPPED), "the content differs"),
     ],
     ids=["flipped", "short", "long", "empty", "gz-truncated", "gz-flipped", "not-gz", "gz-of-other"],
 )
@@ -108,44 +109,44 @@ def test_damaged_file_is_named_with_both_digests(tmp_path: Path, name: str, cont
 SUMMED = IdxFile(name=FILE.name, shape=FILE.shape, gzip_md5=hashlib.md5(PACKED).hexdigest())  # noqa: S324
 
 
-def test_gzipped_file_is_compared_with_its_md5(tmp_path: Path) -> None:
-    """Where only the MD5 of the gzipped file is known, the file is read that has it."""
+def test_gzipped_file_is_verified_by_its_md5(tmp_path: Path) -> None:
+    """A gzipped file with the expected MD5 is read where no SHA-256 is known."""
     path = tmp_path / "packed.gz"
     path.write_bytes(PACKED)
     assert torch.equal(ARRAY, read_verified(path, SUMMED, remedy=""))
 
 
 @pytest.mark.parametrize(
-    "content", [PACKED[:-12], gzip.compress(CONTENT, 1, mtime=1)], ids=["truncated", "packed-otherwise"]
+    "content", [PACKED[:-12], gzip.compress(CONTENT, 1, mtime=1)], ids=["truncated", "other-compression"]
 )
 def test_other_md5_is_named_with_the_expected_one(tmp_path: Path, content: bytes) -> None:
-    """A gzipped file with another MD5 is refused before it is unpacked, with both sums and the remedy."""
+    """A gzipped file with another MD5 is refused before it is decompressed; the error has both digests and the remedy."""
     path = tmp_path / "packed.gz"
     path.write_bytes(content)
     found = hashlib.md5(content).hexdigest()  # noqa: S324
     with pytest.raises(
         DataError,
-        match=rf"expected MD5 {SUMMED.gzip_md5} .*, found {found} \(size={len(content)} bytes, not unpacked\)\. Do this\.",
+        match=rf"expected MD5 {SUMMED.gzip_md5} .*, found {found} \(size={len(content)} bytes, not decompressed\)\. Do this\.",
     ):
         read_verified(path, SUMMED, remedy="Do this.")
 
 
-def test_right_md5_of_another_shape_is_refused(tmp_path: Path) -> None:
-    """The header is held to the expected shape even where the MD5 is right."""
+def test_expected_md5_with_another_shape_is_refused(tmp_path: Path) -> None:
+    """The header must have the expected shape even if the MD5 is the expected one."""
     path = tmp_path / "packed.gz"
     path.write_bytes(PACKED)
     with pytest.raises(DataError, match="expected an idx header"):
         read_verified(path, replace(SUMMED, shape=(4, 3, 2)), remedy="")
 
 
-def test_file_that_vanished_is_an_error_of_ours(tmp_path: Path) -> None:
-    """A file that cannot be opened is told as such, with the MD5 it should have."""
-    with pytest.raises(DataError, match=r"found nothing \(unreadable: .*No such file"):
+def test_missing_file_is_a_data_error(tmp_path: Path) -> None:
+    """A file that cannot be opened is a DataError with the operating system's reason."""
+    with pytest.raises(DataError, match=r"found nothing \(not readable: .*No such file"):
         read_verified(tmp_path / "gone.gz", SUMMED, remedy="")
 
 
 def test_found_digest_is_that_of_the_content(tmp_path: Path) -> None:
-    """The digest said to be found is what sha256sum says of the decompressed file."""
+    """The digest reported as found is the SHA-256 of the decompressed file."""
     path = tmp_path / "plain"
     path.write_bytes(FLIPPED)
     with pytest.raises(DataError, match=f"found {hashlib.sha256(FLIPPED).hexdigest()}"):
@@ -153,15 +154,15 @@ def test_found_digest_is_that_of_the_content(tmp_path: Path) -> None:
 
 
 def test_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
-    """A small gzip file that unpacks to 64 MiB is given up one byte after the expected size."""
+    """A small gzip file that decompresses to 64 MiB is read up to one byte after the expected size."""
     path = tmp_path / "bomb.gz"
     path.write_bytes(gzip.compress(CONTENT + bytes(1 << 26), compresslevel=1))
-    with pytest.raises(DataError, match="longer than 40 bytes, digest of its first 41"):
+    with pytest.raises(DataError, match="longer than 40 bytes, digest of the first 41"):
         read_verified(path, FILE, remedy="")
 
 
-def test_content_digest_sees_values_shapes_and_order() -> None:
-    """Another value, shape or order gives another digest of the data set."""
+def test_content_digest_depends_on_values_shapes_and_order() -> None:
+    """Another value, shape or order gives another digest."""
     other = ARRAY.clone()
     other[0, 0, 0] = 1
     variants = [(ARRAY, ARRAY[0]), (other, ARRAY[0]), (ARRAY.view(3, 2, 4), ARRAY[0]), (ARRAY[0], ARRAY)]
@@ -169,6 +170,6 @@ def test_content_digest_sees_values_shapes_and_order() -> None:
 
 
 def test_content_digest_is_over_the_files() -> None:
-    """The digest of a data set is SHA-256 over its files, one after the other."""
+    """The digest of a data set is the SHA-256 of its concatenated files."""
     expected = hashlib.sha256(CONTENT + encode_idx(ARRAY[0])).hexdigest()
     assert expected == content_digest((ARRAY, ARRAY[0]))

@@ -1,0 +1,164 @@
+"""The data sets that can be downloaded: one table, which ``--data``, its help text, loading and `harness doctor` read.
+
+To add a data set of MNIST's shape, add an entry. This module does not import PyTorch, so that help texts stay fast.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+AUTO = "auto"
+DIGITS = "digits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxFile:
+    """A file in the idx format: the name, shape, type and digest that it must have.
+
+    Args:
+        name: file name without ``.gz``.
+        shape: dimensions of the array.
+        dtype: type of the elements.
+        sha256: hex digest of the decompressed file.
+        gzip_md5: hex digest of the gzipped file, for data sets that publish no other; such a file is read gzipped only.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "int32"] = "uint8"
+    sha256: str = ""
+    gzip_md5: str = ""
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The file names that are accepted, in order of preference."""
+        return (f"{self.name}.gz",) if self.gzip_md5 else (self.name, f"{self.name}.gz")
+
+    @property
+    def size(self) -> int:
+        """Decompressed size in bytes."""
+        return 4 + 4 * len(self.shape) + math.prod(self.shape) * (4 if self.dtype == "int32" else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedDataset:
+    """A data set as published, and how torchvision downloads it.
+
+    Args:
+        name: the value of ``--data`` that selects it.
+        title: name for display.
+        torchvision: name of torchvision's class, and of the folder that torchvision creates.
+        files: training images, training labels, test images and test labels; only the last two with ``train_on``.
+        address: first address that torchvision's downloader requests for one of the small files.
+        size: download size in bytes.
+        flat: whether the files may also lie directly in the folder that the user names.
+        scale: mean and standard deviation of the training images, where convention fixes them; else they are computed.
+        train_on: name of the data set that provides the training images of one that has test images only.
+        first_test_image: position of the first test image to use.
+    """
+
+    name: str
+    title: str
+    torchvision: str
+    files: tuple[IdxFile, ...]
+    address: str
+    size: int
+    flat: bool = False
+    scale: tuple[float, float] | None = None
+    train_on: str | None = None
+    first_test_image: int = 0
+
+
+def _mnist_files(
+    train_images: str, train_labels: str, test_images: str, test_labels: str, *, digest: Literal["sha256", "gzip_md5"]
+) -> tuple[IdxFile, ...]:
+    """The four files with MNIST's names and shapes, given the digest of each."""
+    shapes = {
+        "train-images-idx3-ubyte": ((60_000, 28, 28), train_images),
+        "train-labels-idx1-ubyte": ((60_000,), train_labels),
+        "t10k-images-idx3-ubyte": ((10_000, 28, 28), test_images),
+        "t10k-labels-idx1-ubyte": ((10_000,), test_labels),
+    }
+    return tuple(IdxFile(name=name, shape=shape, **{digest: value}) for name, (shape, value) in shapes.items())
+
+
+# The MD5 digests are torchvision's.
+PUBLISHED = {
+    dataset.name: dataset
+    for dataset in (
+        PublishedDataset(
+            name="mnist",
+            title="MNIST",
+            torchvision="MNIST",
+            files=_mnist_files(
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                digest="sha256",
+            ),
+            address="https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz",
+            size=11_594_722,
+            flat=True,
+            scale=(0.1307, 0.3081),
+        ),
+        PublishedDataset(
+            name="fashion-mnist",
+            title="Fashion-MNIST",
+            torchvision="FashionMNIST",
+            files=_mnist_files(
+                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "25c81989df183df01b3e8a0aad5dffbe",
+                "bef4ecab320f06d8554ea6380940ec79",
+                "bb300cfdad3c16e7a12a480ee83cd310",
+                digest="gzip_md5",
+            ),
+            address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
+            size=30_878_645,
+        ),
+        PublishedDataset(
+            name="kmnist",
+            title="KMNIST",
+            torchvision="KMNIST",
+            files=_mnist_files(
+                "bdb82020997e1d708af4cf47b453dcf7",
+                "e144d726b3acfaa3e44228e80efcd344",
+                "5c965bf0a639b31b8f53240b1b52f4d7",
+                "7320c461ea6c1c855c0b718fb2a4b134",
+                digest="gzip_md5",
+            ),
+            address="http://codh.rois.ac.jp/kmnist/dataset/kmnist/train-labels-idx1-ubyte.gz",
+            size=21_240_888,
+        ),
+        PublishedDataset(
+            name="qmnist-holdout",
+            title="QMNIST holdout (50,000 unused test digits)",
+            torchvision="QMNIST",
+            files=(
+                IdxFile(
+                    name="qmnist-test-images-idx3-ubyte",
+                    shape=(60_000, 28, 28),
+                    gzip_md5="1394631089c404de565df7b7aeaf9412",
+                ),
+                # Eight numbers for each digit: the class, then the writer and other facts about the sample.
+                IdxFile(
+                    name="qmnist-test-labels-idx2-int",
+                    shape=(60_000, 8),
+                    dtype="int32",
+                    gzip_md5="5b5b05890a5e13444e108efe57b788aa",
+                ),
+            ),
+            address="https://raw.githubusercontent.com/facebookresearch/qmnist/master/qmnist-test-labels-idx2-int.gz",
+            size=10_269_079,
+            train_on="mnist",
+            first_test_image=10_000,  # the first 10,000 are MNIST's own test digits, reconstructed
+        ),
+    )
+}
+
+
+def data_choices() -> tuple[str, ...]:
+    """The names that ``--data`` accepts besides a folder."""
+    return AUTO, DIGITS, *PUBLISHED
