@@ -71,17 +71,18 @@ class PublishedDataset:
     first_test_image: int = 0
 
 
-def _mnist_files(
-    train_images: str, train_labels: str, test_images: str, test_labels: str, *, digest: Literal["sha256", "gzip_md5"]
-) -> tuple[IdxFile, ...]:
-    """The four files with MNIST's names and shapes, given the digest of each."""
+def _mnist_files(digests: tuple[str, str, str, str], *, gzipped: bool = True) -> tuple[IdxFile, ...]:
+    """Four files with MNIST's names and shapes, given the MD5 of each gzipped, or the SHA-256 of each decompressed file."""
     shapes = {
-        "train-images-idx3-ubyte": ((60_000, 28, 28), train_images),
-        "train-labels-idx1-ubyte": ((60_000,), train_labels),
-        "t10k-images-idx3-ubyte": ((10_000, 28, 28), test_images),
-        "t10k-labels-idx1-ubyte": ((10_000,), test_labels),
+        "train-images-idx3-ubyte": (60_000, 28, 28),
+        "train-labels-idx1-ubyte": (60_000,),
+        "t10k-images-idx3-ubyte": (10_000, 28, 28),
+        "t10k-labels-idx1-ubyte": (10_000,),
     }
-    return tuple(IdxFile(name=name, shape=shape, **{digest: value}) for name, (shape, value) in shapes.items())
+    return tuple(
+        IdxFile(name=name, shape=shape, gzip_md5=digest if gzipped else "", sha256="" if gzipped else digest)
+        for (name, shape), digest in zip(shapes.items(), digests, strict=True)
+    )
 
 
 # The MD5 digests are torchvision's.
@@ -93,11 +94,13 @@ PUBLISHED = {
             title="MNIST",
             torchvision="MNIST",
             files=_mnist_files(
-                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-                digest="sha256",
+                (
+                    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                ),
+                gzipped=False,
             ),
             address="https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz",
             size=11_594_722,
@@ -109,11 +112,12 @@ PUBLISHED = {
             title="Fashion-MNIST",
             torchvision="FashionMNIST",
             files=_mnist_files(
-                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                "25c81989df183df01b3e8a0aad5dffbe",
-                "bef4ecab320f06d8554ea6380940ec79",
-                "bb300cfdad3c16e7a12a480ee83cd310",
-                digest="gzip_md5",
+                (
+                    "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                    "25c81989df183df01b3e8a0aad5dffbe",
+                    "bef4ecab320f06d8554ea6380940ec79",
+                    "bb300cfdad3c16e7a12a480ee83cd310",
+                )
             ),
             address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
             size=30_878_645,
@@ -123,11 +127,12 @@ PUBLISHED = {
             title="KMNIST",
             torchvision="KMNIST",
             files=_mnist_files(
-                "bdb82020997e1d708af4cf47b453dcf7",
-                "e144d726b3acfaa3e44228e80efcd344",
-                "5c965bf0a639b31b8f53240b1b52f4d7",
-                "7320c461ea6c1c855c0b718fb2a4b134",
-                digest="gzip_md5",
+                (
+                    "bdb82020997e1d708af4cf47b453dcf7",
+                    "e144d726b3acfaa3e44228e80efcd344",
+                    "5c965bf0a639b31b8f53240b1b52f4d7",
+                    "7320c461ea6c1c855c0b718fb2a4b134",
+                )
             ),
             address="http://codh.rois.ac.jp/kmnist/dataset/kmnist/train-labels-idx1-ubyte.gz",
             size=21_240_888,

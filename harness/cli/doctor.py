@@ -9,6 +9,7 @@ import click
 
 from harness.cli.console import results, write_json
 from harness.cli.options import debug_option, json_option
+from harness.datasets import data_choices
 
 
 @click.command()
@@ -43,7 +44,8 @@ def doctor(json_path: str | None) -> None:
                 "files": [{"name": file.name, "state": file.state, "detail": file.detail} for file in place.files],
             }
         )
-    facts.append(("data (embedded)", "handwritten digits, 1,797 of 8x8, always there (--data digits)"))
+    facts.append(("data (embedded)", "1,797 handwritten digits of 8x8 pixels, always available (--data digits)"))
+    facts.append(("data (--data)", f"{', '.join(data_choices())}, or a folder with the MNIST files"))
     if status.remedy:
         missing.append(f"MNIST: {status.remedy}")
     if json_path != "-":

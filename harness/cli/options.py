@@ -11,6 +11,7 @@ import click
 
 import mnist_models
 from harness.cli.console import DownloadProgress, announce
+from harness.datasets import data_choices
 
 if TYPE_CHECKING:
     from harness.certification import ConsistencyRule
@@ -82,8 +83,8 @@ def data_option(function: _Command) -> _Command:
         default="auto",
         show_default=True,
         metavar="NAME|PATH",
-        help="mnist, digits (embedded), fashion-mnist, kmnist, qmnist-holdout, or a folder that holds MNIST. HARNESS_DATA "
-        "names a folder of them, too; auto is MNIST, or the digits where it is neither there nor to be had.",
+        help=f"Data set: {', '.join(data_choices())}, or a folder with the MNIST files. auto is MNIST, or the embedded digits if "
+        "MNIST is not found and not downloadable. HARNESS_DATA names a folder with data sets.",
     )(function)
 
 

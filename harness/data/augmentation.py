@@ -69,7 +69,9 @@ class Augmentation:
                 _require_number("the smallest scale", smallest, 0.01, 100)
                 _require_number("the largest scale", largest, smallest, 100)
             case _:
-                raise InputError(f"expected scale to be two factors (smallest, largest) or None, got scale={self.scale!r}.")
+                raise InputError(
+                    f"expected scale to be two factors (smallest, largest) or None, got scale={self.scale!r}."
+                )
         if self.interpolation not in ("nearest", "bilinear"):
             raise InputError(
                 f"expected interpolation to be 'nearest' or 'bilinear', got interpolation={self.interpolation!r}."
@@ -113,9 +115,7 @@ class Augmentation:
                 f"shape={tuple(images.shape)}, dtype={images.dtype}. Augment before normalising."
             )
         if len(draws.angles) != len(images):
-            raise InputError(
-                f"expected one draw per image, got draws={len(draws.angles)}, images={len(images)}."
-            )
+            raise InputError(f"expected one draw per image, got draws={len(draws.angles)}, images={len(images)}.")
         if self.rotation:
             images = self._resample(images, _rotations(draws.angles), fill=self.rotation_fill)
         if self.shift or self.scale:

@@ -103,7 +103,7 @@ def test_version(command: Command) -> None:
         (("check", "reference", "--contract", "era-s8"), "there is no contract 'era-s8': did you mean era-s"),
         (("train", "reference", "--recipe", "nosuch.toml"), "expected a recipe file, got path='nosuch.toml'"),
         (("train", "reference", "--device", "tpu", "--data", "digits"), "device='tpu'. Use one of: auto, cpu"),
-        (("verify", "reference", "--data", "nosuch"), "Expected MNIST's four files in nosuch"),
+        (("verify", "reference", "--data", "nosuch"), "Expected the four MNIST files in nosuch"),
         (("verify", "reference", "--data", "mnist"), "--data digits"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import harness.sources
-from harness.data import mnist
+from harness.datasets import PUBLISHED
 from harness.sources import load_model
 from mnist_models import list_models, model_card
 
@@ -194,12 +194,12 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(command: Command) -> None
     assert [
         name for name in ("torch", "threads", "devices", "data (cache)", "data (embedded)") if name not in words
     ] == []
-    assert "missing MNIST: Name a folder that holds MNIST's four files with HARNESS_DATA or --data" in words
+    assert "missing MNIST: Name a folder with the four MNIST files by HARNESS_DATA or --data" in words
 
 
 def test_doctor_names_a_damaged_file(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file with other content is named as damaged, one that is not there as missing."""
-    name = mnist.MNIST_FILES[1].name
+    name = PUBLISHED["mnist"].files[1].name
     (tmp_path / name).write_bytes(b"not MNIST")
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
 
@@ -207,4 +207,4 @@ def test_doctor_names_a_damaged_file(command: Command, tmp_path: Path, monkeypat
     words = " ".join(out.split())
 
     assert f"{name} damaged" in words
-    assert f"{mnist.MNIST_FILES[0].name} missing" in words
+    assert f"{PUBLISHED['mnist'].files[0].name} missing" in words

@@ -6,7 +6,6 @@ from torchvision.transforms import functional
 from harness.data import load_dataset
 
 
-
 def test_to_moves_all_tensors() -> None:
     """`to` moves all four tensors and keeps digest and statistics."""
     digits = load_dataset("digits")

@@ -48,7 +48,9 @@ def test_flipped_byte_is_an_error_and_nothing_is_written(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("flat", [True, False], ids=["flat", "unpacked"])
-def test_mnist_files_are_not_read_as_another_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, flat: bool) -> None:
+def test_mnist_files_are_not_read_as_another_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, flat: bool
+) -> None:
     """MNIST's flat files of the same names, or decompressed files, are not read as another data set."""
     folder = fill(tmp_path / "data") if flat else fill(tmp_path / "data" / "KMNIST" / "raw", gzipped=False).parents[1]
     monkeypatch.setenv("HARNESS_DATA", str(folder))
@@ -72,7 +74,9 @@ def test_truncated_file_of_another_data_set_is_refused(tmp_path: Path, monkeypat
     assert before == contents_of(tmp_path)
 
 
-def test_status_lists_verified_damaged_and_missing_files(tmp_path: Path, mnist_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_lists_verified_damaged_and_missing_files(
+    tmp_path: Path, mnist_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The status lists every folder and file without a network request, and a remedy."""
     monkeypatch.setattr(loading, "unreachable_reason", no_network)
     fill(mnist_cache / "MNIST" / "raw")

@@ -172,9 +172,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.usefixtures("capsys")  # torchvision shows its progress
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "kmnist", "qmnist-holdout"])
-def test_torchvisions_layout_is_read(
-    tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_torchvisions_layout_is_read(tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """What torchvision's own downloader writes into a folder is found and verified there."""
     published = PUBLISHED[name]
     assert download.unreachable_reason(f"{mirror}train-labels-idx1-ubyte.gz") == ""
