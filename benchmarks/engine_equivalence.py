@@ -29,7 +29,7 @@ from harness.data import Dataset, load_dataset
 from harness.files import write_whole
 from harness.graph import CapturedModel
 from harness.sources import load_model
-from harness.training import EpochResult, Recipe, RunRecord, SeedOutcome, SeedsJob, train_seeds
+from harness.training import EpochResult, Recipe, RunRecord, RunSpec, SeedOutcome, SeedsJob, train_seeds
 from harness.training.fusion import without_dropout
 from mnist_models import model_card
 
@@ -110,8 +110,7 @@ def run(data_folder: str, runs: Path, processes: int) -> None:
             job = SeedsJob(
                 load_model=functools.partial(load_arm, dropout=dropout),
                 load_data=functools.partial(load_part, data_folder),
-                recipe=recipe,
-                engine=engine,
+                spec=RunSpec.of(load_arm(seed=0, dropout=dropout), recipe, seed=0, engine=engine),
             )
             some = range(seeds)[first : first + 2 * processes]
             train_seeds(job, some, runs / arm, processes=processes, observer=Lines(arm))

@@ -42,16 +42,17 @@ from harness.training import (
     Batch,
     DigestChain,
     EpochResult,
-    Procedure,
     RandomStreams,
     Recipe,
     RunRecord,
+    RunSpec,
     SeedsJob,
     Step,
+    TrainingHooks,
     choose_engine,
     evaluate,
     keep_freed_memory,
-    one_epoch,
+    shuffled_batches,
     train,
     train_into,
     train_seeds,
@@ -230,7 +231,7 @@ def lightning(dataset: Dataset, epochs: int) -> dict[str, Any]:
     }
 
 
-def alone(dataset: Dataset, epochs: int, engine: str, procedure: Procedure | None = None) -> dict[str, Any]:
+def alone(dataset: Dataset, epochs: int, engine: str, hooks: TrainingHooks | None = None) -> dict[str, Any]:
     """One seed with an engine of ours, as `harness train` trains it: with record, digests, weights and checkpoints."""
     keep_freed_memory()
     captured = load_model(MODEL, seed=SEED)
@@ -238,15 +239,10 @@ def alone(dataset: Dataset, epochs: int, engine: str, procedure: Procedure | Non
         record = train_into(
             Path(folder),
             captured.to_module(),
-            RECIPE.with_epochs(epochs),
+            RunSpec.of(captured, RECIPE.with_epochs(epochs), seed=SEED, engine=engine),
             dataset,
-            seed=SEED,
-            device=_CPU,
-            model_name=captured.name,
-            graph_digest=captured.graph.exact_digest(),
             observer=progress,
-            engine=engine,
-            procedure=procedure,
+            hooks=hooks,
         )
     return {
         "epochs": [result.seconds for result in record.epochs],
@@ -273,12 +269,12 @@ class _Span(SeedsProgress):
 def side_by_side(data: str, images: int | None, epochs: int, engine: str, seeds: int) -> dict[str, Any]:
     """As many seeds at a time, as `harness train --seeds` trains them."""
     # The command asks this first; what it loads for it counts in the memory.
-    choose_engine(engine, load_model(MODEL, seed=SEED).to_module(), _CPU)
+    captured = load_model(MODEL, seed=SEED)
+    choose_engine(engine, captured.to_module(), _CPU)
     job = SeedsJob(
         load_model=functools.partial(load_model, MODEL),
         load_data=functools.partial(load_part, data, images),
-        recipe=RECIPE.with_epochs(epochs),
-        engine=engine,
+        spec=RunSpec.of(captured, RECIPE.with_epochs(epochs), seed=SEED, engine=engine),
     )
     with tempfile.TemporaryDirectory() as folder, _Span(seeds) as progress:
         outcomes = train_seeds(job, range(1, seeds + 1), Path(folder), processes=seeds, observer=progress)
@@ -362,7 +358,7 @@ def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
         for part, owner, names in watched:
             for name in names:
                 stack.enter_context(mock.patch.object(owner, name, timed(part, getattr(owner, name))))
-        trained = alone(dataset, epochs, "fast", Procedure(evaluate=timed("evaluation", evaluate)))
+        trained = alone(dataset, epochs, "fast", TrainingHooks(evaluate=timed("evaluation", evaluate)))
     return {"seconds": sum(trained["epochs"]), "parts": dict(parts)}
 
 
@@ -389,7 +385,7 @@ def step(dataset: Dataset) -> dict[str, Any]:
     """Seconds of some steps with the engine `fast`, by what they go to."""
 
     def named_batches(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
-        batches = one_epoch(data, recipe, streams, epoch)
+        batches = shuffled_batches(data, recipe, streams, epoch)
         while True:
             with record_function(_BATCHES):
                 batch = next(batches, None)
@@ -405,15 +401,9 @@ def step(dataset: Dataset) -> dict[str, Any]:
     captured, window = load_model(MODEL, seed=SEED), _Window()
     train(
         captured.to_module(),
-        RECIPE,
+        RunSpec.of(captured, RECIPE, seed=SEED, engine="fast"),
         part,
-        seed=SEED,
-        device=_CPU,
-        model_name=captured.name,
-        graph_digest=captured.graph.exact_digest(),
-        engine="fast",
-        procedure=Procedure(batches=named_batches),
-        watcher=window,
+        hooks=TrainingHooks(batches=named_batches, callbacks=(window,)),
     )
     parts = dict.fromkeys((*(name for name, _ in GROUPS), REST), 0.0)
     for event in window.profile.events() or ():  # type: ignore[no-untyped-call]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from harness.training import EpochResult, RunRecord, Step, initialise, train
+from harness.training import EpochResult, RunRecord, Step, TrainingHooks, initialise, train
 from harness.training.recipe import SGD
-from tests.made_up import RECIPE, dataset, network
+from tests.made_up import RECIPE, dataset, network, spec
 
 # 120 steps an epoch, three epochs.
 _DATA = dataset(train=1920)
@@ -54,15 +54,11 @@ def run(folder: Path | None, reporter: Reporter) -> RunRecord:
     """Train, or go on from what is in the folder."""
     return train(
         initialise(lambda: network(dropout=0.2), seed=1),
-        _RECIPE,
+        spec(_RECIPE),
         _DATA,
-        seed=1,
-        device=torch.device("cpu"),
-        model_name="net",
-        graph_digest="g",
         checkpoint_dir=folder,
         observer=reporter,
-        watcher=reporter,
+        hooks=TrainingHooks(callbacks=(reporter,)),
     )
 
 

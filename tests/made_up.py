@@ -1,16 +1,16 @@
-"""Small made-up things that tests of several rooms need: a data set, a network, an environment, a run record."""
+"""Small made-up inputs for the tests of several packages: a data set, a model, an environment, a run spec and record."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from harness.data import Dataset
-from harness.training import INPUTS, STATES, Environment, EpochResult, Recipe, RunRecord, StepDigests
+from harness.training import INPUTS, STATES, Environment, EpochResult, Recipe, RunRecord, RunSpec, StepDigests
 
 # A capture costs half a second of a core: unless this is asked for, tests examine a sample.
 EVERY_NETWORK = os.environ.get("HARNESS_EVERY_NETWORK") == "1"
@@ -56,6 +56,22 @@ def network(*, dropout: float = 0.0) -> nn.Module:
     )
 
 
+def spec(recipe: Recipe = RECIPE, **changes: Any) -> RunSpec:  # noqa: ANN401 - each field has a type of its own
+    """The description of a run of the made-up network; any field may be given."""
+    fields: dict[str, Any] = {
+        "model": "net",
+        "source": "",
+        "arguments": "",
+        "graph_digest": "g" * 64,
+        "recipe": recipe,
+        "seed": 1,
+        "engine": "eager",
+        "device": "cpu",
+        "digest_every": 100,
+    }
+    return RunSpec(**(fields | changes))
+
+
 ENVIRONMENT = Environment(
     harness="0.1.0",
     commit=None,
@@ -88,14 +104,7 @@ def record(
 ) -> RunRecord:
     """A run with these test counts, one an epoch."""
     return RunRecord(
-        model="net",
-        source="",
-        arguments="",
-        graph_digest="g" * 64,
-        recipe=RECIPE.with_epochs(declared or len(counts)),
-        seed=1,
-        engine="eager",
-        device="cpu",
+        **spec(RECIPE.with_epochs(declared or len(counts))).declared(),
         data_name="mnist",
         data_title="MNIST",
         data_digest="d" * 64,
@@ -115,7 +124,6 @@ def record(
             for epoch, count in enumerate(counts, start=1)
         ),
         state_digest="0" * 64,
-        digest_every=100,
         digests=(digests(0),),
         environment=ENVIRONMENT,
         started="2026-01-02T03:04:05+00:00",

@@ -14,11 +14,10 @@ import click
 from harness.findings import Finding, Status, overall
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import Console
     from rich.progress import Progress
 
-    from harness.training import EpochResult, Recipe, SeedOutcome
+    from harness.training import EpochResult, RunSpec, SeedOutcome
 
 _CODES = {Status.ERROR: 4, Status.FAIL: 1, Status.UNKNOWN: 3, Status.PASS: 0, Status.SKIP: 0}
 # Where a terminal's width is unknown (a pipe, CI), lines are not to be folded at 80 characters.
@@ -113,14 +112,15 @@ class TrainingProgress(_Bar):
         self._console = notices()
         self._epochs = 0
 
-    def on_start(self, *, recipe: Recipe, device: torch.device, steps: int, done: tuple[EpochResult, ...]) -> None:
+    def on_start(self, *, spec: RunSpec, steps: int, done: tuple[EpochResult, ...]) -> None:
         """Announce the run and set up the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        recipe = spec.recipe
         self._epochs = recipe.epochs
         again = f", going on after epoch {len(done)}" if done else ""
         self._console.print(
-            f"training on {device}: {recipe.epochs} epochs of {steps} steps, {recipe.batch_size} images each{again}"
+            f"training on {spec.device}: {recipe.epochs} epochs of {steps} steps, {recipe.batch_size} images each{again}"
         )
         if self._console.is_terminal:
             self._progress = Progress(

@@ -15,7 +15,7 @@ from harness.cli.options import data_option, dataset_for, debug_option, json_opt
 
 if TYPE_CHECKING:
     from harness.data import Dataset
-    from harness.training import Answers
+    from harness.training import Predictions
 
 _MOST_SHOWN = 100
 
@@ -51,15 +51,15 @@ def evaluate(
     from harness.files import write_whole
     from harness.reporting import document, plain_table
     from harness.sources import load_model
-    from harness.training import answer, load_weights, resolve_device, state_digest
+    from harness.training import load_weights, predict, resolve_device, state_digest
 
     chosen = resolve_device(device)
     captured = load_model(model, arguments=arguments, announce=announce)
     module = captured.to_module()
     load_weights(module, Path(weights))
     dataset = dataset_for(data)
-    answers = answer(module.to(chosen), dataset.to(chosen))
-    found, confusion = answers.evaluation(), answers.confusion()
+    predictions = predict(module.to(chosen), dataset.to(chosen))
+    found, confusion = predictions.evaluation(), predictions.confusion()
     if json_path != "-":
         console = results()
         console.print(
@@ -67,13 +67,13 @@ def evaluate(
             f"({100 * found.correct / found.total:.2f} %), loss {found.loss:.4f}"
         )
         headers = ("class", "images", "right", "%", *(f"as {column}" for column in range(len(confusion))))
-        rows = [_row(label, counts, answers) for label, counts in enumerate(confusion)]
+        rows = [_row(label, counts, predictions) for label, counts in enumerate(confusion)]
         console.print(plain_table(headers, rows, right=range(len(headers))))
     if answers_path is not None:
-        write_whole(Path(answers_path), _csv(answers).encode())
+        write_whole(Path(answers_path), _csv(predictions).encode())
         announce(f"answers: {answers_path}")
     if plot is not None:
-        _plot(Path(plot), answers, dataset, captured.name)
+        _plot(Path(plot), predictions, dataset, captured.name)
     content = {
         "model": captured.name,
         "weights": weights,
@@ -83,53 +83,53 @@ def evaluate(
         "correct": found.correct,
         "total": found.total,
         "confusion": confusion,
-        "wrong": [_one(answers, index) for index in answers.wrong],
+        "wrong": [_one(predictions, index) for index in predictions.misclassified],
     }
     write_json(json_path, document("evaluate", content))
 
 
-def _row(label: int, counts: list[int], answers: Answers) -> tuple[str, ...]:
-    images = int((answers.labels == label).sum())
+def _row(label: int, counts: list[int], predictions: Predictions) -> tuple[str, ...]:
+    images = int((predictions.labels == label).sum())
     share = f"{100 * counts[label] / images:.2f}" if images else "-"
     return str(label), str(images), str(counts[label]), share, *(str(count) if count else "·" for count in counts)
 
 
-def _one(answers: Answers, index: int) -> dict[str, Any]:
+def _one(predictions: Predictions, index: int) -> dict[str, Any]:
     """One answer; a NaN is no class and has no probability."""
-    label, given = int(answers.labels[index]), int(answers.answers[index])
+    label, given = int(predictions.labels[index]), int(predictions.classes[index])
     answered = given >= 0
     return {
         "index": index,
         "label": label,
         "answer": given if answered else None,
-        "probability": float(answers.probabilities[index, given]) if answered else None,
+        "probability": float(predictions.probabilities[index, given]) if answered else None,
     }
 
 
-def _csv(answers: Answers) -> str:
+def _csv(predictions: Predictions) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("index", "label", "answer", *(f"p{digit}" for digit in range(answers.probabilities.shape[1]))))
+    writer.writerow(("index", "label", "answer", *(f"p{digit}" for digit in range(predictions.probabilities.shape[1]))))
     for index, (label, given, row) in enumerate(
-        zip(answers.labels.tolist(), answers.answers.tolist(), answers.probabilities.tolist(), strict=True)
+        zip(predictions.labels.tolist(), predictions.classes.tolist(), predictions.probabilities.tolist(), strict=True)
     ):
         writer.writerow((index, label, given if given >= 0 else "", *(f"{value:.6g}" for value in row)))
     return text.getvalue()
 
 
-def _plot(path: Path, answers: Answers, dataset: Dataset, name: str) -> None:
+def _plot(path: Path, predictions: Predictions, dataset: Dataset, name: str) -> None:
     from harness.reporting import plot_images
 
-    wrong = answers.wrong
+    wrong = predictions.misclassified
     if not wrong:
         announce(f"no picture: {name} answers every image right")
         return
     shown = wrong[:_MOST_SHOWN]
     images = []
     for index in shown:
-        one = _one(answers, index)
+        one = _one(predictions, index)
         given = "no answer" if one["answer"] is None else f"as {one['answer']}, {100 * one['probability']:.0f} %"
         images.append((dataset.test_images[index, 0].tolist(), f"{one['label']} {given}\n#{index}"))
     few = f", the first {len(shown)}" if len(shown) < len(wrong) else ""
-    plot_images(path, title=f"{name}: {len(wrong):,} of {len(answers.labels):,} wrong{few}", images=images)
+    plot_images(path, title=f"{name}: {len(wrong):,} of {len(predictions.labels):,} wrong{few}", images=images)
     announce(f"picture: {path}")

@@ -18,8 +18,11 @@ from harness.errors import InputError, ModelSourceError
 from harness.findings import Finding, overall
 
 if TYPE_CHECKING:
+    import torch
+
     from harness.goldens import Golden
     from harness.graph import CapturedModel
+    from harness.training import RunSpec
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -115,7 +118,7 @@ def check(
             captured = subject.load()
             path = golden_path(place, captured.name)
             remedy = subject.update_command(folder, device, threads)
-            found = check_golden(captured, recipe_for(subject.source, None), path, device=chosen, remedy=remedy)
+            found = check_golden(captured, subject.spec(captured, chosen), path, remedy=remedy)
             show(captured.name, found)
             content.append(
                 {"model": captured.name, "source": subject.source, "file": path.name, **findings_content(found)}
@@ -162,14 +165,7 @@ def update(
         for subject in _announced(subjects):
             captured = subject.load()
             path = golden_path(place, captured.name)
-            made = update_golden(
-                captured,
-                recipe_for(subject.source, None),
-                _on_record(path),
-                device=chosen,
-                source=subject.source,
-                arguments=subject.arguments,
-            )
+            made = update_golden(captured, subject.spec(captured, chosen), _on_record(path))
             size = f"{len(golden_bytes(made.golden)):,} bytes"
             words = f"{path}, {size}{', not written' if dry_run else ''}" if made.changes else "nothing changes"
             click.echo(f"{captured.name}: {words}")
@@ -225,6 +221,15 @@ class _Subject:
         from harness.sources import load_model
 
         return load_model(self.source, seed=DEFAULT_SEED, arguments=self.arguments, announce=announce)
+
+    def spec(self, captured: CapturedModel, device: torch.device) -> RunSpec:
+        """What its golden is computed with."""
+        from harness.training import RunSpec
+
+        recipe = recipe_for(self.source, None)
+        return RunSpec.of(
+            captured, recipe, seed=DEFAULT_SEED, device=device, source=self.source, arguments=self.arguments
+        )
 
     def update_command(self, folder: Path | None, device: str, threads: int) -> str:
         """The command that puts it on record."""

@@ -113,7 +113,7 @@ def train(
     import torch
 
     from harness.sources import load_model
-    from harness.training import resolve_device
+    from harness.training import DIGEST_EVERY, RunSpec, resolve_device
 
     recipe = recipe_for(model, recipe_name)
     if epochs is not None:
@@ -142,19 +142,16 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     captured = load_model(model, seed=seed, arguments=arguments, announce=announce)
-    record, path = run_training(
+    spec = RunSpec.of(
         captured,
         recipe,
-        dataset_for(data),
         seed=seed,
         device=chosen,
-        engine=engine,
-        out=out,
-        fresh=fresh,
         source=model,
         arguments=arguments,
-        digest_every=digest_every,
+        digest_every=digest_every or DIGEST_EVERY,
     )
+    record, path = run_training(captured, dataset_for(data), spec, engine=engine, out=out, fresh=fresh)
     announce(f"record: {path}")
     if json_path != "-":
         words = f"{captured.name}, recipe {recipe.name}, seed {seed}, {record.data_title}: {record.status}"
@@ -196,23 +193,28 @@ def _train_seeds(
     from harness.data import load_dataset
     from harness.reporting import document
     from harness.sources import load_model
-    from harness.training import DIGEST_EVERY, SeedsJob, choose_engine, opened, train_seeds
+    from harness.training import DIGEST_EVERY, RunSpec, SeedsJob, choose_engine, opened, train_seeds
 
     # Whatever is wrong with the model or the data is told once and first.
     captured = load_model(model, seed=seeds[0], arguments=arguments, announce=announce)
     dataset = dataset_for(data)
     chosen, reason = choose_engine(engine, captured.to_module(), device)
-    folder = Path(out) if out else run_folder(captured.name, recipe, dataset, device, chosen.name, "seeds")
-    job = SeedsJob(
-        load_model=functools.partial(load_model, model, arguments=arguments),
-        # What stood in for MNIST a moment ago does so for every seed.
-        load_data=functools.partial(load_dataset, "digits" if dataset.name == "digits" else data),
-        recipe=recipe,
+    spec = RunSpec.of(
+        captured,
+        recipe,
+        seed=seeds[0],
+        device=device,
         engine=chosen.name,
         source=model,
         arguments=arguments,
         digest_every=digest_every or DIGEST_EVERY,
-        device=device,
+    )
+    folder = Path(out) if out else run_folder(spec, dataset, "seeds")
+    job = SeedsJob(
+        load_model=functools.partial(load_model, model, arguments=arguments),
+        # What stood in for MNIST a moment ago does so for every seed.
+        load_data=functools.partial(load_dataset, "digits" if dataset.name == "digits" else data),
+        spec=spec,
     )
     announce(
         f"{captured.name}: {len(seeds)} seeds into {folder} on {device}, {min(jobs, len(seeds))} at a time, engine {chosen.name}"

@@ -63,7 +63,7 @@ def verify(
     from harness.contracts import examine
     from harness.reporting import document, findings_content, findings_table, verdict_line
     from harness.sources import load_model, parse_source
-    from harness.training import available_devices, resolve_device, smoke_run
+    from harness.training import RunSpec, available_devices, resolve_device, smoke_run
 
     # A mistyped MODEL is told before anything is downloaded.
     parse_source(model)
@@ -93,18 +93,8 @@ def verify(
     if rule is not None and quick:
         add(*rule.skipped("not asked: --quick leaves the long run out"))
     elif rule is not None:
-        record, path = run_training(
-            captured,
-            recipe,
-            dataset,
-            seed=seed,
-            device=chosen,
-            engine=engine,
-            out=out,
-            fresh=fresh,
-            source=model,
-            arguments=arguments,
-        )
+        spec = RunSpec.of(captured, recipe, seed=seed, device=chosen, source=model, arguments=arguments)
+        record, path = run_training(captured, dataset, spec, engine=engine, out=out, fresh=fresh)
         announce(f"record: {path}")
         add(*rule.judge(record))
     if shown:

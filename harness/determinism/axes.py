@@ -35,8 +35,8 @@ from harness.training import (
     RandomStreams,
     Step,
     TrainingInterrupted,
-    one_epoch,
     preserved_randomness,
+    shuffled_batches,
     state_digest,
 )
 from harness.training.randomness import device_random_state
@@ -347,7 +347,7 @@ def another_seed(subject: Subject) -> Iterator[Finding]:
         weights[seed] = first.start.parameters
         order[seed] = first.start.order
         augmentation[seed] = first.start.augmentation
-    own = subject.procedure.batches is not one_epoch
+    own = subject.procedure.batches is not shuffled_batches
     yield _seeds_differ(Axis.WEIGHTS, weights, refused)
     yield _seeds_differ(Axis.ORDER, order, refused)
     if own or subject.recipe.augmentation is None:

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from harness.data import Dataset
 from harness.errors import InputError
-from harness.training import Batch, Evaluation, Procedure, RandomStreams, Recipe, evaluate, one_epoch
+from harness.training import Batch, Evaluation, RandomStreams, Recipe, TrainingHooks, evaluate, shuffled_batches
 
 _IMAGE = (1, 28, 28)
 
 
-def load_procedure(path: Path) -> Procedure:
+def load_procedure(path: Path) -> TrainingHooks:
     """Import a file and take from it what it defines; the rest is the harness's own.
 
     Raises:
@@ -56,8 +56,8 @@ def load_procedure(path: Path) -> Procedure:
             "defines neither. Define one of them, or leave --procedure out."
         )
         raise InputError(msg)
-    return Procedure(
-        batches=_batches_of(batches, path) if callable(batches) else one_epoch,
+    return TrainingHooks(
+        batches=_batches_of(batches, path) if callable(batches) else shuffled_batches,
         evaluate=_evaluate_of(own_evaluate, path) if callable(own_evaluate) else evaluate,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,17 @@ from torch import nn
 
 from harness.data import Dataset
 from harness.reproducibility.trace import Trace, TracedEnoughError, Tracer
-from harness.training import Observer, Procedure, Recipe, Step, Watcher, initialise, train
+from harness.training import (
+    DIGEST_EVERY,
+    Observer,
+    Recipe,
+    RunSpec,
+    Step,
+    StepCallback,
+    TrainingHooks,
+    initialise,
+    train,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +35,7 @@ class Imported:
     """
 
     build: Callable[[int], nn.Module]
-    procedure: Procedure
+    procedure: TrainingHooks
 
 
 class Subject:
@@ -60,7 +70,7 @@ class Subject:
         self.imported = load()
 
     @property
-    def procedure(self) -> Procedure:
+    def procedure(self) -> TrainingHooks:
         """Batches and evaluation."""
         return self.imported.procedure
 
@@ -80,7 +90,7 @@ class Subject:
         tracer: Tracer | None = None,
         seed: int | None = None,
         upto: int | None = None,
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[StepCallback] = (),
         observer: Observer | None = None,
         folder: Path | None = None,
     ) -> Trace:
@@ -102,35 +112,35 @@ class Subject:
         with suppress(TracedEnoughError):
             train(
                 self.module(seed) if module is None else module,
-                self.recipe,
+                RunSpec(
+                    model="audited",
+                    source="",
+                    arguments="",
+                    graph_digest="",
+                    recipe=self.recipe,
+                    seed=self.seed if seed is None else seed,
+                    engine="eager",
+                    device=str(self.device),
+                    digest_every=DIGEST_EVERY,
+                ),
                 self.data,
-                seed=self.seed if seed is None else seed,
-                device=self.device,
-                model_name="audited",
-                graph_digest="",
                 observer=observer,
                 checkpoint_dir=folder,
-                procedure=self.procedure,
-                watcher=_Several(self._alive, [tracer, *watchers], upto),
+                hooks=replace(self.procedure, callbacks=(tracer, *watchers, _EndAfter(self._alive, upto))),
             )
         return tracer.trace
 
 
-class _Several:
-    """Watchers one after another; ends the training after step ``upto``."""
+class _EndAfter:
+    """Reports before each step that the training is alive; ends the training after step ``upto``."""
 
-    def __init__(self, alive: Callable[[], None], watchers: Sequence[Watcher], upto: int | None) -> None:
+    def __init__(self, alive: Callable[[], None], upto: int | None) -> None:
         self._alive = alive
-        self._watchers = watchers
         self._upto = upto
 
-    def before_step(self, step: Step) -> None:
+    def before_step(self, _: Step) -> None:
         self._alive()
-        for watcher in self._watchers:
-            watcher.before_step(step)
 
     def after_step(self, step: Step) -> None:
-        for watcher in self._watchers:
-            watcher.after_step(step)
         if step.number == self._upto:
             raise TracedEnoughError

@@ -42,7 +42,7 @@ from harness.graph import CapturedModel
 from harness.reproducibility.trace import Trace, write_trace
 from harness.sources.source import read_model
 from harness.sources.worker import eager_builder
-from harness.training import Procedure, Recipe, train_step
+from harness.training import Recipe, TrainingHooks, train_step
 
 REQUEST_FILE, RESULT_FILE, PROGRESS_FILE, DATA_FILE = "request.json", "result.json", "progress.txt", "data.safetensors"
 PLAIN_TRACE = "plain.safetensors"
@@ -197,7 +197,7 @@ class _Imports:
         self.forget()
         procedure = self._request["procedure"]
         _, build = eager_builder(self._request["model"])
-        return Imported(build=build, procedure=load_procedure(Path(procedure)) if procedure else Procedure())
+        return Imported(build=build, procedure=load_procedure(Path(procedure)) if procedure else TrainingHooks())
 
     def forget(self) -> None:
         """Take the user's files out of this process."""

@@ -34,14 +34,12 @@ from harness.goldens.golden import (
     train_shortly,
 )
 from harness.graph import CapturedModel
-from harness.training import Recipe, environment
+from harness.training import RunSpec, environment
 
 _MOST_LINES = 8
 
 
-def check_golden(
-    captured: CapturedModel, recipe: Recipe, path: Path, *, device: torch.device, remedy: str
-) -> tuple[Finding, ...]:
+def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: str) -> tuple[Finding, ...]:
     """Hold a model to its golden: the findings ``graph``, ``weights``, ``outputs`` and ``training``.
 
     ``fail``: something is not as on record. ``unknown``: this environment is not on record, or only from another kind of
@@ -50,9 +48,8 @@ def check_golden(
 
     Args:
         captured: the model, with its initial weights as drawn under seed 1.
-        recipe: its recipe, of which 50 steps are trained where this environment is on record.
+        spec: the device to compute on and the recipe, of which 50 steps are trained where this environment is on record.
         path: the golden's file.
-        device: where to compute.
         remedy: the command that puts the model as it is now on record.
     """
     try:
@@ -70,7 +67,7 @@ def check_golden(
                 hint=f"Bring the file back, or make it anew with `{remedy}`.",
             ),
         )
-    return _Check(captured, recipe, golden, device, remedy).findings()
+    return _Check(captured, spec, golden, remedy).findings()
 
 
 def unused_goldens(folder: Path, used: Collection[Path]) -> tuple[Finding, ...]:
@@ -91,16 +88,14 @@ def unused_goldens(folder: Path, used: Collection[Path]) -> tuple[Finding, ...]:
 class _Check:
     """One model, one golden, one environment."""
 
-    def __init__(
-        self, captured: CapturedModel, recipe: Recipe, golden: Golden, device: torch.device, remedy: str
-    ) -> None:
+    def __init__(self, captured: CapturedModel, spec: RunSpec, golden: Golden, remedy: str) -> None:
         self.captured = captured
-        self.recipe = recipe
+        self.spec = spec
         self.golden = golden
-        self.device = device
+        self.device = torch.device(spec.device)
         self.remedy = remedy
-        here = environment(device)
-        self.key = key_of(here, device)
+        here = environment(self.device)
+        self.key = key_of(here, self.device)
         self.bits = golden.at(self.key)
         self.unlike = setting_changes(self.bits.machine, machine_of(here)) if self.bits else []
         # Whether other bits are a fault.
@@ -188,7 +183,7 @@ class _Check:
         )
 
     def _training(self) -> Finding:
-        recipe = setting_changes(self.golden.recipe, recipe_settings(self.recipe))
+        recipe = setting_changes(self.golden.recipe, recipe_settings(self.spec.recipe))
         if recipe:
             status, observed = Status.FAIL, f"the recipe is another: {_first(recipe)}"
         elif self.bits is None:
@@ -205,7 +200,7 @@ class _Check:
 
     def _trained(self, on_record: Bits) -> tuple[Status, str]:
         try:
-            digests = train_shortly(self.captured, self.recipe, self.device)
+            digests = train_shortly(self.captured, self.spec)
         except InputError as problem:
             return Status.FAIL, f"it cannot be trained any more: {problem}"
         if parted := training_change(on_record.training, digests):

@@ -31,7 +31,7 @@ from harness.goldens.changes import Line, as_json, operation_lines, tensor_words
 from harness.graph import CapturedModel, Graph
 from harness.graph.schema import base_name
 from harness.tables import read_table
-from harness.training import Environment, Recipe, StepDigests, environment, state_digest, train
+from harness.training import Environment, Recipe, RunSpec, StepDigests, environment, state_digest, train
 
 FORMAT = "harness.golden/1"
 SUFFIX = ".safetensors"
@@ -224,25 +224,21 @@ def _content(document: Mapping[str, Any], values: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def measure(
-    captured: CapturedModel, recipe: Recipe, *, device: torch.device, source: str, arguments: str = ""
-) -> Golden:
-    """The golden of a model, with this environment as the only one on record. Everything is computed twice.
+def measure(captured: CapturedModel, spec: RunSpec) -> Golden:
+    """The golden of a model, with entries for this environment only. Everything is computed twice.
 
     Args:
         captured: the model, with its initial weights as drawn under seed 1.
-        recipe: its recipe.
-        device: where to compute.
-        source: what the user named the model by.
-        arguments: what it was built with.
+        spec: its recipe, the device to compute on, and what the user named the model by.
 
     Raises:
         InputError: two runs here differ, the model does not run in double precision, or an output is not finite.
     """
-    outputs, training = run_to_depths(captured, device), train_shortly(captured, recipe, device)
+    device = torch.device(spec.device)
+    outputs, training = run_to_depths(captured, device), train_shortly(captured, spec)
     again = run_to_depths(captured, device)
     unequal = [f"the outputs differ at {name}" for name in outputs if digest(outputs[name]) != digest(again[name])]
-    parted = training_change(training, train_shortly(captured, recipe, device))
+    parted = training_change(training, train_shortly(captured, spec))
     if unequal or parted:
         msg = (
             f"expected {captured.name} to give the same bits twice on {device}, but "
@@ -254,13 +250,13 @@ def measure(
     here = environment(device)
     return Golden(
         model=captured.name,
-        source=source,
-        arguments=arguments,
-        graph=captured.graph.exact_digest(),
+        source=spec.source,
+        arguments=spec.arguments,
+        graph=spec.graph_digest,
         tensors=tensor_words(captured.graph),
         operations=operation_lines(captured.graph),
         images=digest(fixed_images()),
-        recipe=recipe_settings(recipe),
+        recipe=recipe_settings(spec.recipe),
         depths=tuple(_depth(name, values[name], outputs[name], doubles[name]) for name in values),
         values={name: sample(double) for name, double in doubles.items()},
         bits=(
@@ -396,9 +392,12 @@ def _short(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, batch_size=batch_size, epochs=_EPOCHS)
 
 
-def train_shortly(captured: CapturedModel, recipe: Recipe, device: torch.device) -> tuple[StepDigests, ...]:
-    """The digests of 50 steps on the embedded digits, every ten steps; fewer where the loss stops being a number."""
-    recipe, data = _short(recipe), _digits()
+def train_shortly(captured: CapturedModel, spec: RunSpec) -> tuple[StepDigests, ...]:
+    """The digests of 50 training steps on the embedded digits, every ten steps; fewer where the loss becomes infinite or NaN.
+
+    Recipe and device are those of ``spec``; seed, engine, epochs and batch size are those of every golden.
+    """
+    recipe, data = _short(spec.recipe), _digits()
     images = recipe.batch_size * _STEPS_AN_EPOCH
     data = dataclasses.replace(
         data,
@@ -408,17 +407,8 @@ def train_shortly(captured: CapturedModel, recipe: Recipe, device: torch.device)
         test_labels=data.test_labels[:_TESTED],
     )
     with _single_precision():
-        record = train(
-            captured.to_module(),
-            recipe,
-            data,
-            seed=_SEED,
-            device=device,
-            model_name=captured.name,
-            graph_digest=captured.graph.exact_digest(),
-            digest_every=_STEPS_AN_EPOCH,
-        )
-    return record.digests
+        short = dataclasses.replace(spec, recipe=recipe, seed=_SEED, engine="eager", digest_every=_STEPS_AN_EPOCH)
+        return train(captured.to_module(), short, data).digests
 
 
 def digest(tensor: Tensor) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-import torch
-
 from harness.goldens.changes import by, operation_changes, setting_changes, training_change
 from harness.goldens.golden import Bits, Golden, apart, measure
 from harness.graph import CapturedModel
-from harness.training import Recipe
+from harness.training import RunSpec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,15 +19,7 @@ class Update:
     changes: tuple[str, ...]
 
 
-def update_golden(
-    captured: CapturedModel,
-    recipe: Recipe,
-    old: Golden | None,
-    *,
-    device: torch.device,
-    source: str,
-    arguments: str = "",
-) -> Update:
+def update_golden(captured: CapturedModel, spec: RunSpec, old: Golden | None) -> Update:
     """Put a model on record in this environment.
 
     What other environments have on record stays, unless graph, initial weights, recipe or fixed images changed: it is of
@@ -37,16 +27,13 @@ def update_golden(
 
     Args:
         captured: the model, with its initial weights as drawn under seed 1.
-        recipe: its recipe.
+        spec: its recipe, the device to compute on, and what the user named the model by.
         old: the golden on record, None where there is none.
-        device: where to compute.
-        source: what the user named the model by.
-        arguments: what it was built with.
 
     Raises:
         InputError: two runs here differ, the model does not run in double precision, or an output is not finite.
     """
-    new = measure(captured, recipe, device=device, source=source, arguments=arguments)
+    new = measure(captured, spec)
     bits = new.bits[0]
     if old is None:
         return Update(golden=new, changes=(f"new, with {bits.key.words()}",))
@@ -60,7 +47,7 @@ def update_golden(
         dropped = [f"dropped, since {reason}: {entry.key.words()}" for entry in others]
         return Update(golden=new, changes=(*changes, *dropped))
     entries = tuple(sorted((*others, bits), key=lambda entry: entry.key))
-    golden = dataclasses.replace(old, source=source, arguments=arguments, bits=entries)
+    golden = dataclasses.replace(old, source=spec.source, arguments=spec.arguments, bits=entries)
     return Update(golden=golden, changes=tuple(changes))
 
 

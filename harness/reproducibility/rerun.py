@@ -13,7 +13,16 @@ from harness.errors import InputError
 from harness.graph import CapturedModel
 from harness.reproducibility.comparison import Cause
 from harness.reproducibility.trace import Trace, TracedEnoughError, Tracer
-from harness.training import Environment, Observer, RunRecord, Step, TrainingInterrupted, Watcher, train
+from harness.training import (
+    Environment,
+    Observer,
+    RunRecord,
+    Step,
+    StepCallback,
+    TrainingHooks,
+    TrainingInterrupted,
+    train,
+)
 
 # The steps `after + 1` to `upto` of a record's training, done again.
 Retrace = Callable[[int, int], Trace]
@@ -63,7 +72,7 @@ class Rerun:
         whole = self.record.status == "complete"
         steps = None if whole else self.record.digests[-1].step
         try:
-            return self._train(observer=observer, watcher=None if steps is None else _StopAfter(steps))
+            return self._train(observer, None if steps is None else _StopAfter(steps))
         except TrainingInterrupted as stopped:
             if steps is None or len(stopped.record.epochs) < len(self.record.epochs):
                 raise
@@ -73,33 +82,20 @@ class Rerun:
         """Train to step ``upto`` and keep what the steps after ``after`` saw and made."""
         tracer = Tracer(self.device, after=after, upto=upto)
         try:
-            self._train(observer=observer, watcher=tracer)
+            self._train(observer, tracer)
         except TracedEnoughError:
             return tracer.trace
         msg = f"expected a training of at least {upto} steps, got one of {len(tracer.trace) + after}."
         raise InputError(msg)
 
-    def _train(self, *, observer: Observer | None, watcher: Watcher | None) -> RunRecord:
-        record = self.record
-        return train(
-            self.captured.to_module(),
-            record.recipe,
-            self.dataset,
-            seed=record.seed,
-            device=self.device,
-            model_name=record.model,
-            graph_digest=record.graph_digest,
-            observer=observer,
-            engine=record.engine,
-            digest_every=record.digest_every,
-            watcher=watcher,
-            source=record.source,
-            arguments=record.arguments,
-        )
+    def _train(self, observer: Observer | None, callback: StepCallback | None) -> RunRecord:
+        spec = dataclasses.replace(self.record.spec, device=str(self.device))
+        hooks = TrainingHooks(callbacks=() if callback is None else (callback,))
+        return train(self.captured.to_module(), spec, self.dataset, observer=observer, hooks=hooks)
 
 
 class _StopAfter:
-    """A watcher that ends the training as an interruption does, before the step after ``steps``."""
+    """A callback that interrupts the training before the step after ``steps``."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps

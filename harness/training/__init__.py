@@ -1,17 +1,20 @@
-"""Recipe, random streams, training loop, digests, checkpoints and the run record."""
+"""Training: run specs, recipes, the training loop, engines, digests, checkpoints and run records."""
 
 from harness.training.digests import INPUTS, STATES, DigestChain, StepDigests, state_digest, training_tensors
 from harness.training.engines import ENGINES, Engine, choose_engine
-from harness.training.evaluation import Answers, Evaluation, answer, evaluate
-from harness.training.loop import DIGEST_EVERY, Member, Observer, TrainingInterrupted, train, train_group
+from harness.training.evaluation import Evaluation, Predictions, evaluate, predict
+from harness.training.group import Member, train_group
+from harness.training.loop import TrainingInterrupted, train
 from harness.training.machine import Environment, available_devices, environment, keep_freed_memory, resolve_device
+from harness.training.observer import NullObserver, Observer
 from harness.training.randomness import RandomStreams, initialise, preserved_randomness
 from harness.training.recipe import Recipe, load_recipe
 from harness.training.record import EpochResult, RunRecord
 from harness.training.run_folder import RECORD_FILE, WEIGHTS_FILE, opened, train_into
+from harness.training.run_spec import DIGEST_EVERY, RunSpec
 from harness.training.seeds import SeedOutcome, SeedsInterrupted, SeedsJob, SeedsObserver, seed_folder, train_seeds
 from harness.training.smoke import SmokeResult, smoke_run
-from harness.training.steps import Batch, Procedure, Step, Watcher, one_epoch, train_step
+from harness.training.steps import Batch, Step, StepCallback, TrainingHooks, shuffled_batches, train_step
 from harness.training.weights import load_weights, save_weights
 
 __all__ = [
@@ -21,7 +24,6 @@ __all__ = [
     "RECORD_FILE",
     "STATES",
     "WEIGHTS_FILE",
-    "Answers",
     "Batch",
     "DigestChain",
     "Engine",
@@ -29,21 +31,23 @@ __all__ = [
     "EpochResult",
     "Evaluation",
     "Member",
+    "NullObserver",
     "Observer",
-    "Procedure",
+    "Predictions",
     "RandomStreams",
     "Recipe",
     "RunRecord",
+    "RunSpec",
     "SeedOutcome",
     "SeedsInterrupted",
     "SeedsJob",
     "SeedsObserver",
     "SmokeResult",
     "Step",
+    "StepCallback",
     "StepDigests",
+    "TrainingHooks",
     "TrainingInterrupted",
-    "Watcher",
-    "answer",
     "available_devices",
     "choose_engine",
     "environment",
@@ -52,12 +56,13 @@ __all__ = [
     "keep_freed_memory",
     "load_recipe",
     "load_weights",
-    "one_epoch",
     "opened",
+    "predict",
     "preserved_randomness",
     "resolve_device",
     "save_weights",
     "seed_folder",
+    "shuffled_batches",
     "smoke_run",
     "state_digest",
     "train",

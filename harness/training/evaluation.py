@@ -1,4 +1,4 @@
-"""A network's answers to the test images."""
+"""The predictions of a model on the test images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.errors import InputError
 from harness.training.randomness import preserved_randomness
 
 CLASSES = 10
-_NO_ANSWER = -1
+_NO_PREDICTION = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How good the answers are: mean cross entropy, right answers, images."""
+    """Mean cross entropy, number of correct predictions, number of images."""
 
     loss: float
     correct: int
@@ -27,81 +27,81 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
-    """The answer to each test image, on the CPU.
+class Predictions:
+    """The prediction for each test image, on the CPU.
 
     Args:
-        labels: (N,) int64, what is right.
-        answers: (N,) int64, the class with the highest output; -1 where an output is NaN, which is never right.
+        labels: (N,) int64, the true classes.
+        classes: (N,) int64, the class with the highest output; -1 where an output is NaN, which is never correct.
         probabilities: (N, 10) float32, softmax of the outputs.
         loss: mean cross entropy.
     """
 
     labels: Tensor
-    answers: Tensor
+    classes: Tensor
     probabilities: Tensor
     loss: float
 
     @property
-    def right(self) -> Tensor:
-        """(N,) bool, which answers are right."""
-        return self.answers == self.labels
+    def correct(self) -> Tensor:
+        """(N,) bool, which predictions are correct."""
+        return self.classes == self.labels
 
     @property
-    def wrong(self) -> list[int]:
-        """Positions of the wrong answers among the test images."""
-        return torch.nonzero(~self.right).flatten().tolist()
+    def misclassified(self) -> list[int]:
+        """Indices of the test images that are predicted wrongly."""
+        return torch.nonzero(~self.correct).flatten().tolist()
 
     def evaluation(self) -> Evaluation:
-        """The answers in three figures."""
-        return Evaluation(loss=self.loss, correct=int(self.right.sum()), total=len(self.labels))
+        """Loss, correct predictions and images."""
+        return Evaluation(loss=self.loss, correct=int(self.correct.sum()), total=len(self.labels))
 
     def confusion(self) -> list[list[int]]:
-        """How often each class (row) was answered with each class (column); a NaN stands in no column."""
-        answered = self.answers != _NO_ANSWER
-        pairs = CLASSES * self.labels[answered] + self.answers[answered]
+        """The confusion matrix: true classes in rows, predicted classes in columns. A NaN is counted in no column."""
+        valid = self.classes != _NO_PREDICTION
+        pairs = CLASSES * self.labels[valid] + self.classes[valid]
         table: list[list[int]] = torch.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES).tolist()
         return table
 
 
-def answer(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Answers:
-    """Ask a network all test images, in eval mode, on the device where both are.
+def predict(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Predictions:
+    """Predict all test images, in eval mode, on the device where model and data are.
 
-    No randomness is consumed, and the module is back in the mode it was in afterwards.
+    No random numbers are consumed, and the module's mode is restored afterwards.
 
     Raises:
-        InputError: the output has another shape than (B, 10).
+        InputError: the output's shape is not (B, 10).
     """
     images, labels = dataset.test_images, dataset.test_labels
     losses, outputs = [], []
     was_training = module.training
     module.eval()
     with preserved_randomness(images.device), torch.no_grad():
-        for batch, right in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
+        for batch, targets in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
             output = forward(module, dataset.normalise(batch))
-            losses.append(functional.cross_entropy(output, right, reduction="sum"))
+            losses.append(functional.cross_entropy(output, targets, reduction="sum"))
             outputs.append(output)
     module.train(was_training)
     output = torch.cat(outputs)
-    return Answers(
+    return Predictions(
         labels=labels.cpu(),
-        answers=_answers(output).cpu(),
+        classes=_classes(output).cpu(),
         probabilities=output.float().softmax(dim=1).cpu(),
         loss=torch.stack(losses).cpu().double().sum().item() / len(images),
     )
 
 
 def evaluate(module: nn.Module, dataset: Dataset) -> Evaluation:
-    """Test a network on all test images, as `answer` does.
+    """Evaluate a model on all test images, see `predict`.
 
     Raises:
-        InputError: the output has another shape than (B, 10).
+        InputError: the output's shape is not (B, 10).
     """
-    return answer(module, dataset).evaluation()
+    return predict(module, dataset).evaluation()
 
 
 def forward(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The network's output, (B, 10).
+    """The model's output, (B, 10).
 
     Raises:
         InputError: it has another shape.
@@ -109,17 +109,17 @@ def forward(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     output: object = network(images)
     if not isinstance(output, Tensor) or output.shape != (len(images), CLASSES):
         found = f"shape={tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        msg = f"expected the network to give shape=({len(images)}, {CLASSES}) for {len(images)} images, got {found}."
+        msg = f"expected the model's output to have shape=({len(images)}, {CLASSES}) for {len(images)} images, got {found}."
         raise InputError(msg)
     return output
 
 
 def count_correct(output: Tensor, labels: Tensor) -> Tensor:
-    """Right answers, still on the device."""
-    return (_answers(output) == labels).sum()
+    """The number of correct predictions, still on the device."""
+    return (_classes(output) == labels).sum()
 
 
-def _answers(output: Tensor) -> Tensor:
-    highest, answers = output.max(dim=1)
-    # A NaN wins every maximum, and its class could be the right one.
-    return torch.where(highest.isnan(), _NO_ANSWER, answers)
+def _classes(output: Tensor) -> Tensor:
+    highest, classes = output.max(dim=1)
+    # max() treats NaN as the largest value, and its class could happen to be the correct one.
+    return torch.where(highest.isnan(), _NO_PREDICTION, classes)

@@ -1,18 +1,22 @@
-"""A run and its folder: checkpoints while it goes, the record and the weights when it ends."""
+"""The folder of a run: checkpoints while it trains, record and weights when it ends."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
+from harness.data import Dataset
 from harness.errors import InputError
 from harness.files import sole_writer
+from harness.training.engines import Engine
 from harness.training.loop import TrainingInterrupted, train
+from harness.training.observer import Observer
 from harness.training.record import RunRecord
+from harness.training.run_spec import RunSpec
+from harness.training.steps import TrainingHooks
 from harness.training.weights import save_weights
 
 RECORD_FILE = "record.json"
@@ -20,16 +24,35 @@ WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FOLDER = "checkpoints"
 
 
-def train_into(folder: Path, module: nn.Module, *arguments: Any, **options: Any) -> RunRecord:  # noqa: ANN401 - those of `train`
-    """Train, or go on with the unfinished run of the same kind that a folder holds; arguments as of `train`.
+def train_into(
+    folder: Path,
+    module: nn.Module,
+    spec: RunSpec,
+    data: Dataset,
+    *,
+    engine: Engine | None = None,
+    resume: bool = True,
+    observer: Observer | None = None,
+    hooks: TrainingHooks | None = None,
+) -> RunRecord:
+    """Train into a folder, or resume the unfinished run of the same spec in it; the other arguments are those of `train`.
 
     Raises:
-        TrainingInterrupted: the record so far is written.
+        TrainingInterrupted: a KeyboardInterrupt came; the record so far is written.
         InputError: the folder cannot be written to, or another process writes to it.
     """
     with opened(folder):
         try:
-            record = train(module, *arguments, checkpoint_dir=folder / CHECKPOINT_FOLDER, **options)
+            record = train(
+                module,
+                spec,
+                data,
+                engine=engine,
+                checkpoint_dir=folder / CHECKPOINT_FOLDER,
+                resume=resume,
+                observer=observer,
+                hooks=hooks,
+            )
         except TrainingInterrupted as interruption:
             write_end(folder, module, interruption.record)
             raise
@@ -39,24 +62,24 @@ def train_into(folder: Path, module: nn.Module, *arguments: Any, **options: Any)
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[None]:
-    """Make a run's folder and be the only one who writes there, in the block.
+    """Create a run's folder and lock it against other processes within the block.
 
     Raises:
-        InputError: it cannot be made or written to, or another process writes to it.
+        InputError: the folder cannot be created or written to, or another process has locked it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"expected a folder that can be made, got {str(folder)!r}: {error.strerror}. Name another one with --out."
+        msg = f"could not create the folder {str(folder)!r}: {error.strerror}. Name another one with --out."
         raise InputError(msg) from error
     with sole_writer(folder):
         yield
 
 
 def write_end(folder: Path, module: nn.Module, record: RunRecord) -> None:
-    """Write how a run ended: its record, and before it the weights where it is complete.
+    """Write the record of a run that ended and, if it is complete, the weights.
 
-    An earlier finished run's record and weights are kept: they get the time they were started as part of their names.
+    Record and weights of an earlier finished run are kept: their start time is added to their file names.
 
     Raises:
         InputError: the folder cannot be written to.

@@ -1,15 +1,16 @@
-"""Many seeds of one training.
+"""Training one model under many seeds.
 
-On a CPU: a process of one thread for each, as many at a time as there are cores. On a GPU, in this process: some at a time as
-branches of one graph, or, with an engine that captures no graph, one after the other.
+On a CPU, each seed is trained in a process of its own with one thread, as many at a time as there are cores. On a GPU, seeds are
+trained in this process: as the branches of one CUDA graph, or one after the other with an engine that captures no graph.
 
-A seed's bits are those of a solo run with the same engine (and, on a CPU, one thread). One that fails costs nobody else
-anything, and what is finished is finished: the same call goes on with what is not.
+Each seed gets the bits of a run of its own with the same engine (and, on a CPU, one thread). A seed that fails does not
+affect the others, and finished seeds are kept: the same call again trains only the remaining ones.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 
@@ -27,15 +28,18 @@ from harness.data import Dataset
 from harness.errors import HarnessError, InputError
 from harness.graph import CapturedModel
 from harness.training.engines import ENGINES
-from harness.training.loop import DIGEST_EVERY, Member, Observer, train_group
+from harness.training.group import Member, train_group
 from harness.training.machine import keep_freed_memory
-from harness.training.recipe import Recipe
+from harness.training.observer import Observer
 from harness.training.record import EpochResult, RunRecord
 from harness.training.run_folder import CHECKPOINT_FOLDER, RECORD_FILE, opened, train_into, write_end
+from harness.training.run_spec import RunSpec
 
 _SECONDS_TO_STOP = 60
-# The second is imported by the first optimizer, for seconds.
-_IMPORTED_ONCE = ["harness.training", "torch._dynamo"]
+# torch._dynamo takes seconds to import, and the first optimizer imports it.
+_PRELOADED_MODULES = ["harness.training", "torch._dynamo"]
+# Fields of a spec in which a finished run must agree with the one asked for, besides the seed.
+_IDENTITY = ("graph_digest", "recipe", "engine", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,63 +47,42 @@ class SeedsJob:
     """What all seeds have in common; it is pickled into their processes.
 
     Args:
-        load_model: called with ``seed=``: the captured network with the initial weights of that seed.
-        load_data: the data.
-        recipe: how to train.
-        engine: what computes the steps, by its own name: ``auto`` could choose another one the next time.
-        source: what the user named the network by, for the records.
-        arguments: what it was built with, likewise.
-        digest_every: steps between two digests in the records.
-        device: where to train.
-
-    Raises:
-        InputError: there is no such engine.
+        load_model: called with ``seed=``; returns the captured model with the initial weights of that seed.
+        load_data: returns the data set.
+        spec: the description of the runs; each seed replaces ``spec.seed``.
     """
 
     load_model: Callable[..., CapturedModel]
     load_data: Callable[[], Dataset]
-    recipe: Recipe
-    engine: str
-    source: str = ""
-    arguments: str = ""
-    digest_every: int = DIGEST_EVERY
-    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it cannot be changed
+    spec: RunSpec
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            msg = f"expected an engine by its name, got engine={self.engine!r}. Use one of: {', '.join(ENGINES)}."
+        if self.spec.engine not in ENGINES:
+            msg = f"expected the name of an engine, got engine={self.spec.engine!r}. Use one of: {', '.join(ENGINES)}."
             raise InputError(msg)
 
-    def train(self, seed: int, folder: Path, observer: Observer, *, fresh: bool) -> RunRecord:
-        """Train one seed here, into its folder."""
+    def load(self, seed: int) -> tuple[CapturedModel, RunSpec]:
+        """The model of one seed and the description of its run."""
         captured = self.load_model(seed=seed)
-        return train_into(
-            folder,
-            captured.to_module(),
-            self.recipe,
-            self.load_data(),
-            seed=seed,
-            device=self.device,
-            model_name=captured.name,
-            graph_digest=captured.graph.exact_digest(),
-            observer=observer,
-            resume=not fresh,
-            engine=self.engine,
-            digest_every=self.digest_every,
-            source=self.source,
-            arguments=self.arguments,
+        return captured, dataclasses.replace(
+            self.spec, seed=seed, model=captured.name, graph_digest=captured.graph.exact_digest()
         )
+
+    def train(self, seed: int, folder: Path, observer: Observer, *, fresh: bool) -> RunRecord:
+        """Train one seed in this process, into its folder."""
+        captured, spec = self.load(seed)
+        return train_into(folder, captured.to_module(), spec, self.load_data(), resume=not fresh, observer=observer)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedOutcome:
-    """How one seed ended.
+    """How the training of one seed ended.
 
     Args:
-        seed: which.
-        folder: where its record, weights and checkpoints are.
-        record: its record, ``complete`` or ``diverged``; None where it did not come to an end.
-        problem: why not; empty where there is a record.
+        seed: the seed.
+        folder: the folder of its record, weights and checkpoints.
+        record: its record, ``complete`` or ``diverged``; None if the run did not end.
+        problem: why the run did not end; empty if there is a record.
     """
 
     seed: int
@@ -109,26 +92,31 @@ class SeedOutcome:
 
 
 class SeedsObserver(Protocol):
-    """Whoever wants to see the seeds as they go."""
+    """Follows the training of many seeds; the methods are those of `Observer`, with the seed."""
 
     def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
-        """A seed begins its steps: so many epochs of so many; ``done`` epochs were brought by a checkpoint."""
+        """Called before a seed's first step: declared epochs, steps per epoch, epochs restored from a checkpoint."""
 
     def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
-        """Now and then."""
+        """Called about ten times a second for each running seed."""
 
     def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
-        """An epoch of a seed is whole."""
+        """Called after a seed's epoch."""
 
     def on_seed_warning(self, seed: int, message: str) -> None:
-        """Something the user should know that does not stop the seed."""
+        """Called with something that the user should know and that does not stop the seed."""
 
     def on_seed_end(self, outcome: SeedOutcome) -> None:
-        """A seed has ended, or had ended in an earlier call."""
+        """Called when a seed has ended, and for each seed that an earlier call has finished."""
 
 
 class SeedsInterrupted(KeyboardInterrupt):
-    """The seeds were stopped from outside; ``outcomes`` are those that had ended by then."""
+    """The training was stopped by a KeyboardInterrupt.
+
+    Args:
+        outcomes: the outcomes of the seeds that had finished.
+        seeds: number of seeds asked for.
+    """
 
     def __init__(self, outcomes: tuple[SeedOutcome, ...], seeds: int) -> None:
         super().__init__(f"interrupted; {len(outcomes)} of {seeds} seeds are finished and kept")
@@ -136,47 +124,47 @@ class SeedsInterrupted(KeyboardInterrupt):
 
 
 def seed_folder(folder: Path, seed: int) -> Path:
-    """Where one seed's files are in the folder of many."""
+    """The folder of one seed within the folder of all."""
     return folder / f"seed-{seed}"
 
 
 def train_seeds(
     job: SeedsJob, seeds: Iterable[int], folder: Path, *, processes: int, observer: SeedsObserver, fresh: bool = False
 ) -> tuple[SeedOutcome, ...]:
-    """Train many seeds, each as if it were alone.
+    """Train many seeds, each as in a run of its own.
 
-    A seed that has a complete record of this training in its folder is not trained again; one with a checkpoint goes on
-    from there.
+    A seed whose folder holds a complete record of the same training is not trained again; a seed with a checkpoint is resumed.
 
     Args:
         job: what to train.
-        seeds: which seeds.
-        folder: where their folders go. Nobody else may write there meanwhile.
-        processes: how many at a time; on a GPU, branches of a graph.
-        observer: who is told how it goes.
-        fresh: start all over.
+        seeds: the seeds.
+        folder: the folder of the seeds' folders. No other process may write to it meanwhile.
+        processes: how many seeds to train at a time; on a GPU, how many branches a graph has.
+        observer: is called as the seeds proceed.
+        fresh: train all seeds from the start.
 
     Returns:
-        How each seed ended, in the order of ``seeds``.
+        The outcome of each seed, in the order of ``seeds``.
 
     Raises:
-        SeedsInterrupted: a KeyboardInterrupt came; the running seeds have written what they had.
-        InputError: the model or the data cannot be loaded.
+        SeedsInterrupted: a KeyboardInterrupt came; the running seeds have written their state.
+        InputError: the data cannot be loaded.
     """
     seeds = tuple(seeds)
     finished = {} if fresh else _finished(job, seeds, folder)
     for outcome in finished.values():
         observer.on_seed_end(outcome)
-    in_processes = job.device.type == "cpu" and ENGINES[job.engine].capturer is None
-    group = (_Processes if in_processes else _Here)(job, folder, observer, finished, fresh=fresh)
+    in_processes = torch.device(job.spec.device).type == "cpu" and ENGINES[job.spec.engine].capturer is None
+    call = _Call(job=job, folder=folder, observer=observer, fresh=fresh, outcomes=finished)
+    workers = (_InProcesses if in_processes else _InThisProcess)(call)
     waiting = [seed for seed in reversed(seeds) if seed not in finished]
     try:
-        while waiting or group.running:
-            while waiting and len(group.running) < processes:
-                group.start(waiting.pop())
-            group.listen()
+        while waiting or workers.running:
+            while waiting and len(workers.running) < processes:
+                workers.start(waiting.pop())
+            workers.wait()
     except BaseException as stop:
-        group.stop()
+        workers.stop()
         if isinstance(stop, KeyboardInterrupt):
             ended = tuple(finished[seed] for seed in seeds if seed in finished and finished[seed].record)
             raise SeedsInterrupted(ended, len(seeds)) from stop
@@ -185,90 +173,85 @@ def train_seeds(
 
 
 def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, SeedOutcome]:
-    """Seeds that an earlier call has finished."""
+    """The seeds whose folder holds a complete record of the same training."""
     found: dict[int, SeedOutcome] = {}
-    graph = data = None
+    data = None
     for seed in seeds:
-        where = seed_folder(folder, seed)
+        path = seed_folder(folder, seed)
         try:
-            record = RunRecord.read(where / RECORD_FILE)
+            record = RunRecord.read(path / RECORD_FILE)
         except InputError:
             continue
-        graph = graph or job.load_model(seed=seed).graph.exact_digest()
         data = data or job.load_data().digest
-        made_of = (record.graph_digest, record.data_digest, record.recipe, record.engine, record.seed, record.device)
-        if record.status == "complete" and made_of == (graph, data, job.recipe, job.engine, seed, str(job.device)):
-            found[seed] = SeedOutcome(seed=seed, folder=where, record=record)
+        same_training = all(getattr(record, name) == getattr(job.spec, name) for name in _IDENTITY)
+        if record.status == "complete" and same_training and record.seed == seed and record.data_digest == data:
+            found[seed] = SeedOutcome(seed=seed, folder=path, record=record)
     return found
 
 
-class _Group:
-    """Seeds that are trained at one time; how they end is put into ``ended``."""
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """The arguments of one call of `train_seeds`, and the outcomes so far."""
 
-    def __init__(
-        self,
-        job: SeedsJob,
-        folder: Path,
-        observer: SeedsObserver,
-        ended: dict[int, SeedOutcome],
-        *,
-        fresh: bool,
-    ) -> None:
-        self._job = job
-        self._folder = folder
-        self._observer = observer
-        self._ended = ended
-        self._fresh = fresh
+    job: SeedsJob
+    folder: Path
+    observer: SeedsObserver
+    fresh: bool
+    outcomes: dict[int, SeedOutcome]
+
+    def end(self, seed: int, *, record: RunRecord | None = None, problem: str = "") -> None:
+        """Add the outcome of a seed, and report it."""
+        folder = seed_folder(self.folder, seed)
+        self.outcomes[seed] = SeedOutcome(seed=seed, folder=folder, record=record, problem=problem)
+        self.observer.on_seed_end(self.outcomes[seed])
 
 
-class _Processes(_Group):
-    """A process a seed; ``running`` has them by the connection that each tells on."""
+class _InProcesses:
+    """Trains each seed in a process of its own.
 
-    def __init__(self, *common: Any, fresh: bool) -> None:  # noqa: ANN401 - those of _Group
-        super().__init__(*common, fresh=fresh)
-        # A fork server imports PyTorch once for all; forking this process itself would copy its threads' locks.
+    ``running`` holds the seed and the process for each connection that a process reports on.
+    """
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+        # A fork server imports PyTorch once for all; forking this process itself would copy the locks of its threads.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._context = multiprocessing.get_context(method)
-        self._context.set_forkserver_preload(_IMPORTED_ONCE)
+        self._context.set_forkserver_preload(_PRELOADED_MODULES)
         self.running: dict[Connection, tuple[int, BaseProcess]] = {}
 
     def start(self, seed: int) -> None:
         receiver, sender = self._context.Pipe(duplex=False)
-        arguments = (self._job, seed, seed_folder(self._folder, seed), self._fresh, sender)
+        call = self._call
+        arguments = (call.job, seed, seed_folder(call.folder, seed), call.fresh, sender)
         process: BaseProcess = getattr(self._context, "Process")(target=_train_in_child, args=arguments)  # noqa: B009 - typeshed's base context has none
         process.start()
         sender.close()
         self.running[receiver] = (seed, process)
 
-    def listen(self) -> None:
-        """Wait until something is told, and pass it on."""
-        for told in wait(list(self.running)):
-            self._hear(cast("Connection", told))
+    def wait(self) -> None:
+        """Wait until a process reports something, and pass it on."""
+        for ready in wait(list(self.running)):
+            self._receive(cast("Connection", ready))
 
-    def _hear(self, connection: Connection) -> None:
+    def _receive(self, connection: Connection) -> None:
         seed, process = self.running[connection]
         try:
-            call, arguments, figures = connection.recv()
+            method, arguments, keywords = connection.recv()
         except EOFError:
             process.join()
-            call, arguments = "end", (_without_a_word(process.exitcode),)
-        if call != "end":
-            getattr(self._observer, call)(seed, *arguments, **figures)
+            method, arguments = "end", (_exit_reason(process.exitcode),)
+        if method != "end":
+            getattr(self._call.observer, method)(seed, *arguments, **keywords)
             return
         process.join()
         del self.running[connection]
         (problem,) = arguments
-        folder = seed_folder(self._folder, seed)
-        self._ended[seed] = SeedOutcome(
-            seed=seed,
-            folder=folder,
-            record=None if problem else RunRecord.read(folder / RECORD_FILE),
-            problem=problem,
-        )
-        self._observer.on_seed_end(self._ended[seed])
+        path = seed_folder(self._call.folder, seed) / RECORD_FILE
+        self._call.end(seed, record=None if problem else RunRecord.read(path), problem=problem)
 
     def stop(self) -> None:
-        """Interrupt the processes and wait for what they write; one that does not end is killed."""
+        """Interrupt the processes and wait until they have written their state; kill those that do not end."""
         for _, process in self.running.values():
             if process.pid and process.is_alive():
                 os.kill(process.pid, signal.SIGINT)
@@ -279,21 +262,21 @@ class _Processes(_Group):
             process.join()
 
 
-class _Here(_Group):
-    """Seeds in this process; as `_Processes`, but `listen` comes back when they have ended."""
+class _InThisProcess:
+    """Trains seeds in this process, with the interface of `_InProcesses`; `wait` returns when all have ended."""
 
-    def __init__(self, *common: Any, fresh: bool) -> None:  # noqa: ANN401 - those of _Group
-        super().__init__(*common, fresh=fresh)
+    def __init__(self, call: _Call) -> None:
+        self._call = call
         self._data: Dataset | None = None
         self.running: list[int] = []
 
     def start(self, seed: int) -> None:
         self.running.append(seed)
 
-    def listen(self) -> None:
+    def wait(self) -> None:
         """Train them."""
-        if ENGINES[self._job.engine].capturer:
-            self._train_together()
+        if ENGINES[self._call.job.spec.engine].capturer:
+            self._train_as_group()
         else:
             self._train_in_turn()
         self.running = []
@@ -302,75 +285,60 @@ class _Here(_Group):
         for seed in self.running:
             result: RunRecord | Exception
             try:
-                folder = seed_folder(self._folder, seed)
-                result = self._job.train(seed, folder, self._teller(seed), fresh=self._fresh)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it costs this seed only
+                folder = seed_folder(self._call.folder, seed)
+                result = self._call.job.train(seed, folder, self._forwarder(seed), fresh=self._call.fresh)
+            except Exception as error:  # noqa: BLE001 - any failure ends this seed only
                 result = error
             self._end(seed, result)
 
-    def _train_together(self) -> None:
-        job, members = self._job, []
-        self._data = self._data or job.load_data().to(job.device)
+    def _train_as_group(self) -> None:
+        job, members = self._call.job, []
+        self._data = self._data or job.load_data().to(torch.device(job.spec.device))
         with contextlib.ExitStack() as folders:
             for seed in self.running:
-                folder = seed_folder(self._folder, seed)
+                folder = seed_folder(self._call.folder, seed)
                 try:
                     folders.enter_context(opened(folder))
-                    captured = job.load_model(seed=seed)
+                    captured, spec = job.load(seed)
                     member = Member(
                         module=captured.to_module(),
-                        seed=seed,
-                        model_name=captured.name,
-                        graph_digest=captured.graph.exact_digest(),
-                        observer=self._teller(seed),
+                        spec=spec,
+                        observer=self._forwarder(seed),
                         checkpoint_dir=folder / CHECKPOINT_FOLDER,
                     )
-                except Exception as error:  # noqa: BLE001 - as above
+                except Exception as error:  # noqa: BLE001 - any failure ends this seed only
                     self._end(seed, error)
                 else:
                     members.append(member)
-            train_group(
-                members,
-                job.recipe,
-                self._data,
-                device=job.device,
-                engine=job.engine,
-                on_end=self._write,
-                resume=not self._fresh,
-                digest_every=job.digest_every,
-                source=job.source,
-                arguments=job.arguments,
-            )
+            train_group(members, self._data, on_end=self._write, resume=not self._call.fresh)
 
     def _write(self, member: Member, result: RunRecord | Exception) -> None:
+        seed = member.spec.seed
         if isinstance(result, RunRecord):
             try:
-                write_end(seed_folder(self._folder, member.seed), member.module, result)
-            except Exception as error:  # noqa: BLE001 - a full disk, for one: as above
+                write_end(seed_folder(self._call.folder, seed), member.module, result)
+            except Exception as error:  # noqa: BLE001 - a full disk, for example, ends this seed only
                 result = error
-        self._end(member.seed, result)
+        self._end(seed, result)
 
     def _end(self, seed: int, result: RunRecord | Exception) -> None:
-        folder = seed_folder(self._folder, seed)
         if isinstance(result, Exception):
-            outcome = SeedOutcome(seed=seed, folder=folder, record=None, problem=_problem(result))
-        elif result.status == "interrupted":
-            return
-        else:
-            outcome = SeedOutcome(seed=seed, folder=folder, record=result)
-        self._ended[seed] = outcome
-        self._observer.on_seed_end(outcome)
+            self._call.end(seed, problem=_problem(result))
+        elif result.status != "interrupted":
+            self._call.end(seed, record=result)
 
-    def _teller(self, seed: int) -> _Teller:
-        return _Teller(lambda call, arguments, figures: getattr(self._observer, call)(seed, *arguments, **figures))
+    def _forwarder(self, seed: int) -> _EventForwarder:
+        return _EventForwarder(
+            lambda method, arguments, keywords: getattr(self._call.observer, method)(seed, *arguments, **keywords)
+        )
 
     def stop(self) -> None:
-        """Nothing runs any more: what interrupted the call has interrupted the training."""
+        """Does nothing: the exception that ended the call has ended the training too."""
 
 
 def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connection: Connection) -> None:  # noqa: FBT001 - a process takes positions
-    # Ctrl-C reaches all processes of a terminal's group: out of it, only the parent says when to stop, and once. A shell lets
-    # processes in the background ignore it: then the parent must be heard all the same.
+    # Ctrl-C reaches every process of the terminal's process group. In a group of its own, only the parent interrupts this one,
+    # and once. A shell lets background processes ignore SIGINT, so the handler is set again.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -378,13 +346,13 @@ def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connect
     try:
         torch.set_num_threads(1)
         keep_freed_memory()
-        job.train(seed, folder, _Teller(lambda *told: connection.send(told)), fresh=fresh)
+        job.train(seed, folder, _EventForwarder(lambda *event: connection.send(event)), fresh=fresh)
     except KeyboardInterrupt:
         problem = "interrupted"
     except BrokenPipeError:
-        # Nobody is there any more; what there is of the run is on disk.
+        # The parent has ended; the state of the run is on disk.
         return
-    except Exception as error:  # noqa: BLE001 - whatever it is, it costs this seed only
+    except Exception as error:  # noqa: BLE001 - any failure ends this seed only
         problem = _problem(error)
     with contextlib.suppress(BrokenPipeError):
         connection.send(("end", (problem,), {}))
@@ -394,29 +362,29 @@ def _problem(error: Exception) -> str:
     return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
 
 
-def _without_a_word(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
         return f"its process was killed by {signal.Signals(-code).name}"
-    return f"its process ended with code {code} and without a word"
+    return f"its process ended with exit code {code} before the run did"
 
 
-class _Teller:
-    """Passes what a training tells on, as the name of a call, its arguments and its figures."""
+class _EventForwarder:
+    """An observer of one run that forwards its events as method of `SeedsObserver`, arguments and keyword arguments."""
 
-    def __init__(self, tell: Callable[[str, tuple[object, ...], dict[str, object]], object]) -> None:
-        self._pass_on = tell
+    def __init__(self, send: Callable[[str, tuple[object, ...], dict[str, object]], object]) -> None:
+        self._send = send
 
-    def on_start(self, *, recipe: Recipe, steps: int, done: tuple[EpochResult, ...], **_: object) -> None:
-        self._tell("on_seed_start", epochs=recipe.epochs, steps=steps, done=len(done))
+    def on_start(self, *, spec: RunSpec, steps: int, done: tuple[EpochResult, ...]) -> None:
+        self._forward("on_seed_start", epochs=spec.recipe.epochs, steps=steps, done=len(done))
 
     def on_step(self, *, epoch: int, step: int, **_: object) -> None:
-        self._tell("on_seed_step", epoch=epoch, step=step)
+        self._forward("on_seed_step", epoch=epoch, step=step)
 
     def on_epoch(self, result: EpochResult) -> None:
-        self._tell("on_seed_epoch", result)
+        self._forward("on_seed_epoch", result)
 
     def on_warning(self, message: str) -> None:
-        self._tell("on_seed_warning", message)
+        self._forward("on_seed_warning", message)
 
-    def _tell(self, call: str, *arguments: object, **figures: object) -> None:
-        self._pass_on(call, arguments, figures)
+    def _forward(self, method: str, *arguments: object, **keywords: object) -> None:
+        self._send(method, arguments, keywords)

@@ -18,7 +18,7 @@ from harness.findings import Finding, Status
 from harness.training.evaluation import CLASSES
 from harness.training.randomness import RandomStreams, preserved_randomness
 from harness.training.recipe import Adam, Recipe, build_optimizer
-from harness.training.steps import one_epoch, train_step
+from harness.training.steps import shuffled_batches, train_step
 
 # Adam is nearly indifferent to the scale of the gradients, so one rate serves networks of every depth; at twice the
 # rate five_step_1 falls back to guessing. Measured over 20 steps, on MNIST and on the digits, the shipped models lower
@@ -108,7 +108,7 @@ def smoke_run(module: nn.Module, dataset: Dataset, *, device: torch.device, seed
     losses, seconds = [], []
     with preserved_randomness(device):
         streams = RandomStreams(seed, device)
-        epochs = itertools.chain.from_iterable(one_epoch(data, _RECIPE, streams) for _ in itertools.count())
+        epochs = itertools.chain.from_iterable(shuffled_batches(data, _RECIPE, streams) for _ in itertools.count())
         for batch in itertools.islice(epochs, steps):
             began = time.perf_counter()
             loss, _ = train_step(network, optimizer, batch.images, batch.labels)

@@ -1,9 +1,8 @@
-"""What a training is made of: batches, the step, and those who watch the steps.
+"""The steps of a training: batches, the optimizer step, and the callbacks and hooks around them.
 
-What is computed: the loss is the mean cross entropy of the network's output, that is the negative log-likelihood of
-``log_softmax(output)``. For logits this is the usual loss; for log-probabilities, whose ``log_softmax`` is themselves,
-it is the plain negative log-likelihood up to rounding. So both kinds of network train alike and none has to say which
-it is.
+The loss is the mean cross entropy of the model's output, that is the negative log-likelihood of ``log_softmax(output)``. For
+logits this is the usual loss; for log-probabilities, which ``log_softmax`` leaves unchanged, it is the plain negative
+log-likelihood up to rounding. So models with either output train alike, and none has to say which it has.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ class Batch:
     Args:
         images: (B, 1, 28, 28) float, augmented and normalised.
         labels: (B,) int64.
-        order: (B,) int64 on the CPU, which training images they are; None where only the loader knows.
-        draws: how each was augmented; None where they were not, or where only the loader knows.
+        order: (B,) int64 on the CPU, indices of the training images; None for a user's loader, which does not report them.
+        draws: the augmentation of each image; None where there is none, or for a user's loader.
     """
 
     images: Tensor
@@ -41,13 +40,13 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
-    """One step of a training, as a watcher sees it.
+    """One step of a training, as passed to callbacks.
 
     Args:
-        number: which, from 1, over all epochs.
+        number: number of the step, from 1, over all epochs.
         batch: its images.
-        module: the network, in train mode.
-        optimizer: the optimizer, with the step's learning rate before it and the next one's after it.
+        module: the model, in train mode.
+        optimizer: the optimizer; its learning rate is this step's before the step and the next step's after it.
     """
 
     number: int
@@ -56,20 +55,20 @@ class Step:
     optimizer: torch.optim.Optimizer
 
 
-class Watcher(Protocol):
-    """Whoever wants to look at every step from inside. An exception raised here ends the training."""
+class StepCallback(Protocol):
+    """Called around every step. An exception raised here ends the training."""
 
     def before_step(self, step: Step) -> None:
-        """The batch is there, nothing is computed yet."""
+        """Called when the batch is ready, before the forward pass."""
 
     def after_step(self, step: Step) -> None:
-        """The optimizer and the schedule have moved."""
+        """Called after the optimizer and the learning-rate schedule have stepped."""
 
 
-def one_epoch(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int = 1) -> Iterator[Batch]:
-    """All training images once, in a new order.
+def shuffled_batches(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int = 1) -> Iterator[Batch]:
+    """All training images once, in a new random order.
 
-    The streams go on from epoch to epoch, so the number of the epoch says nothing here.
+    The random streams continue from epoch to epoch, so the epoch's number is not used.
     """
     order = torch.randperm(len(data.train_images), generator=streams.order)
     on_device = order.to(data.train_images.device)
@@ -86,10 +85,13 @@ def one_epoch(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int
 def train_step(
     network: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One step of the optimizer. Returns mean loss and right answers from before it, both still on the device.
+    """One optimizer step.
+
+    Returns:
+        The mean loss and the number of correct predictions, both from before the step and still on the device.
 
     Raises:
-        InputError: the network's output has another shape than (B, 10).
+        InputError: the output's shape is not (B, 10).
     """
     output = forward(network, images)
     loss = functional.cross_entropy(output, labels)
@@ -100,14 +102,16 @@ def train_step(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Procedure:
-    """The parts of a training that somebody may bring himself.
+class TrainingHooks:
+    """The parts of a training that a caller may replace or add to.
 
     Args:
-        batches: the batches of an epoch, from the data, the recipe, the run's random streams and the epoch's number
+        batches: yields the batches of an epoch, given the data, the recipe, the run's random streams and the epoch's number
             from 1.
-        evaluate: the evaluation after an epoch.
+        evaluate: the evaluation after each epoch.
+        callbacks: called around every step, in this order.
     """
 
-    batches: Callable[[Dataset, Recipe, RandomStreams, int], Iterator[Batch]] = one_epoch
+    batches: Callable[[Dataset, Recipe, RandomStreams, int], Iterator[Batch]] = shuffled_batches
     evaluate: Callable[[nn.Module, Dataset], Evaluation] = evaluate
+    callbacks: tuple[StepCallback, ...] = ()

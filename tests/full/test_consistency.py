@@ -19,7 +19,7 @@ from harness.data import Dataset, load_dataset
 from harness.errors import DataMissingError
 from harness.findings import Status, overall
 from harness.sources import load_model
-from harness.training import Recipe, RunRecord, train
+from harness.training import Recipe, RunRecord, RunSpec, choose_engine, train
 from mnist_models import ModelCard, list_models, model_card
 
 pytestmark = pytest.mark.full
@@ -72,17 +72,11 @@ def test_consistency(name: str, seed: int, chosen_device: torch.device, request:
     rule = ConsistencyRule.from_table(load_contract(card.contract).accuracy or {}, where=card.contract)
     recipe = Recipe.from_mapping(card.recipe, name=name)
     captured = load_model(name, seed=seed)
+    module = captured.to_module()
+    engine, _ = choose_engine("auto", module, chosen_device)
 
-    record = train(
-        captured.to_module(),
-        recipe,
-        data,
-        seed=seed,
-        device=chosen_device,
-        model_name=name,
-        graph_digest=captured.graph.exact_digest(),
-        engine="auto",
-    )
+    spec = RunSpec.of(captured, recipe, seed=seed, device=chosen_device, engine=engine.name)
+    record = train(module, spec, data, engine=engine)
     record = written(record, folder=request.config.rootpath / "runs" / "full")
     if record.status != "complete":
         # No AssertionError: to miss the rule may be expected, to break off never is.

@@ -9,7 +9,7 @@ import torch
 
 from harness.data import load_dataset
 from harness.graph import CapturedModel
-from harness.training import Recipe, choose_engine, train
+from harness.training import Recipe, RunSpec, choose_engine, train
 from mnist_models import list_models
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]
@@ -32,15 +32,6 @@ def test_the_engines_learn_the_digits_equally_well(engine: str, shipped: Callabl
     recipe = Recipe.from_mapping(
         {"batch_size": 64, "epochs": 6, "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}}, name="short"
     )
-    record = train(
-        captured.to_module(),
-        recipe,
-        load_dataset("digits"),
-        seed=1,
-        device=CPU,
-        model_name=captured.name,
-        graph_digest="",
-        engine=engine,
-    )
+    record = train(captured.to_module(), RunSpec.of(captured, recipe, seed=1, engine=engine), load_dataset("digits"))
 
     assert record.epochs[-1].test_correct > 0.9 * record.epochs[-1].test_total

@@ -19,7 +19,7 @@ from harness.determinism.suspects import Interventions
 from harness.findings import Finding, Status
 from harness.graph import computing_threads
 from harness.sources import eager_source
-from harness.training import Procedure
+from harness.training import TrainingHooks
 from tests import made_up
 from tests.controls.scatters import Net
 
@@ -99,7 +99,7 @@ def test_a_control_is_found(control: str) -> None:
 def test_additions_in_no_fixed_order_are_found() -> None:
     """Atomic additions of two threads make a training differ from its repetition, and are named."""
     recipe, data = conduct.cut(made_up.RECIPE, made_up.dataset(train=64), steps=8)
-    imported = Imported(build=lambda _: Net(), procedure=Procedure())
+    imported = Imported(build=lambda _: Net(), procedure=TrainingHooks())
     subject = Subject(lambda: imported, recipe=recipe, data=data, seed=1, device=torch.device("cpu"))
     with computing_threads(2), Interventions() as interventions:
         # On a busy machine the threads may happen to take turns.

@@ -16,7 +16,7 @@ from harness.goldens import check as golden_check
 from harness.goldens.check import check_golden
 from harness.goldens.golden import golden_path, key_of, machine_of, read_golden
 from harness.graph import CapturedModel, capture
-from harness.training import Recipe, environment, initialise
+from harness.training import Recipe, RunSpec, environment, initialise
 from mnist_models import create_model, list_models, model_card
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]
@@ -52,7 +52,8 @@ def check(captured: CapturedModel) -> dict[str, Finding]:
     """The findings against the golden that is shipped, by name."""
     recipe = Recipe.from_mapping(model_card(captured.name).recipe, name=captured.name)
     path = golden_path(FOLDER, captured.name)
-    found = check_golden(captured, recipe, path, device=CPU, remedy=f"harness golden update {captured.name}")
+    spec = RunSpec.of(captured, recipe, seed=1)
+    found = check_golden(captured, spec, path, remedy=f"harness golden update {captured.name}")
     return {finding.requirement: finding for finding in found}
 
 

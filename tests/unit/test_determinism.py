@@ -30,7 +30,7 @@ from harness.findings import Finding, Status
 from harness.graph import CapturedModel, Fidelity, capture
 from harness.sources import eager_source
 from harness.sources.worker import eager_builder
-from harness.training import Batch, Evaluation, Procedure, RandomStreams, Recipe, loop
+from harness.training import Batch, Evaluation, RandomStreams, Recipe, TrainingHooks, loop
 from tests import made_up
 
 CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ class Learning(Net):
 
 def subject_of(build: Callable[[], nn.Module], **procedure: Any) -> Subject:  # noqa: ANN401 - passed on as they are
     """An audited model that is built like this, trained for six steps in two epochs."""
-    imported = Imported(build=lambda _: build(), procedure=Procedure(**procedure))
+    imported = Imported(build=lambda _: build(), procedure=TrainingHooks(**procedure))
     return Subject(lambda: imported, recipe=RECIPE, data=DATA, seed=1, device=CPU)
 
 
@@ -199,7 +199,7 @@ def test_a_suspect_held_still_answers_alike(name: str) -> None:
     assert held[0] == held[1]
     assert held[0][0] != held[0][1]
     assert free[0] != free[1]
-    assert name in ("random", "numpy.random") or "test_audit.py" in interventions.callers[name]
+    assert name in ("random", "numpy.random") or "test_determinism.py" in interventions.callers[name]
 
 
 def test_interventions_leave_nothing_behind() -> None:
@@ -257,7 +257,7 @@ def test_a_moment_names_what_changed_and_puts_it_back() -> None:
 def test_a_sound_network_holds_on_every_axis() -> None:
     """Batch norm and dropout, well behaved: bit-equal wherever it can be asked, another seed differs."""
     subject = Subject(
-        lambda: Imported(build=lambda _: made_up.network(dropout=0.3), procedure=Procedure()),
+        lambda: Imported(build=lambda _: made_up.network(dropout=0.3), procedure=TrainingHooks()),
         recipe=RECIPE,
         data=DATA,
         seed=1,
@@ -307,7 +307,7 @@ def test_state_in_a_global_is_found() -> None:
 
     def load() -> Imported:
         calls.clear()
-        return Imported(build=lambda _: Net(count), procedure=Procedure())
+        return Imported(build=lambda _: Net(count), procedure=TrainingHooks())
 
     subject = Subject(load, recipe=RECIPE, data=DATA, seed=1, device=CPU)
 
@@ -398,7 +398,7 @@ def test_a_loader_that_goes_on_with_a_global_breaks_a_resume() -> None:
                 chosen = torch.randperm(48, generator=generator)[:16]
                 yield Batch(images=data.normalise(data.train_images[chosen]), labels=data.train_labels[chosen])
 
-        return Imported(build=lambda _: Net(), procedure=Procedure(batches=batches))
+        return Imported(build=lambda _: Net(), procedure=TrainingHooks(batches=batches))
 
     subject = Subject(load, recipe=RECIPE, data=DATA, seed=1, device=CPU)
     found = axes.resume(subject, subject.trace())
@@ -413,7 +413,7 @@ def test_what_is_drawn_at_import_is_no_matter_of_resuming() -> None:
 
     def load() -> Imported:
         scale = random.random()  # noqa: S311 - what this is about
-        return Imported(build=lambda _: Net(lambda _, features: features * scale), procedure=Procedure())
+        return Imported(build=lambda _: Net(lambda _, features: features * scale), procedure=TrainingHooks())
 
     subject = Subject(load, recipe=RECIPE, data=DATA, seed=1, device=CPU)
     plain = subject.trace()
@@ -713,7 +713,7 @@ def test_an_evaluation_that_counts_differently_is_found() -> None:
 # A procedure of the user's own
 
 
-def procedure(folder: Path, text: str) -> Procedure:
+def procedure(folder: Path, text: str) -> TrainingHooks:
     """What is read from a file with this text."""
     path = folder / "own.py"
     path.write_text(text, encoding="utf-8")
@@ -759,7 +759,7 @@ def test_a_procedure_replaces_what_it_defines(tmp_path: Path) -> None:
 
     assert 6 == len(subject.trace())
     assert 40 == found.evaluate(Net(), DATA).correct
-    assert Procedure().batches is procedure(tmp_path, "def evaluate(*_):\n    return 1\n").batches
+    assert TrainingHooks().batches is procedure(tmp_path, "def evaluate(*_):\n    return 1\n").batches
 
 
 # The model itself, imported
@@ -913,7 +913,7 @@ def test_what_depends_on_the_hash_seed_is_found(tmp_path: Path) -> None:
             r"net.py failed in line 11 of net.py in the middle of a training: AssertionError: enough",
         ),
         ("return self.head(images)", "net.py failed in line 11 of net.py in the middle of a training: RuntimeError"),
-        ("return images", r"expected the network to give shape=\(16, 10\)"),
+        ("return images", r"expected the model's output to have shape=\(16, 10\)"),
     ],
 )
 def test_a_model_that_fails_is_told_with_its_line(tmp_path: Path, forward: str, words: str) -> None:

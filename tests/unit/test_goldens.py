@@ -30,7 +30,7 @@ from harness.goldens.golden import (
 from harness.goldens.update import update_golden
 from harness.graph import CapturedModel, capture
 from harness.structure import Structure
-from harness.training import Environment, Recipe, StepDigests, environment, state_digest
+from harness.training import Environment, Recipe, RunSpec, StepDigests, environment, state_digest
 from mnist_models import list_models, model_card
 from tests.made_up import RECIPE
 
@@ -65,6 +65,11 @@ def captured(build: Callable[[], nn.Module]) -> CapturedModel:
         return capture(build(), name="net", twice=False)
 
 
+def spec_of(model: CapturedModel, recipe: Recipe = RECIPE) -> RunSpec:
+    """What the golden of a network is computed with."""
+    return RunSpec.of(model, recipe, seed=1, source="net.py:Net")
+
+
 @functools.cache
 def captured_net(*, padding: int = 0, p: float = 0.1) -> CapturedModel:
     """The network, or a variant of it."""
@@ -87,18 +92,18 @@ def _trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
 trainings: dict[str, tuple[StepDigests, ...]] = {}
 
 
-def trained(model: CapturedModel, recipe: Recipe, device: torch.device) -> tuple[StepDigests, ...]:
+def trained(model: CapturedModel, spec: RunSpec) -> tuple[StepDigests, ...]:
     """What `train_shortly` gives, computed once for equal models and recipes."""
-    key = f"{model.graph.exact_digest()} {state_digest(model.state)} {recipe}"
+    key = f"{model.graph.exact_digest()} {state_digest(model.state)} {spec.recipe}"
     if key not in trainings:
-        trainings[key] = train_shortly(model, recipe, device)
+        trainings[key] = train_shortly(model, spec)
     return trainings[key]
 
 
 @pytest.fixture(scope="module")
 def golden(net: CapturedModel) -> Golden:
     """Its golden, made here."""
-    return measure(net, RECIPE, device=CPU, source="net.py:Net")
+    return measure(net, spec_of(net))
 
 
 @pytest.fixture
@@ -110,7 +115,9 @@ def path(golden: Golden, tmp_path: Path) -> Path:
 
 def check(model: CapturedModel, path: Path, recipe: Recipe = RECIPE) -> dict[str, Finding]:
     """The findings, by name."""
-    return {finding.requirement: finding for finding in check_golden(model, recipe, path, device=CPU, remedy=REMEDY)}
+    return {
+        finding.requirement: finding for finding in check_golden(model, spec_of(model, recipe), path, remedy=REMEDY)
+    }
 
 
 def statuses(findings: dict[str, Finding]) -> str:
@@ -282,11 +289,11 @@ def test_what_cannot_be_trained_any_more_is_a_failure(
     """A model that gives another shape now is no error of the check."""
 
     def refuse(*_: object) -> None:
-        raise InputError("expected the network to give shape=(16, 10).")
+        raise InputError("expected the model's output to have shape=(16, 10).")
 
     monkeypatch.setattr(golden_check, "train_shortly", refuse)
     finding = check(net, path)["training"]
-    expected = "it cannot be trained any more: expected the network to give shape=(16, 10)."
+    expected = "it cannot be trained any more: expected the model's output to have shape=(16, 10)."
     assert (Status.FAIL, expected) == (finding.status, finding.observed)
 
 
@@ -339,7 +346,7 @@ def of_another(golden: Golden) -> Golden:
 
 def renew(model: CapturedModel, old: Golden | None, recipe: Recipe = RECIPE) -> tuple[Golden, tuple[str, ...]]:
     """The golden made anew, and what is new."""
-    made = update_golden(model, recipe, old, device=CPU, source="net.py:Net")
+    made = update_golden(model, spec_of(model, recipe), old)
     return made.golden, made.changes
 
 
@@ -412,12 +419,12 @@ def test_what_does_not_repeat_gets_no_golden(
     runs = iter([training, training[:3]])
     monkeypatch.setattr(room, "train_shortly", lambda *_: next(runs))
     with pytest.raises(InputError, match="same bits twice on cpu, but the training ends after step 20, not 50"):
-        measure(net, RECIPE, device=CPU, source="net")
+        measure(net, spec_of(net))
     outputs = iter([{"logits": torch.zeros(1)}, {"logits": torch.ones(1)}])
     monkeypatch.setattr(room, "run_to_depths", lambda *_: next(outputs))
     monkeypatch.setattr(room, "train_shortly", lambda *_: training)
     with pytest.raises(InputError, match="the outputs differ at logits"):
-        measure(net, RECIPE, device=CPU, source="net")
+        measure(net, spec_of(net))
 
 
 def test_what_is_not_finite_gets_no_golden(net: CapturedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,7 +433,7 @@ def test_what_is_not_finite_gets_no_golden(net: CapturedModel, monkeypatch: pyte
     monkeypatch.setattr(room, "training_change", lambda *_: "")
     broken = with_state(net, "head.weight", lambda weight: weight * torch.nan)
     with pytest.raises(InputError, match="an infinity or NaN at logits"):
-        measure(broken, RECIPE, device=CPU, source="net")
+        measure(broken, spec_of(broken))
 
 
 class Rounding(nn.Module):
@@ -451,8 +458,9 @@ def test_what_does_not_run_in_double_precision_gets_no_golden(
     reason: str,
 ) -> None:
     """Its error cannot be measured; the conversion is named as what to leave out."""
+    model = captured(lambda: Rounding(before=before))
     with pytest.raises(InputError, match=rf"{reason}.*Leave conversions such as .float\(\) out"):
-        measure(captured(lambda: Rounding(before=before)), RECIPE, device=CPU, source="net")
+        measure(model, spec_of(model))
 
 
 def test_a_network_without_maps_has_depths(shipped: Callable[[str], CapturedModel]) -> None:
@@ -468,7 +476,7 @@ def test_a_network_without_maps_has_depths(shipped: Callable[[str], CapturedMode
 def test_two_depths_may_be_one_value(tmp_path: Path) -> None:
     """Where the last layer reads the map itself the golden holds it twice, and is written all the same."""
     whole = captured(lambda: nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(1, 10, 4), nn.Flatten()))
-    made = measure(whole, RECIPE, device=CPU, source="net")
+    made = measure(whole, spec_of(whole))
     write_golden(made, tmp_path / "net.safetensors")
     first, second, _ = made.depths
     assert ("features", "before the head", first.value) == (first.name, second.name, second.value)

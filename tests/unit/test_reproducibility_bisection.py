@@ -13,9 +13,19 @@ from torch import nn
 from harness.data import Augmentation, Dataset
 from harness.reproducibility import Bisection, Cause, Tracer, bisect
 from harness.reproducibility.trace import Trace, TracedEnoughError
-from harness.training import Batch, Procedure, RandomStreams, Recipe, RunRecord, Step, initialise, one_epoch, train
+from harness.training import (
+    Batch,
+    RandomStreams,
+    Recipe,
+    RunRecord,
+    Step,
+    TrainingHooks,
+    initialise,
+    shuffled_batches,
+    train,
+)
 from harness.training.recipe import SGD
-from tests.made_up import RECIPE, dataset, digests, network, record
+from tests.made_up import RECIPE, dataset, digests, network, record, spec
 
 CPU = torch.device("cpu")
 # Twenty-five steps an epoch, two epochs.
@@ -33,7 +43,7 @@ class Planted:
         *,
         before: int = 0,
         act: Callable[[Step], object] = lambda _: None,
-        procedure: Procedure | None = None,
+        hooks: TrainingHooks = TrainingHooks(),  # noqa: B008 - frozen
         weights: int = 1,
         recipe: Recipe = NOISY,
         seed: int = 1,
@@ -41,7 +51,7 @@ class Planted:
     ) -> None:
         self.before = before
         self.act = act
-        self.procedure = procedure
+        self.hooks = hooks
         self.weights = weights
         self.recipe = recipe
         self.seed = seed
@@ -62,15 +72,9 @@ class Planted:
         """Train to the end."""
         return train(
             initialise(lambda: network(dropout=0.2), seed=self.weights),
-            self.recipe,
+            spec(self.recipe, seed=self.seed, digest_every=self.digest_every),
             DATA,
-            seed=self.seed,
-            device=CPU,
-            model_name="net",
-            graph_digest="g",
-            digest_every=self.digest_every,
-            watcher=self,
-            procedure=self.procedure,
+            hooks=dataclasses.replace(self.hooks, callbacks=(self,)),
         )
 
     def retrace(self, after: int, upto: int) -> Trace:
@@ -105,7 +109,7 @@ def set_rate(step: Step) -> None:
 
 def swapped(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
     """The usual batches, the twentieth and the one after it the other way round."""
-    batches = list(one_epoch(data, recipe, streams))
+    batches = list(shuffled_batches(data, recipe, streams))
     return iter([*batches[:19], batches[20], batches[19], *batches[21:]] if epoch == 1 else batches)
 
 
@@ -138,7 +142,7 @@ def test_one_flipped_bit_is_found(clean: RunRecord) -> None:
     ("planted", "step", "kind", "cause"),
     [
         (Planted(before=37, act=set_rate), 37, "rate", Cause.RATE),
-        (Planted(procedure=Procedure(batches=swapped)), 20, "order", Cause.ORDER),
+        (Planted(hooks=TrainingHooks(batches=swapped)), 20, "order", Cause.ORDER),
         (Planted(before=5, act=lambda _: torch.rand(1)), 5, "dropout", Cause.DROPOUT),
     ],
     ids=["rate", "swapped", "dropout"],

@@ -14,7 +14,7 @@ from harness.findings import Finding, Status
 from harness.graph import CapturedModel, capture
 from harness.reproducibility import Replay, Rerun, SeedNoise, environment_differences, read_records, seed_noise
 from harness.reproducibility.noise import training_key
-from harness.training import RunRecord, initialise, train
+from harness.training import RunRecord, RunSpec, initialise, train
 from tests.made_up import ENVIRONMENT, RECIPE, dataset, digests, network, record
 
 CPU = torch.device("cpu")
@@ -48,16 +48,7 @@ def captured() -> CapturedModel:
 @pytest.fixture(scope="module")
 def run(captured: CapturedModel) -> RunRecord:
     """A real record of it."""
-    return train(
-        captured.to_module(),
-        RECIPE,
-        DATA,
-        seed=1,
-        device=CPU,
-        model_name="net",
-        graph_digest=captured.graph.exact_digest(),
-        digest_every=2,
-    )
+    return train(captured.to_module(), RunSpec.of(captured, RECIPE, seed=1, digest_every=2), DATA)
 
 
 def test_a_replay_here_is_bit_equal(captured: CapturedModel, run: RunRecord) -> None:

@@ -25,6 +25,7 @@ from harness.training import (
     RandomStreams,
     Recipe,
     RunRecord,
+    RunSpec,
     SeedOutcome,
     SeedsInterrupted,
     SeedsJob,
@@ -32,7 +33,7 @@ from harness.training import (
     cuda_graphs,
     engines,
     load_weights,
-    one_epoch,
+    shuffled_batches,
     state_digest,
     train,
     train_seeds,
@@ -40,8 +41,8 @@ from harness.training import (
 )
 from harness.training.cuda_graphs import StepGraphs, Work, seeded_operations
 from harness.training.engines import Engine
-from harness.training.loop import Member, train_group
-from tests.made_up import dataset, network
+from harness.training.group import Member, train_group
+from tests.made_up import dataset, network, spec
 
 pytestmark = pytest.mark.smoke  # it trains a hundred times over, for seconds in all
 
@@ -153,18 +154,11 @@ class Witness:
 
 
 def alone(
-    model: CapturedModel, seed: int = 1, how: Recipe | None = None, **options: Any
+    model: CapturedModel, seed: int = 1, how: Recipe | None = None, engine: str = "graph", **options: Any
 ) -> tuple[RunRecord, GraphModule]:
     """One run."""
     module = model.to_module()
-    common: dict[str, Any] = {
-        "device": CPU,
-        "model_name": "net",
-        "graph_digest": "g",
-        "engine": "graph",
-        "digest_every": 1,
-    }
-    return train(module, how or recipe(), DATA, seed=seed, **(common | options)), module
+    return train(module, spec(how or recipe(), seed=seed, engine=engine, digest_every=1), DATA, **options), module
 
 
 def together(
@@ -181,24 +175,14 @@ def together(
     members = [
         Member(
             module=modules.get(f"seed{seed}") or model.to_module(),
-            seed=seed,
-            model_name="net",
-            graph_digest="g",
+            spec=spec(recipe(), seed=seed, engine="graph", device=str(device), digest_every=1),
             observer=(observers or {}).get(seed),
             checkpoint_dir=folder and folder / str(seed),
         )
         for seed in seeds
     ]
     try:
-        train_group(
-            members,
-            recipe(),
-            DATA,
-            device=device,
-            engine="graph",
-            digest_every=1,
-            on_end=lambda member, result: ended.update({member.seed: result}),
-        )
+        train_group(members, DATA, on_end=lambda member, result: ended.update({member.spec.seed: result}))
     except KeyboardInterrupt:
         assert set(seeds) == set(ended)
     return ended
@@ -227,7 +211,7 @@ def plain_steps(model: CapturedModel, seed: int) -> dict[str, Tensor]:
     run = module.runner(module.graph.train, seeded_operations(streams.dropout))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.125, momentum=0.5)
     for _ in range(3):
-        for batch in one_epoch(DATA, recipe(), streams):
+        for batch in shuffled_batches(DATA, recipe(), streams):
             train_step(run, optimizer, batch.images, batch.labels)
     return module.state_dict()
 
@@ -285,7 +269,7 @@ def test_a_capture_that_fails_leaves_no_trace(captured: CapturedModel, monkeypat
     monkeypatch.setattr(Recorder, "capture", refuse)
     module = captured.to_module()
     with pytest.raises(InputError, match="cannot be captured"):
-        train(module, recipe(), DATA, seed=1, device=CPU, model_name="net", graph_digest="g", engine="graph")
+        train(module, spec(recipe(), engine="graph"), DATA)
     assert same(captured.to_module().state_dict(), module.state_dict())
 
 
@@ -390,15 +374,8 @@ def test_a_run_that_fails_costs_itself_only(captured: CapturedModel, solo: dict[
 def test_an_engine_that_computes_runs_one_by_one_trains_no_group(captured: CapturedModel) -> None:
     """Each run is told."""
     ended: list[RunRecord | Exception] = []
-    member = Member(module=captured.to_module(), seed=1, model_name="net", graph_digest="g")
-    train_group(
-        [member],
-        recipe(),
-        DATA,
-        device=CPU,
-        engine="eager",
-        on_end=lambda _, result: ended.append(result),
-    )
+    member = Member(module=captured.to_module(), spec=spec(recipe()))
+    train_group([member], DATA, on_end=lambda _, result: ended.append(result))
     assert "expected an engine that computes many runs together, got engine='eager'" in str(ended[0])
 
 
@@ -429,7 +406,7 @@ def test_whoever_looks_from_inside_sees_the_run(captured: CapturedModel) -> None
     """A tracer's digests are the record's, dropout's link among them, and gradients are where they usually are."""
     tracer, seen = Tracer(CPU), []
 
-    class Watcher:
+    class StepCallback:
         def before_step(self, step: Any) -> None:
             tracer.before_step(step)
 
@@ -437,7 +414,7 @@ def test_whoever_looks_from_inside_sees_the_run(captured: CapturedModel) -> None
             tracer.after_step(step)
             seen.append(torch.cat([p.grad.flatten().clone() for p in step.module.parameters()]))
 
-    record, _ = alone(captured, how=recipe(epochs=1), watcher=Watcher())
+    record, _ = alone(captured, how=recipe(epochs=1), watcher=StepCallback())
     assert record.digests[1:] == tuple(step.end for step in tracer.trace)
     assert len({digests.dropout for digests in record.digests}) == len(record.digests)
     assert all(not torch.equal(one, other) for one, other in itertools.pairwise(seen))
@@ -521,7 +498,8 @@ def seeds_of(model: CapturedModel, folder: Path, witness: SeedsWitness) -> tuple
             raise InputError("expected another seed")
         return model
 
-    job = SeedsJob(load_model=load_model, load_data=lambda: DATA, recipe=recipe(), engine="graph", digest_every=1)
+    described = RunSpec.of(model, recipe(), seed=0, engine="graph", digest_every=1)
+    job = SeedsJob(load_model=load_model, load_data=lambda: DATA, spec=described)
     return train_seeds(job, (*SEEDS, UNLOADABLE), folder, processes=2, observer=witness)
 
 
@@ -568,8 +546,8 @@ class Elsewhere(SeedsJob):
     """A job for another kind of device, done here."""
 
     def train(self, *arguments: Any, **options: Any) -> RunRecord:
-        here = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return SeedsJob(**(here | {"device": CPU})).train(*arguments, **options)
+        here = dataclasses.replace(self.spec, device="cpu")
+        return SeedsJob(load_model=self.load_model, load_data=self.load_data, spec=here).train(*arguments, **options)
 
 
 def test_an_engine_that_captures_nothing_trains_seeds_in_turn(captured: CapturedModel, tmp_path: Path) -> None:
@@ -579,10 +557,7 @@ def test_an_engine_that_captures_nothing_trains_seeds_in_turn(captured: Captured
     job = Elsewhere(
         load_model=lambda **_: captured,
         load_data=lambda: DATA,
-        recipe=recipe(),
-        engine="eager",
-        digest_every=1,
-        device=CUDA,
+        spec=RunSpec.of(captured, recipe(), seed=0, device=CUDA, digest_every=1),
     )
     outcomes = train_seeds(job, SEEDS, tmp_path, processes=2, observer=witness)
     for outcome in (outcomes[0], outcomes[2]):

@@ -16,7 +16,7 @@ from harness.graph import CapturedModel, capture
 from harness.graph.form import Program
 from harness.training import RunRecord, choose_engine, fusion, train
 from harness.training.fusion import fused
-from tests.made_up import RECIPE, dataset, network
+from tests.made_up import dataset, network, spec
 
 # A capture takes a third of a second: what needs one of its own is marked smoke.
 CPU = torch.device("cpu")
@@ -52,17 +52,7 @@ def captured() -> CapturedModel:
 
 def run(captured: CapturedModel, engine: str, **options: Any) -> RunRecord:  # noqa: ANN401 - those of train
     """Train on the made-up data."""
-    return train(
-        captured.to_module(),
-        RECIPE,
-        DATA,
-        seed=1,
-        device=CPU,
-        model_name="net",
-        graph_digest="g",
-        engine=engine,
-        **options,
-    )
+    return train(captured.to_module(), spec(engine=engine), DATA, **options)
 
 
 def of(build: Callable[[], nn.Module]) -> CapturedModel:
@@ -241,7 +231,7 @@ def test_without_dropout_fast_stays_close_to_eager() -> None:
 def test_evaluation_is_the_same_whatever_the_engine(captured: CapturedModel) -> None:
     """The weights of a bf16 run are float32, and are tested in float32."""
     module = captured.to_module()
-    train(module, RECIPE, DATA, seed=1, device=CPU, model_name="net", graph_digest="g", engine="bf16")
+    train(module, spec(engine="bf16"), DATA)
 
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
@@ -294,7 +284,7 @@ def test_the_graph_itself_stays_as_it_was(captured: CapturedModel) -> None:
     """Fusing gives a new program; after a fast run the module in train mode runs its own operations."""
     module = captured.to_module()
     before = dataclasses.replace(captured.graph)
-    train(module, RECIPE, DATA, seed=1, device=CPU, model_name="net", graph_digest="g", engine="fast")
+    train(module, spec(engine="fast"), DATA)
 
     assert captured.graph == before
     assert module.graph == before

@@ -19,14 +19,14 @@ from harness.training import (
     Recipe,
     RunRecord,
     TrainingInterrupted,
-    answer,
     initialise,
+    predict,
     state_digest,
     train,
 )
 from harness.training.randomness import RandomStreams, derived_seed, preserved_randomness
 from harness.training.recipe import SGD, ReduceLROnPlateau, Schedule, StepLR, WarmupCosine
-from tests.made_up import RECIPE, dataset, network
+from tests.made_up import RECIPE, dataset, network, spec
 
 CPU = torch.device("cpu")
 DATA = dataset()
@@ -69,12 +69,12 @@ def run(
     data: Dataset = DATA,
     *,
     seed: int = 1,
-    **options: Any,  # noqa: ANN401 - those of train
+    **options: Any,  # noqa: ANN401 - passed to train
 ) -> RunRecord:
     """Train the made-up network on the CPU."""
     if module is None:
         module = initialise(lambda: network(dropout=0.2), seed=seed)
-    return train(module, recipe, data, seed=seed, device=CPU, model_name="net", graph_digest="g", **options)
+    return train(module, spec(recipe, seed=seed), data, **options)
 
 
 def bits(record: RunRecord) -> tuple[Any, ...]:
@@ -239,7 +239,7 @@ def test_training_leaves_the_callers_randomness() -> None:
 def test_evaluation_counts_exactly() -> None:
     """Batches of any size give the same counts, and the network's mode is put back."""
     module = initialise(network, seed=1)
-    results = [answer(module, DATA, batch_size=size).evaluation() for size in (1, 7, 1000)]
+    results = [predict(module, DATA, batch_size=size).evaluation() for size in (1, 7, 1000)]
     assert [results[0].correct] * 3 == [result.correct for result in results]
     assert [40] * 3 == [result.total for result in results]
     assert pytest.approx([results[0].loss] * 3) == [result.loss for result in results]
@@ -264,7 +264,7 @@ def test_a_nan_is_never_right() -> None:
     spoilt[3] = math.nan
     right = [0.0] * 10
     right[3] = 1.0
-    assert [4, 0] == [answer(Answers(row), DATA).evaluation().correct for row in (right, spoilt)]
+    assert [4, 0] == [predict(Answers(row), DATA).evaluation().correct for row in (right, spoilt)]
 
 
 class InTuple(nn.Module):
@@ -288,7 +288,9 @@ class InTuple(nn.Module):
 )
 def test_a_wrong_output_shape_is_named(module: nn.Module, found: str) -> None:
     """Anything but ten answers an image is an error with both shapes."""
-    with pytest.raises(InputError, match=r"expected the network to give shape=\(16, 10\) for 16 images, " + found):
+    with pytest.raises(
+        InputError, match=r"expected the model's output to have shape=\(16, 10\) for 16 images, " + found
+    ):
         run(module)
 
 
@@ -377,7 +379,7 @@ def test_the_observer_sees_the_run() -> None:
     """Start, the last step of each epoch, and each epoch's result are told, with figures that agree."""
     witness = Witness()
     record = run(observer=witness)
-    assert [{"recipe": RECIPE, "device": CPU, "steps": 3, "done": ()}] == witness.started
+    assert [{"spec": record.spec, "steps": 3, "done": ()}] == witness.started
     assert list(record.epochs) == witness.epochs
     last_steps = [seen for seen in witness.steps if seen["step"] == seen["steps"]]
     assert [
@@ -389,7 +391,7 @@ def test_the_observer_sees_the_run() -> None:
 def test_looking_often_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the figures after every step gives the same bits as reading them once an epoch."""
     seldom = bits(run(recipe=NOISY))
-    monkeypatch.setattr("harness.training.loop._SECONDS_BETWEEN_LOOKS", -1.0)
+    monkeypatch.setattr("harness.training.loop._SECONDS_BETWEEN_REPORTS", -1.0)
     witness = Witness()
     assert seldom == bits(run(recipe=NOISY, observer=witness))
     assert len(witness.steps) == 9
@@ -398,7 +400,7 @@ def test_looking_often_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_record_names_what_ran() -> None:
     """Model, recipe, seed, data, device and machine stand in the record."""
     record = run(seed=3)
-    assert ("net", "g", RECIPE, 3, "cpu", "digits", "made-up bars", "d" * 64, "complete") == (
+    assert ("net", "g" * 64, RECIPE, 3, "cpu", "digits", "made-up bars", "d" * 64, "complete") == (
         record.model,
         record.graph_digest,
         record.recipe,

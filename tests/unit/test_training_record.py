@@ -78,7 +78,7 @@ CONTRADICTIONS: list[tuple[str, object, str]] = [
     ("status", "diverged", "got status='diverged' with 2 of 2 declared epochs"),
     ("recipe.epochs", 1, "expected epochs numbered from 1 to at most 1, got [1, 2]"),
     ("epochs.1.epoch", 3, "expected epochs numbered from 1 to at most 2, got [1, 3]"),
-    ("epochs.1.test_total", 20_000, "expected one test set in all epochs"),
+    ("epochs.1.test_total", 20_000, "expected the same test set in all epochs"),
     ("epochs.0.test_correct", 10_001, "expected 0 <= test_correct <= test_total"),
     ("epochs.0.train_correct", 60_001, "expected 0 <= train_correct <= train_total"),
     ("started", "yesterday", "got started='yesterday'"),

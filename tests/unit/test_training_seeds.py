@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-import torch
 
 from harness.errors import InputError
 from harness.graph import CapturedModel
 from harness.training import (
     EpochResult,
     RunRecord,
+    RunSpec,
     SeedOutcome,
     SeedsInterrupted,
     SeedsJob,
@@ -66,7 +66,8 @@ class Witness:
 
 def job(load: Callable[..., CapturedModel] = load_model, engine: str = "fast") -> SeedsJob:
     """What the seeds have in common."""
-    return SeedsJob(load_model=load, load_data=load_data, recipe=RECIPE, engine=engine)
+    captured = load_model(seed=0)
+    return SeedsJob(load_model=load, load_data=load_data, spec=RunSpec.of(captured, RECIPE, seed=0, engine=engine))
 
 
 def trained(
@@ -86,16 +87,7 @@ def bits(record: RunRecord | None) -> object:
 def solo(seed: int, engine: str = "fast") -> RunRecord:
     """A seed trained alone, in this process, on one thread."""
     captured = load_model(seed=seed)
-    return train(
-        captured.to_module(),
-        RECIPE,
-        load_data(),
-        seed=seed,
-        device=torch.device("cpu"),
-        model_name=captured.name,
-        graph_digest=captured.graph.exact_digest(),
-        engine=engine,
-    )
+    return train(captured.to_module(), RunSpec.of(captured, RECIPE, seed=seed, engine=engine), load_data())
 
 
 @pytest.mark.parametrize("engine", ["eager", "fast", "bf16"])
@@ -180,7 +172,7 @@ def test_another_recipe_in_the_folder_is_not_taken_for_this_one(tmp_path: Path) 
     """Neither as finished nor to go on from: the seed says so, and its files stay."""
     trained((0,), tmp_path)
     before = (seed_folder(tmp_path, 0) / "record.json").read_bytes()
-    other = dataclasses.replace(job(), recipe=RECIPE.with_epochs(2))
+    other = dataclasses.replace(job(), spec=dataclasses.replace(job().spec, recipe=RECIPE.with_epochs(2)))
 
     (outcome,) = train_seeds(other, (0,), tmp_path, processes=1, observer=Witness())
 

@@ -1,0 +1,83 @@
+"""The description of a training run: everything that is decided before its first step."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.errors import InputError
+from harness.graph import CapturedModel
+from harness.training.recipe import Recipe
+
+DIGEST_EVERY = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """What a training run is declared to be. Two runs with equal specs, data and environment give the same bits.
+
+    Args:
+        model: name of the model.
+        source: what the user named the model by: a shipped name, a file, a class; empty where a program trains it.
+        arguments: constructor arguments of the user's model, as given on the command line; empty without.
+        graph_digest: exact digest of the captured graph.
+        recipe: how to train; ``recipe.epochs`` is the declared number of epochs.
+        seed: the seed that all randomness but the initial weights is derived from, 0 to 2**63 - 1.
+        engine: name of the engine that computes the steps, see `harness.training.engines`. ``auto`` is not one:
+            `choose_engine` resolves it.
+        device: where to train, such as ``cpu`` or ``cuda:0``.
+        digest_every: steps between two digests of the run's state; each epoch's end has one in any case.
+
+    Raises:
+        InputError: the engine is ``auto``, or ``digest_every`` is below 1.
+    """
+
+    model: str
+    source: str
+    arguments: str
+    graph_digest: str
+    recipe: Recipe
+    seed: int
+    engine: str
+    device: str
+    digest_every: int
+
+    def __post_init__(self) -> None:
+        if self.engine == "auto":
+            msg = "expected the name of an engine, got engine='auto'. Resolve it with choose_engine first."
+            raise InputError(msg)
+        if self.digest_every < 1:
+            msg = f"expected digest_every >= 1 (steps between two digests), got digest_every={self.digest_every}."
+            raise InputError(msg)
+
+    def declared(self) -> dict[str, Any]:
+        """The fields by name, without those that a subclass adds."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(RunSpec)}
+
+    @staticmethod
+    def of(
+        captured: CapturedModel,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        engine: str = "eager",
+        source: str = "",
+        arguments: str = "",
+        digest_every: int = DIGEST_EVERY,
+    ) -> RunSpec:
+        """The spec of a captured model's training; the other arguments are the fields of the same name."""
+        return RunSpec(
+            model=captured.name,
+            source=source,
+            arguments=arguments,
+            graph_digest=captured.graph.exact_digest(),
+            recipe=recipe,
+            seed=seed,
+            engine=engine,
+            device=str(device),
+            digest_every=digest_every,
+        )
