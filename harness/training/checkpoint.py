@@ -1,9 +1,9 @@
-"""Checkpoints: after each epoch, everything that the rest of the run depends on.
+"""Checkpoints: after each epoch, everything that the remaining steps depend on.
 
-A run resumed from one ends with the same bits as a run that was never stopped.
+A run that is resumed from a checkpoint ends with the same bits as an uninterrupted run.
 
-A file's name carries its epoch and the digest of its content, which makes a damaged file visible without a second file
-that could be damaged apart. Its content is plain data (tensors, numbers, text) for `torch.load` with ``weights_only``.
+The file name contains the epoch and the digest of the content, so that a damaged file is detected without a second file. The
+content is plain data (tensors, numbers, strings), read by `torch.load` with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from harness.files import write_whole
 
 
 class Checkpoints:
-    """The checkpoints of one run in one folder: the newest, and the one before as a spare.
+    """The checkpoints of one run in a folder of its own: the newest two.
 
     Args:
-        folder: where they are; made when it is not there. One run's only.
+        folder: created if it does not exist.
         run: what identifies the run, as plain data.
 
     Raises:
-        InputError: the folder cannot be made.
+        InputError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path, *, run: dict[str, Any]) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            msg = f"expected a folder for checkpoints, got {str(folder)!r}, which cannot be made: {problem.strerror}."
+            msg = f"could not create the checkpoint folder {str(folder)!r}: {problem.strerror}. Name another folder with --out."
             raise InputError(msg) from problem
         self._folder = folder
         self._run = run
         self._newest: Path | None = None
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write the state after ``epoch``; only then is the last but one removed.
+        """Write the state after ``epoch``, then remove all but the newest two checkpoints.
 
         Raises:
-            InputError: it cannot be written; the earlier ones are untouched.
+            InputError: the file cannot be written; the earlier checkpoints are left untouched.
         """
         buffer = io.BytesIO()
         torch.save({"run": self._run, **state}, buffer)
@@ -58,9 +58,9 @@ class Checkpoints:
         self._newest = path
 
     def load(self, *, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """The newest whole state, on the CPU; None if there is none.
+        """The newest intact state, on the CPU; None if there is none.
 
-        Damaged files are named to ``warn`` and passed over.
+        ``warn`` is called with a message for each damaged file, which is skipped.
 
         Raises:
             CheckpointError: the folder holds the checkpoints of another run.
@@ -68,7 +68,9 @@ class Checkpoints:
         for path in reversed(self._all()):
             content = path.read_bytes()
             if not path.stem.endswith(_digest(content)):
-                warn(f"checkpoint {path} is damaged (its content is not what its name says) and is passed over.")
+                warn(
+                    f"checkpoint {path} is damaged (its content does not match the digest in its name) and is skipped."
+                )
                 continue
             state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             run = state.pop("run")
@@ -77,7 +79,7 @@ class Checkpoints:
                 found = "; ".join(f"{key}={run.get(key)!r} instead of {self._run.get(key)!r}" for key in differing)
                 msg = (
                     f"expected a checkpoint of this run, got path={str(path)!r} of another one: {found}. "
-                    "Name another folder (--out), or start over (--fresh), which removes it."
+                    "Name another folder with --out, or start over with --fresh, which deletes it."
                 )
                 raise CheckpointError(msg)
             self._newest = path
@@ -85,7 +87,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove the checkpoints in the folder, whichever run's they are."""
+        """Delete all checkpoints in the folder, including those of other runs."""
         for path in self._all():
             path.unlink()
 

@@ -1,7 +1,7 @@
-"""Digests of a training: what went into its steps, and what came of them.
+"""Digests of a training: of the inputs of its steps, and of the state after them.
 
-Two runs can be compared by their digests alone. Those of what goes into a step (order, augmentation, dropout, rate) are
-chained: each covers all steps so far. Those of the state (parameters, buffers, optimizer) are of the moment.
+Two runs can be compared by their digests alone. The digests of a step's inputs (order, augmentation, dropout, learning rate)
+are chained, so each covers all steps so far. The digests of the state (parameters, buffers, optimizer) cover one step only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ State = Literal["parameters", "buffers", "optimizer"]
 INPUTS: tuple[Input, ...] = ("order", "augmentation", "dropout", "rate")
 STATES: tuple[State, ...] = ("parameters", "buffers", "optimizer")
 
-# 64 bits: nobody forges these, and two states that differ by chance do not meet.
+# 64 bits: forgery is not a concern here, and two different states do not share a digest by chance.
 _SHOWN_DIGITS = 16
 
 
@@ -32,14 +32,14 @@ class StepDigests:
     """A training after one of its steps, as the first 16 hex digits of SHA-256 digests.
 
     Args:
-        step: steps done, over all epochs; 0 is before the first.
-        order: chain over the steps so far: which images, in which order; of a loader that does not say, the images.
-        augmentation: chain over how they were augmented.
-        dropout: chain over the random state that the network draws from, before each step.
-        rate: chain over the optimizer's learning rates, momenta and betas.
-        parameters: of the parameters after the step.
-        buffers: of the buffers after the step.
-        optimizer: of the optimizer's state after the step, such as momentum.
+        step: number of completed steps, over all epochs; 0 is before the first.
+        order: chained: the indices of the images in order; for a loader that does not report them, the images themselves.
+        augmentation: chained: the augmentation of each image.
+        dropout: chained: the state of the random generator that the model draws from, before each step.
+        rate: chained: the optimizer's learning rates, momenta and betas.
+        parameters: the parameters after the step.
+        buffers: the buffers after the step.
+        optimizer: the optimizer's state after the step, such as momentum buffers.
     """
 
     step: int
@@ -55,8 +55,7 @@ class StepDigests:
 def state_digest(state: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over named tensors: by name, the type, the shape and the bytes of each.
 
-    Two networks have the same digest exactly if no bit of any named tensor differs; the order of the mapping does not
-    count.
+    Two states have the same digest exactly if no bit of any named tensor differs. The order of the mapping does not matter.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -67,24 +66,24 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[State, dict[str, Tensor]]:
-    """Every tensor that a step changes, by kind and name, in the network's order; the optimizer's as ``weight:momentum``."""
+    """Every tensor that a step changes, by kind and name, in module order; the optimizer's as ``weight:momentum_buffer``."""
     parameters = dict(module.named_parameters())
     names = {id(parameter): name for name, parameter in parameters.items()}
-    kept = {
+    optimizer_state = {
         f"{names[id(parameter)]}:{key}": value
         for group in optimizer.param_groups
         for parameter in group["params"]
         for key, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
     }
-    return {"parameters": {**parameters}, "buffers": dict(module.named_buffers()), "optimizer": kept}
+    return {"parameters": {**parameters}, "buffers": dict(module.named_buffers()), "optimizer": optimizer_state}
 
 
 class DigestChain:
-    """The digests of a run under way.
+    """The digests of a run in progress.
 
     Args:
-        device: where the network runs.
+        device: the device that the model runs on.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -92,29 +91,29 @@ class DigestChain:
         self._links: dict[Input, bytes] = dict.fromkeys(INPUTS, hashlib.sha256().digest())
 
     def add(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """Take in what goes into a step, before it is computed."""
+        """Add the inputs of a step, before it is computed."""
         seen = [batch.images, batch.labels] if batch.order is None else [batch.order]
         draws = batch.draws
         self._extend("order", seen)
         self._extend("augmentation", [draws.angles, draws.shifts, draws.scales] if draws else [])
         self._extend("dropout", [network_random_state(self._device)])
         rates = [[group.get(key) for key in ("lr", "momentum", "betas")] for group in optimizer.param_groups]
-        # Python writes a float with all its digits.
+        # JSON holds a float with all its digits, so that equal texts mean equal values.
         self._link("rate", json.dumps(rates).encode())
 
     def after(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> StepDigests:
-        """The digests now, after ``step`` steps."""
+        """The digests after ``step`` steps."""
         inputs = {kind: link.hex()[:_SHOWN_DIGITS] for kind, link in self._links.items()}
         tensors = training_tensors(module, optimizer)
         states = {kind: state_digest(tensors[kind])[:_SHOWN_DIGITS] for kind in STATES}
         return StepDigests(step=step, **inputs, **states)
 
     def state(self) -> dict[str, str]:
-        """The chain so far, as plain data."""
+        """The chained digests so far, as plain data."""
         return {kind: link.hex() for kind, link in self._links.items()}
 
     def restore(self, state: Mapping[str, str]) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from what `state` returned."""
         self._links = {kind: bytes.fromhex(state[kind]) for kind in INPUTS}
 
     def _extend(self, kind: Input, tensors: list[Tensor]) -> None:

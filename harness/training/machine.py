@@ -1,4 +1,4 @@
-"""The machine a run happens on: its devices, and what about it decides the last bits of a result."""
+"""The machine: its devices, and the properties that can change the last bits of a result."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _TRIM, _MMAP, _LARGEST_MMAP = -1, -3, 32 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What a result holds in. Two environments that differ may differ in the last bits of every figure.
+    """The environment of a result. In two environments that differ, every value may differ in its last bits.
 
     Args:
         harness: version of this package.
-        commit: its git commit, with ``-dirty`` after it when files differ from it; None outside a checkout.
+        commit: its git commit, followed by ``-dirty`` if files differ from it; None outside a git checkout.
         python: version of Python.
         torch: version of PyTorch, with its build.
         torchvision: version of torchvision.
         platform: operating system, its version and the processor architecture.
-        processor: name of the CPU, None where the system does not tell.
+        processor: name of the CPU; None if the system does not report it.
         cpu_capability: instruction set that PyTorch uses, such as ``AVX2``.
-        threads: threads that PyTorch computes with on the CPU.
-        accelerator: name of the CUDA device, None where the device is not one.
-        cuda: version of CUDA that PyTorch was built for, None where the device is not a CUDA one.
-        driver: version of the NVIDIA driver, None where it is not known.
-        deterministic: whether PyTorch was told to use deterministic algorithms only.
+        threads: number of threads that PyTorch uses on the CPU.
+        accelerator: name of the CUDA device; None on other devices.
+        cuda: version of CUDA that PyTorch was built for; None on other devices.
+        driver: version of the NVIDIA driver; None if it is not known.
+        deterministic: whether `torch.use_deterministic_algorithms` is on.
     """
 
     harness: str
@@ -55,7 +55,7 @@ class Environment:
 
 
 def environment(device: torch.device | None = None) -> Environment:
-    """Describe this machine as seen from a run on ``device``; from its best device when none is named."""
+    """The environment of a run on ``device``; by default on the best device found."""
     device = device or resolve_device("auto")
     on_cuda = device.type == "cuda"
     return Environment(
@@ -76,7 +76,7 @@ def environment(device: torch.device | None = None) -> Environment:
 
 
 def available_devices() -> tuple[str, ...]:
-    """Kinds of device found, best last: ``cpu``, then ``mps`` and ``cuda`` where there are such."""
+    """Types of the devices found, best last: ``cpu``, then ``mps`` and ``cuda`` if available."""
     found = ["cpu"]
     if torch.backends.mps.is_available():
         found.append("mps")
@@ -86,10 +86,10 @@ def available_devices() -> tuple[str, ...]:
 
 
 def resolve_device(choice: str) -> torch.device:
-    """The device for ``auto`` (the best one found), ``cpu``, ``mps``, ``cuda`` or, with its number, ``cuda:1``.
+    """The device for ``auto`` (the best one found), ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        InputError: no such device here, or not the name of one.
+        InputError: this machine has no such device, or it is not the name of one.
     """
     found = available_devices()
     if choice == "auto":
@@ -104,9 +104,10 @@ def resolve_device(choice: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Tell the C library, for the rest of the process, not to give freed memory back to the system, where it is glibc.
+    """Make glibc keep freed memory for the rest of the process instead of returning it to the system.
 
-    Memory that is asked for again is zeroed page by page by the system: up to a fifth of a training step on a CPU.
+    The system zeroes returned memory page by page before it is used again, which takes up to a fifth of a training step on a
+    CPU. Does nothing where the C library is not glibc.
     """
     if sys.platform != "linux":
         return
@@ -117,7 +118,7 @@ def keep_freed_memory() -> None:
 
 
 def git_commit(checkout: Path) -> str | None:
-    """The commit that a checkout is at, ``-dirty`` after it when files differ; None where git does not know."""
+    """The commit of a git checkout, followed by ``-dirty`` if files differ from it; None if git reports none."""
     if not (checkout / ".git").exists():
         return None
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -128,7 +129,7 @@ def git_commit(checkout: Path) -> str | None:
 
 
 def _processor() -> str | None:
-    """From where Linux keeps it: Python's own answer is empty there."""
+    """Name of the CPU. On Linux, ``platform.processor()`` is empty, so it is read from /proc."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,7 +1,7 @@
 """Independent random streams from one declared seed.
 
-Each use of randomness has its own stream, derived by name, so that turning one off (no dropout, no augmentation)
-leaves the numbers of the others where they were, and evaluation consumes none of any.
+Each use of randomness has a stream of its own, derived by name, so that turning one off (no dropout, no augmentation) does not
+change the numbers of the others. Evaluation consumes no random numbers.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def derived_seed(seed: int, stream: str) -> int:
 
 
 def initialise(build: Callable[[], Module], *, seed: int) -> Module:
-    """Build a module with the plain seed, so that it equals ``torch.manual_seed(seed); build()`` bit for bit.
+    """Build a module as ``torch.manual_seed(seed); build()`` does, bit for bit.
 
-    Torch's own random state is as before afterwards.
+    The global random state of PyTorch is restored afterwards.
 
     Raises:
         InputError: the seed is out of range.
@@ -44,7 +44,7 @@ def initialise(build: Callable[[], Module], *, seed: int) -> Module:
 
 @contextmanager
 def preserved_randomness(device: torch.device) -> Iterator[None]:
-    """Put torch's global random states (the CPU's and the device's) back at the end of the block."""
+    """Restore the global random states of PyTorch (of the CPU and of the device) at the end of the block."""
     before = global_random_state(device)
     try:
         yield
@@ -53,15 +53,15 @@ def preserved_randomness(device: torch.device) -> Iterator[None]:
 
 
 class RandomStreams:
-    """The streams of one training: order of the images, augmentation, and what the network itself draws (dropout).
+    """The streams of one run: order of the images, augmentation, and dropout (whatever the model itself draws).
 
-    Order and augmentation are drawn on the CPU, so that every device sees the same numbers. Dropout draws from torch's
-    global generator, on the device, because a module gives no choice; unless an engine gives it one.
+    Order and augmentation are drawn on the CPU, so that they are the same on every device. Dropout draws from the device's
+    global generator, since a module cannot be given another, unless the engine passes one.
 
     Args:
-        seed: the declared seed.
-        device: where the network runs.
-        own_dropout: dropout draws from a generator of this run, ``dropout``, and torch's global one is left alone.
+        seed: the seed of the run.
+        device: the device that the model runs on.
+        own_dropout: give dropout a generator of this run, ``dropout``, and leave the global one untouched.
 
     Raises:
         InputError: the seed is out of range.
@@ -87,7 +87,7 @@ class RandomStreams:
         return {**state, "global": global_random_state(self._device)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from where `state` was taken."""
+        """Continue from what `state` returned."""
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
         if self.dropout is not None:
@@ -97,7 +97,7 @@ class RandomStreams:
 
     @contextmanager
     def before_step(self) -> Iterator[None]:
-        """In the block, `network_random_state` is this run's: whoever digests a step asks for it there."""
+        """Within the block, `network_random_state` returns the state of this run's generator, for the digests of a step."""
         token = _OWN_GENERATOR.set(self.dropout)
         try:
             yield
@@ -112,13 +112,13 @@ def _check_seed(seed: int) -> None:
 
 
 def network_random_state(device: torch.device) -> torch.Tensor:
-    """The state that the network of the run under way draws from, as bytes on the CPU."""
+    """State of the generator that the model of the current run draws from, as bytes on the CPU."""
     own = _OWN_GENERATOR.get()
     return device_random_state(device) if own is None else own.get_state()
 
 
 def device_random_state(device: torch.device) -> torch.Tensor:
-    """The state of a device's global generator, as bytes on the CPU."""
+    """State of a device's global generator, as bytes on the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_rng_state(device)
     if device.type == "mps":
@@ -127,7 +127,7 @@ def device_random_state(device: torch.device) -> torch.Tensor:
 
 
 def global_random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Torch's global random states, of the CPU and of a device, by kind of device."""
+    """The global random states of the CPU and of a device, by device type."""
     return {
         kind: device_random_state(device if kind == device.type else torch.device(kind))
         for kind in {"cpu", device.type}
@@ -135,7 +135,7 @@ def global_random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_global_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
-    """Put back what `global_random_state` took."""
+    """Restore what `global_random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,4 +1,4 @@
-"""A short smoke run: does the network learn at all, and how long does a step take here."""
+"""The smoke run: does the model learn at all, and how long does a training step take."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from harness.training.randomness import RandomStreams, preserved_randomness
 from harness.training.recipe import Adam, Recipe, build_optimizer
 from harness.training.steps import shuffled_batches, train_step
 
-# Adam is nearly indifferent to the scale of the gradients, so one rate serves networks of every depth; at twice the
-# rate five_step_1 falls back to guessing. Measured over 20 steps, on MNIST and on the digits, the shipped models lower
-# their loss by 4 % at the least.
+# Adam is nearly invariant to the scale of the gradients, so one learning rate serves models of every depth; at twice this rate
+# five_step_1 falls back to guessing. Over 20 steps, on MNIST and on the digits, every shipped model lowers its loss by at least
+# 4 %.
 _RECIPE = Recipe(name="smoke", batch_size=64, epochs=1, optimizer=Adam(lr=0.001))
 _MARGIN = 0.02
 _FEWEST_STEPS = 8
@@ -31,13 +31,13 @@ _WARM_UP_STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SmokeResult:
-    """What a smoke run saw.
+    """The result of a smoke run.
 
     Args:
-        device: where it ran.
-        batch_size: images a step.
+        device: the device it ran on.
+        batch_size: images per step.
         losses: mean cross entropy of each step's batch, before the step.
-        seconds_per_step: median wall time of a step after warm-up, the device's work included.
+        seconds_per_step: median wall time of a step after warm-up, including the device's work.
     """
 
     device: str
@@ -52,9 +52,9 @@ class SmokeResult:
 
     @property
     def first(self) -> float:
-        """Mean loss of the first quarter, or that of guessing (``ln 10``) if the network began worse than that.
+        """Mean loss of the first quarter, but at most that of guessing, ``ln 10``.
 
-        Without the second part a network that blows up and falls back to guessing would look as if it had learnt.
+        Without this bound, a model whose loss first explodes and then falls back to guessing would seem to have learned.
         """
         return min(statistics.fmean(self.losses[: self.quarter]), math.log(CLASSES))
 
@@ -65,40 +65,40 @@ class SmokeResult:
 
     @property
     def learns(self) -> bool:
-        """Whether the last quarter's loss is 2 % or more below the first's; never with a loss that is no number."""
+        """Whether the last quarter's loss is at least 2 % below the first's; false if a loss is NaN."""
         return self.last <= (1 - _MARGIN) * self.first
 
     def finding(self) -> Finding:
-        """The result as a verdict."""
+        """The result as a finding."""
         percent = f"{100 * _MARGIN:g} %"
         return Finding(
             requirement=f"smoke run on {self.device}",
             status=Status.PASS if self.learns else Status.FAIL,
-            expected=f"{len(self.losses)} training steps lower the loss by {percent} or more",
+            expected=f"{len(self.losses)} training steps lower the loss by at least {percent}",
             observed=f"loss {self.first:.3f} in the first quarter, {self.last:.3f} in the last",
             evidence=(
                 f"loss of each step: {' '.join(f'{loss:.3f}' for loss in self.losses)}",
-                f"{1000 * self.seconds_per_step:.1f} ms a step of {self.batch_size} images",
+                f"{1000 * self.seconds_per_step:.1f} ms per step of {self.batch_size} images",
             ),
             hint=""
             if self.learns
-            else "Look for a layer that passes no gradient or a head that answers the same to all.",
+            else "Look for a layer that passes no gradient, or a head whose output does not depend on the image.",
         )
 
 
 def smoke_run(module: nn.Module, dataset: Dataset, *, device: torch.device, seed: int, steps: int = 20) -> SmokeResult:
-    """Train a copy of the network for some steps with Adam (rate 0.001, 64 images a step), the same for every network.
+    """Train a copy of the model for some steps with Adam (learning rate 0.001, batch size 64), the same for every model.
 
     Args:
         module: (B, 1, 28, 28) float to (B, 10) logits or log-probabilities, with its initial weights, since a trained
-            network has little left to learn; it is left as it is.
-        dataset: what to train on; only its training images are used.
-        device: where to train.
-        seed: what the order of the images and dropout are derived from. Torch's global state is as before afterwards.
-        steps: how many steps, at least 8.
+            model has little left to learn. It is not changed.
+        dataset: the data set; only its training images are used.
+        device: the device to train on.
+        seed: seed of the order of the images and of dropout. The global random state of PyTorch is restored.
+        steps: number of steps, at least 8.
 
     Raises:
-        InputError: too few steps, a network with nothing to train, or an output of another shape.
+        InputError: too few steps, no trainable parameters, or an output of another shape.
     """
     if steps < _FEWEST_STEPS:
         msg = f"expected at least {_FEWEST_STEPS} steps of a smoke run, got steps={steps}."
@@ -112,7 +112,7 @@ def smoke_run(module: nn.Module, dataset: Dataset, *, device: torch.device, seed
         for batch in itertools.islice(epochs, steps):
             began = time.perf_counter()
             loss, _ = train_step(network, optimizer, batch.images, batch.labels)
-            # Reading the loss waits for the device, so the time is that of the whole step.
+            # Reading the loss waits for the device, so the whole step is timed.
             losses.append(loss.item())
             seconds.append(time.perf_counter() - began)
     return SmokeResult(

@@ -1,4 +1,4 @@
-"""Weights as files: written as safetensors, read as safetensors or as what `torch.save` writes, never as code."""
+"""Weight files: written as safetensors; read as safetensors or as files of `torch.save`, without executing any code in them."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from harness.errors import InputError
 from harness.files import write_whole
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-# Where training programs put the weights beside other things.
+# Keys under which training programs store the weights among other data.
 _NESTED = ("state_dict", "model_state_dict", "model")
-# What a wrapper for several devices puts before every name.
+# Prefix that `nn.DataParallel` adds to every name.
 _WRAPPED = "module."
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 def save_weights(module: nn.Module, path: Path, *, about: Mapping[str, str]) -> None:
-    """Write a network's parameters and buffers as safetensors, whole or not at all.
+    """Write a model's parameters and buffers as safetensors, atomically.
 
     Args:
-        module: the network, on any device.
-        path: where to.
-        about: what to say about them in the file's header.
+        module: the model, on any device.
+        path: the file.
+        about: metadata for the file's header.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     write_whole(path, save(state, metadata=dict(about)))
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Put weights from a file into a network.
+    """Load weights from a file into a model.
 
     Args:
-        module: the network; every parameter and buffer of its ``state_dict`` gets its value from the file.
-        path: a safetensors file, or one of `torch.save` (by its suffix: .pt, .pth, .bin, .ckpt), which is read as plain
-            tensors: nothing in it is run.
+        module: the model; every entry of its ``state_dict`` gets its value from the file.
+        path: a safetensors file, or a file of `torch.save` (suffix .pt, .pth, .bin or .ckpt), which is read with
+            ``weights_only``: no code in it is executed.
 
     Raises:
-        InputError: the file cannot be read, holds other things than tensors, or tensors of another network.
+        InputError: the file cannot be read, holds objects other than tensors, or the tensors of another model.
     """
     try:
         content = path.read_bytes()
@@ -60,7 +60,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     own = module.state_dict()
     faults = [
         *(f"{name} is missing" for name in own if name not in given),
-        *(f"{name} is not one of the network's" for name in given if name not in own),
+        *(f"{name} is not in the model" for name in given if name not in own),
         *(
             f"{name} has shape {list(given[name].shape)} instead of {list(tensor.shape)}"
             for name, tensor in own.items()
@@ -68,8 +68,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
         ),
     ]
     if faults:
-        more = f" and {len(faults) - _MOST_NAMED} more" if len(faults) > _MOST_NAMED else ""
-        msg = f"expected the weights of this network, got path={str(path)!r}: {'; '.join(faults[:_MOST_NAMED])}{more}."
+        more = f" and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
+        msg = f"expected the weights of this model, got path={str(path)!r}: {'; '.join(faults[:_MAX_NAMED])}{more}."
         raise InputError(msg)
     module.load_state_dict(given)
 
@@ -79,8 +79,8 @@ def _safe_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         return load(content)
     except SafetensorError as problem:
         msg = (
-            f"expected weights as safetensors, got path={str(path)!r}, which is not: {problem}. Files of torch.save are known by "
-            f"their suffix: {', '.join(_TORCH_SUFFIXES)}."
+            f"expected weights as safetensors, got path={str(path)!r}, which is not valid: {problem}. Files of torch.save are "
+            f"recognised by their suffix: {', '.join(_TORCH_SUFFIXES)}."
         )
         raise InputError(msg) from problem
 
@@ -89,17 +89,18 @@ def _torch_tensors(path: Path) -> dict[str, Tensor]:
     try:
         found: object = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as problem:
-        # Torch's own message would advise to load it with everything that is in it.
+        # The message of PyTorch would advise to load the file without weights_only.
         asked = re.search(r"GLOBAL (\S+)", str(problem))
         reason = f"it asks for {asked[1]}" if asked else f"it cannot be read ({type(problem).__name__})"
         msg = (
-            f"expected a file of torch.save that holds tensors and nothing else, got path={str(path)!r}, which is refused, and "
-            f"nothing in it was run: {reason}. Save the state_dict alone, or as safetensors."
+            f"expected a file of torch.save that holds tensors and nothing else, got path={str(path)!r}, which was "
+            f"refused before any code in it ran: {reason}. Save only the state_dict, or use safetensors."
         )
         raise InputError(msg) from problem
     if isinstance(found, Mapping):
         found = next((found[key] for key in _NESTED if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        msg = f"expected a state_dict, names with tensors, got path={str(path)!r} with a {type(found).__name__} of other things."
+        msg = f"expected a state_dict (names and tensors), got path={str(path)!r} with a {type(found).__name__} of other objects."
+        msg += " Save model.state_dict()."
         raise InputError(msg)
     return {str(name): tensor for name, tensor in found.items()}

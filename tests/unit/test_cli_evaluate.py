@@ -96,7 +96,7 @@ def test_weights_of_another_model_are_refused(folder: Path, command: Command) ->
     """Exit code 2 and the names that do not fit."""
     weights = folder / "weights.safetensors"
     code, _, err = command("evaluate", "cloud_1", "--weights", weights, "--data", "digits")
-    assert (2, True) == (code, "expected the weights of this network" in err)
+    assert (2, True) == (code, "expected the weights of this model" in err)
 
 
 def test_a_later_run_moves_the_weights_aside(folder: Path, command: Command) -> None:

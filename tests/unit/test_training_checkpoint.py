@@ -1,0 +1,99 @@
+"""Checkpoints: a resumed run has the bits of an uninterrupted one, and damaged or foreign files are detected."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import CheckpointError, InputError
+from harness.training import (
+    TrainingInterrupted,
+)
+from harness.training.recipe import ReduceLROnPlateau, Schedule, StepLR
+from tests.made_up import RECIPE
+from tests.training_runs import DATA, NOISY, RecordingObserver, bits, run
+
+
+@pytest.mark.parametrize(
+    "schedule", [NOISY.schedule, ReduceLROnPlateau(factor=0.5, patience=0), StepLR(step_size=1, gamma=0.5), None]
+)
+def test_a_resumed_run_has_the_same_bits(schedule: Schedule | None, tmp_path: Path) -> None:
+    """A run interrupted in its second and third epoch and resumed ends with the bits of an uninterrupted run."""
+    recipe = dataclasses.replace(NOISY, schedule=schedule, epochs=4)
+    for epoch in (2, 3):
+        with pytest.raises(TrainingInterrupted) as stopped:
+            run(recipe=recipe, checkpoint_dir=tmp_path, observer=RecordingObserver(stop_in=epoch))
+        assert ("interrupted", epoch - 1) == (stopped.value.record.status, len(stopped.value.record.epochs))
+    observer = RecordingObserver()
+    resumed = run(recipe=recipe, checkpoint_dir=tmp_path, observer=observer)
+    assert bits(run(recipe=recipe)) == bits(resumed)
+    assert list(resumed.epochs) == [*observer.started[0]["done"], *observer.epochs]
+    assert len(observer.epochs) == 2
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    """Resuming a complete run returns its record without training; starting over trains every epoch."""
+    first, again, over = RecordingObserver(), RecordingObserver(), RecordingObserver()
+    record = run(checkpoint_dir=tmp_path, observer=first)
+    assert bits(record) == bits(run(checkpoint_dir=tmp_path, observer=again))
+    assert bits(record) == bits(run(checkpoint_dir=tmp_path, observer=over, resume=False))
+    assert [3, 0, 3] == [len(observer.epochs) for observer in (first, again, over)]
+
+
+def test_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    """The newest two are kept; nothing else is in the folder."""
+    run(checkpoint_dir=tmp_path)
+    assert ["epoch-0002", "epoch-0003"] == sorted(path.stem[:10] for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_skipped(damage: str, tmp_path: Path) -> None:
+    """If the newest checkpoint is damaged, the previous one is used with a warning, and the bits are the same."""
+    whole = bits(run(checkpoint_dir=tmp_path))
+    newest = max(tmp_path.iterdir())
+    content = newest.read_bytes()
+    flipped = content[:2000] + bytes([content[2000] ^ 1]) + content[2001:]
+    newest.write_bytes({"truncated": content[:-100], "flipped": flipped, "empty": b""}[damage])
+    observer = RecordingObserver()
+    assert whole == bits(run(checkpoint_dir=tmp_path, observer=observer))
+    assert [3] == [result.epoch for result in observer.epochs]
+    (warning,) = observer.warnings
+    assert newest.name in warning
+    assert ["epoch-0002", "epoch-0003"] == sorted(path.stem[:10] for path in tmp_path.iterdir())
+
+
+def test_with_all_checkpoints_damaged_the_run_starts_over(tmp_path: Path) -> None:
+    """Without an intact checkpoint the run starts over, with one warning per file."""
+    whole = bits(run(checkpoint_dir=tmp_path))
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    observer = RecordingObserver()
+    assert whole == bits(run(checkpoint_dir=tmp_path, observer=observer))
+    assert (3, 2) == (len(observer.epochs), len(observer.warnings))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 2}, "seed=1 instead of 2"),
+        ({"recipe": RECIPE.with_epochs(4)}, "recipe="),
+        ({"data": dataclasses.replace(DATA, digest="e" * 64)}, "data_digest='ddd"),
+    ],
+)
+def test_another_runs_checkpoint_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """The checkpoints of another run are an error that names the difference; starting over deletes them."""
+    run(checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="expected a checkpoint of this run") as caught:
+        run(checkpoint_dir=tmp_path, **change)
+    assert message in str(caught.value)
+    assert run(checkpoint_dir=tmp_path, resume=False, **change).status == "complete"
+
+
+def test_an_unusable_checkpoint_folder_is_named(tmp_path: Path) -> None:
+    """A file in place of the folder is an error that names the path."""
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match=r"could not create the checkpoint folder .*taken"):
+        run(checkpoint_dir=tmp_path / "taken")
