@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.graph import Graph, Operation, TensorSpec
 from harness.graph.form import Argument, Ref, encode_argument
-from harness.graph.schema import base_name, bind
+from harness.graph.operations import base_name
+from harness.graph.schema import bind
 from harness.reproducibility.comparison import Cause, first_differing_digests
 from harness.training import StepDigests
 

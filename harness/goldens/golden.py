@@ -29,7 +29,6 @@ from harness.errors import InputError
 from harness.files import write_whole
 from harness.goldens.changes import Line, as_json, operation_lines, tensor_words, training_change
 from harness.graph import CapturedModel, Graph
-from harness.graph.schema import base_name
 from harness.tables import read_table
 from harness.training import Environment, Recipe, RunSpec, StepDigests, environment, state_digest, train
 
@@ -55,7 +54,6 @@ _MOST_IN_A_BATCH = 16
 _TESTED = 50
 _SHOWN_DIGITS = 16
 _MAP_DIMS = 4
-_SOFTMAXES = frozenset({"_log_softmax", "_softmax", "log_softmax", "softmax"})
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -324,7 +322,7 @@ def depth_values(graph: Graph) -> dict[str, str]:
     for operation in reversed(graph.evaluate.operations):
         if operation.name in needed:
             needed.update(operation.refs())
-        if operation.name == graph.evaluate.output and base_name(operation.op) in _SOFTMAXES:
+        if operation.name == graph.evaluate.output and operation.kind.family in ("softmax", "log-softmax"):
             logits = next(operation.refs())
     weights = {spec.name for spec in graph.tensors if spec.kind == "parameter" and len(spec.shape) > 1}
     order = {graph.input_name: 0}

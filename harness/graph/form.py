@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.errors import GraphFormatError
+from harness.graph.operations import OperationKind, kind_of
 
 FORMAT = "harness.graph/1"
 
@@ -115,6 +116,11 @@ class Operation:
     outputs: tuple[ValueMeta, ...] = ()
     module: str = ""
     module_type: str = ""
+
+    @property
+    def kind(self) -> OperationKind:
+        """What is known of it by its name: its family, whether it works in place."""
+        return kind_of(self.op)
 
     @property
     def shape(self) -> Shape:

@@ -18,9 +18,10 @@ from torch import nn
 
 from harness.errors import GraphFormatError
 from harness.graph.form import MAX_ELEMENTS, Argument, Graph, Operation, Program, Ref, Symbol
+from harness.graph.operations import kind_of
 from harness.graph.schema import bind
 
-_SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
+SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
     "operator.add": operator.add,
     "operator.sub": operator.sub,
     "operator.mul": operator.mul,
@@ -38,46 +39,9 @@ _SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
     "torch.sym_min": torch.sym_min,
 }
 
-# ATen operations by base name; every overload of a listed name is allowed. All are pure tensor arithmetic, shape changes, or
-# in-place forms of them: none reads files, runs code, or reaches outside the tensors it is given.
-_ATEN_NAMES = frozenset(
-    """
-    _adaptive_avg_pool2d _log_softmax _softmax _to_copy _unsafe_view abs abs_ adaptive_avg_pool1d adaptive_avg_pool2d
-    adaptive_max_pool1d adaptive_max_pool2d add add_ addcdiv addcmul addmm alias alpha_dropout alpha_dropout_ amax amin any all
-    arange argmax argmin as_strided avg_pool1d avg_pool2d baddbmm batch_norm bernoulli bernoulli_ bilinear bmm broadcast_tensors
-    broadcast_to cat ceil celu celu_ channel_shuffle chunk clamp clamp_ clamp_max clamp_max_ clamp_min clamp_min_ clone concat
-    concatenate constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d conv_transpose2d convolution copy copy_ cos
-    cumsum detach detach_ diagonal div div_ dot dropout dropout_ einsum elu elu_ empty empty_like eq erf exp exp_ expand
-    expand_as expm1 eye feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ fill fill_ flatten flip
-    floor floor_divide fmod full full_like gather ge gelu gelu_ glu group_norm gt hardshrink hardsigmoid hardsigmoid_ hardswish
-    hardswish_ hardtanh hardtanh_ im2col index index_select instance_norm inner isfinite isinf isnan item layer_norm le
-    leaky_relu leaky_relu_ lerp lift_fresh lift_fresh_copy linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid
-    log_softmax logical_and logical_not logical_or logsumexp lt masked_fill masked_fill_ matmul max max_pool1d max_pool2d
-    max_pool2d_with_indices maximum mean meshgrid min minimum mish mish_ mm movedim mul mul_ multiply mv narrow ne neg neg_
-    norm normal normal_ numel ones ones_like outer pad permute pixel_shuffle pixel_unshuffle pow pow_ prelu prod rand rand_like
-    randint randint_like randn randn_like reciprocal reflection_pad1d reflection_pad2d relu relu6 relu6_ relu_ remainder repeat
-    repeat_interleave replication_pad1d replication_pad2d reshape rms_norm roll round rrelu rrelu_ rsqrt rsub
-    scaled_dot_product_attention scalar_tensor select selu selu_ sigmoid sigmoid_ sign silu silu_ sin slice smooth_l1_loss
-    softmax softplus softshrink split split_with_sizes sqrt square squeeze squeeze_ stack std sub sub_ sum sym_numel sym_size
-    t tan tanh tanh_ tensor_split threshold threshold_ tile to topk transpose transpose_ tril triu true_divide type_as unbind
-    unflatten unfold uniform uniform_ unsqueeze unsqueeze_ upsample_bicubic2d upsample_bilinear2d upsample_linear1d
-    upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d var var_mean view view_as where xlogy zero_ zeros zeros_like
-    """.split()  # noqa: SIM905 - a column of 300 quoted names would be harder to read
-)
 _DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"})
-_OP_PARTS = 3
-
-
 # Two images: a single one would hide a dimension that is lost.
 _REHEARSED_BATCH = 2
-
-
-def allowed(op: str) -> bool:
-    """Whether a rebuilt module may run this operation, named as in `Operation.op`."""
-    if op in _SCALAR_OPERATIONS:
-        return True
-    parts = op.split(".")
-    return len(parts) == _OP_PARTS and parts[0] == "aten" and parts[1] in _ATEN_NAMES
 
 
 def content_digest(tensor: torch.Tensor) -> str:
@@ -354,14 +318,14 @@ def _symbol(symbol: Symbol) -> object:
 
 
 def _resolve(op: str) -> Callable[..., Any]:
-    if not allowed(op):
+    if kind_of(op).family == "unknown":
         msg = (
             f"operation {op!r} is not on the allow-list of operations that may run. Expected ordinary layers "
             "(convolution, pooling, normalisation, activation, dropout, linear, shape changes); write the model with these"
         )
         raise GraphFormatError(msg)
-    if op in _SCALAR_OPERATIONS:
-        return _SCALAR_OPERATIONS[op]
+    if op in SCALAR_OPERATIONS:
+        return SCALAR_OPERATIONS[op]
     _, name, overload = op.split(".")
     packet = getattr(torch.ops.aten, name, None)
     function: Callable[..., Any] | None = getattr(packet, overload, None)

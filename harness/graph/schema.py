@@ -9,12 +9,6 @@ import torch
 from harness.graph.form import Argument, Operation
 
 
-def base_name(op: str) -> str:
-    """The name without library and overload: ``conv2d`` of ``aten.conv2d.default``."""
-    parts = op.split(".")
-    return parts[1] if len(parts) > 1 else op
-
-
 def bind(operation: Operation) -> dict[str, Argument]:
     """The operation's arguments by their declared names, defaults included.
 

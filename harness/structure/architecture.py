@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from harness.graph.form import Argument, DeclaredModule, Dim, Graph, Operation, Program, Ref, Shape, TensorSpec
-from harness.graph.schema import base_name, bind
+from harness.graph.schema import bind
 from harness.structure.pooling import global_averages
 from harness.structure.receptive_field import ReceptiveField, View, field_of, trace_views
 
@@ -51,24 +51,6 @@ _TITLES = {
     "upsample_bilinear2d": "Resize (bilinear)",
     "upsample_nearest2d": "Resize (nearest)",
 }
-_DROPOUTS = frozenset({"alpha_dropout", "dropout", "feature_alpha_dropout", "feature_dropout"})
-_RANDOM = frozenset(
-    {"bernoulli", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "rrelu", "uniform"}
-)
-_MATRIX_PRODUCTS = frozenset(
-    {"addmm", "baddbmm", "bilinear", "bmm", "einsum", "inner", "linear", "matmul", "mm", "mv", "tensordot"}
-)
-_PLAIN_CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-_CONVOLUTIONS = _PLAIN_CONVOLUTIONS | {"conv_transpose2d"}
-# Whatever bends or cuts numbers one by one: a clamp at zero is a ReLU under another name.
-_ACTIVATIONS = frozenset(
-    """
-    abs celu clamp clamp_max clamp_min clip elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu log_sigmoid maximum
-    minimum mish pow prelu relu relu6 round rrelu selu sigmoid sign silu softplus softshrink sqrt square tanh threshold where
-    """.split()  # noqa: SIM905 - rows of names read better
-)
-_SOFTMAXES = frozenset({"_log_softmax", "_softmax", "log_softmax", "softmax"})
-_NORMALISATIONS = frozenset({"batch_norm", "group_norm", "instance_norm", "layer_norm"})
 _NORMALISATION_STATE = frozenset({"running_mean", "running_var"})
 
 
@@ -277,11 +259,11 @@ class Structure:
         """Dropout operations on the way to the output, in training order; those active in evaluation only come last."""
         evaluation: dict[str, list[bool]] = {}
         for operation in self._eval.on_path:
-            if _base(operation) in _DROPOUTS:
+            if operation.kind.family == "dropout":
                 evaluation.setdefault(operation.module, []).append(_drops(bind(operation)))
         sites = []
         for operation in self._train.on_path:
-            if _base(operation) in _DROPOUTS:
+            if operation.kind.family == "dropout":
                 bound = bind(operation)
                 left = evaluation.get(operation.module) or [False]
                 sites.append(
@@ -294,7 +276,7 @@ class Structure:
                     )
                 )
         for operation in self._eval.on_path:
-            if _base(operation) in _DROPOUTS and evaluation.get(operation.module):
+            if operation.kind.family == "dropout" and evaluation.get(operation.module):
                 active = evaluation[operation.module].pop(0)
                 if active:
                     sites.append(
@@ -311,18 +293,22 @@ class Structure:
     @cached_property
     def random_operations(self) -> tuple[str, ...]:
         """Operations other than dropout that draw random numbers in a training pass, by name."""
-        return tuple(operation.name for operation in self.graph.train.operations if _base(operation) in _RANDOM)
+        return tuple(
+            operation.name
+            for operation in self.graph.train.operations
+            if operation.kind.draws and operation.kind.family != "dropout" and bind(operation).get("dropout_p") != 0
+        )
 
     @cached_property
     def batch_norms(self) -> tuple[BatchNormSite, ...]:
         """Batch normalisations on the way to the output."""
         evaluation: dict[str, list[bool]] = {}
         for operation in self._eval.on_path:
-            if _base(operation) == "batch_norm":
+            if operation.kind.name == "batch_norm":
                 evaluation.setdefault(operation.module, []).append(bind(operation).get("training") is True)
         sites = []
         for operation in self._train.on_path:
-            if _base(operation) == "batch_norm":
+            if operation.kind.name == "batch_norm":
                 rest = evaluation.get(operation.module) or [False]
                 sites.append(
                     BatchNormSite(
@@ -340,7 +326,7 @@ class Structure:
         for operation in self._eval.on_path:
             if self._is_product_with_weights(self._eval, operation):
                 sites.append(LinearSite(module=operation.module, kind="linear", detail=_words(operation.shape)))
-            elif _base(operation) in _PLAIN_CONVOLUTIONS:
+            elif operation.kind.family == "convolution":
                 kernel = self._kernel(operation)
                 source = self._eval.shapes.get(next(operation.refs()), ())
                 if kernel and source[-len(kernel) :] == kernel and math.prod(kernel) > 1:
@@ -431,8 +417,8 @@ class Structure:
         path = self._train.on_path
         for index in reversed(range(len(path))):
             operation = path[index]
-            convolves = _base(operation) in _CONVOLUTIONS and self._reads_weights(operation)
-            if convolves or self._is_product_with_weights(self._train, operation):
+            convolves = operation.kind.family in ("convolution", "transposed convolution")
+            if (convolves and self._reads_weights(operation)) or self._is_product_with_weights(self._train, operation):
                 return operation, path[index + 1 :]
         return None, path
 
@@ -441,7 +427,7 @@ class Structure:
         statistics: set[str] = set()
         for program in (self.graph.train, self.graph.evaluate):
             for operation in program.operations:
-                if _base(operation) in ("batch_norm", "instance_norm"):
+                if operation.kind.name in ("batch_norm", "instance_norm"):
                     bound = bind(operation)
                     statistics.update(
                         argument.name
@@ -462,7 +448,7 @@ class Structure:
         return any(ref in self._train.from_weights | self._eval.from_weights for ref in operation.refs())
 
     def _is_product_with_weights(self, flow: _Flow, operation: Operation) -> bool:
-        if _base(operation) in _MATRIX_PRODUCTS:
+        if operation.kind.family == "matrix product":
             return self._reads_weights(operation)
         return flow.summed_product(operation) is not None
 
@@ -474,13 +460,13 @@ class Structure:
     def _macs(self, operation: Operation) -> int:
         """Multiply-accumulates for one image: each output number of a convolution or product costs its inner length."""
         bound = bind(operation)
-        name = _base(operation)
+        name, family = operation.kind.name, operation.kind.family
         outputs = _elements(operation.shape)
-        if name in _PLAIN_CONVOLUTIONS:
+        if family == "convolution":
             weight = bound.get("weight")
             shape = self._train.shapes.get(weight.name, ()) if isinstance(weight, Ref) else ()
             return outputs * _elements(shape[1:])
-        if name == "conv_transpose2d":
+        if family == "transposed convolution":
             # Each input number is spread by a kernel to every output channel of its group.
             source, weight = bound.get("input"), bound.get("weight")
             if isinstance(source, Ref) and isinstance(weight, Ref):
@@ -491,7 +477,7 @@ class Structure:
         product = self._train.summed_product(operation)
         if product is not None:
             return _elements(product.shape)
-        if name in _MATRIX_PRODUCTS:
+        if family == "matrix product":
             key = {"addmm": "mat1", "baddbmm": "batch1"}.get(name, "input" if "input" in bound else "self")
             source = bound.get(key)
             if isinstance(source, Ref):
@@ -501,7 +487,7 @@ class Structure:
 
     def _detail(self, operation: Operation) -> str:
         bound = bind(operation)
-        match _base(operation):
+        match operation.kind.name:
             case "conv2d":
                 words = [_words(self._train_kernel(operation))]
                 words += _settings(bound, {"stride": 1, "padding": 0, "dilation": 1})
@@ -510,7 +496,7 @@ class Structure:
             case "max_pool2d" | "avg_pool2d":
                 kernel = bound.get("kernel_size")
                 return ", ".join([_kernel_words(kernel), *_settings(bound, {"padding": 0})])
-            case name if name in _DROPOUTS:
+            case _ if operation.kind.family == "dropout":
                 return f"p = {_probability(bound):g}"
             case _:
                 return ""
@@ -548,7 +534,7 @@ class _Flow:
         for operation in reversed(program.operations):
             if operation.name in needed:
                 needed.update(() if _is_nothing(operation) else operation.refs())
-            elif _base(operation) != base_name(operation.op) and set(operation.refs()) & needed:
+            elif operation.kind.in_place and set(operation.refs()) & needed:
                 # An in-place operation changes a value that is needed although its own result is not read again.
                 needed.add(operation.name)
                 needed.update(operation.refs())
@@ -571,8 +557,8 @@ class _Flow:
     def summed_product(self, operation: Operation) -> Operation | None:
         """The element-wise product of images and weights that this sum makes a matrix product of, if it does."""
         refs = list(operation.refs())
-        product = self.by_name.get(refs[0]) if _base(operation) in ("mean", "sum") and refs else None
-        if product is None or _base(product) not in ("mul", "multiply"):
+        product = self.by_name.get(refs[0]) if operation.kind.name in ("mean", "sum") and refs else None
+        if product is None or product.kind.name != "mul":
             return None
         sides = set(product.refs())
         images, weights = sides & self.from_input, sides & self.from_weights
@@ -592,20 +578,14 @@ class _Flow:
 
 def _is_nothing(operation: Operation) -> bool:
     """Whether the result is zero whatever the operands hold: a product with a literal zero."""
-    return _base(operation) in ("mul", "multiply") and 0 in [
+    return operation.kind.name == "mul" and 0 in [
         argument for argument in operation.args if isinstance(argument, int | float)
     ]
 
 
-def _base(operation: Operation) -> str:
-    """The operation's name without library, overload and the underscore of an in-place form."""
-    name = base_name(operation.op)
-    return name.rstrip("_") or name
-
-
 def operation_title(operation: Operation) -> str:
     """The usual name of the layer that an operation is, such as ``Conv2d``; its own name where it has none."""
-    return _TITLES.get(_base(operation), _base(operation))
+    return _TITLES.get(operation.kind.name, operation.kind.name)
 
 
 def _place(operation: Operation) -> str:
@@ -652,22 +632,22 @@ def _drops(bound: Mapping[str, Argument]) -> bool:
 
 def _changes_of_scores(tail: tuple[Operation, ...]) -> Iterable[Operation]:
     """What changes the scores on the way to the output; the softmax that gives the output is no such change."""
-    softmaxes = [operation for operation in tail if _base(operation) in _SOFTMAXES]
-    changing = _ACTIVATIONS | _NORMALISATIONS | _DROPOUTS
-    return [operation for operation in tail if _base(operation) in changing or operation in softmaxes[:-1]]
+    softmaxes = [operation for operation in tail if operation.kind.family in ("softmax", "log-softmax")]
+    changing = ("activation", "dropout", "gating", "normalisation")
+    return [operation for operation in tail if operation.kind.family in changing or operation in softmaxes[:-1]]
 
 
 def _output_kind(path: tuple[Operation, ...], classes: int | None) -> OutputKind:
     after = ""
     for operation in reversed(path):
-        match _base(operation):
-            case "log" | "exp" as name if not after:
+        match operation.kind.family, operation.kind.name:
+            case _, "log" | "exp" as name if not after:
                 after = name
-            case "alias" | "clone" | "contiguous" | "flatten" | "reshape" | "squeeze" | "unsqueeze" | "view":
+            case "copy" | "reshape", _:
                 continue
-            case name if name in _SOFTMAXES:
+            case "softmax" | "log-softmax", _:
                 return _softmax_kind(operation, after, classes)
-            case "sigmoid" if not after:
+            case _, "sigmoid" if not after:
                 return "probabilities"
             case _:
                 break
@@ -679,7 +659,7 @@ def _softmax_kind(operation: Operation, after: str, classes: int | None) -> Outp
     dim = bind(operation).get("dim")
     if classes is not None and isinstance(dim, int) and operation.shape[dim] != classes:
         return "softmax over another dimension than the classes"
-    is_logarithm = "log" in _base(operation)
+    is_logarithm = operation.kind.family == "log-softmax"
     match after:
         case "":
             return "log-probabilities" if is_logarithm else "probabilities"

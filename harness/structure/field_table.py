@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from harness.graph.form import Argument, Operation, Ref
-from harness.graph.schema import base_name, bind
+from harness.graph.schema import bind
 from harness.structure.architecture import Structure, operation_title
 from harness.structure.receptive_field import AxisField, Certainty, ReceptiveField, field_of
 
-_WINDOWS = frozenset({"avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d", "max_pool2d_with_indices"})
+_WINDOWS = frozenset({"avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def field_table(structure: Structure) -> tuple[FieldRow, ...]:
         if operation.name not in views or not sources:
             continue
         after, before = field_of(views[operation.name]), field_of(views[sources[0]])
-        windowed = base_name(operation.op) in _WINDOWS
+        windowed = operation.kind.name in _WINDOWS
         if not windowed and _figures(after) == _figures(before):
             continue
         kernel, stride, padding = _window(operation, structure) if windowed else _whole(before, after)

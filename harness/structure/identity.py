@@ -14,31 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, Symbol, TensorSpec, encode_argument
-from harness.graph.schema import base_name, bind
+from harness.graph.schema import bind
 from harness.structure.pooling import global_averages
 from harness.structure.receptive_field import trace_views
 
-_UNCHANGING = frozenset({"alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy"})
-_CONVERSIONS = frozenset({"to", "_to_copy", "type_as"})
-_RESHAPES = frozenset({"_unsafe_view", "flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view", "view_as"})
 # Over dimensions of one number each they leave it as it is.
 _REDUCTIONS = frozenset({"amax", "amin", "mean", "prod", "sum"})
 _ADAPTIVE_POOLS = frozenset({"adaptive_avg_pool2d", "adaptive_max_pool2d"})
 # A literal on the right that changes no number.
 _NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
-_PERMUTES = frozenset({"permute", "t", "transpose"})
-_DROPOUTS = frozenset({"alpha_dropout", "dropout", "feature_alpha_dropout", "feature_dropout"})
-_SYNONYMS = {
-    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
-    "_log_softmax": "log_softmax",
-    "_softmax": "softmax",
-    "concat": "cat",
-    "concatenate": "cat",
-    "constant_pad_nd": "pad",
-    "max_pool2d_with_indices": "max_pool2d",
-    "multiply": "mul",
-    "true_divide": "div",
-}
 _COMMUTATIVE = frozenset({"add", "maximum", "minimum", "mul"})
 _PAIRS = ("kernel_size", "stride", "padding", "dilation", "output_size")
 # Arguments that steer memory or the machine and not the numbers.
@@ -119,7 +103,7 @@ class _Canonical:
             self.shapes[operation.name] = operation.shape
             node = self._node(operation)
             self.nodes[operation.name] = node
-            if base_name(operation.op).endswith("_") and operation.args and isinstance(operation.args[0], Ref):
+            if operation.kind.in_place and operation.args and isinstance(operation.args[0], Ref):
                 self.nodes[operation.args[0].name] = node
         return self.nodes[self.program.output]
 
@@ -127,33 +111,32 @@ class _Canonical:
         if operation.name in self.averages:
             source = self.nodes[self.averages[operation.name]]
             return _Node("global average", [source])
-        name = base_name(operation.op)
-        name = name.rstrip("_") or name
-        name = _SYNONYMS.get(name, name)
+        name, family = operation.kind.name, operation.kind.family
         bound = {key: value for key, value in bind(operation).items() if key not in _IMMATERIAL}
         first = next((self.nodes[ref] for ref in operation.refs()), None)
         if first is None or not operation.outputs:
             return self._plain(operation, name, bound)
         if self._changes_nothing(operation, name, bound):
             return first
-        if name in _RESHAPES:
+        if family == "reshape":
             return _Node(f"reshape {json.dumps(_plain_dims(operation.shape))}", [first])
-        if name in _PERMUTES:
+        if family == "permutation" and name != "movedim":
             return self._permuted(operation, name, bound, first)
         if operation.op == "operator.getitem" and first.label.startswith("max_pool2d") and operation.args[1] == 0:
             return first
         return self._special(operation, name, bound, first) or self._plain(operation, name, bound)
 
     def _changes_nothing(self, operation: Operation, name: str, bound: Mapping[str, Argument]) -> bool:
-        if name in _UNCHANGING:
+        family = operation.kind.family
+        if family == "copy":
             return True
-        if name in _DROPOUTS:
+        if family == "dropout":
             return bound.get("train", bound.get("training")) is not True
         same_dtype = self._dtype(next(operation.refs())) == operation.outputs[0].dtype
-        if name in _CONVERSIONS:
+        if family == "conversion":
             return same_dtype
         source = self._source_shape(operation)
-        if name in _RESHAPES | {"expand", "select"} or (name == "slice" and bound.get("step") == 1):
+        if family == "reshape" or name in ("expand", "select") or (name == "slice" and bound.get("step") == 1):
             return _plain_dims(source) == _plain_dims(operation.shape)
         if name in _REDUCTIONS:
             return same_dtype and _plain_dims(source) == _plain_dims(operation.shape)

@@ -6,18 +6,8 @@ import math
 from collections.abc import Mapping
 
 from harness.graph.form import Operation, Program
-from harness.graph.schema import base_name, bind
+from harness.graph.schema import bind
 from harness.structure.receptive_field import View
-
-# They leave the numbers as they are.
-_RESHAPES = frozenset({"_unsafe_view", "clone", "contiguous", "flatten", "reshape", "squeeze", "unsqueeze", "view"})
-_TURNS = frozenset({"permute", "transpose"})
-# What may take a part of a map. A pooling or a convolution makes a map of its own, whatever it leaves out.
-_CUTS = frozenset(
-    """
-    chunk constant_pad_nd getitem index index_select narrow pad select slice split split_with_sizes tensor_split unbind
-    """.split()  # noqa: SIM905 - a row of names reads better
-)
 
 
 def global_averages(program: Program, views: Mapping[str, View]) -> dict[str, str]:
@@ -82,7 +72,10 @@ def _map_before_sum(
             return name
         step = by_name.get(name)
         factor = _factor(step) if step is not None else None
-        if step is None or (factor is None and (is_map or base_name(step.op) not in _RESHAPES | {"mean", "sum"})):
+        if step is None:
+            return None
+        passes = _only_reshapes(step) or step.kind.name in ("mean", "sum")
+        if factor is None and (is_map or not passes):
             return None
         scale *= 1 if factor is None else factor
         name = _source(step, views)
@@ -94,11 +87,18 @@ def _upright(name: str, by_name: Mapping[str, Operation], views: Mapping[str, Vi
     before = name
     while views[before].axes[-2:] != (("H",), ("W",)):
         operation = by_name.get(before)
-        source = _source(operation, views) if operation is not None else None
-        if operation is None or source is None or base_name(operation.op) not in _RESHAPES | _TURNS:
+        if operation is None or not (_only_reshapes(operation) or operation.kind.family == "permutation"):
+            return name
+        source = _source(operation, views)
+        if source is None:
             return name
         before = source
     return before
+
+
+def _only_reshapes(operation: Operation) -> bool:
+    """Whether it leaves the numbers as they are, and in their order."""
+    return operation.kind.family in ("copy", "reshape")
 
 
 def _factor(operation: Operation) -> float | None:
@@ -107,10 +107,10 @@ def _factor(operation: Operation) -> float | None:
     other = bound.get("other")
     if not isinstance(other, int | float) or other == 0 or bound.get("rounding_mode") is not None:
         return None
-    match base_name(operation.op).rstrip("_"):
-        case "mul" | "multiply":
+    match operation.kind.name:
+        case "mul":
             return float(other)
-        case "div" | "true_divide":
+        case "div":
             return 1 / other
         case _:
             return None
@@ -124,7 +124,8 @@ def _is_part(name: str, by_name: Mapping[str, Operation], views: Mapping[str, Vi
         if len(sources) != 1:
             return False
         view, source = views[operation.name], views[sources.pop()]
-        if base_name(operation.op).rstrip("_") in _CUTS:
+        # A pooling or a convolution makes a map of its own, whatever it leaves out.
+        if operation.kind.family in ("padding", "slicing"):
             if any(view.positions(axis) < source.positions(axis) for axis in "HW"):
                 return True
         elif not view.same_terms(source):

@@ -17,7 +17,6 @@ import torch
 
 from harness.graph.form import Operation
 from harness.graph.rebuild import GraphModule
-from harness.graph.schema import base_name
 from harness.structure.receptive_field import Mask, View, seen
 
 # Enough images at once to keep one core busy, few enough that every value of a small network stays under 200 MB.
@@ -25,12 +24,12 @@ _IMAGES_A_PASS = 56
 _SEED = 7_919
 _MAP_DIMS = 4
 
-# A NaN ends here, or one appears that was not read: what these give, and all that depends on it, cannot be probed.
+# Like the comparisons they hide a NaN, or give one that was not read: neither their results nor what depends on them can be
+# probed.
 _HIDING = frozenset(
     """
-    all any argmax argmin bernoulli empty empty_like eq ge gt index isfinite isinf isnan le logical_and logical_not logical_or lt
-    masked_fill ne pow sign topk where xlogy
-    """.split()  # noqa: SIM905 - a column of names is easier to read
+    all any argmax argmin bernoulli empty empty_like index masked_fill pow sign topk where xlogy
+    """.split()  # noqa: SIM905 - a row of names is easier to read
 )
 
 
@@ -60,7 +59,7 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
         raise ValueError(message)
     probed = copy.deepcopy(module).cpu().eval()
     # What an operation in place changes later is no longer the value that was seen here.
-    changed = {next(operation.refs(), "") for operation in graph.evaluate.operations if _in_place(operation)}
+    changed = {next(operation.refs(), "") for operation in graph.evaluate.operations if operation.kind.in_place}
     batch_axes = {
         operation.name: operation.shape.index("B")
         for operation in _transparent(graph.evaluate.operations)
@@ -123,17 +122,14 @@ def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images:
     return {name: np.concatenate(masks) for name, masks in parts.items()}
 
 
-def _in_place(operation: Operation) -> bool:
-    return base_name(operation.op).endswith("_")
-
-
 def _transparent(operations: tuple[Operation, ...]) -> Iterator[Operation]:
     """The operations that a NaN reaches unhindered."""
     hidden: set[str] = set()
     for operation in operations:
-        if base_name(operation.op).rstrip("_") in _HIDING or hidden.intersection(operation.refs()):
+        hides = operation.kind.family == "comparison" or operation.kind.name in _HIDING
+        if hides or hidden.intersection(operation.refs()):
             hidden.add(operation.name)
-            if _in_place(operation):
+            if operation.kind.in_place:
                 hidden.update(operation.refs())
         else:
             yield operation

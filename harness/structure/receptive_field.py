@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.graph.form import Dim, Graph, Operation, Program, Ref, Shape
-from harness.graph.schema import base_name, bind
+from harness.graph.schema import bind
 
 Certainty = Literal["exact", "bound", "unknown"]
 Mask = npt.NDArray[np.bool_]
@@ -271,28 +271,6 @@ def trace_views(graph: Graph, program: Program) -> dict[str, View]:
     return _Walk(graph, program).run()
 
 
-_POINTWISE = frozenset(
-    """
-    abs add addcdiv addcmul alias alpha_dropout ceil celu clamp clamp_max clamp_min clone contiguous copy cos detach
-    div dropout elu eq erf exp expm1 feature_alpha_dropout feature_dropout floor floor_divide fmod ge gelu gt hardshrink
-    hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu lerp lift_fresh lift_fresh_copy log log10 log1p log2
-    log_sigmoid logical_and logical_not logical_or lt masked_fill maximum minimum mish mul multiply ne neg pow prelu reciprocal
-    relu relu6 remainder round rrelu rsqrt rsub selu sigmoid sign silu sin softplus softshrink sqrt square sub tan tanh
-    threshold true_divide type_as to _to_copy where xlogy
-    """.split()  # noqa: SIM905 - a column of 100 quoted names would be harder to read
-)
-_REDUCTIONS = frozenset(
-    "mean sum amax amin max min prod var std var_mean logsumexp linalg_vector_norm norm any all argmax argmin".split()  # noqa: SIM905
-)
-_CREATORS = frozenset("zeros_like ones_like empty_like full_like rand_like randn_like sym_size sym_numel numel".split())  # noqa: SIM905
-# Their results may be the same memory as what they are given.
-_SHARING = frozenset(
-    """
-    alias chunk contiguous detach diagonal dropout expand expand_as feature_dropout flatten getitem lift_fresh movedim narrow
-    permute reshape select slice split split_with_sizes squeeze t tensor_split to transpose type_as unbind unflatten unsqueeze
-    view view_as _unsafe_view
-    """.split()  # noqa: SIM905
-)
 _SIZE_DIMS = 4
 
 
@@ -323,8 +301,8 @@ class _Walk:
             self.shapes[operation.name] = operation.shape
             view = self._step(operation)
             changed = operation.args[0] if operation.args else None
-            in_place = base_name(operation.op).endswith("_")
-            if isinstance(changed, Ref) and (in_place or base_name(operation.op) in _SHARING):
+            in_place = operation.kind.in_place
+            if isinstance(changed, Ref) and operation.kind.shares_memory:
                 self.memory[operation.name] = self.memory.get(changed.name, changed.name)
             if view is None:
                 continue
@@ -355,16 +333,16 @@ class _Walk:
             if isinstance(source, Ref) and isinstance(index, int) and source.name in self.parts:
                 return self.parts[source.name][index]
             return self.views.get(source.name) if isinstance(source, Ref) else None
-        name = base_name(operation.op).rstrip("_")
+        name, family = operation.kind.name, operation.kind.family
         refs = [ref for ref in operation.refs() if ref in self.views]
-        if not refs or not operation.outputs or name in _CREATORS:
+        if not refs or not operation.outputs or family in ("creation", "random creation", "size"):
             return None
         bound = bind(operation)
         rule = _RULES.get(name)
         try:
-            if name in _POINTWISE or (name in ("max", "min") and "other" in bound):
+            if operation.kind.elementwise or (name in ("max", "min") and "other" in bound):
                 return self._joined(refs, operation.shape)
-            if name in _REDUCTIONS:
+            if family == "reduction":
                 return self._reduced(operation, bound, name)
             if rule is not None:
                 view: View | None = rule(self, operation, bound)
@@ -695,7 +673,7 @@ def _bicubic(position: int, inputs: int, scale: float, align: bool) -> list[int]
 def _pad(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
     view = walk._view(bound["self"])  # noqa: SLF001
     amounts = bound.get("pad", bound.get("padding"))
-    name = base_name(operation.op)
+    name = operation.kind.name
     mode = bound.get("mode", "constant")
     mode = {"reflection_pad2d": "reflect", "replication_pad2d": "replicate"}.get(name, mode)
     if not isinstance(amounts, tuple):
@@ -851,7 +829,7 @@ def _permuted(walk: _Walk, operation: Operation, bound: Mapping[str, object]) ->
     view = walk._view(bound["self"])  # noqa: SLF001
     count = len(view.axes)
     order = list(range(count))
-    match base_name(operation.op).rstrip("_"):
+    match operation.kind.name:
         case "permute":
             dims = bound["dims"]
             order = [dim % count for dim in dims if isinstance(dim, int)] if isinstance(dims, tuple) else order
@@ -899,7 +877,7 @@ def _sliced(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> V
     dim = bound.get("dim", 0)
     position = dim % len(view.axes) if isinstance(dim, int) else 0
     axes = view.axes[position]
-    selects = base_name(operation.op) == "select"
+    selects = operation.kind.name == "select"
     if axes in (("H",), ("W",)):
         size = view.positions(axes[0])
         if selects:
@@ -927,7 +905,7 @@ def _parted(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> V
     dim = bound.get("dim", 0)
     position = dim % len(view.axes) if isinstance(dim, int) else 0
     axes = view.axes[position]
-    unbinds = base_name(operation.op) == "unbind"
+    unbinds = operation.kind.name == "unbind"
     parts = []
     offset = 0
     for meta in operation.outputs:
@@ -1000,7 +978,7 @@ def _batch_normalised(walk: _Walk, operation: Operation, bound: Mapping[str, obj
 def _normalised_over_map(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
     """Statistics taken over the map: every position sees all of it."""
     view = walk._view(bound["input"])  # noqa: SLF001
-    if base_name(operation.op) == "instance_norm" and bound.get("use_input_stats") is False:
+    if operation.kind.name == "instance_norm" and bound.get("use_input_stats") is False:
         return view
     shape = bound.get("normalized_shape")
     dims = range(len(view.axes) - len(shape), len(view.axes)) if isinstance(shape, tuple) else range(len(view.axes))
@@ -1013,7 +991,7 @@ def _normalised_over_map(walk: _Walk, operation: Operation, bound: Mapping[str, 
 
 def _shuffled(walk: _Walk, operation: Operation, bound: Mapping[str, object]) -> View:
     view = _as_map(walk._view(bound["self"]))  # noqa: SLF001
-    up = base_name(operation.op) == "pixel_shuffle"
+    up = operation.kind.name == "pixel_shuffle"
     factor = bound["upscale_factor" if up else "downscale_factor"]
     if not isinstance(factor, int):
         reason = "its factor is computed while it runs"
@@ -1027,10 +1005,6 @@ def _shuffled(walk: _Walk, operation: Operation, bound: Mapping[str, object]) ->
 
 _Rule = Callable[[_Walk, Operation, Mapping[str, object]], View]
 _RULES: dict[str, _Rule] = {
-    "_adaptive_avg_pool2d": _adaptive_pool("average"),
-    "_log_softmax": _softmax,
-    "_softmax": _softmax,
-    "_unsafe_view": _reshaped,
     "_upsample_nearest_exact2d": _resize(_nearest_exact),
     "adaptive_avg_pool2d": _adaptive_pool("average"),
     "adaptive_max_pool2d": _adaptive_pool("maximum"),
@@ -1039,8 +1013,6 @@ _RULES: dict[str, _Rule] = {
     "batch_norm": _batch_normalised,
     "cat": _concatenated,
     "chunk": _parted,
-    "concat": _concatenated,
-    "constant_pad_nd": _pad,
     "conv2d": _convolution,
     "conv_transpose2d": _transposed_convolution,
     "expand": _expanded,
@@ -1054,7 +1026,6 @@ _RULES: dict[str, _Rule] = {
     "log_softmax": _softmax,
     "matmul": _linear,
     "max_pool2d": _max_pool,
-    "max_pool2d_with_indices": _max_pool,
     "mm": _linear,
     "movedim": _permuted,
     "pad": _pad,

@@ -1,0 +1,201 @@
+"""What the operations of a graph are: the family of each, whether it works in place, and further facts that several packages ask.
+
+The table below is also the allow-list: a rebuilt module runs the operations in it and no others. All are tensor arithmetic,
+shape changes, or in-place forms of them: none reads files, runs code, or reaches outside the tensors it is given.
+
+Every package asks `Operation.kind` (or `kind_of`) instead of keeping names of its own. Names that an engine matches exactly, as
+in `harness.training.fusion` (ReLU, dropout, batch norm, convolution), `harness.training.cuda_graphs` (the dropouts) and
+`harness.training.engines` (softmax, log-softmax), belong to the functions that replace them and stay there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+Family = Literal[
+    "activation",
+    "arithmetic",
+    "attention",
+    "comparison",
+    "conversion",
+    "convolution",
+    "copy",
+    "creation",
+    "dropout",
+    "expansion",
+    "fill",
+    "gating",
+    "joining",
+    "log-softmax",
+    "loss",
+    "matrix product",
+    "normalisation",
+    "padding",
+    "permutation",
+    "pooling",
+    "random creation",
+    "random draw",
+    "reduction",
+    "reordering",
+    "resampling",
+    "reshape",
+    "scan",
+    "selection",
+    "size",
+    "slicing",
+    "softmax",
+    "transposed convolution",
+    "vector product",
+    "windows",
+    "unknown",
+]
+
+# ATen operations by name, in-place forms with their underscore; every overload of a listed name is allowed.
+_ATEN: dict[Family, str] = {
+    # Bends or cuts numbers one by one: a clamp at zero is a ReLU under another name.
+    "activation": """
+        abs abs_ celu celu_ clamp clamp_ clamp_max clamp_max_ clamp_min clamp_min_ elu elu_ gelu gelu_ hardshrink hardsigmoid
+        hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ log_sigmoid maximum minimum mish mish_ pow
+        pow_ prelu relu relu6 relu6_ relu_ round rrelu rrelu_ selu selu_ sigmoid sigmoid_ sign silu silu_ softplus softshrink
+        sqrt square tanh tanh_ threshold threshold_ where
+    """,
+    "arithmetic": """
+        add add_ addcdiv addcmul ceil cos div div_ erf exp exp_ expm1 floor floor_divide fmod lerp log log10 log1p log2 mul mul_
+        multiply neg neg_ reciprocal remainder rsqrt rsub sin sub sub_ tan true_divide xlogy
+    """,
+    "attention": "scaled_dot_product_attention",
+    "comparison": "eq ge gt isfinite isinf isnan le logical_and logical_not logical_or lt ne",
+    "conversion": "_to_copy to type_as",
+    "convolution": "conv1d conv2d conv3d convolution",
+    # The numbers as they are, in the shape they have.
+    "copy": "alias clone contiguous detach detach_ lift_fresh lift_fresh_copy",
+    "creation": "arange empty empty_like eye full full_like linspace ones ones_like scalar_tensor zeros zeros_like",
+    "dropout": """
+        alpha_dropout alpha_dropout_ dropout dropout_ feature_alpha_dropout feature_alpha_dropout_ feature_dropout
+        feature_dropout_
+    """,
+    "expansion": "broadcast_tensors broadcast_to expand expand_as meshgrid repeat repeat_interleave tile",
+    "fill": "fill fill_ zero_",
+    "gating": "glu",
+    "joining": "cat concat concatenate stack",
+    "log-softmax": "_log_softmax log_softmax",
+    "loss": "smooth_l1_loss",
+    "matrix product": "addmm baddbmm bilinear bmm einsum inner linear matmul mm mv",
+    "normalisation": "batch_norm group_norm instance_norm layer_norm rms_norm",
+    "padding": "constant_pad_nd pad reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d",
+    "permutation": "movedim permute t transpose transpose_",
+    "pooling": """
+        _adaptive_avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d
+        avg_pool2d max_pool1d max_pool2d max_pool2d_with_indices
+    """,
+    # A tensor of random numbers, of a shape that is read off no number.
+    "random creation": "rand rand_like randint randint_like randn randn_like",
+    "random draw": "bernoulli bernoulli_ normal normal_ uniform uniform_",
+    "reduction": """
+        all amax amin any argmax argmin linalg_vector_norm logsumexp max mean min norm prod std sum var var_mean
+    """,
+    "reordering": "channel_shuffle flip pixel_shuffle pixel_unshuffle roll topk tril triu",
+    "resampling": """
+        _upsample_nearest_exact2d upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
+    """,
+    # The numbers as they are and in their order, in another shape.
+    "reshape": "_unsafe_view flatten reshape squeeze squeeze_ unflatten unsqueeze unsqueeze_ view view_as",
+    "scan": "cumsum",
+    "selection": "copy copy_ masked_fill masked_fill_",
+    "size": "item numel sym_numel sym_size",
+    # Part of a value.
+    "slicing": """
+        chunk diagonal gather index index_select narrow select slice split split_with_sizes tensor_split unbind
+    """,
+    "softmax": "_softmax softmax",
+    "transposed convolution": "conv_transpose1d conv_transpose2d",
+    "vector product": "dot outer",
+    "windows": "as_strided im2col unfold",
+}
+# Operations on sizes, and the choice of one result out of several, by their full names.
+_SCALAR: dict[Family, str] = {
+    "size": """
+        math.ceil math.floor math.trunc operator.add operator.floordiv operator.mod operator.mul operator.neg operator.sub
+        operator.truediv torch.sym_float torch.sym_int torch.sym_max torch.sym_min
+    """,
+    "slicing": "operator.getitem",
+}
+# The family of each ATen operation by its name without library and overload.
+ATEN_FAMILIES = {name: family for family, names in _ATEN.items() for name in names.split()}
+_SCALAR_FAMILIES = {name: family for family, names in _SCALAR.items() for name in names.split()}
+# Other names of the same computation; the arguments of `constant_pad_nd` and of `pad` differ all the same.
+_SYNONYMS = {
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
+    "_log_softmax": "log_softmax",
+    "_softmax": "softmax",
+    "_unsafe_view": "view",
+    "concat": "cat",
+    "concatenate": "cat",
+    "constant_pad_nd": "pad",
+    "max_pool2d_with_indices": "max_pool2d",
+    "multiply": "mul",
+    "true_divide": "div",
+}
+_ELEMENTWISE = frozenset({"activation", "arithmetic", "comparison", "conversion", "copy", "dropout", "selection"})
+# Families that draw, and members of others that do.
+_RANDOM_FAMILIES = frozenset({"dropout", "random creation", "random draw"})
+_RANDOM_NAMES = frozenset({"rrelu", "scaled_dot_product_attention"})
+_SHARING_FAMILIES = frozenset({"dropout", "permutation", "reshape"})
+_SHARING_NAMES = frozenset(
+    """
+    alias as_strided broadcast_tensors broadcast_to chunk contiguous detach diagonal expand expand_as getitem lift_fresh
+    meshgrid narrow select slice split split_with_sizes tensor_split to type_as unbind unfold
+    """.split()  # noqa: SIM905 - rows of names read better
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperationKind:
+    """What is known of an operation by its name.
+
+    Args:
+        name: its name without library, overload and the underscore of an in-place form, synonyms made one: ``relu`` for
+            ``aten.relu_.default``, ``softmax`` for ``aten._softmax.default``.
+        family: what it does; ``unknown`` for operations that no rebuilt module may run.
+        in_place: whether it writes its result into its first argument.
+    """
+
+    name: str
+    family: Family
+    in_place: bool
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each number of the result depends on its operands' numbers at the same position, after broadcasting."""
+        return self.family in _ELEMENTWISE
+
+    @property
+    def draws(self) -> bool:
+        """Whether it may draw random numbers."""
+        return self.family in _RANDOM_FAMILIES or self.name in _RANDOM_NAMES
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether its result may be the memory of its first argument: a view, or the argument itself."""
+        return self.in_place or self.family in _SHARING_FAMILIES or self.name in _SHARING_NAMES
+
+
+@cache
+def kind_of(op: str) -> OperationKind:
+    """What is known of an operation, named as in `Operation.op`."""
+    match op.split("."):
+        case ["aten", listed, _]:
+            family = ATEN_FAMILIES.get(listed, "unknown")
+        case _:
+            family = _SCALAR_FAMILIES.get(op, "unknown")
+    name = base_name(op)
+    plain = name.rstrip("_") or name
+    return OperationKind(name=_SYNONYMS.get(plain, plain), family=family, in_place=name.endswith("_"))
+
+
+def base_name(op: str) -> str:
+    """The name without library and overload, as torch spells it: ``relu_`` for ``aten.relu_.default``."""
+    parts = op.split(".")
+    return parts[1] if len(parts) > 1 else op
