@@ -3,6 +3,7 @@
 from harness.graph.capture import CapturedModel, Fidelity, capture, computing_threads
 from harness.graph.form import Graph, Operation, Program, TensorSpec
 from harness.graph.rebuild import GraphModule
+from harness.graph.serialisation import read_captured, write_captured
 
 __all__ = [
     "CapturedModel",
@@ -14,4 +15,6 @@ __all__ = [
     "TensorSpec",
     "capture",
     "computing_threads",
+    "read_captured",
+    "write_captured",
 ]
