@@ -52,7 +52,8 @@ Family = Literal[
     "unknown",
 ]
 
-# ATen operations by name, in-place forms with their underscore; every overload of a listed name is allowed.
+# ATen operations by name, in-place forms with their underscore; every overload of a listed name is allowed, except
+# those with an ``out=`` argument.
 _ATEN: dict[Family, str] = {
     # Bends or cuts numbers one by one: a clamp at zero is a ReLU under another name.
     "activation": """

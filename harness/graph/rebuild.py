@@ -332,4 +332,10 @@ def _resolve(op: str) -> Callable[..., Any]:
     if function is None:
         msg = f"operation {op!r} does not exist in torch {torch.__version__}"
         raise GraphFormatError(msg)
+    if function._schema.is_mutable and not kind_of(op).in_place:  # type: ignore[attr-defined]  # noqa: SLF001 - torch has no public way to read a schema
+        # Nothing that reads a graph expects another argument than the first to change.
+        msg = (
+            f"operation {op!r} writes its result into an argument such as out=: use the result that it returns instead"
+        )
+        raise GraphFormatError(msg)
     return function

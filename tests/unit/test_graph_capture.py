@@ -110,6 +110,10 @@ REFUSED: dict[str, tuple[Step, str]] = {
         lambda _, scores: torch.fft.fft(scores).real,
         r"net cannot be captured: operation 'aten.fft_fft.default' is not on the allow-list",
     ),
+    "a result written into an argument": (
+        lambda _, scores: scores + torch.mul(scores.detach(), 2, out=torch.zeros_like(scores)),
+        r"net cannot be captured: operation 'aten.mul.out' writes its result into an argument",
+    ),
 }
 
 

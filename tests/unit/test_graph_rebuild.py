@@ -196,6 +196,8 @@ def test_operations_on_the_list_run() -> None:
     ("graph", "state", "words"),
     [
         (graph_of("aten.relu.imaginary", Ref("x")), STATE, r"'aten.relu.imaginary' does not exist in torch"),
+        (graph_of("aten.mul.out", Ref("x"), Ref("w"), out=Ref("w")), STATE, "'aten.mul.out' writes its result into"),
+        (graph_of("aten.max.dim_max", Ref("x"), 1, max=Ref("w")), STATE, "'aten.max.dim_max' writes its result into"),
         (graph_of("aten.to.dtype", Ref("x"), Symbol("dtype", "complex64")), STATE, r"may not use dtype 'complex64'"),
         (graph_of("aten.to.dtype", Ref("x"), Symbol("runtime", "secret")), STATE, r"may not use runtime 'secret'"),
         (graph_of("aten.relu.default", Ref("x")), {}, r"tensor 'w': expected float32 of shape \[2, 2\], found nothing"),
@@ -206,7 +208,7 @@ def test_operations_on_the_list_run() -> None:
             r"found torch.float64 of shape \[2, 2\]",
         ),
     ],
-    ids=["overload", "dtype", "runtime", "missing", "shape", "tensor dtype"],
+    ids=["overload", "out", "outs by name", "dtype", "runtime", "missing", "shape", "tensor dtype"],
 )
 def test_what_does_not_fit_is_refused(graph: Graph, state: Mapping[str, Tensor], words: str) -> None:
     """An unknown overload or symbol, and a tensor that is not as the graph says, are refused before anything runs."""
