@@ -16,7 +16,7 @@ from typing import Any, get_args
 import harness
 import mnist_models
 from benchmarks import training_speed
-from harness.contracts import builtin_contracts, explain, load_contract
+from harness.contracts import builtin_contracts, load_contract
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "docs" / "schemas"
@@ -100,7 +100,7 @@ def contracts_part() -> str:
     sections = []
     for name in builtin_contracts():
         contract = load_contract(name)
-        sections.append(f"### `{name}`\n\n" + "\n".join(f"* {sentence}" for sentence in explain(contract)))
+        sections.append(f"### `{name}`\n\n" + "\n".join(f"* {sentence}" for sentence in contract.explain()))
     return "\n\n".join(sections) + "\n"
 
 

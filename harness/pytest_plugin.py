@@ -56,11 +56,11 @@ class ModelCollector(pytest.Collector):
 
     def collect(self) -> Iterator[RequirementItem]:
         """One item for each requirement that the contract asks."""
-        from harness.contracts import load_contract, requirement_names  # noqa: PLC0415 - only when an option asks for it
+        from harness.contracts import load_contract  # noqa: PLC0415 - only when an option asks for it
 
         contract = load_contract(self.config.getoption("--harness-contract"))
         examination = _Examination(self.name, contract)
-        for requirement in examination.requirements(requirement_names(contract)):
+        for requirement in examination.requirements(contract.requirement_names):
             yield RequirementItem.from_parent(self, name=requirement, examination=examination)
 
 
@@ -96,7 +96,7 @@ class _Examination:
         from harness.contracts import examine  # noqa: PLC0415
         from harness.sources import load_model  # noqa: PLC0415
 
-        captured = load_model(self.model, input_shape=self.contract.input or (1, 28, 28))
+        captured = load_model(self.model, input_shape=self.contract.input_shape)
         findings = examine(captured, self.contract)
         if self.contract.accuracy is not None:
             rule = ConsistencyRule.from_table(

@@ -1,4 +1,4 @@
-"""Small made-up inputs for the tests of several packages: a data set, a model, an environment, a run spec and record."""
+"""Small made-up inputs for the tests of several packages: a data set, a model, an environment, a run record, a finding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from harness.contracts import examine, parse_contract
 from harness.data import Dataset
+from harness.findings import Finding
+from harness.graph import CapturedModel
 from harness.training import INPUTS, STATES, Environment, EpochResult, Recipe, RunRecord, RunSpec, StepDigests
 
 # A capture costs half a second of a core: unless this is asked for, tests examine a sample.
@@ -129,3 +132,9 @@ def record(
         started="2026-01-02T03:04:05+00:00",
         wall_seconds=12.5,
     )
+
+
+def decided(model: CapturedModel, text: str, requirement: str) -> Finding:
+    """A contract's finding on one requirement."""
+    contract = parse_contract(text, name="mine", place="mine.toml")
+    return next(found for found in examine(model, contract, probe=False) if found.requirement == requirement)

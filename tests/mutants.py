@@ -821,7 +821,7 @@ class LinearByFlatConvolution(Sound):
 # Batch ------------------------------------------------------------------------------------------------------------------
 
 
-@_breaks("batch", "it depends on the other images")
+@_breaks("batch", "a prediction depends on the other images")
 class CentresTheBatch(Sound):
     """Takes the mean of the batch off."""
 
@@ -830,7 +830,7 @@ class CentresTheBatch(Sound):
         return maps - maps.mean(0)
 
 
-@_breaks("batch", "it depends on the other images")
+@_breaks("batch", "a prediction depends on the other images")
 class ScalesByTheBatch(Sound):
     """Divides by the largest number in the batch."""
 
@@ -839,7 +839,7 @@ class ScalesByTheBatch(Sound):
         return maps / (1 + maps.amax(0))
 
 
-@_breaks("batch", "it depends on the order of the images")
+@_breaks("batch", "depends on the order of the images")
 class AnswersForItsNeighbour(Sound):
     """Each image gets the answer of the one before it."""
 
@@ -847,7 +847,7 @@ class AnswersForItsNeighbour(Sound):
         return super().scores(pooled).roll(1, 0)
 
 
-@_breaks("batch", "alone it gets another answer")
+@_breaks("batch", "a single image gets another prediction")
 class SqueezesTheBatchAway(Sound):
     """A squeeze that takes the batch of a single image with it."""
 
@@ -859,7 +859,7 @@ class SqueezesTheBatchAway(Sound):
         return F.log_softmax(scores, dim=-1)
 
 
-@_breaks("batch", "more or fewer answers")
+@_breaks("batch", "more or fewer predictions")
 class MoreRowsOnLargerImages(Sound):
     """`view(-1, 10)` turns further positions into further answers."""
 

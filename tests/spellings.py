@@ -13,13 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name every PyTorch reader knows
 
-from harness.contracts import CostBound, examine
+from harness.contracts import examine
+from harness.contracts.requirements import CostBound
 from harness.graph import capture
 from harness.structure import identity_digest
 from tests.mutants import CONTRACT, Sound
 
 # Spellings hold more or fewer values on the way, so that their memory is no figure to compare.
-_CONTRACT = replace(CONTRACT, cost=CostBound(max_macs=339_128))
+_CONTRACT = replace(
+    CONTRACT,
+    requirements=tuple(
+        CostBound(max_macs=339_128) if isinstance(requirement, CostBound) else requirement
+        for requirement in CONTRACT.requirements
+    ),
+)
 _FIGURES = ("input", "output", "parameters", "receptive_field")
 
 

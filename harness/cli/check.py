@@ -40,7 +40,7 @@ def check(
     from harness.sources import load_model
 
     contract = contract_for(model, contract_name)
-    captured = load_model(model, input_shape=contract.input or (1, 28, 28), arguments=arguments, announce=announce)
+    captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
     findings = examine(captured, contract, probe=probe)
     rule = rule_for(contract)
     if rule is not None:

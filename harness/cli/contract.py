@@ -29,12 +29,11 @@ def list_contracts() -> None:
 @debug_option
 def explain(name: str) -> None:
     """Say in words what a contract asks."""
-    from harness.contracts import explain as sentences
     from harness.contracts import load_contract
 
     asked = load_contract(name)
     rule = rule_for(asked)
-    lines = list(sentences(asked))
+    lines = list(asked.explain())
     lines += (
         [f"{finding.requirement.capitalize()}: {finding.expected}." for finding in rule.skipped("")] if rule else []
     )

@@ -74,9 +74,7 @@ def verify(
     contract = _contract_on(contract, dataset)
     rule = rule_for(contract)
     announce(f"model: {model}; contract: {contract.name}; recipe: {recipe.name}; seed: {seed}")
-    captured = load_model(
-        model, seed=seed, input_shape=contract.input or (1, 28, 28), arguments=arguments, announce=announce
-    )
+    captured = load_model(model, seed=seed, input_shape=contract.input_shape, arguments=arguments, announce=announce)
     console = results()
     shown = json_path != "-"
     findings: list[Finding] = []

@@ -1,28 +1,7 @@
 """Contracts: requirements over a captured graph, written in TOML."""
 
-from harness.contracts.contract import (
-    BatchRule,
-    Contract,
-    CostBound,
-    FieldBound,
-    ParameterBudget,
-    builtin_contracts,
-    load_contract,
-    parse_contract,
-)
-from harness.contracts.explain import explain
-from harness.contracts.requirements import examine, requirement_names
+from harness.contracts.contract import Contract, builtin_contracts, load_contract, parse_contract
+from harness.contracts.examination import examine
+from harness.contracts.requirements import REQUIREMENTS
 
-__all__ = [
-    "BatchRule",
-    "Contract",
-    "CostBound",
-    "FieldBound",
-    "ParameterBudget",
-    "builtin_contracts",
-    "examine",
-    "explain",
-    "load_contract",
-    "parse_contract",
-    "requirement_names",
-]
+__all__ = ["REQUIREMENTS", "Contract", "builtin_contracts", "examine", "load_contract", "parse_contract"]

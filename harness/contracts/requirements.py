@@ -1,513 +1,438 @@
-"""The requirements: each looks at a captured model, and says what it found and on what evidence."""
+"""All requirements that a contract can ask, in the order in which they are decided: see `REQUIREMENTS` at the end.
+
+To add one, write its class here and enter it there: its fields become keys of the contract.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
-from harness.contracts.contract import BatchRule, Contract, CostBound, FieldBound, ParameterBudget, Presence
-from harness.findings import Finding, Status
-from harness.graph import CapturedModel, computing_threads
-from harness.structure import Experiments, Structure
-from harness.structure.experiments import IMAGES, TRAINING_PASSES
-
-_NAMES = {
-    "gap": "global average pooling",
-    "dropout": "dropout",
-    "batch_norm": "batch normalisation",
-    "linear": "a fully connected layer",
-}
-# Evidence is for reading: a model with 500 dropouts lists the first few.
-_LISTED = 6
-
-
-# A network up to this size is probed unless the caller says otherwise: it takes a second or two.
-PROBED_PARAMETERS = 100_000
-# Fewer drops than this in all passes together, and two passes may be equal by chance.
-_ENOUGH_DROPS = 30
+from harness.contracts.features import FEATURES, AnyOf
+from harness.contracts.requirement import (
+    LISTED,
+    Confirmation,
+    ExaminedModel,
+    Requirement,
+    bounds_in_words,
+    in_section,
+    require_bounds,
+    shape_in_words,
+)
+from harness.errors import ContractError
+from harness.findings import Finding
+from harness.structure.experiments import IMAGES
+from harness.tables import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Model:
-    """What a requirement looks at: the capture, the structure read off it, and the experiments that may be run."""
+class FaithfulCapture(Requirement):
+    """The captured graph computes what the model computes; always asked, as everything else is decided on the graph."""
 
-    captured: CapturedModel
-    structure: Structure
-    experiments: Experiments
+    name = "capture"
+    section = ""
+    expected = "the captured graph computes what the model computes, bit for bit, in training and in evaluation"
 
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By what was compared at the capture."""
+        fidelity, graph = model.captured.fidelity, model.captured.graph
+        return self.finding(
+            holds=fidelity.holds,
+            observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
+            evidence=[f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation"],
+            hint="make forward depend on nothing but the images, the weights and torch's random numbers; the other findings "
+            "hold for the captured graph only",
+        )
 
-def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None = None) -> tuple[Finding, ...]:
-    """Decide every structure requirement of a contract on a captured model.
-
-    A defect of the examiner becomes an ``error`` finding of that requirement; the others are decided all the same.
-
-    Args:
-        captured: the model.
-        contract: what is asked.
-        probe: whether what the graph proves is confirmed by experiments; None for models up to 100,000 parameters. A
-            disagreement is an ``error``.
-    """
-    structure = Structure(captured.graph)
-    model = _Model(captured=captured, structure=structure, experiments=Experiments(captured, structure))
-    if probe is None:
-        probe = structure.parameters.total <= PROBED_PARAMETERS
-    with computing_threads(1):
-        return tuple(_guarded(name, model, contract, probe=probe) for name in requirement_names(contract))
-
-
-def requirement_names(contract: Contract) -> tuple[str, ...]:
-    """Names of the structure requirements that a contract asks, in the order in which they are decided."""
-    asked = {
-        "capture": True,
-        "input": contract.input is not None,
-        "output": contract.asks_output,
-        "head": contract.bare_head,
-        "parameters": contract.parameters is not None,
-        "receptive_field": contract.receptive_field is not None,
-        **{feature: feature in contract.features for feature in _NAMES},
-        "any_of": bool(contract.any_of),
-        "batch": contract.batch is not None,
-        "gradients": contract.gradients,
-        "cost": contract.cost is not None,
-    }
-    return tuple(name for name, is_asked in asked.items() if is_asked)
-
-
-def _decide(name: str, model: _Model, contract: Contract) -> Finding:  # noqa: PLR0911 - one line a requirement
-    structure = model.structure
-    match name:
-        case "capture":
-            return _capture(model.captured)
-        case "input":
-            return _input(structure, contract.input or ())
-        case "output":
-            return _output(structure, contract.classes, contract.outputs)
-        case "head":
-            return _head(structure)
-        case "parameters":
-            return _parameters(structure, contract.parameters or ParameterBudget())
-        case "receptive_field":
-            return _receptive_field(structure, contract.receptive_field or FieldBound())
-        case "any_of":
-            return _any_of(structure, contract.any_of)
-        case "batch":
-            return _batch(model, contract.batch or BatchRule())
-        case "gradients":
-            return _gradients(model.experiments)
-        case "cost":
-            return _cost(structure, contract.cost or CostBound())
-        case _:
-            return _feature(structure, name, contract.features[name])
-
-
-def _guarded(name: str, model: _Model, contract: Contract, *, probe: bool) -> Finding:
-    try:
-        finding = _decide(name, model, contract)
-        return _confirmed(finding, model) if probe else finding
-    except Exception as error:  # noqa: BLE001 - whatever breaks here is the examiner's fault, and must not hide the rest
-        return Finding(
-            requirement=name,
-            status=Status.ERROR,
-            expected="a decision",
-            observed=f"the examiner failed: {type(error).__name__}: {error}",
-            hint="this is a defect of the harness, not of the model; please report it with the model",
+    def confirm(self, model: ExaminedModel) -> Confirmation:
+        """Evaluation passes over the same images must be equal, unless something random is active in evaluation."""
+        active = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
+        repeats = model.experiments.evaluation_repeats
+        return Confirmation(
+            agrees=repeats or active or bool(model.structure.random_operations),
+            observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
         )
 
 
-def _confirmed(finding: Finding, model: _Model) -> Finding:
-    """The finding with the experiment that agrees with it, or an ``error`` where it disagrees."""
-    confirm = _CONFIRM.get(finding.requirement)
-    outcome = confirm(model) if confirm is not None else None
-    if outcome is None:
-        return finding
-    agrees, words = outcome
-    if agrees:
-        return replace(finding, evidence=(*finding.evidence, f"experiment: {words}"))
-    return replace(
-        finding,
-        status=Status.ERROR,
-        observed=f"proof and experiment disagree; proved: {finding.observed}; experiment: {words}",
-        hint="this is a defect of the harness, not of the model; please report it with the model",
-    )
+@dataclass(frozen=True, kw_only=True)
+class InputShape(Requirement):
+    """The shape of one input image: channels, rows, columns."""
 
+    name = "input"
+    section = ""
 
-# Whether the experiment agrees with the proof, and what it saw; None where it has nothing to say.
-_Confirmation = tuple[bool, str] | None
+    input: tuple[int, ...] = ()
 
-
-def _confirm_field(model: _Model) -> _Confirmation:
-    fields = model.experiments.fields
-    if fields.disagreements:
-        return (
-            False,
-            f"a NaN in single pixels shows elsewhere than proved at {', '.join(fields.disagreements[:_LISTED])}",
+    def __post_init__(self) -> None:
+        require(
+            ContractError,
+            bool(self.input) and all(size > 0 for size in self.input),
+            "input to be a list of sizes above 0 such as [1, 28, 28]",
+            input=list(self.input),
         )
-    return True, f"a NaN in single pixels shows at just the positions proved, in {fields.checked} values"
+
+    @property
+    def expected(self) -> str:
+        """The shape."""
+        return f"images of shape {shape_in_words(self.input)} (channels, rows, columns)"
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the shape that the model was captured with."""
+        found = model.captured.graph.input_shape
+        return self.finding(
+            holds=found == self.input,
+            observed=f"the model runs on images of shape {shape_in_words(found)}",
+            hint=f"build the model for {self.input[0]} channel(s) of {shape_in_words(self.input[1:])} pixels",
+        )
 
 
-def _confirm_gap(model: _Model) -> _Confirmation:
-    ignores = model.experiments.pooling_ignores_positions
-    if ignores is None:
-        return None
-    effect = "leaves the output as it is" if ignores else "changes the output"
-    return ignores, f"shuffling the positions of the pooled map {effect}"
+@dataclass(frozen=True, kw_only=True)
+class Output(Requirement):
+    """How many classes the output has, and whether it is log-probabilities or logits."""
 
+    name = "output"
+    section = ""
 
-def _confirm_dropout(model: _Model) -> _Confirmation:
-    structure, experiments = model.structure, model.experiments
-    if not experiments.answers_vary:
-        return None
-    active = [site for site in structure.dropouts if site.active_in_training and site.p > 0]
-    differ = experiments.training_passes_differ
-    words = f"training passes over the same images {'differ' if differ else 'are equal'}"
-    if differ:
-        return bool(active or structure.random_operations), words
-    drops = IMAGES * TRAINING_PASSES * sum(site.p * site.elements for site in active if site.p < 1)
-    return drops < _ENOUGH_DROPS, words
+    classes: int | None = None
+    output: Literal["log-probabilities", "logits"] | None = in_section("head", None)
 
+    def __post_init__(self) -> None:
+        require(
+            ContractError,
+            self.classes is None or self.classes > 0,
+            "classes to be a whole number from 1",
+            classes=self.classes,
+        )
 
-def _confirm_capture(model: _Model) -> _Confirmation:
-    left_on = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
-    repeats = model.experiments.evaluation_repeats
-    words = f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}"
-    return repeats or left_on or bool(model.structure.random_operations), words
+    @property
+    def asked(self) -> bool:
+        """Whether a number of classes or a kind of output is given."""
+        return self.classes is not None or self.output is not None
 
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return ("log-probabilities", "logits") if self.output is None else (self.output,)
 
-_CONFIRM: dict[str, Callable[[_Model], _Confirmation]] = {
-    "capture": _confirm_capture,
-    "receptive_field": _confirm_field,
-    "gap": _confirm_gap,
-    "dropout": _confirm_dropout,
-}
+    @property
+    def expected(self) -> str:
+        """The kinds of output, and the number of classes."""
+        return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
 
-
-def _status(*, holds: bool) -> Status:
-    return Status.PASS if holds else Status.FAIL
-
-
-def _capture(captured: CapturedModel) -> Finding:
-    fidelity = captured.fidelity
-    return Finding(
-        requirement="capture",
-        status=_status(holds=fidelity.holds),
-        expected="the captured graph computes what the model computes, bit for bit, in training and in evaluation",
-        observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
-        evidence=(
-            f"graph {captured.graph.exact_digest()[:16]}, {len(captured.graph.evaluate.operations)} operations in evaluation",
-        ),
-        hint=""
-        if fidelity.holds
-        else "make forward depend on nothing but the images, the weights and torch's random numbers; what follows holds for "
-        "the captured graph only",
-    )
-
-
-def _input(structure: Structure, expected: tuple[int, ...]) -> Finding:
-    found = structure.graph.input_shape
-    return Finding(
-        requirement="input",
-        status=_status(holds=found == expected),
-        expected=f"images of shape {_shape(expected)}",
-        observed=f"the model runs on images of shape {_shape(found)}",
-        hint=""
-        if found == expected
-        else f"build the model for {expected[0]} channel(s) of {_shape(expected[1:])} pixels",
-    )
-
-
-def _output(structure: Structure, classes: int | None, outputs: tuple[str, ...]) -> Finding:
-    head = structure.head
-    counts = classes is None or head.classes == classes
-    holds = counts and head.kind in outputs
-    hint = ""
-    if not counts:
-        hint = f"the last layer must give {classes} numbers an image, one a class"
-    elif not holds:
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the operations that give the output in evaluation."""
+        head = model.structure.head
+        has_classes = self.classes is None or head.classes == self.classes
         hint = (
             "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
         )
-    return Finding(
-        requirement="output",
-        status=_status(holds=holds),
-        expected=" or ".join(outputs) + ("" if classes is None else f" for {classes} classes"),
-        observed=f"{head.kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
-        evidence=(
-            f"last layer with weights: {head.last_weighted}",
-            *((f"after it: {', '.join(head.after)}",) if head.after else ()),
-        ),
-        hint=hint,
-    )
-
-
-def _head(structure: Structure) -> Finding:
-    after = structure.head.after
-    return Finding(
-        requirement="head",
-        status=_status(holds=not after),
-        expected="no activation, normalisation or dropout between the last layer with weights and the output",
-        observed=f"{', '.join(after)} after {structure.head.last_weighted}"
-        if after
-        else f"nothing after {structure.head.last_weighted}",
-        hint=f"remove {', '.join(after)}: it changes or clips the scores that the classes are told apart by"
-        if after
-        else "",
-    )
-
-
-def _batch(model: _Model, rule: BatchRule) -> Finding:
-    experiments, expected, faults, evidence = model.experiments, [], [], []
-    decided = True
-    if rule.independent:
-        expected.append("in evaluation each image's answer is its own")
-    if rule.independent and not experiments.evaluation_repeats:
-        decided = False
-        evidence.append(
-            "evaluation passes over the same images differ, so that nothing can be told from comparing others"
+        if not has_classes:
+            hint = f"the last layer must give {self.classes} numbers an image, one a class"
+        return self.finding(
+            holds=has_classes and head.kind in self._kinds,
+            observed=f"{head.kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
+            evidence=[
+                f"last layer with weights: {head.last_weighted}",
+                *([f"after it: {', '.join(head.after)}"] if head.after else []),
+            ],
+            hint=hint,
         )
-    elif rule.independent:
-        outcomes = {
-            "alone it gets another answer than among others": experiments.alone_as_in_crowd,
-            "it depends on the order of the images": experiments.order_immaterial,
-            "it depends on the other images": experiments.neighbours_immaterial,
-        }
-        faults += [words for words, holds in outcomes.items() if not holds]
-        evidence.append(
-            f"{IMAGES} images answered alone, together, in another order, and among others, in double precision"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BareHead(Requirement):
+    """Nothing but the output's softmax after the last layer with weights."""
+
+    name = section = "head"
+
+    expected = "no activation, normalisation or dropout between the last layer with weights and the output"
+
+    bare: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether ``bare`` is true."""
+        return self.bare
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the operations after the last layer with weights."""
+        head = model.structure.head
+        after = ", ".join(head.after)
+        return self.finding(
+            holds=not after,
+            observed=f"{after or 'nothing'} after {head.last_weighted}",
+            hint=f"remove {after}: it changes or clips the scores that tell the classes apart",
         )
-    if rule.strict_size:
-        expected.append("images of another size are an error or get one answer each")
-        outcome = model.captured.fidelity.other_size
-        evidence.append(f"images four pixels larger: {outcome}")
-        if outcome == "other answers":
-            faults.append("images of another size get more or fewer answers than there are images")
-    return Finding(
-        requirement="batch",
-        status=_status(holds=not faults) if decided or faults else Status.UNKNOWN,
-        expected="; ".join(expected),
-        observed="; ".join(faults) or ("as asked" if decided else "answers in evaluation are drawn at random"),
-        evidence=tuple(evidence),
-        hint="flatten with x.flatten(1) or x.view(x.size(0), -1), and keep running statistics in batch norm"
-        if faults
-        else "",
-    )
 
 
-def _gradients(experiments: Experiments) -> Finding:
-    gradients = experiments.gradients
-    faults = []
-    if gradients.failure:
-        faults.append(f"the backward pass fails: {gradients.failure}")
-    if gradients.missing:
-        faults.append(f"no gradient for {', '.join(gradients.missing[:_LISTED])}")
-    if gradients.not_finite:
-        faults.append(f"a gradient that is not finite for {', '.join(gradients.not_finite[:_LISTED])}")
-    hint = ""
-    if gradients.failure:
-        hint = "change nothing in place that another layer still needs: leave inplace=True out"
-    elif gradients.missing:
-        hint = "remove the modules that forward does not use, or let the output depend on them"
-    return Finding(
-        requirement="gradients",
-        status=_status(holds=gradients.complete),
-        expected="a finite gradient for every trainable parameter",
-        observed="; ".join(faults) or "every trainable parameter has one",
-        evidence=("one backward pass in training mode",),
-        hint=hint,
-    )
+@dataclass(frozen=True, kw_only=True)
+class ParameterBudget(Requirement):
+    """How many parameters are allowed; hidden state counts towards them unless ``hidden_state`` is false.
 
+    ``below`` is strict, ``max`` and ``min`` are inclusive.
+    """
 
-def _cost(structure: Structure, bound: CostBound) -> Finding:
-    macs = sum(layer.macs for layer in structure.layers)
-    memory = sum(layer.activation_bytes for layer in structure.layers)
-    holds = (bound.max_macs is None or macs <= bound.max_macs) and (
-        bound.max_activation_bytes is None or memory <= bound.max_activation_bytes
-    )
-    dearest = max(structure.layers, key=lambda layer: layer.macs, default=None)
-    return Finding(
-        requirement="cost",
-        status=_status(holds=holds),
-        expected=f"{bound.words} an image",
-        observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image",
-        evidence=(f"most of it in {dearest.title} {dearest.module}: {dearest.macs:,}",) if dearest else (),
-        hint="" if holds else "fewer channels in the early, large maps, or a pooling earlier",
-    )
+    name = section = "parameters"
 
+    below: int | None = None
+    max: int | None = None
+    min: int | None = None
+    hidden_state: bool = True
 
-def _parameters(structure: Structure, budget: ParameterBudget) -> Finding:
-    count = structure.parameters
-    counted = count.total + (count.hidden_elements if budget.hidden_state else 0)
-    holds, over = True, 0
-    if budget.below is not None:
-        holds &= counted < budget.below
-        over = max(over, counted - budget.below + 1)
-    if budget.max is not None:
-        holds &= counted <= budget.max
-        over = max(over, counted - budget.max)
-    if budget.min is not None:
-        holds &= counted >= budget.min
-    evidence = [f"{count.total:,} parameters, {count.trainable:,} of them trainable, shared ones counted once"]
-    if count.unreached:
-        names = ", ".join(spec.name for spec in count.unreached[:_LISTED])
-        evidence.append(f"{count.unreached_elements:,} of them are never read by forward: {names}")
-    if count.hidden:
-        names = ", ".join(f"{spec.name} ({spec.elements:,})" for spec in count.hidden[:_LISTED])
-        words = "counted" if budget.hidden_state else "not counted, as the contract says"
-        evidence.append(f"{count.hidden_elements:,} numbers in constants and buffers, {words}: {names}")
-    hint = ""
-    if not holds:
+    def __post_init__(self) -> None:
+        require_bounds(below=self.below, max=self.max, min=self.min)
+
+    @property
+    def expected(self) -> str:
+        """The bounds."""
+        return f"{bounds_in_words(below=self.below, most=self.max, least=self.min)} parameters"
+
+    def explain(self) -> str:
+        """The bounds, and what counts."""
+        hidden = (
+            "numbers in constants and in buffers that are no normalisation statistics count, too"
+            if self.hidden_state
+            else "only declared parameters count"
+        )
+        return f"{super().explain()[:-1]}; shared ones count once, uncalled ones count, and {hidden}."
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the tensors that the model declares and reads."""
+        count = model.structure.parameters
+        counted = count.total + (count.hidden_elements if self.hidden_state else 0)
+        over = max(
+            counted - self.below + 1 if self.below is not None else 0,
+            counted - self.max if self.max is not None else 0,
+        )
+        evidence = [f"{count.total:,} parameters, {count.trainable:,} of them trainable, shared ones counted once"]
+        if count.unreached:
+            names = ", ".join(spec.name for spec in count.unreached[:LISTED])
+            evidence.append(f"{count.unreached_elements:,} of them are never read by forward: {names}")
+        if count.hidden:
+            names = ", ".join(f"{spec.name} ({spec.elements:,})" for spec in count.hidden[:LISTED])
+            words = "counted" if self.hidden_state else "not counted, as the contract says"
+            evidence.append(f"{count.hidden_elements:,} numbers in constants and buffers, {words}: {names}")
         hint = f"remove at least {over:,}" if over > 0 else "the contract asks for a larger model"
-        if over > 0 and count.unreached_elements >= over:
+        if 0 < over <= count.unreached_elements:
             hint += "; removing the modules that forward never calls is enough"
-    return Finding(
-        requirement="parameters",
-        status=_status(holds=holds),
-        expected=f"{budget.words} parameters",
-        observed=f"{counted:,} parameters"
-        + (f" ({count.total:,} and {count.hidden_elements:,} hidden)" if counted != count.total else ""),
-        evidence=tuple(evidence),
-        hint=hint,
-    )
+        hidden = f" ({count.total:,} and {count.hidden_elements:,} hidden)" if counted != count.total else ""
+        return self.finding(
+            holds=over <= 0 and (self.min is None or counted >= self.min),
+            observed=f"{counted:,} parameters{hidden}",
+            evidence=evidence,
+            hint=hint,
+        )
 
 
-def _receptive_field(structure: Structure, bound: FieldBound) -> Finding:
-    value, before = structure.field_before_head
-    field = structure.field_with_head if bound.including_pool else before
-    where = "including the head's pooling" if bound.including_pool else "before the head's pooling"
-    too_small = bound.min is not None and field.size < bound.min
-    too_large = bound.max is not None and max(field.rows.size, field.columns.size) > bound.max
-    match field.certainty:
-        case "exact":
-            status = _status(holds=not too_small and not too_large)
-        case "bound" if too_small:
-            # The figure is an upper bound: what it excludes is excluded.
-            status = Status.FAIL
-        case "bound" if bound.min is None and not too_large:
-            status = Status.PASS
-        case _:
-            status = Status.UNKNOWN
-    size = f"{field.rows.size}" if field.rows.size == field.columns.size else f"{field.rows.size}x{field.columns.size}"
-    evidence = [
-        f"{size} pixels at {value if not bound.including_pool else 'the output'}, {field.clipped} of them inside the image"
-    ]
-    evidence += [field.note] if field.note else []
-    hint = ""
-    if too_small:
-        hint = "add a convolution, or pool earlier: each 3x3 convolution adds 2 pixels, after a pooling by two 4"
-    elif too_large:
-        hint = "remove a convolution, or pool later"
-    return Finding(
-        requirement="receptive_field",
-        status=status,
-        expected=f"a receptive field of {bound.words} pixels {where}",
-        observed=f"{size} ({field.certainty})",
-        evidence=tuple(evidence),
-        hint=hint,
-    )
+@dataclass(frozen=True, kw_only=True)
+class ReceptiveFieldBound(Requirement):
+    """How much of the image a position sees, in pixels along both axes, before the head's pooling or including it."""
+
+    name = section = "receptive_field"
+
+    min: int | None = None
+    max: int | None = None
+    including_pool: bool = False
+
+    def __post_init__(self) -> None:
+        require_bounds(min=self.min, max=self.max)
+
+    @property
+    def expected(self) -> str:
+        """The bounds, and where they hold."""
+        where = "including the head's pooling" if self.including_pool else "before the head's pooling"
+        return f"a receptive field of {bounds_in_words(most=self.max, least=self.min)} pixels {where}"
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the field arithmetic; where it gives an upper bound only, that decides what it excludes."""
+        value, before = model.structure.field_before_head
+        field = model.structure.field_with_head if self.including_pool else before
+        too_small = self.min is not None and field.size < self.min
+        too_large = self.max is not None and max(field.rows.size, field.columns.size) > self.max
+        holds: bool | None = None
+        if field.certainty == "exact":
+            holds = not too_small and not too_large
+        elif field.certainty == "bound" and too_small:
+            holds = False
+        elif field.certainty == "bound" and self.min is None and not too_large:
+            holds = True
+        size = f"{field.rows.size}"
+        if field.rows.size != field.columns.size:
+            size += f"x{field.columns.size}"
+        place = "the output" if self.including_pool else value
+        hint = ""
+        if too_small:
+            hint = "add a convolution, or pool earlier: each 3x3 convolution adds 2 pixels, after a pooling by two 4"
+        elif too_large:
+            hint = "remove a convolution, or pool later"
+        return self.finding(
+            holds=holds,
+            observed=f"{size} ({field.certainty})",
+            evidence=[
+                f"{size} pixels at {place}, {field.clipped} of them inside the image",
+                *([field.note] if field.note else []),
+            ],
+            hint=hint,
+        )
+
+    def confirm(self, model: ExaminedModel) -> Confirmation:
+        """A NaN in single pixels must reach the positions whose exact field holds them, and no others."""
+        fields = model.experiments.fields
+        if fields.disagreements:
+            places = ", ".join(fields.disagreements[:LISTED])
+            return Confirmation(
+                agrees=False, observed=f"a NaN in single pixels reaches other positions than computed at {places}"
+            )
+        return Confirmation(
+            agrees=True,
+            observed=f"a NaN in single pixels reaches exactly the computed positions, in {fields.checked} values",
+        )
 
 
-def _feature(structure: Structure, feature: str, presence: Presence) -> Finding:
-    found, evidence, hint = _LOOK[feature](structure)
-    holds = found if presence == "required" else not found
-    return Finding(
-        requirement=feature,
-        status=_status(holds=holds),
-        expected=f"{_NAMES[feature]}{' present' if presence == 'required' else ' absent'}",
-        observed=f"present: {evidence[0]}" if found else "absent",
-        evidence=evidence[:_LISTED],
-        hint="" if holds else hint if presence == "required" else f"remove it: {', '.join(evidence[:_LISTED])}",
-    )
+@dataclass(frozen=True, kw_only=True)
+class BatchRule(Requirement):
+    """How the model treats a batch in evaluation.
+
+    ``independent``: an image's prediction does not depend on the other images, nor on their order or number.
+    ``strict_size``: images of another size are an error or get one prediction each.
+    """
+
+    name = section = "batch"
+
+    independent: bool = False
+    strict_size: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether either key is true."""
+        return self.independent or self.strict_size
+
+    @property
+    def expected(self) -> str:
+        """What is asked by each key that is true."""
+        asked = []
+        if self.independent:
+            asked.append("in evaluation a prediction depends neither on the other images nor on their order or number")
+        if self.strict_size:
+            asked.append("images of another size are an error or get one prediction each, never more or fewer")
+        return "; ".join(asked)
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By experiments: images alone, permuted, and among others."""
+        faults: list[str] = []
+        evidence: list[str] = []
+        repeats = not self.independent or model.experiments.evaluation_repeats
+        if self.independent:
+            faults, evidence = self._dependences(model) if repeats else ([], [_RANDOM])
+        if self.strict_size:
+            outcome = model.captured.fidelity.other_size
+            evidence.append(f"images four pixels larger: {outcome}")
+            if outcome == "other answers":
+                faults.append("images of another size get more or fewer predictions than there are images")
+        return self.finding(
+            holds=not faults if repeats or faults else None,
+            observed="; ".join(faults) or ("as asked" if repeats else "predictions in evaluation are random"),
+            evidence=evidence,
+            hint="flatten with x.flatten(1) or x.view(x.size(0), -1), and keep running statistics in batch norm"
+            if faults
+            else "",
+        )
+
+    def _dependences(self, model: ExaminedModel) -> tuple[list[str], list[str]]:
+        outcomes = {
+            "a single image gets another prediction than in a batch": model.experiments.alone_as_in_crowd,
+            "a prediction depends on the order of the images": model.experiments.order_immaterial,
+            "a prediction depends on the other images": model.experiments.neighbours_immaterial,
+        }
+        compared = f"{IMAGES} images compared alone, together, permuted, and among others, in double precision"
+        return [words for words, holds in outcomes.items() if not holds], [compared]
 
 
-def _any_of(structure: Structure, features: tuple[str, ...]) -> Finding:
-    looks = {feature: _LOOK[feature](structure) for feature in features}
-    found = [feature for feature, (present, _, _) in looks.items() if present]
-    return Finding(
-        requirement="any_of",
-        status=_status(holds=bool(found)),
-        expected=f"at least one of {', '.join(_NAMES[feature] for feature in features)}",
-        observed=", ".join(_NAMES[feature] for feature in found) or "none of them",
-        evidence=tuple(line for _, evidence, _ in looks.values() for line in evidence)[:_LISTED],
-        hint="" if found else "; or ".join(hint for _, _, hint in looks.values()),
-    )
+_RANDOM = "evaluation passes over the same images differ, so that comparing batches shows nothing"
 
 
-# Whether the feature is there, the evidence, and what to do to have it.
-_Look = tuple[bool, tuple[str, ...], str]
+@dataclass(frozen=True, kw_only=True)
+class CompleteGradients(Requirement):
+    """Every trainable parameter gets a finite gradient that is not zero throughout."""
+
+    name = section = "gradients"
+
+    expected = "a finite gradient, not zero throughout, for every trainable parameter"
+
+    complete: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether ``complete`` is true."""
+        return self.complete
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By one backward pass in training mode."""
+        gradients = model.experiments.gradients
+        faults = []
+        if gradients.failure:
+            faults.append(f"the backward pass fails: {gradients.failure}")
+        if gradients.missing:
+            faults.append(f"no gradient for {', '.join(gradients.missing[:LISTED])}")
+        if gradients.not_finite:
+            faults.append(f"a gradient that is not finite for {', '.join(gradients.not_finite[:LISTED])}")
+        hint = ""
+        if gradients.failure:
+            hint = "change nothing in place that another layer still needs: leave inplace=True out"
+        elif gradients.missing:
+            hint = "remove the modules that forward does not use, or let the output depend on them"
+        return self.finding(
+            holds=gradients.complete,
+            observed="; ".join(faults) or "every trainable parameter has one",
+            evidence=["one backward pass in training mode"],
+            hint=hint,
+        )
 
 
-def _look_gap(structure: Structure) -> _Look:
-    evidence = []
-    for pool in structure.global_pools:
-        size = _shape(pool.map_size)
-        place = f" in {pool.module}" if pool.module else ""
-        role = "feeds the head" if pool.feeds_head else "on a side branch, not the head"
-        evidence.append(f"{pool.value}{place} averages the whole {size} map; {role}")
-    hint = "average the last map over all its positions before the output, such as with nn.AdaptiveAvgPool2d(1)"
-    if structure.global_pools and structure.head_pool is None:
-        hint = "the images also reach the output around the pooling; " + hint
-    if structure.head_pool is None:
-        evidence += [
-            f"{layer.title} {layer.module} gives {_shape(layer.shape[1:])}, not one value a channel"
-            for layer in structure.layers
-            if "Avg" in layer.title and layer.shape[-2:] != (1, 1)
-        ]
-    return structure.head_pool is not None, tuple(evidence), hint
+@dataclass(frozen=True, kw_only=True)
+class CostBound(Requirement):
+    """What one image may cost in evaluation: multiply-accumulates, and bytes of all activations together; inclusive."""
+
+    name = section = "cost"
+
+    max_macs: int | None = None
+    max_activation_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        require_bounds(max_macs=self.max_macs, max_activation_bytes=self.max_activation_bytes)
+
+    @property
+    def expected(self) -> str:
+        """The bounds."""
+        macs = [f"{self.max_macs:,} multiply-accumulates"] if self.max_macs is not None else []
+        memory = (
+            [f"{self.max_activation_bytes:,} bytes of activations"] if self.max_activation_bytes is not None else []
+        )
+        return f"at most {' and '.join([*macs, *memory])} an image"
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the sums over all layers."""
+        layers = model.structure.layers
+        macs, memory = sum(layer.macs for layer in layers), sum(layer.activation_bytes for layer in layers)
+        largest = max(layers, key=lambda layer: layer.macs, default=None)
+        return self.finding(
+            holds=(self.max_macs is None or macs <= self.max_macs)
+            and (self.max_activation_bytes is None or memory <= self.max_activation_bytes),
+            observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image",
+            evidence=[f"most of it in {largest.title} {largest.module}: {largest.macs:,}"] if largest else [],
+            hint="fewer channels in the early, large maps, or a pooling earlier",
+        )
 
 
-def _look_dropout(structure: Structure) -> _Look:
-    sites = structure.dropouts
-    left_on = [site for site in sites if site.active_in_evaluation]
-    evidence = [
-        f"{site.module or 'forward'}: p = {site.p:g}, "
-        f"{'active' if site.active_in_training else 'off'} in training, "
-        f"{'ACTIVE' if site.active_in_evaluation else 'off'} in evaluation"
-        for site in sites
-    ]
-    evidence += [
-        f"{module.path} ({module.type}) is declared and never called"
-        for module in structure.never_called
-        if "Dropout" in module.type
-    ]
-    hint = "call nn.Dropout(p) with p above 0 in forward"
-    if left_on:
-        hint = "dropout stays on in evaluation: use nn.Dropout, or F.dropout(x, p, training=self.training)"
-    elif sites:
-        hint = "the dropout that is there drops nothing: " + hint
-    return any(site.live for site in sites) and not left_on, tuple(evidence), hint
-
-
-def _look_batch_norm(structure: Structure) -> _Look:
-    sites = structure.batch_norms
-    odd = [site for site in sites if site.batch_statistics_in_evaluation]
-    evidence = [
-        f"{site.module or 'forward'}: {'batch' if site.batch_statistics_in_training else 'fixed'} statistics in training, "
-        f"{'BATCH' if site.batch_statistics_in_evaluation else 'running'} statistics in evaluation"
-        for site in sites
-    ]
-    evidence += [
-        f"{module.path} ({module.type}) is declared and never called"
-        for module in structure.never_called
-        if "BatchNorm" in module.type
-    ]
-    hint = "call nn.BatchNorm2d(channels) after a convolution in forward"
-    if odd:
-        hint = "evaluation uses the batch's own statistics, so one image's answer depends on the others: keep track_running_stats"
-    return any(site.ordinary for site in sites) and not odd, tuple(evidence), hint
-
-
-def _look_linear(structure: Structure) -> _Look:
-    sites = structure.fully_connected
-    evidence = tuple(f"{site.module or 'forward'}: {site.kind} ({site.detail})" for site in sites)
-    return bool(sites), evidence, "add an nn.Linear layer"
-
-
-_LOOK: dict[str, Callable[[Structure], _Look]] = {
-    "gap": _look_gap,
-    "dropout": _look_dropout,
-    "batch_norm": _look_batch_norm,
-    "linear": _look_linear,
-}
-
-
-def _shape(dims: tuple[object, ...]) -> str:
-    return "x".join(str(dim) for dim in dims)
+REQUIREMENTS: tuple[type[Requirement], ...] = (
+    FaithfulCapture,
+    InputShape,
+    Output,
+    BareHead,
+    ParameterBudget,
+    ReceptiveFieldBound,
+    *FEATURES,
+    AnyOf,
+    BatchRule,
+    CompleteGradients,
+    CostBound,
+)

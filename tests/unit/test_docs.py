@@ -131,7 +131,7 @@ def test_every_package_has_a_page_that_names_its_public_types() -> None:
 
     assert {"harness.graph", "harness.structure", "harness.training", "mnist_models"} <= set(pages)
     assert "harness.cli" not in pages
-    assert ".. autoclass:: harness.training.recipe.Sgd\n" in pages["harness.training"]
+    assert ".. autoclass:: harness.training.recipe.SGD\n" in pages["harness.training"]
 
 
 @pytest.mark.parametrize(

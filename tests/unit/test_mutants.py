@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from harness.contracts import requirement_names
 from harness.findings import Status
 from tests.made_up import EVERY_NETWORK
 from tests.mutants import CONTRACT, MUTANTS, SOUND, examined
@@ -30,7 +29,7 @@ def test_a_mutant_is_caught_by_its_own_requirement(name: str) -> None:
     """It fails, for the reason the mutant was made for; all else passes, but for companions named with a reason."""
     mutant = MUTANTS[name]
     findings = {finding.requirement: finding for finding in examined(name)}
-    expected = dict.fromkeys(requirement_names(CONTRACT), Status.PASS)
+    expected = dict.fromkeys(CONTRACT.requirement_names, Status.PASS)
     expected[mutant.breaks] = Status.FAIL
     expected |= {requirement: companion.status for requirement, companion in mutant.companions.items()}
 
@@ -42,4 +41,4 @@ def test_every_requirement_has_a_mutant() -> None:
     """What the contract asks is what the mutants break, those of the sample alone."""
     broken = {MUTANTS[name].breaks for name in SAMPLE - SOUND.keys()}
 
-    assert set(requirement_names(CONTRACT)) == broken
+    assert set(CONTRACT.requirement_names) == broken

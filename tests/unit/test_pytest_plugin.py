@@ -10,11 +10,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import harness.sources
-from harness.contracts import examine, load_contract, requirement_names
+from harness.contracts import examine, load_contract
 from harness.errors import ModelSourceError
 from harness.graph import CapturedModel
 
-REQUIREMENTS = (*requirement_names(load_contract("era-s7")), "epochs", "accuracy")
+REQUIREMENTS = (*load_contract("era-s7").requirement_names, "epochs", "accuracy")
 
 # Over budget, and without global average pooling, dropout and batch norm.
 NET = """\
@@ -141,7 +141,7 @@ def test_a_model_that_cannot_be_loaded(run: Callable[..., pytest.RunResult], mon
 
 @pytest.mark.parametrize(
     ("contract", "words"),
-    [("era-s8", "there is no contract 'era-s8'"), ("broken.toml", "unknown key 'parametres'")],
+    [("era-s8", "there is no contract 'era-s8'"), ("broken.toml", "'parametres' is not a known key")],
 )
 def test_a_contract_that_cannot_be_read_is_a_usage_error(
     contract: str, words: str, project: pytest.Pytester, run: Callable[..., pytest.RunResult]

@@ -1,0 +1,58 @@
+"""The examination of a captured model by a contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.contracts.contract import Contract
+from harness.contracts.requirement import ExaminedModel, Requirement
+from harness.findings import Finding, Status
+from harness.graph import CapturedModel, computing_threads
+from harness.structure import Experiments, Structure
+
+# Experiments on a model up to this size take a second or two, and are run unless the caller says otherwise.
+PROBED_PARAMETERS = 100_000
+_REPORT = "this is a defect of the harness, not of the model; please report it with the model"
+
+
+def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None = None) -> tuple[Finding, ...]:
+    """Decide every structure requirement of a contract on a captured model.
+
+    An internal error of the harness becomes an ``error`` finding of its requirement; the others are decided all the same.
+
+    Args:
+        captured: the model.
+        contract: what is asked.
+        probe: whether decisions from the graph are confirmed by experiments; None for models up to 100,000 parameters. A
+            disagreement is an ``error``.
+    """
+    structure = Structure(captured.graph)
+    model = ExaminedModel(captured=captured, structure=structure, experiments=Experiments(captured, structure))
+    if probe is None:
+        probe = structure.parameters.total <= PROBED_PARAMETERS
+    with computing_threads(1):
+        return tuple(_decided(requirement, model, probe=probe) for requirement in contract.requirements)
+
+
+def _decided(requirement: Requirement, model: ExaminedModel, *, probe: bool) -> Finding:
+    try:
+        finding = requirement.decide(model)
+        confirmation = requirement.confirm(model) if probe else None
+    except Exception as error:  # noqa: BLE001 - an internal error of the harness must not hide the other findings
+        return Finding(
+            requirement=requirement.name,
+            status=Status.ERROR,
+            expected=requirement.expected,
+            observed=f"internal error: {type(error).__name__}: {error}",
+            hint=_REPORT,
+        )
+    if confirmation is None:
+        return finding
+    if confirmation.agrees:
+        return replace(finding, evidence=(*finding.evidence, f"experiment: {confirmation.observed}"))
+    return replace(
+        finding,
+        status=Status.ERROR,
+        observed=f"graph and experiment disagree; by the graph: {finding.observed}; by experiment: {confirmation.observed}",
+        hint=_REPORT,
+    )
