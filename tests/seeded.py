@@ -27,7 +27,7 @@ def load_model(*, seed: int) -> CapturedModel:
     return capture(initialise(lambda: network(dropout=0.1), seed=seed), name="net", twice=False)
 
 
-def load_and_tell(*, seed: int, folder: Path) -> CapturedModel:
+def load_and_write_pid(*, seed: int, folder: Path) -> CapturedModel:
     """The network; its process's number is left in a file."""
     (folder / f"{seed}.pid").write_text(str(os.getpid()), encoding="utf-8")
     return load_model(seed=seed)

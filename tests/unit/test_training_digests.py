@@ -1,4 +1,4 @@
-"""The digests of a training: each difference in its own column, from its own step on."""
+"""The digests of a training: each difference shows in its own column, from the step where it occurred."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOISY = dataclasses.replace(RECIPE, augmentation=Augmentation(rotation=7.0), opt
 
 
 class Plant:
-    """Does something just before one step."""
+    """Calls a function just before one step."""
 
     def __init__(self, number: int, act: Callable[[Step], object]) -> None:
         self.number = number
@@ -99,20 +99,20 @@ def set_rate(step: Step) -> None:
     ],
     ids=["weight", "rate", "dropout"],
 )
-def test_a_planted_difference_stands_in_its_column(act: Callable[[Step], object], expected: dict[str, int]) -> None:
-    """What is changed before step 5 is seen at step 5 first, in the column it belongs to."""
+def test_a_difference_shows_in_its_column(act: Callable[[Step], object], expected: dict[str, int]) -> None:
+    """A change before step 5 shows first in the digests of step 5, in the column that it belongs to."""
     assert expected == first_differences(run(), run(plant=Plant(5, act)))
 
 
 def test_equal_runs_have_equal_digests() -> None:
-    """Nothing differs where nothing was changed, and there is a digest before the first step and after each."""
+    """Equal runs have no difference, and there are digests before the first step and after each step."""
     record = run()
     assert {} == first_differences(record, run())
     assert list(range(10)) == [digests.step for digests in record.digests]
 
 
 def test_another_initialisation_differs_before_the_first_step() -> None:
-    """Other weights are seen in the parameters at step 0, and in nothing that goes into the steps."""
+    """Other initial weights show in the parameters at step 0, and in no input of the steps."""
     found = first_differences(run(), run(module=initialise(lambda: network(dropout=0.2), seed=2)))
     assert {"parameters": 0, "buffers": 1, "optimizer": 1} == found
 
@@ -124,38 +124,38 @@ def test_another_seed_differs_in_every_stream() -> None:
 
 
 def test_without_augmentation_the_order_is_the_same() -> None:
-    """Only the chain over the augmentation differs in what goes in."""
+    """Of the inputs, only the augmentation differs."""
     found = first_differences(run(), run(dataclasses.replace(NOISY, augmentation=None)))
     assert ["augmentation"] == [kind for kind in INPUTS if kind in found]
 
 
 def swapped(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
-    """The usual batches, the first two of the second epoch the other way round."""
+    """The usual batches, with the first two of the second epoch swapped."""
     batches = list(shuffled_batches(data, recipe, streams))
     return iter([batches[1], batches[0], batches[2]] if epoch == 2 else batches)
 
 
-def unsaid(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int) -> Iterator[Batch]:
-    """The usual batches of a loader that does not say which images they are."""
+def without_order(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int) -> Iterator[Batch]:
+    """The usual batches, from a loader that does not report their order."""
     return (Batch(images=batch.images, labels=batch.labels) for batch in shuffled_batches(data, recipe, streams))
 
 
 def test_swapped_batches_are_seen() -> None:
-    """Order and augmentation differ from the first of two swapped batches on, and stay different: it is a chain."""
+    """Order and augmentation differ from the first swapped batch on and stay different, since they are chained."""
     found = first_differences(run(), run(hooks=TrainingHooks(batches=swapped)))
     assert [4, 4, None, None] == [found.get(kind) for kind in INPUTS]
 
 
 def test_the_images_stand_in_for_an_unknown_order() -> None:
-    """Where a loader does not say which images, their content is digested: equal for equal, other for another seed."""
-    one, again = (run(hooks=TrainingHooks(batches=unsaid)) for _ in range(2))
-    other = run(hooks=TrainingHooks(batches=unsaid), seed=2)
+    """If a loader does not report the order, the images are digested: equal for equal seeds, different for different ones."""
+    one, again = (run(hooks=TrainingHooks(batches=without_order)) for _ in range(2))
+    other = run(hooks=TrainingHooks(batches=without_order), seed=2)
     assert {} == first_differences(one, again)
     assert 1 == first_differences(one, other)["order"]
 
 
 def test_the_distance_of_digests_changes_none() -> None:
-    """Digests every other step are those of every step, and each epoch ends with one."""
+    """Digests at every second step equal those of a run with digests at every step; each epoch's end has one."""
     every = {digests.step: digests for digests in run().digests}
     some = run(every=2).digests
     assert [0, 2, 3, 4, 6, 8, 9] == [digests.step for digests in some]
@@ -163,12 +163,12 @@ def test_the_distance_of_digests_changes_none() -> None:
 
 
 def interrupt(_: Step) -> None:
-    """Ctrl-C."""
+    """Interrupts the run."""
     raise KeyboardInterrupt
 
 
 def test_a_resumed_run_has_the_same_digests(tmp_path: Path) -> None:
-    """The chain goes on where the checkpoint was taken; of the broken epoch nothing stays."""
+    """The chain continues from the checkpoint; nothing of the interrupted epoch is kept."""
     with pytest.raises(TrainingInterrupted) as stopped:
         run(plant=Plant(5, interrupt), folder=tmp_path)
     assert [0, 1, 2, 3] == [digests.step for digests in stopped.value.record.digests]
@@ -176,7 +176,7 @@ def test_a_resumed_run_has_the_same_digests(tmp_path: Path) -> None:
 
 
 def test_the_tensors_of_a_training_have_names() -> None:
-    """Parameters, buffers and what the optimizer keeps for each parameter, in the network's order."""
+    """Parameters, buffers and the optimizer's state of each parameter, in module order."""
     seen: list[dict[str, list[str]]] = []
 
     def look(step: Step) -> None:
@@ -191,6 +191,6 @@ def test_the_tensors_of_a_training_have_names() -> None:
 
 
 def test_digests_less_than_a_step_apart_are_refused() -> None:
-    """There is nothing to digest between two steps."""
+    """Digests are at least one step apart."""
     with pytest.raises(InputError, match=r"expected digest_every >= 1 .* got digest_every=0"):
         run(every=0)

@@ -15,7 +15,7 @@ from harness.training.machine import git_commit
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *, cuda: int = 0, mps: bool = False) -> None:
-    """Make torch report these devices."""
+    """Make PyTorch report these devices."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -40,7 +40,7 @@ def test_a_numbered_device_must_be_there(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("choice", ["cuda", "mps", "tpu", "", "cpu:x"])
 def test_a_missing_device_is_named(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that is not here is an error that lists those that are."""
+    """A device that this machine lacks is an error that lists the available ones."""
     pretend(monkeypatch)
     with pytest.raises(InputError, match=rf"got device='{choice}'\. Use one of: auto, cpu\."):
         resolve_device(choice)
@@ -55,7 +55,7 @@ def test_the_environment_describes_this_machine() -> None:
 
 
 def test_the_processor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux says it in a file; elsewhere Python's answer is taken, and an empty one is none."""
+    """On Linux it is read from a file; elsewhere platform.processor() is used, and an empty name is None."""
     read = Path.read_text
     told: list[str] = ["vendor_id : x\nmodel name : A CPU\nmodel name : B\n"]
 
@@ -74,7 +74,7 @@ def test_the_processor_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_environment_knows_the_determinism_flag() -> None:
-    """Whether torch may use only deterministic algorithms is part of the environment."""
+    """Whether PyTorch is restricted to deterministic algorithms is part of the environment."""
     before = torch.are_deterministic_algorithms_enabled()
     try:
         torch.use_deterministic_algorithms(mode=True)
@@ -94,7 +94,7 @@ def test_the_environment_of_a_gpu_has_its_name(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_commit_is_known_in_a_checkout_only(tmp_path: Path) -> None:
-    """A checkout has a commit, marked when files differ from it; a folder without git, or a broken one, has none."""
+    """A git checkout has a commit, marked when files differ from it; other folders and broken repositories have none."""
     assert git_commit(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)

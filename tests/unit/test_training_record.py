@@ -18,13 +18,13 @@ from tests.made_up import network, record
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/run.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
-WHOLE = record([9_900, 9_950])
+VALID = record([9_900, 9_950])
 
 
-def test_a_record_survives_its_file(tmp_path: Path) -> None:
-    """What is written is what is read."""
-    WHOLE.write(tmp_path / "run.json")
-    assert WHOLE == RunRecord.read(tmp_path / "run.json")
+def test_a_record_is_read_as_written(tmp_path: Path) -> None:
+    """Reading a written record gives an equal record."""
+    VALID.write(tmp_path / "run.json")
+    assert VALID == RunRecord.read(tmp_path / "run.json")
     assert ["run.json"] == [path.name for path in tmp_path.iterdir()]
 
 
@@ -56,7 +56,7 @@ def test_every_recipe_fits_the_published_schema(optimizer: dict[str, Any], sched
         "schedule": schedule,
         "augmentation": {"rotation": 7, "scale": [0.9, 1.1]},
     }
-    document = {**WHOLE.to_json(), "recipe": {"name": "r", **Recipe.from_mapping(mapping, name="r").to_mapping()}}
+    document = {**VALID.to_json(), "recipe": {"name": "r", **Recipe.from_mapping(mapping, name="r").to_mapping()}}
     VALIDATOR.validate(document)
     assert document == RunRecord.from_json(document).to_json()
 
@@ -85,9 +85,9 @@ CONTRADICTIONS: list[tuple[str, object, str]] = [
 ]
 
 
-def spoilt(path: str, value: object) -> dict[str, Any]:
-    """A whole record's document with one value replaced."""
-    document: Any = json.loads(json.dumps(WHOLE.to_json()))
+def with_value(path: str, value: object) -> dict[str, Any]:
+    """The document of a valid record with one value replaced."""
+    document: Any = json.loads(json.dumps(VALID.to_json()))
     *parts, last = path.split(".")
     place = document
     for part in parts:
@@ -100,7 +100,7 @@ def spoilt(path: str, value: object) -> dict[str, Any]:
 def test_a_bad_record_is_named(path: str, value: object, message: str) -> None:
     """A record that is malformed or contradicts itself is an error that names the place."""
     with pytest.raises(InputError) as caught:
-        RunRecord.from_json(spoilt(path, value), where="run.json")
+        RunRecord.from_json(with_value(path, value), where="run.json")
     assert str(caught.value).startswith("run.json")
     assert message in str(caught.value)
 
@@ -108,13 +108,13 @@ def test_a_bad_record_is_named(path: str, value: object, message: str) -> None:
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, value, _ in BAD])
 def test_the_schema_refuses_what_the_reader_refuses(path: str, value: object) -> None:
     """The published schema catches every malformed value that the reader catches."""
-    assert not VALIDATOR.is_valid(spoilt(path, value))
+    assert not VALIDATOR.is_valid(with_value(path, value))
 
 
 def test_every_key_is_required_by_reader_and_schema() -> None:
     """A record that lacks any one of its keys is refused by both."""
-    for key in WHOLE.to_json():
-        document = WHOLE.to_json()
+    for key in VALID.to_json():
+        document = VALID.to_json()
         del document[key]
         assert not VALIDATOR.is_valid(document)
         with pytest.raises(InputError, match=key):
@@ -122,7 +122,7 @@ def test_every_key_is_required_by_reader_and_schema() -> None:
 
 
 def test_an_unusable_file_is_named(tmp_path: Path) -> None:
-    """A file that is missing, no JSON or no table is an error with its path."""
+    """A file that is missing, not JSON or not a table is an error that names its path."""
     path = tmp_path / "run.json"
     with pytest.raises(InputError, match=r"run\.json.*cannot be read"):
         RunRecord.read(path)
@@ -135,9 +135,9 @@ def test_an_unusable_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When writing fails, the old file is whole, no part is left over, and the error says why."""
+    """When writing fails, the old file is unchanged, no temporary file is left, and the error gives the reason."""
     path = tmp_path / "run.json"
-    WHOLE.write(path)
+    VALID.write(path)
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -145,18 +145,18 @@ def test_a_full_disk_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"could not write .*run\.json.*No space left on device"):
         record([1, 2]).write(path)
-    assert WHOLE == RunRecord.read(path)
+    assert VALID == RunRecord.read(path)
     assert ["run.json"] == [path.name for path in tmp_path.iterdir()]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    """Writing into a folder that is not there is an error with the path."""
+    """Writing into a folder that does not exist is an error that names the path."""
     with pytest.raises(InputError, match=r"could not write .*nosuch.*No such file or directory"):
-        WHOLE.write(tmp_path / "nosuch" / "run.json")
+        VALID.write(tmp_path / "nosuch" / "run.json")
 
 
 def test_the_state_digest_sees_every_bit() -> None:
-    """Order does not count; one bit, a name, a type or a shape does."""
+    """The order of the tensors does not matter; one bit, a name, a type or a shape does."""
     state = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3], dtype=torch.int64)}
     same = {"b": state["b"].clone(), "a": state["a"].clone()}
     nextafter = torch.nextafter(state["a"], torch.tensor(9.0))

@@ -1,4 +1,4 @@
-"""Many seeds side by side: each as if it were alone, and none harmed by another's end."""
+"""Training many seeds: each has the bits of a run of its own, and a failing seed does not affect the others."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from harness.training import (
     train_seeds,
 )
 from tests.made_up import RECIPE
-from tests.seeded import FULL, REFUSED, load_and_tell, load_data, load_model, load_onto_a_full_disk, load_or_refuse
+from tests.seeded import FULL, REFUSED, load_and_write_pid, load_data, load_model, load_onto_a_full_disk, load_or_refuse
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]  # each seed is a process
 
 
-class Witness:
-    """Keeps what it sees, and does something after an epoch of a seed."""
+class RecordingObserver:
+    """Keeps the arguments of its calls, and calls a function after a given epoch of a seed."""
 
     def __init__(self, at: tuple[int, int] | None = None, then: Callable[[], None] | None = None) -> None:
         self.begun: dict[int, int] = {}
@@ -71,14 +71,17 @@ def job(load: Callable[..., CapturedModel] = load_model, engine: str = "fast") -
 
 
 def trained(
-    seeds: Iterable[int], folder: Path, load: Callable[..., CapturedModel] = load_model, witness: Witness | None = None
+    seeds: Iterable[int],
+    folder: Path,
+    load: Callable[..., CapturedModel] = load_model,
+    observer: RecordingObserver | None = None,
 ) -> tuple[SeedOutcome, ...]:
     """Train them, two at a time."""
-    return train_seeds(job(load), seeds, folder, processes=2, observer=witness or Witness())
+    return train_seeds(job(load), seeds, folder, processes=2, observer=observer or RecordingObserver())
 
 
 def bits(record: RunRecord | None) -> object:
-    """What of a record must come again."""
+    """The part of a record that must repeat."""
     assert record
     return record.status, record.seed, record.state_digest, record.digests, [r.test_loss for r in record.epochs]
 
@@ -92,8 +95,8 @@ def solo(seed: int, engine: str = "fast") -> RunRecord:
 
 @pytest.mark.parametrize("engine", ["eager", "fast", "bf16"])
 def test_each_seed_is_bit_equal_to_its_solo_run(engine: str, tmp_path: Path) -> None:
-    """With every engine; in the order asked for; each with record and weights in its folder."""
-    outcomes = train_seeds(job(engine=engine), (5, 3, 4), tmp_path, processes=2, observer=Witness())
+    """With every engine; outcomes in the order of the seeds; record and weights in each folder."""
+    outcomes = train_seeds(job(engine=engine), (5, 3, 4), tmp_path, processes=2, observer=RecordingObserver())
 
     assert [outcome.seed for outcome in outcomes] == [5, 3, 4]
     for outcome in outcomes:
@@ -106,59 +109,59 @@ def test_each_seed_is_bit_equal_to_its_solo_run(engine: str, tmp_path: Path) -> 
         assert state_digest(module.state_dict()) == record.state_digest
 
 
-def test_a_killed_seed_costs_one_seed_and_goes_on_later(tmp_path: Path) -> None:
-    """Kill -9 in a group of 4: the others' bits are those of an unbroken run, and so are the killed one's after a resume."""
+def test_a_killed_seed_affects_no_other_and_is_resumed(tmp_path: Path) -> None:
+    """SIGKILL to one of four: the others have the bits of uninterrupted runs, and so does the killed one once resumed."""
 
     def kill() -> None:
         os.kill(int((tmp_path / "2.pid").read_text(encoding="utf-8")), signal.SIGKILL)
 
-    load = functools.partial(load_and_tell, folder=tmp_path)
-    outcomes = trained(range(4), tmp_path, load, Witness(at=(2, 1), then=kill))
+    load = functools.partial(load_and_write_pid, folder=tmp_path)
+    outcomes = trained(range(4), tmp_path, load, RecordingObserver(at=(2, 1), then=kill))
 
     killed = outcomes[2]
     assert (killed.record, killed.problem) == (None, "its process was killed by SIGKILL")
     for outcome in (*outcomes[:2], outcomes[3]):
         assert bits(outcome.record) == bits(solo(outcome.seed))
     before = {seed: (seed_folder(tmp_path, seed) / "record.json").stat().st_mtime_ns for seed in (0, 1, 3)}
-    witness = Witness()
-    again = trained(range(4), tmp_path, load, witness)
+    observer = RecordingObserver()
+    again = trained(range(4), tmp_path, load, observer)
     assert [bits(outcome.record) for outcome in again] == [bits(solo(seed)) for seed in range(4)]
-    # Only the killed one was trained, from its checkpoint on; nobody touched the others' files.
-    assert witness.begun in ({2: 1}, {2: 2})
-    assert sorted(witness.ended) == [0, 1, 2, 3]
+    # Only the killed one was trained, from its checkpoint; the files of the others were not touched.
+    assert observer.begun in ({2: 1}, {2: 2})
+    assert sorted(observer.ended) == [0, 1, 2, 3]
     assert before == {seed: (seed_folder(tmp_path, seed) / "record.json").stat().st_mtime_ns for seed in before}
 
 
-def test_an_interruption_keeps_what_is_whole(tmp_path: Path) -> None:
-    """Finished seeds stay, running ones write what they have, and the same call ends in the bits of an unbroken run."""
+def test_an_interruption_keeps_finished_seeds(tmp_path: Path) -> None:
+    """Finished seeds are kept, running ones write their state, and the same call again gives the bits of uninterrupted runs."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(SeedsInterrupted) as stop:
-        trained(range(4), tmp_path, witness=Witness(at=(2, 2), then=interrupt))
+        trained(range(4), tmp_path, observer=RecordingObserver(at=(2, 2), then=interrupt))
 
     assert 2 not in {outcome.seed for outcome in stop.value.outcomes}
     assert len(stop.value.outcomes) >= 1
     assert f"{len(stop.value.outcomes)} of 4 seeds are finished and kept" in str(stop.value)
     assert multiprocessing.active_children() == []
     assert RunRecord.read(seed_folder(tmp_path, 2) / "record.json").status in ("interrupted", "complete")
-    witness = Witness()
-    again = trained(range(4), tmp_path, witness=witness)
+    observer = RecordingObserver()
+    again = trained(range(4), tmp_path, observer=observer)
     assert [bits(outcome.record) for outcome in again] == [bits(solo(seed)) for seed in range(4)]
-    assert not {outcome.seed for outcome in stop.value.outcomes} & set(witness.begun)
+    assert not {outcome.seed for outcome in stop.value.outcomes} & set(observer.begun)
 
 
-def test_one_seed_that_cannot_be_loaded_costs_one_seed(tmp_path: Path) -> None:
-    """Its outcome says why."""
+def test_a_seed_that_cannot_be_loaded_affects_no_other(tmp_path: Path) -> None:
+    """Its outcome has the reason."""
     outcomes = trained((1, REFUSED, 3), tmp_path, load_or_refuse)
 
     assert [outcome.problem for outcome in outcomes] == ["", "expected another seed", ""]
     assert [bits(outcome.record) for outcome in outcomes if outcome.record] == [bits(solo(1)), bits(solo(3))]
 
 
-def test_a_full_disk_costs_the_seed_that_met_it(tmp_path: Path) -> None:
-    """What could not be written is said, what was finished is kept, and with room again the seed is trained."""
+def test_a_full_disk_affects_one_seed(tmp_path: Path) -> None:
+    """The message names the file, finished seeds are kept, and the seed is trained once there is space."""
     outcomes = trained((0, FULL), tmp_path, load_onto_a_full_disk)
 
     assert "could not write path=" in outcomes[1].problem
@@ -168,31 +171,31 @@ def test_a_full_disk_costs_the_seed_that_met_it(tmp_path: Path) -> None:
     assert [bits(outcome.record) for outcome in again] == [bits(solo(0)), bits(solo(FULL))]
 
 
-def test_another_recipe_in_the_folder_is_not_taken_for_this_one(tmp_path: Path) -> None:
-    """Neither as finished nor to go on from: the seed says so, and its files stay."""
+def test_a_run_of_another_recipe_in_the_folder_is_refused(tmp_path: Path) -> None:
+    """It counts neither as finished nor as a checkpoint: the outcome names the difference, and the files are kept."""
     trained((0,), tmp_path)
     before = (seed_folder(tmp_path, 0) / "record.json").read_bytes()
     other = dataclasses.replace(job(), spec=dataclasses.replace(job().spec, recipe=RECIPE.with_epochs(2)))
 
-    (outcome,) = train_seeds(other, (0,), tmp_path, processes=1, observer=Witness())
+    (outcome,) = train_seeds(other, (0,), tmp_path, processes=1, observer=RecordingObserver())
 
     assert outcome.record is None
     assert "recipe" in outcome.problem
     assert (seed_folder(tmp_path, 0) / "record.json").read_bytes() == before
 
 
-def test_an_engine_is_named_by_its_own_name() -> None:
-    """Auto could be another one tomorrow."""
-    with pytest.raises(InputError, match=r"engine='auto'.*eager, fast, bf16, graph"):
-        job(engine="auto")
+def test_an_unknown_engine_is_refused() -> None:
+    """Before any process is started; the message lists the engines."""
+    with pytest.raises(InputError, match=r"engine='warp'.*eager, fast, bf16, graph"):
+        job(engine="warp")
 
 
-def test_fresh_trains_all_over(tmp_path: Path) -> None:
-    """Finished seeds too; the earlier record is kept beside."""
+def test_fresh_starts_over(tmp_path: Path) -> None:
+    """Finished seeds are trained again; the earlier record is kept under another name."""
     trained((0,), tmp_path)
-    witness = Witness()
-    (outcome,) = train_seeds(job(), (0,), tmp_path, processes=1, observer=witness, fresh=True)
+    observer = RecordingObserver()
+    (outcome,) = train_seeds(job(), (0,), tmp_path, processes=1, observer=observer, fresh=True)
 
     assert bits(outcome.record) == bits(solo(0))
-    assert witness.begun == {0: 0}
+    assert observer.begun == {0: 0}
     assert len(list(seed_folder(tmp_path, 0).glob("record-*.json"))) == 1

@@ -18,7 +18,7 @@ DATA = dataset(train=128, test=10)
 
 
 def test_a_sound_network_learns() -> None:
-    """Twenty steps lower the made-up network's loss, and the network that was given is left as it was."""
+    """Twenty steps lower the loss of the made-up network, and the module passed in is not changed."""
     module = initialise(network, seed=1)
     before, randomness = state_digest(module.state_dict()), torch.get_rng_state()
     result = smoke_run(module, DATA, device=CPU, seed=1)
@@ -31,7 +31,7 @@ def test_a_sound_network_learns() -> None:
 
 
 class Dead(nn.Module):
-    """Answers the same to every image: a ReLU lets nothing through."""
+    """The same output for every image: its ReLU is always zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Dead(nn.Module):
 
 
 class Exploding(nn.Module):
-    """Gives no finite number from the start."""
+    """Returns NaN from the first step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Exploding(nn.Module):
 
 @pytest.mark.parametrize("build", [Dead, Exploding])
 def test_a_dead_network_fails(build: type[nn.Module]) -> None:
-    """A network whose answers do not depend on its weights, or are no numbers, does not learn."""
+    """A network whose output does not depend on its weights, or is NaN, does not learn."""
     finding = smoke_run(initialise(build, seed=1), DATA, device=CPU, seed=1).finding()
     assert Status.FAIL == finding.status
     assert "no gradient" in finding.hint
@@ -80,12 +80,12 @@ def result(losses: list[float]) -> SmokeResult:
     ],
 )
 def test_learning_is_measured(losses: list[float], *, learns: bool) -> None:
-    """The last quarter must be 2 % below the first; falling back from an explosion to guessing is no learning."""
+    """The last quarter must be 2 % below the first; falling back from an explosion to guessing does not count as learning."""
     assert learns == result(losses).learns
 
 
 def test_the_seed_decides_the_run() -> None:
-    """The same seed gives the same losses, another seed others."""
+    """The same seed gives the same losses; another seed gives other losses."""
     module = initialise(network, seed=1)
     first, again, other = (smoke_run(module, DATA, device=CPU, seed=seed, steps=8).losses for seed in (1, 1, 2))
     assert first == again
@@ -93,6 +93,6 @@ def test_the_seed_decides_the_run() -> None:
 
 
 def test_too_few_steps_are_refused() -> None:
-    """Quarters of fewer than two steps say nothing."""
+    """Fewer than eight steps are refused: a quarter needs two."""
     with pytest.raises(InputError, match="expected at least 8 steps of a smoke run, got steps=7"):
         smoke_run(network(), DATA, device=CPU, seed=1, steps=7)

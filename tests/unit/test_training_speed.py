@@ -1,4 +1,4 @@
-"""benchmarks/training_speed.py and timed_training.py: what they count, and what they say of bad input."""
+"""benchmarks/training_speed.py and timed_training.py: what they count, and their messages for bad input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDS = [
 
 
 def script(folder: Path, text: str) -> Path:
-    """A program to run in place of the measurement."""
+    """A program that runs in place of the measurement."""
     path = folder / "timed.py"
     path.write_text(text, encoding="utf-8")
     return path
@@ -38,7 +38,7 @@ def test_operations_of_an_epoch() -> None:
 
 
 def test_ratios_are_those_of_the_medians() -> None:
-    """The ratio is the plain loop's median over the contender's; its range is that of the rounds."""
+    """The ratio is the plain loop's median over that of the other program; its range is that of the rounds."""
     figures = training_speed.figures_of(ROUNDS)
 
     assert ["plain", "fast"] == list(figures)
@@ -54,7 +54,7 @@ def test_ratios_are_those_of_the_medians() -> None:
 
 
 def test_without_the_plain_loop_there_is_no_ratio() -> None:
-    """Seconds are told all the same."""
+    """The seconds are still reported."""
     figures = training_speed.figures_of([{"fast": {"epochs": [3.0]}}])
 
     assert (3.0, None, None) == tuple(figures["fast"][key] for key in ("median", "ratio", "smallest_ratio"))
@@ -71,12 +71,12 @@ def test_without_the_plain_loop_there_is_no_ratio() -> None:
     ],
 )
 def test_an_operation_belongs_to_what_is_around_it(names: list[str], group: str) -> None:
-    """The outermost name that is known decides."""
+    """The outermost known name decides."""
     assert group == timed_training.group_of(iter(names))
 
 
 def test_other_data_are_refused() -> None:
-    """The embedded digits are no MNIST."""
+    """The embedded digits are not MNIST."""
     with pytest.raises(InputError, match="expected MNIST, got --data digits, which is the"):
         timed_training.load_part("digits", None)
 
@@ -95,7 +95,7 @@ def test_missing_data_are_an_error(
 def test_a_measurement_that_fails_says_why(
     code: int, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the process complained about is the message; its code tells whose fault it is."""
+    """The message is what the process printed; the exit code says whether the input or the benchmark is at fault."""
     monkeypatch.setattr(
         training_speed, "TIMED", script(tmp_path, f"import sys\nprint('error: no', file=sys.stderr)\nsys.exit({code})")
     )
@@ -105,7 +105,7 @@ def test_a_measurement_that_fails_says_why(
 
 
 def test_only_our_trainings_have_our_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Course code runs as torch comes, whatever the shell says; ours as the command line sets it."""
+    """Course code runs with PyTorch's defaults, whatever the shell sets; ours with the settings of the command line."""
     text = "import json, os\nprint(json.dumps({name: os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}))"
     monkeypatch.setattr(training_speed, "TIMED", script(tmp_path, text))
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
@@ -129,7 +129,7 @@ def test_our_settings_are_those_of_the_command_line(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_a_process_and_its_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a child process holds is counted, too."""
+    """Memory of child processes is counted too."""
     hold = "import time; held = bytearray(b'1') * 50_000_000; time.sleep(0.3)"
     text = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {hold!r}])\nprint('{{}}')"
     monkeypatch.setattr(training_speed, "TIMED", script(tmp_path, text))
@@ -140,7 +140,7 @@ def test_memory_of_a_process_and_its_child(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_trial_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Part of the images: the title and the JSON say that nothing stands for MNIST."""
+    """With part of the images, title and JSON say that the result is not one for MNIST."""
     answers: dict[str, dict[str, Any]] = {
         "sgemm": {"flop_per_second": {"1": 2e9}},
         "operations": {"forward": 2, "training": 5},
