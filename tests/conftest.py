@@ -1,4 +1,4 @@
-"""Devices, the shipped models captured once, and no way from a unit test to a network or a data set."""
+"""Shared fixtures: devices, the shipped models captured once, and no network or data set in unit tests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Repeat a test that asks for ``chosen_device`` on each device that ``--device`` stands for."""
+    """Run a test that uses ``chosen_device`` once for each device that ``--device`` stands for."""
     if "chosen_device" in metafunc.fixturenames:
         from harness.training import available_devices  # noqa: PLC0415 - torch only where a test trains
 
@@ -51,7 +51,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def chosen_device(request: pytest.FixtureRequest) -> torch.device:
-    """A device that ``--device`` stands for; skips where this machine has none of that kind."""
+    """A device that ``--device`` stands for; skips if this machine has none of that type."""
     from harness.training import available_devices, resolve_device  # noqa: PLC0415 - as above
 
     if request.param not in available_devices():
@@ -61,7 +61,7 @@ def chosen_device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CapturedModel]:
-    """The shipped models, drawn with the default seed, each captured once for all test processes of a run."""
+    """The shipped models, initialised with the default seed, each captured once for all processes of a test run."""
     import torch  # noqa: PLC0415 - as above
 
     from harness.graph import capture  # noqa: PLC0415
@@ -87,7 +87,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Capture
 
 @pytest.fixture
 def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare commands and the plugin the capture of a shipped model: `load_model` finds it done."""
+    """Let commands and the plugin load a shipped model from the fixture `shipped` instead of capturing it again."""
     import harness.sources  # noqa: PLC0415 - as above
     from mnist_models import list_models  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.Monk
 
 @pytest.fixture
 def worker_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do the child process's work in this one, which has PyTorch imported already."""
+    """Run the work of the child process in this process, which has already imported PyTorch."""
     from harness.sources import source, worker  # noqa: PLC0415 - as above
 
     def run_child(_: object, model: Mapping[str, Any], folder: Path) -> str:
@@ -138,7 +138,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 def _sealed(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Keep unit and property tests from data sets and from any network but this machine's own."""
+    """Block data sets and every network address except this machine's in unit and property tests."""
     if not any(request.path.is_relative_to(folder) for folder in _SEALED):
         return
     monkeypatch.setenv("HARNESS_OFFLINE", "1")
@@ -161,13 +161,13 @@ def _sealed(
 
 def _refuse_other_machines(host: object) -> None:
     if host not in (None, "", "localhost", "127.0.0.1", "::1"):
-        # Not an exception that the code under test could take for a dead network.
+        # pytest.fail: the code under test could catch an OSError as a failed connection.
         pytest.fail(f"a unit test asked the network for {host!r}")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compute unit and property tests on one thread: the networks are small, and threads only wait for each other."""
+    """Run unit and property tests on one thread: threads within such small networks mostly wait for each other."""
     sealed = [item for item in request.session.items if any(item.path.is_relative_to(folder) for folder in _SEALED)]
     if len(sealed) < len(request.session.items):
         yield
@@ -180,7 +180,7 @@ def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Compute on one thread in other tests, too."""
+    """Run a test of another folder on one thread."""
     from harness.graph import computing_threads  # noqa: PLC0415 - as above
 
     with computing_threads(1):

@@ -1,4 +1,4 @@
-"""A training in a process of its own, to be killed."""
+"""A training in a process of its own, for tests that kill it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECIPE = dataclasses.replace(RECIPE, optimizer=SGD(lr=0.05, momentum=0.9))
 
 
 class Reporter:
-    """Sends ``("step", number)`` as each step begins, and ``("epoch", number)`` when one is whole."""
+    """Sends ``("step", number)`` before each step and ``("epoch", number)`` after each epoch."""
 
     def __init__(self, connection: Connection | None = None) -> None:
         self.connection = connection
@@ -26,14 +26,14 @@ class Reporter:
         self.warnings: list[str] = []
 
     def on_start(self, *, done: tuple[EpochResult, ...], **_: object) -> None:
-        """Keep how many epochs a checkpoint brought."""
+        """Keep the number of epochs restored from a checkpoint."""
         self.done = len(done)
 
     def on_step(self, **_: object) -> None:
-        """Steps are of no interest."""
+        """Ignored."""
 
     def on_epoch(self, result: EpochResult) -> None:
-        """Tell that it is on disk."""
+        """Report that its checkpoint is on disk."""
         if self.connection:
             self.connection.send(("epoch", result.epoch))
 
@@ -42,16 +42,16 @@ class Reporter:
         self.warnings.append(message)
 
     def before_step(self, step: Step) -> None:
-        """Tell that it begins."""
+        """Report that it begins."""
         if self.connection:
             self.connection.send(("step", step.number))
 
     def after_step(self, step: Step) -> None:
-        """Steps are of no interest."""
+        """Ignored."""
 
 
 def run(folder: Path | None, reporter: Reporter) -> RunRecord:
-    """Train, or go on from what is in the folder."""
+    """Train, or resume from the folder."""
     return train(
         initialise(lambda: network(dropout=0.2), seed=1),
         spec(_RECIPE),
@@ -63,6 +63,6 @@ def run(folder: Path | None, reporter: Reporter) -> RunRecord:
 
 
 def run_in_child(folder: Path, connection: Connection) -> None:
-    """What the process does that is to be killed."""
+    """Runs in the process that is killed."""
     torch.set_num_threads(1)
     run(folder, Reporter(connection))

@@ -1,4 +1,4 @@
-"""What the processes of many seeds load, in the ways that tests need it: well, killed, refused, on a full disk."""
+"""Loaders for the processes of many seeds: one that works, and ones that fail in the ways that tests need."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ FULL = 1
 
 
 def load_data() -> Dataset:
-    """120 steps of 16 images an epoch."""
+    """120 steps per epoch of 16 images each."""
     return dataset(train=1920)
 
 
 def load_model(*, seed: int) -> CapturedModel:
-    """A small network with dropout, drawn with the seed."""
+    """A small network with dropout, initialised with the seed."""
     return capture(initialise(lambda: network(dropout=0.1), seed=seed), name="net", twice=False)
 
 
 def load_and_write_pid(*, seed: int, folder: Path) -> CapturedModel:
-    """The network; its process's number is left in a file."""
+    """The network; writes the process ID to a file."""
     (folder / f"{seed}.pid").write_text(str(os.getpid()), encoding="utf-8")
     return load_model(seed=seed)
 
 
 def load_or_refuse(*, seed: int) -> CapturedModel:
-    """The network, but for one seed an error of the user's."""
+    """The network, or an input error for one seed."""
     if seed == REFUSED:
         msg = "expected another seed"
         raise InputError(msg)
@@ -42,7 +42,7 @@ def load_or_refuse(*, seed: int) -> CapturedModel:
 
 
 def load_onto_a_full_disk(*, seed: int) -> CapturedModel:
-    """The network; one seed's process may write small files only."""
+    """The network; the process of one seed cannot write large files."""
     if seed == FULL:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
