@@ -56,6 +56,9 @@ strict_size = true
 [gradients]
 complete = true
 
+[bias]
+before_norm = false
+
 [cost]
 max_macs = 339128
 max_activation_bytes = 110000
@@ -199,8 +202,27 @@ class CropsBeforeConvolving(Sound):
         return super().late(maps[..., :-2, :-2])
 
 
+class NormsFirst(Sound):
+    """The norm directly follows a convolution that has no bias, the rectifier the norm."""
+
+    def early(self, images: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv1(images)))
+
+
+class KeepsBias(NormsFirst):
+    """A bias before the norm, and the convolution's result is used beside the norm, too."""
+
+    def __init__(self) -> None:
+        super().__init__(width=43)
+        self.conv1 = nn.Conv2d(1, 16, 3, stride=2, padding=1)
+
+    def early(self, images: Tensor) -> Tensor:
+        maps = self.conv1(images)
+        return F.relu(self.norm(maps) + F.relu_(maps))
+
+
 SOUND: dict[str, type[Sound]] = {
-    build.__name__: build for build in (Sound, Frozen, Tied, StartsAtZero, CropsBeforeConvolving)
+    build.__name__: build for build in (Sound, Frozen, Tied, StartsAtZero, CropsBeforeConvolving, NormsFirst, KeepsBias)
 }
 
 
@@ -921,6 +943,30 @@ class AnswersWithAnotherHead(Sound):
     def scores(self, pooled: Tensor) -> Tensor:
         scored: Tensor = (self.head if self.training else self.other)(pooled)
         return scored.flatten(1)
+
+
+# Bias -------------------------------------------------------------------------------------------------------------------
+
+
+@_breaks("bias", "16 parameters without effect, in Conv2d conv1")
+class BiasBeforeNorm(NormsFirst):
+    """A bias that the norm behind it removes."""
+
+    def __init__(self) -> None:
+        super().__init__(width=43)
+        self.conv1 = nn.Conv2d(1, 16, 3, stride=2, padding=1)
+
+
+@_breaks("bias", "16 parameters without effect, in Conv2d")
+class BiasBeforeNormByHand(NormsFirst):
+    """The bias is added by hand."""
+
+    def __init__(self) -> None:
+        super().__init__(width=43)
+        self.shift = nn.Parameter(torch.zeros(16, 1, 1))
+
+    def early(self, images: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv1(images) + self.shift))
 
 
 # Cost -------------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from tests.mutants import CONTRACT, MUTANTS, SOUND, examined
 # One of each requirement; `tox -e thorough` examines all.
 SAMPLE = frozenset(
     """
-    Sound BatchNormWithoutRunningStatistics CentresTheBatch ClampAfterHead CountsItsCalls DetachesTheMiddle
+    Sound BatchNormWithoutRunningStatistics BiasBeforeNorm CentresTheBatch ClampAfterHead CountsItsCalls DetachesTheMiddle
     DropoutLeftOn FieldOneNarrower LargerMaps LinearByEinsum LogSoftmaxOverBatch NeverCalledLayer PoolsByTwo
     TakesColours
     """.split()  # noqa: SIM905 - rows of names read better
