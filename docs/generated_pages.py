@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import importlib
 import inspect
 import json
 import pkgutil
 import re
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +19,11 @@ from typing import Any, get_args
 import harness
 import mnist_models
 from benchmarks import training_speed
-from harness.contracts import builtin_contracts, load_contract
+from harness.certification import ConsistencyRule
+from harness.contracts import REQUIREMENTS, Contract, builtin_contracts, load_contract
+from harness.contracts.requirement import section_of
+from harness.datasets import PUBLISHED
+from harness.training import recipe
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "docs" / "schemas"
@@ -32,6 +39,12 @@ def write_pages(folder: Path) -> None:
         "models.md": models_page(),
         "schemas.md": schemas_page(),
         "parts/contracts.md": contracts_part(),
+        "parts/requirements.md": requirements_part(),
+        "parts/datasets.md": datasets_part(),
+        "parts/dependencies.md": dependencies_part(),
+        "parts/equivalence.md": equivalence_part(),
+        "parts/packages.md": packages_part(),
+        "parts/recipes.md": recipes_part(),
         "speed-figures.md": speed_page(),
         **{f"api/{name}.md": text for name, text in api_pages().items()},
     }
@@ -100,8 +113,132 @@ def contracts_part() -> str:
     sections = []
     for name in builtin_contracts():
         contract = load_contract(name)
-        sections.append(f"### `{name}`\n\n" + "\n".join(f"* {sentence}" for sentence in contract.explain()))
+        sections.append(f"### `{name}`\n\n" + "\n".join(f"* {sentence}" for sentence in _sentences(contract)))
     return "\n\n".join(sections) + "\n"
+
+
+def _sentences(contract: Contract) -> Iterator[str]:
+    yield from contract.explain()
+    if contract.accuracy is not None:
+        for finding in ConsistencyRule.from_table(contract.accuracy).skipped(""):
+            yield f"{finding.requirement.capitalize()}: {finding.expected}."
+
+
+def requirements_part() -> str:
+    """Every key of a contract, by requirement."""
+    rows = []
+    for requirement in REQUIREMENTS:
+        keys = []
+        for field in dataclasses.fields(requirement):
+            section = section_of(requirement, field)
+            keys.append(f"`[{section}] {field.name}`" if section else f"`{field.name}`")
+        rows.append((f"`{requirement.name}`", ", ".join(keys) or "always asked", _docstring(requirement)))
+    return table(("requirement", "keys", "meaning"), rows) + "\n"
+
+
+def recipes_part() -> str:
+    """The optimizers and schedules that a recipe can name, each with its keys and their defaults."""
+    sections = (("optimizer", recipe.Optimizer), ("schedule", recipe.Schedule))
+    tables = []
+    for section, kinds in sections:
+        rows = [(f"`{kind.name}`", ", ".join(_keys_of(kind)), _docstring(kind)) for kind in get_args(kinds)]
+        tables.append(table((f"`[{section}]` `name`", "keys (default)", "meaning"), rows))
+    return "\n\n".join(tables) + "\n"
+
+
+def _docstring(kind: type) -> str:
+    """A class's docstring as one line of Markdown."""
+    return " ".join(inspect.cleandoc(kind.__doc__ or "").split()).replace("``", "`")
+
+
+def _keys_of(kind: type) -> Iterator[str]:
+    for field in dataclasses.fields(kind):
+        yield f"`{field.name}`" + ("" if field.default is dataclasses.MISSING else f" ({field.default})")
+
+
+def datasets_part() -> str:
+    """The data sets that can be downloaded, and their files with size and digest."""
+    heads = ("`--data`", "data set", "training and test images", "mean, standard deviation")
+    rows = []
+    for one in PUBLISHED.values():
+        trained = PUBLISHED[one.train_on] if one.train_on else one
+        counts = f"{trained.files[0].shape[0]:,}, {one.files[-2].shape[0] - one.first_test_image:,}"
+        scale = "{}, {}".format(*trained.scale) if trained.scale else "of its training images"
+        title = f"{trained.title} for training, {one.title} for testing" if one.train_on else one.title
+        rows.append((f"`{one.name}`", title, counts, scale))
+    files = [(f"`{file.name}`", f"{file.size:,}", f"`{file.sha256}`") for file in PUBLISHED["mnist"].files]
+    digests = table(("MNIST's file", "bytes", "SHA-256, decompressed"), files)
+    return f"{table(heads, rows)}\n\n{digests}\n"
+
+
+def dependencies_part() -> str:
+    """Every direct dependency with the comment that stands beside it in ``pyproject.toml``.
+
+    Raises:
+        ValueError: a dependency has no comment.
+    """
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    project = tomllib.loads(text)
+    groups = {"to run": project["project"]["dependencies"], **project["project"]["optional-dependencies"]}
+    groups |= project["dependency-groups"]
+    rows, seen = [], set()
+    for group, requirements in groups.items():
+        for requirement in requirements:
+            if isinstance(requirement, str) and requirement not in seen:
+                seen.add(requirement)
+                reason = re.search(rf'"{re.escape(requirement)}",  # (.+)', text)
+                if reason is None:
+                    raise ValueError(f"expected a comment beside {requirement!r} in pyproject.toml that says what for")
+                rows.append((re.split("[<>=]", requirement)[0], group, reason[1]))
+    return table(("package", "extra or group", "why"), rows) + "\n"
+
+
+def equivalence_part() -> str:
+    """The means of the engines' accuracies on record, and how far they are shown to be equal."""
+    record = json.loads((ROOT / "benchmarks" / "records" / "engine_equivalence.json").read_text("utf-8"))
+    rows = []
+    for name, arm in record["arms"].items():
+        test = arm["against_eager"]
+        against = within = ""
+        if test:
+            against = "{:+.3f} ({:+.3f} to {:+.3f})".format(test["difference"], *test["interval_90"])
+            within = f"{'yes' if test['equivalent'] else 'not shown'}, p = {test['p_equivalence']:.2g}"
+            if test["p_difference"] < record["level"]:
+                within += f"; different, p = {test['p_difference']:.2g}"
+        figures = (f"{arm['seeds'] - arm['silent']}", f"{arm['mean']:.3f} %", f"{arm['standard_deviation']:.3f}")
+        rows.append((name, *figures, against, within))
+    heads = (
+        "engine",
+        "seeds in the mean",
+        "mean",
+        "standard deviation",
+        "against eager, 90 % interval",
+        "within 0.05 points",
+    )
+    return table(heads, rows) + "\n"
+
+
+def packages_part() -> str:
+    """The packages in the order in which they may import each other, and the longest source file."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (layers,) = (one["layers"] for one in settings["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
+    rows = [("`mnist_models`", _summary("mnist_models"))]
+    for layer in reversed(layers):
+        names = [f"harness.{name}" for name in layer.split(" | ") if not name.startswith("_")]
+        rows += [(f"`{name}`", _summary(name)) for name in names]
+    files = [path for package in ("harness", "mnist_models") for path in (ROOT / package).rglob("*.py")]
+    lines = {path: path.read_text("utf-8").count("\n") for path in files}
+    longest = max(files, key=lambda path: lines[path])
+    figure = f"The longest source file is `{longest.relative_to(ROOT).as_posix()}`, {lines[longest]:,} lines."
+    return f"{table(('package', 'what it does'), rows)}\n\n{figure}\n"
+
+
+def _summary(name: str) -> str:
+    """The first paragraph of a module's docstring, without importing it."""
+    path = ROOT.joinpath(*name.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+    return docstring.split("\n\n")[0].replace("\n", " ").replace("``", "`")
 
 
 def schemas_page() -> str:
@@ -167,7 +304,7 @@ def api_pages() -> dict[str, str]:
     pages = {name: _api_page(importlib.import_module(name), public) for name in names}
     summaries = table(
         ("package", "what it does"),
-        [(f"[`{name}`]({name}.md)", (importlib.import_module(name).__doc__ or "").split("\n\n")[0]) for name in names],
+        [(f"[`{name}`]({name}.md)", _summary(name)) for name in names],
     )
     lines = "\n".join(names)
     pages["index"] = f"# Python API\n\n{summaries}\n\n```{{toctree}}\n:hidden:\n\n{lines}\n```\n"

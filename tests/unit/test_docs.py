@@ -28,8 +28,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> Iterator[list[str]]:
     """The words after ``harness`` of each command in a console example, without its comment and environment."""
-    for line in text.splitlines():
-        words = shlex.split(line.removeprefix("$ "), comments=True)
+    for line in re.findall(r"^\$ (.*)", text, flags=re.MULTILINE):
+        words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
             del words[0]
         if words[:1] == ["harness"]:
