@@ -122,6 +122,16 @@ def worker_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def golden_training_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let goldens train each model with each recipe once for all tests of a process."""
+    from harness.goldens import check, measurement  # noqa: PLC0415 - as above
+    from tests.golden_models import train_once  # noqa: PLC0415
+
+    for module in (check, measurement):
+        monkeypatch.setattr(module, "train_briefly", train_once)
+
+
+@pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs the command line in this process; returns its exit code, standard output and standard error."""
     from harness.cli.app import run  # noqa: PLC0415 - as above

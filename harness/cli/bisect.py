@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import click
@@ -54,7 +55,7 @@ def bisect(
         found = _closer(one, other, found, model=model, data=data, device=device)
     if json_path != "-":
         console = results()
-        console.print(found.words())
+        console.print(found.describe())
         if found.difference and found.difference.detail:
             console.print(f"  {found.difference.detail}")
         for note in found.notes:
@@ -62,7 +63,7 @@ def bisect(
         if found.declared:
             console.print("what the two records declare differently")
             rows = [line.partition(": ")[::2] for line in found.declared]
-            console.print(plain_table(("", "A against B"), rows))
+            console.print(plain_table(("", "A -> B"), rows))
     write_json(json_path, document("bisect", {"first": first, "second": second, **found.to_json()}))
     ctx.exit(0 if found.difference is None else 1)
 
@@ -80,15 +81,10 @@ def _closer(
         announce(f"not trained again, so the step is known by the digests on record only: {error}")
         return found
 
-    def retrace(rerun: Rerun, after: int, upto: int) -> Trace:
-        announce(f"training again to step {upto}, to look at the steps after {after}")
+    def trace(rerun: Rerun, after: int, upto: int) -> Trace:
+        announce(f"training again to step {upto}, to trace the steps after {after}")
         with TrainingProgress() as progress:
-            return rerun.retrace(after, upto, observer=progress)
+            return rerun.trace(after, upto, observer=progress)
 
     first, second = reruns
-    return bisect_records(
-        one,
-        other,
-        retrace_one=lambda after, upto: retrace(first, after, upto),
-        retrace_other=lambda after, upto: retrace(second, after, upto),
-    )
+    return bisect_records(one, other, trace_steps=(functools.partial(trace, first), functools.partial(trace, second)))

@@ -96,7 +96,7 @@ def check(
     Bit for bit where this environment is on record. Elsewhere the outputs are held to a tolerance, and exit code 3 says that
     no more could be shown.
     """
-    from harness.goldens import check_golden, golden_path, key_of, unused_goldens
+    from harness.goldens import check_golden, environment_key, golden_path, unused_goldens
     from harness.graph import computing_threads
     from harness.reporting import document, findings_content, findings_table, verdict_line
     from harness.training import environment, resolve_device
@@ -123,14 +123,14 @@ def check(
             content.append(
                 {"model": captured.name, "source": subject.source, "file": path.name, **findings_content(found)}
             )
-        key = key_of(environment(chosen), chosen)
+        key = environment_key(environment(chosen), chosen)
     unused = () if models else unused_goldens(place, [subject.path for subject in subjects if subject.path])
     if unused:
         show(str(place), unused)
     status = overall(findings)
     if json_path != "-":
         count = f"{len(subjects)} model{'' if len(subjects) == 1 else 's'}"
-        results().print(verdict_line(status, f"{count} held to what is on record, {key.words()}"))
+        results().print(verdict_line(status, f"{count} held to what is on record, {key.describe()}"))
     written = {
         "folder": str(place),
         "environment": dataclasses.asdict(key),
@@ -202,7 +202,9 @@ def list_goldens(folder: Path | None, json_path: str | None) -> None:
             for bits in found.bits:
                 made = {"machine": dict(bits.machine), "harness": bits.harness}
                 entry["environments"].append({**dataclasses.asdict(bits.key), **made})
-                rows.append((found.model, f"{entry['bytes']:,}", bits.key.words(), bits.machine.get("processor", "-")))
+                rows.append(
+                    (found.model, f"{entry['bytes']:,}", bits.key.describe(), bits.machine.get("processor", "-"))
+                )
         content.append(entry)
     if json_path != "-":
         results().print(plain_table(("model", "bytes", "environment", "made on"), rows, right=(1,)))

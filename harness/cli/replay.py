@@ -47,7 +47,7 @@ def replay(
     again = rerun_for(record, model=model, data=data, device=device)
     with TrainingProgress() as progress:
         repeated = again.train(observer=progress)
-    finding = Replay(record=record, again=repeated, noise=seed_noise(record, others)).finding()
+    finding = Replay(record=record, repeated=repeated, noise=seed_noise(record, others)).finding()
     words = f"{record.model}, recipe {record.recipe.name}, seed {record.seed}, on {record.data_title}"
     if json_path != "-":
         results().print(findings_table([finding], evidence=True))

@@ -81,8 +81,8 @@ def compared(axis: Axis, difference: Difference | None, *, evidence: Sequence[st
         return finding(axis, Status.PASS, "bit-equal")
     evidence = evidence or (f"what differs first points to: {difference.cause.value}",)
     if axis in _NOT_PROMISED:
-        return finding(axis, Status.SKIP, f"{difference.words()} (not promised)", evidence, hint)
-    return finding(axis, Status.FAIL, difference.words(), evidence, hint)
+        return finding(axis, Status.SKIP, f"{difference.describe()} (not promised)", evidence, hint)
+    return finding(axis, Status.FAIL, difference.describe(), evidence, hint)
 
 
 def not_applicable(axis: Axis, why: str) -> Finding:

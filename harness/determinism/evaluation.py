@@ -91,7 +91,7 @@ def pure_evaluation(subject: Subject, interventions: Interventions) -> Finding:
     by_evaluation = [name for name in _shared(before.changed(Moment(module, device))) if name not in by_network]
     observed, evidence, hints = [], [], []
     if (difference := _compare_outputs(first, second)) is not None:
-        observed.append(difference.words())
+        observed.append(difference.describe())
     if counted[0].correct != counted[1].correct:
         observed.append(f"two evaluations count {counted[0].correct} and {counted[1].correct} right answers")
     elif difference is None and counted[0] != counted[1]:
@@ -139,7 +139,7 @@ def _outputs(subject: Subject, module: nn.Module) -> Tensor:
 class _OtherOutputs:
     size: float
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"differs between two evaluations, in the outputs, by {self.size:.2g}"
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness.data import Dataset
-from harness.reproducibility.trace import Trace, TracedEnoughError, Tracer
+from harness.reproducibility.trace import Trace, TraceCompleteError, Tracer
 from harness.training import (
     DIGEST_EVERY,
     Observer,
@@ -109,7 +109,7 @@ class Subject:
             The steps; fewer than `steps` where a loss was no finite number.
         """
         tracer = tracer or Tracer(self.device)
-        with suppress(TracedEnoughError):
+        with suppress(TraceCompleteError):
             train(
                 self.module(seed) if module is None else module,
                 RunSpec(
@@ -143,4 +143,4 @@ class _EndAfter:
 
     def after_step(self, step: Step) -> None:
         if step.number == self._upto:
-            raise TracedEnoughError
+            raise TraceCompleteError

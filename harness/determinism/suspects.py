@@ -64,7 +64,7 @@ class Blame:
 class HasWords(Protocol):
     """How two runs differ."""
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """As half a sentence, such as ``differs at step 3``."""
 
 
@@ -78,7 +78,9 @@ def blame(suspects: Sequence[Suspect], difference: Callable[[frozenset[str]], Ha
     """
     names = ", ".join(suspect.name for suspect in suspects)
     if (left := difference(frozenset())) is not None:
-        still = f"with {names} held still, it still {left.words()}" if suspects else "nothing to hold still was found"
+        still = (
+            f"with {names} held still, it still {left.describe()}" if suspects else "nothing to hold still was found"
+        )
         return Blame(causes=(), evidence=(f"cause unknown: {still}",))
     released = {}
     for suspect in suspects:
@@ -88,7 +90,7 @@ def blame(suspects: Sequence[Suspect], difference: Callable[[frozenset[str]], Ha
     if not causes:
         return Blame(causes=(), evidence=(f"cause unknown: bit-equal with {names} held still, and with each released",))
     shown = (
-        f"with {names} held still: bit-equal; with {suspect.name} alone released: {found.words()}"
+        f"with {names} held still: bit-equal; with {suspect.name} alone released: {found.describe()}"
         for suspect, found in released.items()
         if found is not None
     )

@@ -1,18 +1,19 @@
-"""Goldens: what a model computes, on record, to the bit and within tolerance."""
+"""Goldens: the recorded results of models, compared bit for bit or within a tolerance."""
 
 from harness.goldens.check import check_golden, unused_goldens
-from harness.goldens.golden import SUFFIX, Golden, Key, golden_bytes, golden_path, key_of, read_golden, write_golden
+from harness.goldens.golden import SUFFIX, EnvironmentKey, Golden, golden_bytes, golden_path, read_golden, write_golden
+from harness.goldens.measurement import environment_key
 from harness.goldens.update import Update, update_golden
 
 __all__ = [
     "SUFFIX",
+    "EnvironmentKey",
     "Golden",
-    "Key",
     "Update",
     "check_golden",
+    "environment_key",
     "golden_bytes",
     "golden_path",
-    "key_of",
     "read_golden",
     "unused_goldens",
     "update_golden",

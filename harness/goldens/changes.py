@@ -1,4 +1,4 @@
-"""What changed between two graphs, two recipes or two trainings, in words that name the place."""
+"""Operations and tensors of a graph as plain data, and what changed between two graphs or two trainings, as text."""
 
 from __future__ import annotations
 
@@ -14,121 +14,120 @@ from harness.graph.schema import bind
 from harness.reproducibility.comparison import Cause, first_differing_digests
 from harness.training import StepDigests
 
-# One operation as plain data: pass, module, operation, arguments by name.
-Line = Sequence[Any]
+# One operation as JSON data: mode ("train" or "eval"), module, operation, arguments by name.
+OperationEntry = Sequence[Any]
 
 
-def operation_lines(graph: Graph) -> list[Line]:
-    """The operations of both passes as JSON data; a value is named by how many operations before it was made."""
+def list_operations(graph: Graph) -> list[OperationEntry]:
+    """The operations of both modes as JSON data.
+
+    A reference to the output of another operation is the (negative) number of operations from this one to that one, so that
+    an inserted operation does not change the entries of all later ones.
+    """
     return [
-        line
+        entry
         for mode, program in (("train", graph.train), ("eval", graph.evaluate))
-        for line in _program_lines(mode, graph.input_name, program.operations)
+        for entry in _list_program(mode, graph.input_name, program.operations)
     ]
 
 
-def _program_lines(mode: str, input_name: str, operations: Sequence[Operation]) -> Iterator[Line]:
-    places: dict[str, int] = {}
+def _list_program(mode: str, input_name: str, operations: Sequence[Operation]) -> Iterator[OperationEntry]:
+    positions: dict[str, int] = {}
     for index, operation in enumerate(operations):
-        names = {input_name: "images", **{name: str(place - index) for name, place in places.items()}}
-        arguments = bind(operation) or {str(place): value for place, value in enumerate(operation.args)}
-        values = {name: encode_argument(_named(value, names)) for name, value in arguments.items()}
+        names = {input_name: "images", **{name: str(position - index) for name, position in positions.items()}}
+        arguments = bind(operation) or {str(position): value for position, value in enumerate(operation.args)}
+        values = {name: encode_argument(_with_names(value, names)) for name, value in arguments.items()}
         yield [mode, operation.module, base_name(operation.op), as_json(values)]
-        places[operation.name] = index
+        positions[operation.name] = index
 
 
-def _named(argument: Argument, names: Mapping[str, str]) -> Argument:
+def _with_names(argument: Argument, names: Mapping[str, str]) -> Argument:
     if isinstance(argument, Ref):
         return Ref(names.get(argument.name, argument.name))
     if isinstance(argument, tuple):
-        return tuple(_named(item, names) for item in argument)
+        return tuple(_with_names(item, names) for item in argument)
     return argument
 
 
-def operation_changes(old: Sequence[Line], new: Sequence[Line]) -> list[str]:
-    """The changes from one list of operations to another, a line each: ``conv1 (conv2d): padding (0, 0) -> (1, 1)``."""
-    # What an operation reads is called otherwise once another is put in before it: told where nothing else is to tell.
-    return _changes(old, new, inputs=False) or _changes(old, new, inputs=True)
+def operation_changes(old: Sequence[OperationEntry], new: Sequence[OperationEntry]) -> list[str]:
+    """The changes between two lists of operations, one line each: ``conv1 (conv2d): padding (0, 0) -> (1, 1)``."""
+    # Inserting an operation changes the references of those after it, so references are compared only if nothing else changed.
+    return _changes(old, new, references=False) or _changes(old, new, references=True)
 
 
-def _changes(old: Sequence[Line], new: Sequence[Line], *, inputs: bool) -> list[str]:
+def _changes(old: Sequence[OperationEntry], new: Sequence[OperationEntry], *, references: bool) -> list[str]:
     modes: dict[str, set[str]] = {}
-    places, new_places = [tuple(line[:3]) for line in old], [tuple(line[:3]) for line in new]
-    blocks = SequenceMatcher(None, places, new_places, autojunk=False)
-    for kind, start, end, new_start, new_end in blocks.get_opcodes():
+    matcher = SequenceMatcher(
+        None, [tuple(entry[:3]) for entry in old], [tuple(entry[:3]) for entry in new], autojunk=False
+    )
+    for kind, start, end, new_start, new_end in matcher.get_opcodes():
         before, after = old[start:end], new[new_start:new_end]
         if kind == "equal":
             pairs = zip(before, after, strict=True)
             found = [
-                (one, words) for one, other in pairs for words in _argument_changes(one[3], other[3], inputs=inputs)
+                (one, change)
+                for one, other in pairs
+                for change in _argument_changes(one[3], other[3], references=references)
             ]
         else:
-            found = [*((line, "no longer there") for line in before), *((line, "new") for line in after)]
-        for (mode, module, operation, _), words in found:
-            modes.setdefault(f"{module or 'forward'} ({operation}): {words}", set()).add(mode)
-    both = {line[0] for line in (*old, *new)}
-    return [words if seen == both else f"{words} (only in {min(seen)} mode)" for words, seen in modes.items()]
+            found = [*((entry, "removed") for entry in before), *((entry, "added") for entry in after)]
+        for (mode, module, operation, _), change in found:
+            modes.setdefault(f"{module or 'forward'} ({operation}): {change}", set()).add(mode)
+    both = {entry[0] for entry in (*old, *new)}
+    return [line if seen == both else f"{line} (only in {min(seen)} mode)" for line, seen in modes.items()]
 
 
-def _argument_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, inputs: bool) -> Iterator[str]:
+def _argument_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, references: bool) -> Iterator[str]:
     for name in dict.fromkeys((*old, *new)):
         one, other = old.get(name), new.get(name)
-        is_input = all(isinstance(value, dict) and "ref" in value for value in (one, other))
-        if one != other and (inputs or not is_input):
-            yield f"{name} {_words(one)} -> {_words(other)}"
+        is_reference = all(isinstance(value, dict) and "ref" in value for value in (one, other))
+        if one != other and (references or not is_reference):
+            yield f"{name} {_format_value(one)} -> {_format_value(other)}"
 
 
-def _words(value: Any) -> str:  # noqa: ANN401 - JSON data has no narrower type
+def _format_value(value: Any) -> str:  # noqa: ANN401 - JSON data has no narrower type
     if isinstance(value, list):
-        return f"({', '.join(_words(item) for item in value)})"
+        return f"({', '.join(_format_value(item) for item in value)})"
     if isinstance(value, dict):
         return str(next(iter(value.values())))
     return str(value)
 
 
-def tensor_words(graph: Graph) -> dict[str, str]:
-    """Kind, type and shape of each tensor that a graph holds, such as ``parameter float32 8x1x3x3``, by name."""
+def describe_tensors(graph: Graph) -> dict[str, str]:
+    """By name, the kind, dtype and shape of each tensor that a graph holds, such as ``parameter float32 8x1x3x3``."""
 
-    def words(spec: TensorSpec) -> str:
+    def describe(spec: TensorSpec) -> str:
         frozen = "frozen " if spec.kind == "parameter" and not spec.requires_grad else ""
-        return f"{frozen}{spec.kind} {spec.dtype} {by(spec.shape)}".rstrip()
+        return f"{frozen}{spec.kind} {spec.dtype} {format_shape(spec.shape)}".rstrip()
 
-    return {spec.name: words(spec) for spec in graph.tensors}
+    return {spec.name: describe(spec) for spec in graph.tensors}
 
 
-def setting_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The changes from one set of settings to another, a line each: ``optimizer.lr 0.1 -> 0.05``."""
-    left, right = _flat(old), _flat(new)
+def tensor_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """The changes between two results of `describe_tensors`, one line each."""
     return [
-        f"{name} {left.get(name)} -> {right.get(name)}"
-        for name in dict.fromkeys((*left, *right))
-        if left.get(name) != right.get(name)
+        f"{name}: {old.get(name, 'none')} -> {new.get(name, 'none')}"
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name) != new.get(name)
     ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
-
-
 def training_change(old: Sequence[StepDigests], new: Sequence[StepDigests]) -> str:
-    """Where two trainings part, as half a sentence; empty where they do not."""
+    """The first difference between the digests of two trainings, as a phrase; empty if there is none."""
     found = first_differing_digests(old, new, unexplained=Cause.ARITHMETIC)
     if found is not None:
         agreed, difference = found
-        return difference.words() + (f"; the digests of step {agreed} agree" if difference.step else "")
+        return difference.describe() + (f"; the digests of step {agreed} agree" if difference.step else "")
     if old[-1].step != new[-1].step:
         return f"ends after step {new[-1].step}, not {old[-1].step}"
     return ""
 
 
 def as_json(data: Any) -> Any:  # noqa: ANN401 - JSON data has no narrower type
-    """The data as JSON gives them back: a tuple is a list there."""
+    """The data as it is read back from JSON: tuples become lists."""
     return json.loads(json.dumps(data, allow_nan=False))
 
 
-def by(shape: Sequence[object]) -> str:
-    """A shape in words: ``8x1x3x3``."""
+def format_shape(shape: Sequence[object]) -> str:
+    """A shape as text: ``8x1x3x3``."""
     return "x".join(str(size) for size in shape)

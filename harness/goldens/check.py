@@ -1,4 +1,4 @@
-"""Holding a model to its golden: bits where this environment is on record, tolerances where it is not."""
+"""Checking a model against its golden: bit for bit in a recorded environment, within tolerances in any other."""
 
 from __future__ import annotations
 
@@ -10,51 +10,48 @@ import torch
 from harness.errors import InputError
 from harness.findings import Finding, Status
 from harness.goldens.changes import (
-    by,
+    describe_tensors,
+    format_shape,
+    list_operations,
     operation_changes,
-    operation_lines,
-    setting_changes,
-    tensor_words,
+    tensor_changes,
     training_change,
 )
-from harness.goldens.golden import (
+from harness.goldens.golden import SUFFIX, BitExactResults, Golden, read_golden
+from harness.goldens.measurement import (
     STEPS,
-    SUFFIX,
-    Bits,
-    Golden,
-    apart,
+    depth_outputs,
     digest,
+    environment_key,
     fixed_images,
-    key_of,
-    machine_of,
-    read_golden,
+    machine_properties,
+    max_abs_difference,
     recipe_settings,
-    run_to_depths,
     sample,
-    train_shortly,
+    train_briefly,
 )
 from harness.graph import CapturedModel
+from harness.reproducibility import setting_differences
 from harness.training import RunSpec, environment
 
-_MOST_LINES = 8
+_MAX_LINES = 8
 
 
 def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: str) -> tuple[Finding, ...]:
-    """Hold a model to its golden: the findings ``graph``, ``weights``, ``outputs`` and ``training``.
+    """Check a model against its golden: the findings ``graph``, ``weights``, ``outputs`` and ``training``.
 
-    ``fail``: something is not as on record. ``unknown``: this environment is not on record, or only from another kind of
-    machine, so that other bits would be no fault. A golden that is not there or cannot be read is one failed finding
-    ``golden``.
+    ``fail``: a result differs from the golden. ``unknown``: this environment is not recorded, or on another machine only, where
+    the last bits may differ. A golden that is missing or cannot be read gives a single failed finding ``golden``.
 
     Args:
-        captured: the model, with its initial weights as drawn under seed 1.
-        spec: the device to compute on and the recipe, of which 50 steps are trained where this environment is on record.
+        captured: the model, with the initial weights of seed 1.
+        spec: the recipe, and the device to compute on. 50 steps are trained if this environment is recorded.
         path: the golden's file.
-        remedy: the command that puts the model as it is now on record.
+        remedy: the command that updates the golden.
     """
     try:
         golden = read_golden(path) if path.exists() else None
-        observed = f"there is none: {path} does not exist"
+        observed = f"{path} does not exist"
     except InputError as problem:
         golden, observed = None, str(problem)
     if golden is None:
@@ -64,21 +61,21 @@ def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: 
                 status=Status.FAIL,
                 expected="a golden to compare with",
                 observed=observed,
-                hint=f"Bring the file back, or make it anew with `{remedy}`.",
+                hint=f"Restore the file, or create it with `{remedy}`.",
             ),
         )
     return _Check(captured, spec, golden, remedy).findings()
 
 
 def unused_goldens(folder: Path, used: Collection[Path]) -> tuple[Finding, ...]:
-    """A failed finding for each golden in a folder that no model is held to: nobody would notice what it says."""
+    """A failed finding for each golden in a folder that belongs to no model, and so is never checked."""
     return tuple(
         Finding(
             requirement="unused golden",
             status=Status.FAIL,
             expected="a model for each golden",
             observed=f"{path.name} belongs to no model",
-            hint=f"Delete {path}, or bring its model back.",
+            hint=f"Delete {path}, or restore its model.",
         )
         for path in sorted(folder.glob(f"*{SUFFIX}"))
         if path not in used
@@ -86,7 +83,7 @@ def unused_goldens(folder: Path, used: Collection[Path]) -> tuple[Finding, ...]:
 
 
 class _Check:
-    """One model, one golden, one environment."""
+    """The check of one model against one golden in one environment."""
 
     def __init__(self, captured: CapturedModel, spec: RunSpec, golden: Golden, remedy: str) -> None:
         self.captured = captured
@@ -95,11 +92,14 @@ class _Check:
         self.device = torch.device(spec.device)
         self.remedy = remedy
         here = environment(self.device)
-        self.key = key_of(here, self.device)
-        self.bits = golden.at(self.key)
-        self.unlike = setting_changes(self.bits.machine, machine_of(here)) if self.bits else []
-        # Whether other bits are a fault.
-        self.comparable = self.bits is not None and not self.unlike
+        self.key = environment_key(here, self.device)
+        self.entry = golden.entry_for(self.key)
+        self.machine_differences = (
+            setting_differences(self.entry.machine, machine_properties(here)) if self.entry else []
+        )
+        # Whether a result that is not bit-equal is a failure.
+        self.must_be_bit_equal = self.entry is not None and not self.machine_differences
+        self.tensor_changes = tensor_changes(golden.tensors, describe_tensors(captured.graph))
 
     def findings(self) -> tuple[Finding, ...]:
         return self._graph(), self._weights(), self._outputs(), self._training()
@@ -108,116 +108,112 @@ class _Check:
         golden, graph = self.golden, self.captured.graph
         now = graph.exact_digest()
         changes: list[str] = []
+        evidence = [f"exact digest {now}"]
         if now != golden.graph:
-            changes = operation_changes(golden.operations, operation_lines(graph)) + self._reshaped()
-            changes = changes or ["the same operations and arguments, but other constants or types"]
+            changes = operation_changes(golden.operations, list_operations(graph)) + self.tensor_changes
+            changes = changes or ["operations and arguments are equal, but constants or dtypes differ"]
+            evidence = [*changes[:_MAX_LINES], f"exact digest: recorded {golden.graph}, now {now}"]
         return self._finding(
             "graph",
             Status.FAIL if changes else Status.PASS,
-            expected="the operations on record, in both modes",
-            observed=_first(changes) if changes else f"the same {len(golden.operations)} operations",
-            evidence=(*changes[:_MOST_LINES], f"exact digest {now}, on record {golden.graph}"),
+            expected="the recorded operations, in both modes",
+            observed=_first_of(changes) if changes else f"all {len(golden.operations)} operations are equal",
+            evidence=evidence,
         )
 
     def _weights(self) -> Finding:
         now = {name: digest(tensor) for name, tensor in self.captured.state.items()}
-        # Where other bits are no fault, those of any environment will do.
-        entries = [self.bits] if self.bits and self.comparable else self.golden.bits
-        differing = min(([name for name in now if bits.tensors.get(name) != now[name]] for bits in entries), key=len)
-        # Names and shapes are the same everywhere.
-        reshaped = self._reshaped()
-        if reshaped or differing:
-            status = Status.FAIL if reshaped or self.comparable else Status.UNKNOWN
-            observed = _first(reshaped or [f"{name} has other numbers" for name in differing])
+        # If other bits are no failure, equality with any of the recorded environments passes.
+        entries = [self.entry] if self.entry and self.must_be_bit_equal else self.golden.bits
+        differing = min(([name for name in now if entry.tensors.get(name) != now[name]] for entry in entries), key=len)
+        # Names, dtypes and shapes do not depend on the environment.
+        changes = self.tensor_changes
+        if changes or differing:
+            status = Status.FAIL if changes or self.must_be_bit_equal else Status.UNKNOWN
+            observed = _first_of(changes or [f"{name} has other values" for name in differing])
         else:
             status, observed = Status.PASS, f"{len(now)} tensors, bit-equal"
         return self._finding(
             "weights",
             status,
-            expected="the initial parameters, buffers and constants on record, bit for bit",
+            expected="the recorded initial parameters, buffers and constants, bit for bit",
             observed=observed,
-            evidence=(reshaped or [f"{name}: digest {now[name]}" for name in differing])[:_MOST_LINES],
+            evidence=(changes or [f"{name}: digest {now[name]}" for name in differing])[:_MAX_LINES],
         )
 
-    def _reshaped(self) -> list[str]:
-        on_record, now = self.golden.tensors, tensor_words(self.captured.graph)
-        return [
-            f"{name}: {on_record.get(name, 'not on record')} -> {now.get(name, 'no longer there')}"
-            for name in dict.fromkeys((*on_record, *now))
-            if on_record.get(name) != now.get(name)
-        ]
-
     def _outputs(self) -> Finding:
-        lines, differing, beyond = [], [], []
-        outputs = run_to_depths(self.captured, self.device)
+        lines, differing, outside = [], [], []
+        outputs = depth_outputs(self.captured, self.device)
         for depth in self.golden.depths:
             output = outputs[depth.name]
-            place = f"{depth.name} ({depth.value}, {by(depth.shape)})"
+            place = f"{depth.name} ({depth.value}, {format_shape(depth.shape)})"
             if output.shape != depth.shape:
-                beyond.append(depth.name)
-                lines.append(f"{place}: {by(output.shape)} now")
+                outside.append(depth.name)
+                lines.append(f"{place}: the shape is {format_shape(output.shape)} now")
                 continue
-            size = apart(sample(output.double()), self.golden.values[depth.name])
-            # So that a NaN is beyond, too.
-            if not size <= depth.tolerance:
-                beyond.append(depth.name)
+            difference = max_abs_difference(sample(output.double()), self.golden.values[depth.name])
+            # Negated, so that NaN is outside.
+            if not difference <= depth.tolerance:
+                outside.append(depth.name)
             bits = ""
-            if self.bits:
-                equal = digest(output) == self.bits.outputs[depth.name]
+            if self.entry:
+                equal = digest(output) == self.entry.outputs[depth.name]
                 differing += [] if equal else [depth.name]
-                bits = "bit-equal, " if equal else "other bits, "
-            lines.append(f"{place}: {bits}{depth.size(size)} from double precision; tolerance {depth.tolerance:.2g}")
+                bits = "bit-equal, " if equal else "not bit-equal, "
+            lines.append(
+                f"{place}: {bits}{depth.describe_difference(difference)} from double precision; tolerance {depth.tolerance:.2g}"
+            )
         if digest(fixed_images()) != self.golden.images:
-            status, observed = Status.FAIL, "the fixed images are not those on record"
-        elif beyond:
-            status, observed = Status.FAIL, f"beyond tolerance, first at {beyond[0]}"
-        elif self.bits is None:
-            status, observed = Status.UNKNOWN, f"within tolerance, but no golden for {self.key.words()}"
+            status, observed = Status.FAIL, "the fixed images differ from the recorded ones"
+        elif outside:
+            status, observed = Status.FAIL, f"outside tolerance, first at {outside[0]}"
+        elif self.entry is None:
+            status, observed = Status.UNKNOWN, f"within tolerance, but no golden for {self.key.describe()}"
         elif differing:
-            status = Status.FAIL if self.comparable else Status.UNKNOWN
-            observed = f"within tolerance, but other bits, first at {differing[0]}"
+            status = Status.FAIL if self.must_be_bit_equal else Status.UNKNOWN
+            observed = f"within tolerance, but not bit-equal, first at {differing[0]}"
         else:
             status, observed = Status.PASS, f"bit-equal at {len(lines)} depths"
         return self._finding(
-            "outputs", status, expected="the outputs on record at three depths", observed=observed, evidence=lines
+            "outputs", status, expected="the recorded outputs at three depths", observed=observed, evidence=lines
         )
 
     def _training(self) -> Finding:
-        recipe = setting_changes(self.golden.recipe, recipe_settings(self.spec.recipe))
-        if recipe:
-            status, observed = Status.FAIL, f"the recipe is another: {_first(recipe)}"
-        elif self.bits is None:
-            status, observed = Status.UNKNOWN, f"not trained, since there is no golden for {self.key.words()}"
+        changes = setting_differences(self.golden.recipe, recipe_settings(self.spec.recipe))
+        if changes:
+            status, observed = Status.FAIL, f"the recipe differs: {_first_of(changes)}"
+        elif self.entry is None:
+            status, observed = Status.UNKNOWN, f"not trained: no golden for {self.key.describe()}"
         else:
-            status, observed = self._trained(self.bits)
+            status, observed = self._compare_training(self.entry)
         return self._finding(
             "training",
             status,
-            expected=f"the digests of {STEPS} training steps on record",
+            expected=f"the recorded digests of {STEPS} training steps",
             observed=observed,
-            evidence=recipe[:_MOST_LINES],
+            evidence=changes[:_MAX_LINES],
         )
 
-    def _trained(self, on_record: Bits) -> tuple[Status, str]:
+    def _compare_training(self, recorded: BitExactResults) -> tuple[Status, str]:
         try:
-            digests = train_shortly(self.captured, self.spec)
+            digests = train_briefly(self.captured, self.spec)
         except InputError as problem:
-            return Status.FAIL, f"it cannot be trained any more: {problem}"
-        if parted := training_change(on_record.training, digests):
-            return Status.FAIL if self.comparable else Status.UNKNOWN, parted
+            return Status.FAIL, f"the training fails: {problem}"
+        if change := training_change(recorded.training, digests):
+            return Status.FAIL if self.must_be_bit_equal else Status.UNKNOWN, change
         return Status.PASS, f"bit-equal over {digests[-1].step} steps"
 
     def _finding(
         self, requirement: str, status: Status, *, expected: str, observed: str, evidence: Sequence[str]
     ) -> Finding:
-        """A finding with what there is to say about its status."""
+        """A finding with the hint for its status, and with the reasons if it is unknown."""
         reasons: tuple[str, ...] = ()
-        hint = f"If the change is meant, `{self.remedy}` puts it on record." if status is Status.FAIL else ""
+        hint = f"If the change is intended, `{self.remedy}` records it." if status is Status.FAIL else ""
         if status is Status.UNKNOWN:
-            hint = f"Check where the golden was made; once it passes there, `{self.remedy}` adds this environment."
-            keys = "; ".join(bits.key.words() for bits in self.golden.bits)
-            reasons = tuple(f"the golden was made on another machine: {line}" for line in self.unlike)
-            reasons = reasons or (f"on record: {keys}",)
+            hint = f"Check on the machine that made the golden; if it passes there, `{self.remedy}` here adds this environment."
+            keys = "; ".join(entry.key.describe() for entry in self.golden.bits)
+            reasons = tuple(f"made on another machine: {line}" for line in self.machine_differences)
+            reasons = reasons or (f"recorded environments: {keys}",)
         return Finding(
             requirement=requirement,
             status=status,
@@ -228,6 +224,6 @@ class _Check:
         )
 
 
-def _first(lines: Sequence[str]) -> str:
-    """The first of some lines, and how many more there are."""
+def _first_of(lines: Sequence[str]) -> str:
+    """The first line, and the number of further ones."""
     return lines[0] + (f", and {len(lines) - 1} more" if len(lines) > 1 else "")

@@ -1,10 +1,11 @@
-"""Showing that a training repeats, finding where it does not, and replaying it."""
+"""Traces of trainings and their comparison: bisection of two runs, replay of a record, seed noise."""
 
 from harness.reproducibility.bisection import Bisection, bisect
 from harness.reproducibility.comparison import Cause, Difference, first_difference
+from harness.reproducibility.declared import declared_differences, environment_differences, setting_differences
 from harness.reproducibility.noise import SeedNoise, read_records, seed_noise
 from harness.reproducibility.replay import Replay
-from harness.reproducibility.rerun import Rerun, declared_differences, environment_differences
+from harness.reproducibility.rerun import Rerun
 from harness.reproducibility.trace import Tracer
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "first_difference",
     "read_records",
     "seed_noise",
+    "setting_differences",
 ]

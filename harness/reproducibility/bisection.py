@@ -1,27 +1,39 @@
-"""Where two recorded runs part: by their digests to a stretch of steps, by training that stretch again to the step."""
+"""Finding the first step at which two recorded runs differ.
+
+The recorded digests narrow it down to a range of steps; training this range again, with a trace, gives the exact step.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.reproducibility.comparison import Difference, first_difference, first_differing_digests
-from harness.reproducibility.rerun import Retrace, declared_differences
-from harness.reproducibility.trace import Trace, same_inputs, same_state
-from harness.training import RunRecord
+from harness.reproducibility.comparison import (
+    Difference,
+    first_difference,
+    first_differing_digests,
+    first_differing_kind,
+)
+from harness.reproducibility.declared import declared_differences
+from harness.reproducibility.trace import Trace
+from harness.training import INPUTS, STATES, RunRecord
+
+# Trains a recorded run again and returns the trace of the steps `after + 1` to `upto`.
+TraceSteps = Callable[[int, int], Trace]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """Where two runs part.
+    """The first difference between two runs.
 
     Args:
-        steps: the last step that both have digests of.
+        steps: the last step with digests in both records.
         agreed: the last step at which all digests agree.
         difference: the first difference; None if there is none.
-        exact: whether its step is exact; if not, the runs part after ``agreed`` and at the latest there.
-        declared: what the records declare differently.
-        notes: what was found out, or could not be, on the way.
+        exact: whether the difference's step is exact; if not, the runs differ after ``agreed`` and by this step.
+        declared: the declarations that differ between the records.
+        notes: why the result is less precise than asked for.
     """
 
     steps: int
@@ -31,15 +43,15 @@ class Bisection:
     declared: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-    def words(self) -> str:
-        """The result in a sentence."""
+    def describe(self) -> str:
+        """The result as a phrase."""
         if self.difference is None:
             return f"bit-equal at all steps up to {self.steps} that both records have digests of"
-        words = self.difference.words()
+        text = self.difference.describe()
         if not self.exact:
             step = self.difference.step
-            words = words.replace(f"at step {step}", f"after step {self.agreed} and by step {step}")
-        return f"{words}; likely cause: {self.difference.cause.value}"
+            text = text.replace(f"at step {step}", f"after step {self.agreed} and by step {step}")
+        return f"{text}; likely cause: {self.difference.cause.value}"
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON data."""
@@ -63,17 +75,13 @@ class Bisection:
         }
 
 
-def bisect(
-    one: RunRecord, other: RunRecord, *, retrace_one: Retrace | None = None, retrace_other: Retrace | None = None
-) -> Bisection:
-    """Find the first difference of two runs.
+def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, TraceSteps] | None = None) -> Bisection:
+    """Find the first difference between two runs.
 
     Args:
-        one: a run's record.
-        other: another's.
-        retrace_one: does a stretch of the first one's training again; without both the step and the tensor are known
-            only as far as the digests on record tell.
-        retrace_other: likewise for the other.
+        one: a run record.
+        other: the record to compare with.
+        trace_steps: train the first and the second run again. None: compare the recorded digests only.
     """
     common = {digests.step for digests in one.digests} & {digests.step for digests in other.digests}
     declared, unexplained = declared_differences(one, other)
@@ -84,31 +92,31 @@ def bisect(
     agreed, difference = found
     exact = difference.step - agreed <= 1
     notes: list[str] = []
-    if retrace_one and retrace_other:
+    if trace_steps:
         upto = max(difference.step, 1)
-        traces = retrace_one(agreed, upto), retrace_other(agreed, upto)
+        first, second = (trace(agreed, upto) for trace in trace_steps)
         notes = [
-            f"trained again, the {name} run takes another course than its record by step {upto}: what made the difference is "
-            "not in the record"
-            for name, trace, record in zip(("first", "second"), traces, (one, other), strict=True)
-            if not _reproduces(trace, record)
+            f"trained again, the {name} run differs from its own record by step {upto}: what caused the difference is not "
+            "recorded"
+            for name, trace, record in (("first", first, one), ("second", second, other))
+            if not _agrees_with_record(trace, record)
         ]
         if not notes:
-            difference, exact = first_difference(*traces, unexplained=unexplained) or difference, True
+            difference, exact = first_difference(first, second, unexplained=unexplained) or difference, True
     return Bisection(
         steps=max(common), agreed=agreed, difference=difference, exact=exact, declared=declared, notes=tuple(notes)
     )
 
 
-def _reproduces(trace: Trace, record: RunRecord) -> bool:
-    """Whether a trace agrees with the record's digests wherever both have some."""
+def _agrees_with_record(trace: Trace, record: RunRecord) -> bool:
+    """Whether all digests agree at the steps that both the trace and the record have digests of."""
     inputs = {step.number: step.start for step in trace}
     states = {step.number: step.end for step in trace}
     if trace[0].number == 1:
-        # Ahead of a later step the state may have changed since the one before was digested.
+        # Before a later step, the state may have changed since the digests after the previous step.
         states[0] = trace[0].start
     return all(
-        same_inputs(digests, inputs.get(digests.step, digests))
-        and same_state(digests, states.get(digests.step, digests))
+        first_differing_kind(digests, traced.get(digests.step, digests), kinds) is None
         for digests in record.digests
+        for traced, kinds in ((inputs, INPUTS), (states, STATES))
     )

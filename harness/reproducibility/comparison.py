@@ -1,4 +1,4 @@
-"""Where two trainings part: the first step, the first thing in it that differs, how far, and what that points to."""
+"""The first difference between two trainings: its step, input or tensor, size and likely cause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.training import INPUTS, STATES, StepDigests
 
 
 class Cause(Enum):
-    """Why two trainings part, as far as the first thing that differs tells."""
+    """The likely cause of a difference between two trainings, derived from what differs first."""
 
     INITIALISATION = "initialisation"
     ORDER = "data order"
@@ -34,15 +34,14 @@ _CAUSE_OF_INPUT = {
     "dropout": Cause.DROPOUT,
     "rate": Cause.RATE,
 }
-# What each kind is called in a sentence.
-WORDS = {
+_KIND_IN_TEXT = {
     "order": "the order of the images",
     "augmentation": "the augmentation",
-    "dropout": "the random state that the network draws from",
+    "dropout": "the state of the random generator that dropout draws from",
     "rate": "the learning rate",
     "parameters": "the parameters",
     "buffers": "the buffers",
-    "optimizer": "the optimizer's state",
+    "optimizer": "the optimizer state",
 }
 
 
@@ -51,14 +50,13 @@ class Difference:
     """The first difference between two trainings.
 
     Args:
-        step: the first step that it shows in; 0 is before the first.
-        kind: what differs first: an input of the step or a part of the state, as in `StepDigests`.
-        cause: what that points to.
-        tensor: the first tensor that differs there, in the network's order; None where an input differs or the tensors
-            are not at hand.
-        size: the largest absolute difference in it; infinite or NaN where one of the two is.
-        between_steps: whether the state changed after the step before and ahead of the step itself.
-        detail: the two values in words, where they can be said.
+        step: number of the first step that differs; 0: the trainings differ before the first step.
+        kind: the input or part of the state that differs first, as named in `StepDigests`.
+        cause: the likely cause.
+        tensor: name of the first tensor that differs, in module order; None if an input differs or the tensors are unknown.
+        size: the largest absolute difference in this tensor; infinite or NaN if one of the two is; None if it is unknown.
+        between_steps: whether the state changed after the previous step had ended and before this one began.
+        detail: both values as text, if there is a short form.
     """
 
     step: int
@@ -69,46 +67,49 @@ class Difference:
     between_steps: bool = False
     detail: str = ""
 
-    def words(self) -> str:
-        """The difference as half a sentence: ``differs at step 12 in tensor conv.weight by 1.2e-07``."""
+    def describe(self) -> str:
+        """The difference as a phrase, such as ``differs at step 12 in tensor conv.weight by 1.2e-07``."""
         if self.step == 0:
             place = "before the first step"
         else:
             place = f"before step {self.step}" if self.between_steps else f"at step {self.step}"
         if self.tensor is None:
-            return f"differs {place} in {WORDS[self.kind]}"
-        by = "" if self.size is None else f" by {self.size:.2g}"
-        return f"differs {place} in tensor {self.tensor}{by}"
+            return f"differs {place} in {_KIND_IN_TEXT[self.kind]}"
+        size = "" if self.size is None else f" by {self.size:.2g}"
+        return f"differs {place} in tensor {self.tensor}{size}"
 
 
 def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARITHMETIC) -> Difference | None:
-    """The first difference of two traces that begin at the same step; None if there is none.
+    """The first difference between two traces that begin at the same step; None if there is none.
 
     Args:
         one: a trace.
-        other: another.
-        unexplained: the cause of a state that differs where everything that goes into the step is the same.
+        other: the trace to compare with.
+        unexplained: the cause to report if the state after a step differs although the inputs of the step are equal.
     """
-    for left, right, previous in zip(one, other, [None, *zip(one, other, strict=False)], strict=False):
-        found = _in_step(left, right, previous, unexplained)
+    previous: tuple[StepTrace, StepTrace] | None = None
+    for pair in zip(one, other, strict=False):
+        found = _difference_in_step(*pair, previous, unexplained)
         if found is not None:
             return found
+        previous = pair
     if len(one) != len(other):
-        # One of them ended early: nothing of its next step can be compared.
+        # The next step exists in one trace only, so its tensors cannot be compared.
         return Difference(
             step=min(len(one), len(other)) + 1, kind="parameters", cause=unexplained, detail="one run ended"
         )
     return None
 
 
-def _in_step(
+def _difference_in_step(
     one: StepTrace, other: StepTrace, previous: tuple[StepTrace, StepTrace] | None, unexplained: Cause
 ) -> Difference | None:
-    first = previous is None
-    before = _tensors_before(one, previous and previous[0]), _tensors_before(other, previous and previous[1])
-    if (kind := _first_kind(one.start, other.start, STATES)) is not None:
-        tensor, size = first_tensor(*before)
-        at_start = first and one.number == 1
+    if (kind := first_differing_kind(one.start, other.start, STATES)) is not None:
+        before, other_before = one.before, other.before
+        if previous:
+            before, other_before = before or previous[0].after, other_before or previous[1].after
+        tensor, size = _first_differing_tensor(before, other_before)
+        at_start = previous is None and one.number == 1
         return Difference(
             step=0 if at_start else one.number,
             kind=kind,
@@ -117,11 +118,11 @@ def _in_step(
             size=size,
             between_steps=not at_start,
         )
-    if (kind := _first_kind(one.start, other.start, INPUTS)) is not None:
-        detail = f"{_listed(one.rates)} against {_listed(other.rates)}" if kind == "rate" else ""
+    if (kind := first_differing_kind(one.start, other.start, INPUTS)) is not None:
+        detail = f"{_format_rates(one.rates)} -> {_format_rates(other.rates)}" if kind == "rate" else ""
         return Difference(step=one.number, kind=kind, cause=_CAUSE_OF_INPUT[kind], detail=detail)
-    if (kind := _first_kind(one.end, other.end, STATES)) is not None:
-        tensor, size = first_tensor(one.after, other.after)
+    if (kind := first_differing_kind(one.end, other.end, STATES)) is not None:
+        tensor, size = _first_differing_tensor(one.after, other.after)
         return Difference(step=one.number, kind=kind, cause=unexplained, tensor=tensor, size=size)
     return None
 
@@ -129,10 +130,10 @@ def _in_step(
 def first_differing_digests(
     one: Sequence[StepDigests], other: Sequence[StepDigests], *, unexplained: Cause
 ) -> tuple[int, Difference] | None:
-    """The first difference that two runs' digests show, and the last step before it at which they agree.
+    """The first difference between the digests of two runs, and the last step before it at which all digests agree.
 
-    Only steps that both have digests of are compared. Where more than one input differs by then, the digests do not
-    say which came first, and the first of the list is named.
+    Only steps with digests in both runs are compared. If several inputs differ at the first such step, the digests do not
+    tell which one differed first; the first in the order of `StepDigests` is returned.
     """
     others = {digests.step: digests for digests in other}
     agreed = 0
@@ -140,7 +141,7 @@ def first_differing_digests(
         right = others.get(left.step)
         if right is None:
             continue
-        kind = _first_kind(left, right, (*INPUTS, *STATES))
+        kind = first_differing_kind(left, right, (*INPUTS, *STATES))
         if kind is None:
             agreed = left.step
             continue
@@ -149,11 +150,16 @@ def first_differing_digests(
     return None
 
 
-def first_tensor(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[str | None, float | None]:
-    """The first tensor that is not bit-equal in both, with the largest absolute difference in it.
+def first_differing_kind(one: StepDigests, other: StepDigests, kinds: Sequence[str]) -> str | None:
+    """The first of ``kinds`` (members of `INPUTS` and `STATES`) whose digests differ; None if all agree."""
+    return next((kind for kind in kinds if getattr(one, kind) != getattr(other, kind)), None)
 
-    The size is None where a shape or a type differs or one of them lacks the tensor, and both are None where nothing
-    differs or nothing was kept.
+
+def _first_differing_tensor(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[str | None, float | None]:
+    """The name of the first tensor that is not bit-equal, and the largest absolute difference in it.
+
+    The difference is None if shape or dtype differ or only one side has the tensor. Both are None if nothing differs or one
+    side has no tensors.
     """
     if not one or not other:
         return None, None
@@ -172,13 +178,5 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _first_kind(one: StepDigests, other: StepDigests, kinds: Sequence[str]) -> str | None:
-    return next((kind for kind in kinds if getattr(one, kind) != getattr(other, kind)), None)
-
-
-def _tensors_before(step: StepTrace, previous: StepTrace | None) -> Mapping[str, Tensor]:
-    return step.before or (previous.after if previous else {})
-
-
-def _listed(rates: Sequence[float]) -> str:
+def _format_rates(rates: Sequence[float]) -> str:
     return ", ".join(f"{rate:g}" for rate in rates)

@@ -1,4 +1,4 @@
-"""How much the seed alone moves a training's accuracy, from runs on record."""
+"""Seed noise: how much the accuracy of a training varies with the seed alone, from recorded runs."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from typing import Any
 from harness.errors import InputError
 from harness.training import RunRecord
 
-# With fewer runs Student's t is so wide that every difference would be within it.
+# With fewer runs, the quantile of Student's t is so large that nearly every difference is within the bound.
 FEWEST_SEEDS = 5
-# One replay in a hundred of an unchanged training is called another one.
-_FALSE_ALARMS = 0.01
+# The probability that two runs of the same training differ by more than the bound.
+_FALSE_ALARM_RATE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedNoise:
-    """Right answers of runs that differ in nothing but the seed.
+    """Correct test predictions of runs that differ in nothing but the seed.
 
     Args:
-        counts: by seed, the right answers after each epoch.
-        total: test images.
+        counts: by seed, the number of correct predictions after each epoch.
+        total: number of test images.
     """
 
     counts: Mapping[int, tuple[int, ...]]
     total: int
 
     def bound(self, epoch: int) -> float:
-        """The largest difference in right answers between two runs after an epoch that chance explains.
+        """The difference in correct predictions after an epoch that two runs exceed by chance in 1 of 100 cases.
 
-        Two runs of the same training under different seeds are two draws from one distribution. Taken as normal, their
-        difference over ``s * sqrt(2)``, with ``s`` the standard deviation of n other runs, follows Student's t with
-        n - 1 degrees of freedom. The bound is exceeded by chance once in a hundred times.
+        Two runs of the same training with different seeds are two samples of one distribution. If it is normal, their
+        difference divided by ``s * sqrt(2)``, with ``s`` the standard deviation of n other runs, follows Student's t
+        distribution with n - 1 degrees of freedom.
         """
         from scipy import stats  # noqa: PLC0415 - a second to import
 
         after = [counts[epoch - 1] for counts in self.counts.values()]
-        quantile = float(stats.t.ppf(1 - _FALSE_ALARMS / 2, df=len(after) - 1))
+        quantile = float(stats.t.ppf(1 - _FALSE_ALARM_RATE / 2, df=len(after) - 1))
         return quantile * statistics.stdev(after) * 2**0.5
 
 
 def seed_noise(record: RunRecord, others: Iterable[RunRecord] = ()) -> SeedNoise | None:
-    """The noise on record for a training: runs of the same model, recipe and data under other seeds than its own.
+    """The seed noise of a training, from runs with the same model, recipe and data and with other seeds.
 
     Args:
         record: the run.
-        others: records of the user's; those of another training are left out. Without any, what is shipped counts.
+        others: run records; those of other trainings are ignored. If none remains, the shipped counts are used.
 
     Returns:
-        The noise; None where fewer than five such runs are known.
+        The noise; None with fewer than five such runs.
     """
     known = {
         other.seed: tuple(epoch.test_correct for epoch in other.epochs)
@@ -71,10 +71,10 @@ def seed_noise(record: RunRecord, others: Iterable[RunRecord] = ()) -> SeedNoise
 
 
 def read_records(folder: Path) -> tuple[RunRecord, ...]:
-    """Every run record in a folder and the folders in it.
+    """All run records in a folder and its subfolders.
 
     Raises:
-        InputError: there is no such folder, or no run record in it.
+        InputError: the folder does not exist or contains no run record.
     """
     found = []
     for path in sorted(folder.rglob("*.json")):
@@ -83,13 +83,13 @@ def read_records(folder: Path) -> tuple[RunRecord, ...]:
         except InputError:
             continue
     if not found:
-        msg = f"expected a folder with run records of other seeds, got {str(folder)!r}, which holds none."
+        msg = f"expected a folder with run records of other seeds, got {str(folder)!r}, which contains none."
         raise InputError(msg)
     return tuple(found)
 
 
 def training_key(record: RunRecord) -> str:
-    """What the runs of one training have in common, as text: graph, data and recipe."""
+    """What runs of one training have in common, as text: graph digest, data digest and recipe."""
     return _entry_key(record.graph_digest, record.data_digest, record.recipe.to_mapping())
 
 

@@ -1,4 +1,4 @@
-"""Replaying a record: the same bits where the environment is the same, the same accuracy within chance where it is not."""
+"""Comparing a repeated run with its record: bit for bit in the recorded environment, statistically in any other."""
 
 from __future__ import annotations
 
@@ -7,79 +7,83 @@ from dataclasses import dataclass
 
 from harness.findings import Finding, Status
 from harness.reproducibility.bisection import bisect
+from harness.reproducibility.declared import environment_differences
 from harness.reproducibility.noise import FEWEST_SEEDS, SeedNoise
-from harness.reproducibility.rerun import environment_differences
 from harness.training import EpochResult, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A record and the run that repeated it.
+    """A run record and its repetition.
 
     Args:
-        record: what was to be repeated.
-        again: the run that repeated it, over as many epochs.
-        noise: how much the seed alone moves this training's accuracy, where that is on record.
+        record: the record.
+        repeated: the record of the repetition, with as many epochs.
+        noise: the seed noise of this training; None if it is unknown.
     """
 
     record: RunRecord
-    again: RunRecord
+    repeated: RunRecord
     noise: SeedNoise | None
 
     def finding(self) -> Finding:
-        """The comparison as a verdict: bit for bit, or else by the right answers after the last epoch, never more."""
-        decisive, rest = environment_differences(self.record.environment, self.again.environment)
-        if self.record.device != self.again.device:
-            decisive = (f"device: {self.record.device} against {self.again.device}", *decisive)
-        parted = self._parted()
-        if decisive or (parted and rest):
-            return self._by_counts((*decisive, *rest), parted)
-        return self._by_bits(parted, rest)
+        """The finding ``replay``: ``unknown`` is the best result in an environment other than the recorded one."""
+        relevant, irrelevant = environment_differences(self.record.environment, self.repeated.environment)
+        if self.record.device != self.repeated.device:
+            relevant = (f"device: {self.record.device} -> {self.repeated.device}", *relevant)
+        difference = self._first_difference()
+        if relevant or (difference and irrelevant):
+            return self._compare_accuracy((*relevant, *irrelevant), difference)
+        return self._compare_bits(difference, irrelevant)
 
-    def _parted(self) -> str:
-        """Where the two runs part, in words; empty if every digest and every figure on record came again."""
-        found = bisect(self.record, self.again)
+    def _first_difference(self) -> str:
+        """The first digest or figure that differs, as a phrase; empty if all are equal."""
+        found = bisect(self.record, self.repeated)
         if found.difference is not None:
-            return found.words()
-        for one, other in zip(self.record.epochs, self.again.epochs, strict=False):
-            for name, value in _figures(one).items():
-                if value != _figures(other)[name]:
-                    return f"the same state, but {name} of epoch {one.epoch} is {value} on record and {_figures(other)[name]} now"
-        if len(self.record.epochs) != len(self.again.epochs):
-            return f"{len(self.record.epochs)} whole epochs on record, {len(self.again.epochs)} now"
+            return found.describe()
+        for recorded, now in zip(self.record.epochs, self.repeated.epochs, strict=False):
+            repeated = _figures(now)
+            for name, value in _figures(recorded).items():
+                if value != repeated[name]:
+                    return (
+                        f"equal digests, but {name} of epoch {recorded.epoch}: recorded {value}, now {repeated[name]}"
+                    )
+        if len(self.record.epochs) != len(self.repeated.epochs):
+            return f"completed epochs: recorded {len(self.record.epochs)}, now {len(self.repeated.epochs)}"
         return ""
 
-    def _by_bits(self, parted: str, unlike: tuple[str, ...]) -> Finding:
+    def _compare_bits(self, difference: str, irrelevant: tuple[str, ...]) -> Finding:
         epochs, steps = len(self.record.epochs), self.record.digests[-1].step
         return Finding(
             requirement="replay",
-            status=Status.FAIL if parted else Status.PASS,
-            expected="the digests and figures on record, bit for bit",
-            observed=parted or f"bit-equal over {epochs} epoch{'' if epochs == 1 else 's'}, {steps} steps",
+            status=Status.FAIL if difference else Status.PASS,
+            expected="the recorded digests and figures, bit for bit",
+            observed=difference or f"bit-equal over {epochs} epoch{'' if epochs == 1 else 's'}, {steps} steps",
             evidence=(
                 *self._counts(),
-                f"state digest {self.again.state_digest}",
-                *(f"other than on record, but no bit depends on it: {line}" for line in unlike),
+                f"state digest {self.repeated.state_digest}",
+                *(f"differs from the record, without effect on the bits: {line}" for line in irrelevant),
             ),
-            hint="The environment is the one on record. `harness repro MODEL` shows on which axis the training does not repeat."
-            if parted
+            hint="The environment equals the recorded one. `harness repro MODEL` shows why the training does not repeat."
+            if difference
             else "",
         )
 
-    def _by_counts(self, differing: tuple[str, ...], parted: str) -> Finding:
-        """Only whether the accuracy is that of the same training under another seed: elsewhere no more can be asked."""
+    def _compare_accuracy(self, environment: tuple[str, ...], difference: str) -> Finding:
+        """Compare the correct predictions after the last epoch, within the seed noise."""
         evidence = (
-            *(f"the environment differs: {line}" for line in differing),
+            *(f"the environment differs: {line}" for line in environment),
             *self._counts(),
-            f"bits: {parted}" if parted else "bits: the same, as it happens",
+            f"bits: {difference or 'equal nevertheless'}",
         )
-        expected = "in another environment: right answers within the seed noise on record"
-        if len(self.again.epochs) < len(self.record.epochs):
+        expected = "in another environment: as many correct predictions as recorded, within the seed noise"
+        if len(self.repeated.epochs) < len(self.record.epochs):
+            epoch = len(self.repeated.epochs) + 1
             return Finding(
                 requirement="replay",
                 status=Status.FAIL,
                 expected=expected,
-                observed=f"the loss stopped being a number in epoch {len(self.again.epochs) + 1}, which is whole on record",
+                observed=f"the loss became infinite or NaN in epoch {epoch}, which the record completed",
                 evidence=evidence,
             )
         if self.noise is None:
@@ -87,36 +91,36 @@ class Replay:
                 requirement="replay",
                 status=Status.UNKNOWN,
                 expected=expected,
-                observed="another environment, and no seed noise of this training on record: nothing can be said",
+                observed="cannot compare: another environment, and the seed noise of this training is not known",
                 evidence=evidence,
-                hint=f"Train it under {FEWEST_SEEDS} other seeds or more and name the folder of their records with --seeds.",
+                hint=f"Train with {FEWEST_SEEDS} or more other seeds and pass the folder of their records as --seeds.",
             )
         bound = self.noise.bound(len(self.record.epochs))
-        apart = abs(self.record.epochs[-1].test_correct - self.again.epochs[-1].test_correct)
-        within = apart <= bound
+        count = abs(self.record.epochs[-1].test_correct - self.repeated.epochs[-1].test_correct)
+        within = count <= bound
         return Finding(
             requirement="replay",
             status=Status.UNKNOWN if within else Status.FAIL,
             expected=expected,
-            observed=f"another environment; {apart} right answers apart, {'within' if within else 'outside'} the seed noise of "
-            f"{bound:.1f}",
+            observed=f"another environment; correct predictions differ by {count}, {'within' if within else 'outside'} the "
+            f"seed noise of {bound:.1f}",
             evidence=(
                 *evidence,
-                f"by {len(self.noise.counts)} other seeds, two runs are at most {bound:.1f} apart in 99 of 100 cases",
+                f"from {len(self.noise.counts)} other seeds: two runs differ by at most {bound:.1f} in 99 of 100 cases",
             ),
             hint="A statistical comparison does not show that the training repeats bit for bit."
             if within
-            else "The training gives another accuracy here than chance explains.",
+            else "Chance does not explain this difference in accuracy. Look for what changed since the record was made.",
         )
 
     def _counts(self) -> tuple[str, ...]:
-        if not self.record.epochs or not self.again.epochs:
+        if not self.record.epochs or not self.repeated.epochs:
             return ()
-        one, other = self.record.epochs[-1], self.again.epochs[-1]
-        now = f"{other.test_correct:,} after epoch {other.epoch} now"
-        return (f"right answers: {one.test_correct:,} of {one.test_total:,} after epoch {one.epoch} on record, {now}",)
+        recorded, now = self.record.epochs[-1], self.repeated.epochs[-1]
+        before = f"recorded {recorded.test_correct:,} of {recorded.test_total:,} after epoch {recorded.epoch}"
+        return (f"correct predictions: {before}, now {now.test_correct:,} after epoch {now.epoch}",)
 
 
 def _figures(result: EpochResult) -> dict[str, float]:
-    """Everything of an epoch that must come again."""
+    """The values of an epoch that must be equal in a repetition: all but the wall time."""
     return {name: value for name, value in dataclasses.asdict(result).items() if name != "seconds"}

@@ -1,4 +1,4 @@
-"""A trace: what each step of a training saw and made, kept to be compared with another's."""
+"""Traces: the digests and tensors of each training step, kept for comparison with another training."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.training import INPUTS, STATES, DigestChain, Step, StepDigests, training_tensors
+from harness.training import STATES, DigestChain, Step, StepDigests, training_tensors
 
-# Fifty steps of a network with 8,000 parameters take three megabytes; of the largest that is shipped five steps fit.
-_MOST_BYTES = 256 * 2**20
+# Fifty steps of a model with 8,000 parameters take 3 MB. Of the largest shipped model, five steps fit.
+_MAX_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepTrace:
-    """One step.
+    """One training step.
 
     Args:
-        start: digests before the step is computed: what goes into it is in the chains already, the state is that before.
+        start: digests before the step: its inputs are in the chains already, the state is the one before the step.
         end: digests after the step.
-        rates: the optimizer's learning rates, before the step.
-        before: the tensors before the step, by name; empty where they are those after the step before, or not kept.
-        after: the tensors after the step, by name; empty where they are not kept.
+        rates: the optimizer's learning rates before the step.
+        before: the tensors before the step, by name; empty if they equal those after the previous step, or were not kept.
+        after: the tensors after the step, by name; empty if they were not kept.
     """
 
     start: StepDigests
@@ -38,87 +38,79 @@ class StepTrace:
 
     @property
     def number(self) -> int:
-        """Which step, from 1, over all epochs."""
+        """The number of the step, from 1, over all epochs."""
         return self.end.step
 
 
 Trace = tuple[StepTrace, ...]
 
 
-class TracedEnoughError(Exception):
-    """A tracer has seen what it was to see, and ends the training; nobody's error."""
+class TraceCompleteError(Exception):
+    """Raised by a `Tracer` after its last step, to end the training. Not a failure; the caller of ``train`` catches it."""
 
 
 class Tracer:
-    """A watcher that keeps what the steps ``after + 1`` to ``upto`` saw and made.
+    """A `StepCallback` that traces the steps ``after + 1`` to ``upto``.
 
     Args:
-        device: where the network runs.
-        after: the last step that is of no interest.
-        upto: the last step that is; the training ends there with `TracedEnoughError`. None: all the rest.
-        most_bytes: room for tensors; of steps beyond it only the digests are kept.
+        device: device of the model.
+        after: number of the last step that is not traced.
+        upto: number of the last step; after it the training ends with `TraceCompleteError`. None: to the end of the training.
+        max_bytes: limit on the size of the tensors kept; of steps beyond it only the digests are kept.
     """
 
     def __init__(
-        self, device: torch.device, *, after: int = 0, upto: int | None = None, most_bytes: int = _MOST_BYTES
+        self, device: torch.device, *, after: int = 0, upto: int | None = None, max_bytes: int = _MAX_BYTES
     ) -> None:
-        self.steps: list[StepTrace] = []
+        self._steps: list[StepTrace] = []
         self._chain = DigestChain(device)
         self._after = after
         self._upto = upto
-        self._room = most_bytes
+        self._bytes_left = max_bytes
         self._start: StepDigests | None = None
         self._rates: tuple[float, ...] = ()
         self._before: dict[str, Tensor] = {}
 
     @property
     def trace(self) -> Trace:
-        """The steps so far."""
-        return tuple(self.steps)
+        """The steps traced so far."""
+        return tuple(self._steps)
 
     def before_step(self, step: Step) -> None:
-        """Take in what goes into the step."""
+        """Add the step's inputs to the digest chains, and keep the state before the step."""
         self._chain.add(step.batch, step.optimizer)
         if step.number <= self._after:
             return
         self._start = self._chain.after(step.number - 1, step.module, step.optimizer)
         self._rates = tuple(float(group["lr"]) for group in step.optimizer.param_groups)
-        untouched = bool(self.steps) and same_state(self.steps[-1].end, self._start)
-        self._before = {} if untouched else self._copy(step)
+        previous = self._steps[-1].end if self._steps else None
+        unchanged = previous and all(getattr(previous, kind) == getattr(self._start, kind) for kind in STATES)
+        self._before = {} if unchanged else self._copy_tensors(step)
 
     def after_step(self, step: Step) -> None:
-        """Keep what came of it."""
+        """Keep the state after the step."""
         if self._start is not None:
             end = self._chain.after(step.number, step.module, step.optimizer)
-            self.steps.append(
-                StepTrace(start=self._start, end=end, rates=self._rates, before=self._before, after=self._copy(step))
+            after = self._copy_tensors(step)
+            self._steps.append(
+                StepTrace(start=self._start, end=end, rates=self._rates, before=self._before, after=after)
             )
         if step.number == self._upto:
-            raise TracedEnoughError
+            raise TraceCompleteError
 
-    def _copy(self, step: Step) -> dict[str, Tensor]:
+    def _copy_tensors(self, step: Step) -> dict[str, Tensor]:
         by_kind = training_tensors(step.module, step.optimizer)
         tensors = {name: tensor for kind in STATES for name, tensor in by_kind[kind].items()}
         size = sum(tensor.nbytes for tensor in tensors.values())
-        if size > self._room:
-            self._room = 0
+        if size > self._bytes_left:
+            self._bytes_left = 0
             return {}
-        self._room -= size
+        self._bytes_left -= size
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
-def same_state(one: StepDigests, other: StepDigests) -> bool:
-    """Whether parameters, buffers and optimizer have the same digests."""
-    return all(getattr(one, kind) == getattr(other, kind) for kind in STATES)
-
-
-def same_inputs(one: StepDigests, other: StepDigests) -> bool:
-    """Whether everything that went into the steps so far has the same digests."""
-    return all(getattr(one, kind) == getattr(other, kind) for kind in INPUTS)
-
-
 def write_trace(trace: Trace, path: Path) -> None:
-    """Write a trace as one safetensors file, for another process."""
+    """Write a trace as one safetensors file, for another process to read."""
     tensors = {
         f"{step.number}/{moment}/{name}": tensor.contiguous()
         for step in trace
@@ -133,7 +125,7 @@ def write_trace(trace: Trace, path: Path) -> None:
 
 
 def read_trace(path: Path) -> Trace:
-    """Read what `write_trace` wrote."""
+    """Read a trace that `write_trace` wrote."""
     with safe_open(path, framework="pt") as file:
         steps = json.loads(file.metadata()["steps"])
         kept: dict[tuple[int, str], dict[str, Tensor]] = {}

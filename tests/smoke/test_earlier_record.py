@@ -24,8 +24,8 @@ def test_an_earlier_record_replays_bit_equal(one_thread: None) -> None:  # noqa:
     """Skipped where the environment is not the one on record: other bits are no fault there."""
     record = RunRecord.read(RECORD)
     captured = load_model(record.source, seed=record.seed)
-    again = Rerun(record=record, captured=captured, dataset=load_dataset("digits"), device=torch.device("cpu")).train()
-    finding = Replay(record=record, again=again, noise=None).finding()
+    rerun = Rerun(record=record, captured=captured, dataset=load_dataset("digits"), device=torch.device("cpu"))
+    finding = Replay(record=record, repeated=rerun.train(), noise=None).finding()
 
     if finding.status is Status.UNKNOWN:
         pytest.skip(f"{finding.observed}; {'; '.join(finding.evidence)}")

@@ -19,7 +19,7 @@ import harness.cli.golden
 import harness.sources
 import mnist_models
 from harness.goldens import check as golden_check
-from harness.goldens import golden
+from harness.goldens import measurement
 from harness.graph import CapturedModel, capture
 from tests.made_up import digests, network
 
@@ -57,8 +57,8 @@ def models(net: CapturedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(harness.sources, "load_model", lambda text, **_: found[text])
     monkeypatch.setattr(mnist_models, "list_models", lambda: NAMES)
     monkeypatch.setattr(harness.cli.golden, "SHIPPED", tmp_path / "goldens")
-    for room in (golden, golden_check):
-        monkeypatch.setattr(room, "train_shortly", lambda *_: (digests(0), digests(50)))
+    for module in (measurement, golden_check):
+        monkeypatch.setattr(module, "train_briefly", lambda *_: (digests(0), digests(50)))
     monkeypatch.chdir(tmp_path)
     Path("net.py").touch()
     return found
@@ -97,8 +97,8 @@ def test_a_changed_model_fails(command: Command, models: dict[str, CapturedModel
     change(models, "cloud_2")
     code, out, err = command("golden", "check", "cloud_2")
     assert (1, "") == (code, err)
-    assert "fail     weights   0.bias has other numbers" in out
-    assert "If the change is meant, `harness golden update cloud_2` puts it on record." in words(out)
+    assert "fail     weights   0.bias has other values" in out
+    assert "If the change is intended, `harness golden update cloud_2` records it." in words(out)
 
 
 @pytest.mark.usefixtures("recorded")
@@ -108,14 +108,14 @@ def test_another_environment_is_undecided(command: Command) -> None:
     code, out, _ = command("golden", "check", "cloud_2", "--threads", 77)
     assert (3, before) == (code, torch.get_num_threads())
     assert "unknown  outputs   within tolerance, but no golden for torch" in out
-    assert "`harness golden update cloud_2 --threads 77` adds this environment" in words(out)
+    assert "`harness golden update cloud_2 --threads 77` here adds this environment" in words(out)
 
 
 def test_a_model_without_a_golden_fails(command: Command) -> None:
     """That there is none is its own message, and no pass."""
     code, out, _ = command("golden", "check", "reference")
     assert 1 == code
-    assert "fail     golden  there is none" in out
+    assert "reference.safetensors does not exist" in words(out)
 
 
 def test_unused_goldens_are_looked_for_among_all(command: Command, recorded: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_record_from_elsewhere_is_compared_statistically(run: Callable[..., Pa
 
         assert code == 3
         assert f"the environment differs: {name}" in out
-        assert "no seed noise of this training on record" in " ".join(out.split())
+        assert "the seed noise of this training is not known" in " ".join(out.split())
 
 
 def test_a_replay_with_the_seeds_of_a_folder(run: Callable[..., Path], command: Command, tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ def test_a_replay_with_the_seeds_of_a_folder(run: Callable[..., Path], command: 
 
     code, out, _ = command("replay", elsewhere, "--seeds", tmp_path)
     assert code == 3
-    assert "by 5 other seeds, two runs are at most" in " ".join(out.split())
+    assert "from 5 other seeds: two runs differ by at most" in " ".join(out.split())
 
     code, _, err = command("replay", elsewhere, "--seeds", tmp_path / "none")
-    assert (2, True) == (code, "which holds none" in err)
+    assert (2, True) == (code, "which contains none" in err)
 
 
 def test_a_record_that_was_touched_up_fails(run: Callable[..., Path], command: Command) -> None:
@@ -100,7 +100,7 @@ def test_a_record_that_was_touched_up_fails(run: Callable[..., Path], command: C
     code, out, _ = command("replay", touched)
 
     assert code == 1
-    assert f"on record and {count} now" in " ".join(out.split())
+    assert f"recorded {count + 1}, now {count}" in " ".join(out.split())
 
 
 def test_two_runs_that_part_are_bisected(run: Callable[..., Path], command: Command) -> None:
@@ -145,7 +145,7 @@ def test_a_model_that_changed_is_not_replayed(run: Callable[..., Path], command:
     """Another graph than on record is an input error that says so, and --model names the right one."""
     code, _, err = command("replay", run("a"), "--model", "cloud_3")
 
-    assert (2, True) == (code, "it runs other operations now" in err)
+    assert (2, True) == (code, "whose operations differ" in err)
 
 
 @pytest.mark.parametrize("arguments", [("replay", "none.json"), ("bisect", "none.json", "none.json")])

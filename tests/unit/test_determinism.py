@@ -122,7 +122,7 @@ def seeds(subject: Subject) -> dict[str, Finding]:
 class Differs:
     text: str = "differs"
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return self.text
 
 

@@ -1,10 +1,9 @@
-"""Bisecting two runs: planted differences are found to the step and the tensor, and what cannot be known is not claimed."""
+"""Bisecting two runs: the exact step and tensor of a planted difference, or the range of steps if no more is known."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 
 from harness.data import Augmentation, Dataset
 from harness.reproducibility import Bisection, Cause, Tracer, bisect
-from harness.reproducibility.trace import Trace, TracedEnoughError
+from harness.reproducibility.trace import Trace, TraceCompleteError
 from harness.training import (
     Batch,
     RandomStreams,
@@ -36,7 +35,7 @@ NOISY = dataclasses.replace(
 
 
 class Planted:
-    """A training with a difference planted just before one step, seen from inside by a tracer, too."""
+    """A training with a difference planted before one step; also a step callback, which forwards to a tracer."""
 
     def __init__(
         self,
@@ -77,23 +76,23 @@ class Planted:
             hooks=dataclasses.replace(self.hooks, callbacks=(self,)),
         )
 
-    def retrace(self, after: int, upto: int) -> Trace:
-        """Train a stretch again, with what is planted in it."""
+    def trace(self, after: int, upto: int) -> Trace:
+        """Train again, with the planted difference, and trace the steps ``after + 1`` to ``upto``."""
         self.tracer = Tracer(CPU, after=after, upto=upto)
-        with pytest.raises(TracedEnoughError):
+        with pytest.raises(TraceCompleteError):
             self.train()
         return self.tracer.trace
 
 
 @pytest.fixture(scope="module")
 def clean() -> RunRecord:
-    """The record of a training that nothing was planted in."""
+    """The record of a training without a planted difference."""
     return Planted().train()
 
 
 def found(clean: RunRecord, planted: Planted) -> Bisection:
-    """A bisection with both runs at hand."""
-    return bisect(clean, planted.train(), retrace_one=Planted().retrace, retrace_other=planted.retrace)
+    """The bisection, with both runs trained again."""
+    return bisect(clean, planted.train(), trace_steps=(Planted().trace, planted.trace))
 
 
 def flip(step: Step) -> None:
@@ -103,26 +102,30 @@ def flip(step: Step) -> None:
 
 
 def set_rate(step: Step) -> None:
-    """Train on with a rate a little lower."""
+    """Lower the learning rate a little, from this step on."""
     step.optimizer.param_groups[0]["lr"] = 0.049
 
 
 def swapped(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
-    """The usual batches, the twentieth and the one after it the other way round."""
+    """The usual batches, with the twentieth and the next one swapped in the first epoch."""
     batches = list(shuffled_batches(data, recipe, streams))
     return iter([*batches[:19], batches[20], batches[19], *batches[21:]] if epoch == 1 else batches)
 
 
-def test_equal_runs_do_not_part(clean: RunRecord) -> None:
-    """Nothing is found where nothing was planted, and nothing is trained again for it."""
-    result = bisect(clean, Planted().train())
+def test_equal_runs_have_no_difference(clean: RunRecord) -> None:
+    """Nothing is found, and nothing is trained again."""
+
+    def fail(after: int, upto: int) -> Trace:
+        pytest.fail(f"trained again from step {after} to {upto}")
+
+    result = bisect(clean, Planted().train(), trace_steps=(fail, fail))
 
     assert (None, 50, 50) == (result.difference, result.agreed, result.steps)
-    assert result.words() == "bit-equal at all steps up to 50 that both records have digests of"
+    assert "bit-equal at all steps up to 50 that both records have digests of" == result.describe()
 
 
 def test_one_flipped_bit_is_found(clean: RunRecord) -> None:
-    """One bit of one weight flipped before step 12: that step, that tensor, that size."""
+    """One bit of one weight flipped before step 12: the step, the tensor and the size."""
     result = found(clean, Planted(before=12, act=flip))
 
     assert result.difference is not None
@@ -135,7 +138,7 @@ def test_one_flipped_bit_is_found(clean: RunRecord) -> None:
     assert result.difference.size is not None
     assert 0 < result.difference.size < 1e-7
     assert (True, 10) == (result.exact, result.agreed)
-    assert result.words().startswith("differs before step 12 in tensor 5.weight by ")
+    assert result.describe().startswith("differs before step 12 in tensor 5.weight by ")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_one_flipped_bit_is_found(clean: RunRecord) -> None:
     ids=["rate", "swapped", "dropout"],
 )
 def test_a_planted_input_is_found(clean: RunRecord, planted: Planted, step: int, kind: str, cause: Cause) -> None:
-    """What was changed in the input of one step is found at that step, with its cause."""
+    """A changed input of a step is found at that step, with its cause."""
     result = found(clean, planted)
 
     assert result.difference is not None
@@ -160,12 +163,12 @@ def test_a_planted_input_is_found(clean: RunRecord, planted: Planted, step: int,
     )
 
 
-def test_a_changed_rate_is_told(clean: RunRecord) -> None:
-    """The two learning rates stand in the detail."""
+def test_a_changed_rate_is_listed(clean: RunRecord) -> None:
+    """The detail has both learning rates."""
     result = found(clean, Planted(before=37, act=set_rate))
 
     assert result.difference is not None
-    assert "0.05 against 0.049" == result.difference.detail
+    assert "0.05 -> 0.049" == result.difference.detail
 
 
 def test_another_initialisation_is_found(clean: RunRecord) -> None:
@@ -178,19 +181,19 @@ def test_another_initialisation_is_found(clean: RunRecord) -> None:
         result.difference.tensor,
         result.difference.cause,
     )
-    assert result.words().startswith("differs before the first step in tensor 0.weight by ")
+    assert result.describe().startswith("differs before the first step in tensor 0.weight by ")
 
 
-def test_without_training_again_the_digests_tell_what_they_can(clean: RunRecord) -> None:
-    """Between two digests neither step nor tensor is known, and the words say so."""
+def test_without_training_again_a_range_of_steps_is_known(clean: RunRecord) -> None:
+    """Between two digests neither the step nor the tensor is known, and the description says so."""
     result = bisect(clean, Planted(before=12, act=flip).train())
 
     assert not result.exact
-    assert "differs after step 10 and by step 20 in the parameters; likely cause: arithmetic" == result.words()
+    assert "differs after step 10 and by step 20 in the parameters; likely cause: arithmetic" == result.describe()
 
 
-def test_digests_of_every_step_are_exact_by_themselves() -> None:
-    """Records with a digest after every step need no second training for the step."""
+def test_digests_of_every_step_give_the_exact_step() -> None:
+    """Records with digests after every step need no second training."""
     clean, planted = Planted(digest_every=1), Planted(digest_every=1, before=37, act=set_rate)
     result = bisect(clean.train(), planted.train())
 
@@ -198,55 +201,45 @@ def test_digests_of_every_step_are_exact_by_themselves() -> None:
     assert (37, "rate", True) == (result.difference.step, result.difference.kind, result.exact)
 
 
-def test_digests_at_other_distances_are_compared_where_they_meet(clean: RunRecord) -> None:
-    """A record of every tenth step and one of every fourth meet at step 20."""
+def test_only_steps_with_digests_in_both_records_are_compared(clean: RunRecord) -> None:
+    """One record has digests of every tenth step, the other of every fourth: both have step 20."""
     result = bisect(clean, Planted(digest_every=4, before=12, act=flip).train())
 
     assert (0, 20) == (result.agreed, result.difference and result.difference.step)
 
 
-def test_what_the_record_does_not_hold_is_not_claimed(clean: RunRecord) -> None:
-    """A run whose difference does not come again is known only between two digests, and a note says why."""
+def test_a_difference_that_does_not_repeat_gives_no_exact_step(clean: RunRecord) -> None:
+    """If a run, trained again, differs from its own record, only the range of steps is known, and a note says why."""
     planted = Planted(before=12, act=flip).train()
-    result = bisect(clean, planted, retrace_one=Planted().retrace, retrace_other=Planted().retrace)
+    result = bisect(clean, planted, trace_steps=(Planted().trace, Planted().trace))
 
     assert not result.exact
     assert 1 == len(result.notes)
-    assert "the second run takes another course than its record by step 20" in result.notes[0]
+    assert "the second run differs from its own record by step 20" in result.notes[0]
 
 
-@pytest.mark.parametrize(
-    ("change", "cause"),
-    [
-        ({"graph_digest": "h" * 64}, Cause.MODEL),
-        ({"recipe": dataclasses.replace(RECIPE, batch_size=8, epochs=1)}, Cause.RECIPE),
-        ({"data_digest": "e" * 64}, Cause.DATA),
-        ({"device": "cuda:0"}, Cause.ENVIRONMENT),
-        ({}, Cause.ARITHMETIC),
-    ],
-)
-def test_what_is_declared_differently_is_the_cause(change: dict[str, Any], cause: Cause) -> None:
-    """Equal inputs and another state: the cause is what the records declare differently, else arithmetic."""
+def test_declared_differences_are_the_cause_of_a_difference_in_the_state() -> None:
+    """If all inputs are equal and the recipes differ, the recipe is the likely cause."""
     one = dataclasses.replace(record([9_900]), digests=(digests(0), digests(50)))
-    other = dataclasses.replace(one, digests=(digests(0), digests(50, parameters="f" * 16)), **change)
+    recipe = dataclasses.replace(one.recipe, batch_size=8)
+    other = dataclasses.replace(one, digests=(digests(0), digests(50, parameters="f" * 16)), recipe=recipe)
     result = bisect(one, other)
 
     assert result.difference is not None
-    assert cause == result.difference.cause
-    assert len(change) == len(result.declared)
+    assert (Cause.RECIPE, ("recipe.batch_size: 16 -> 8",)) == (result.difference.cause, result.declared)
 
 
-def test_a_result_is_plain_data() -> None:
-    """The JSON holds step, tensor, size and cause; a size that is no number is text, since JSON has none."""
+def test_a_result_is_written_as_json() -> None:
+    """The document has step, tensor, size and cause; the size is text, since JSON has no NaN."""
 
-    def spoilt() -> Planted:
+    def with_nan() -> Planted:
         bias = "0.bias"
         return Planted(
             before=12, act=lambda step: nn.init.constant_(step.module.get_parameter(bias), torch.nan), digest_every=1
         )
 
-    sound = Planted(digest_every=1)
-    result = bisect(sound.train(), spoilt().train(), retrace_one=sound.retrace, retrace_other=spoilt().retrace)
+    clean = Planted(digest_every=1)
+    result = bisect(clean.train(), with_nan().train(), trace_steps=(clean.trace, with_nan().trace))
     content = result.to_json()
 
     assert [] == content["notes"]

@@ -1,0 +1,242 @@
+"""Measuring the results that a golden records: outputs at three depths, and a training of 50 steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import harness
+from harness.data import Dataset, load_dataset
+from harness.errors import InputError
+from harness.goldens.changes import as_json, describe_tensors, list_operations, training_change
+from harness.goldens.golden import BitExactResults, Depth, EnvironmentKey, Golden
+from harness.graph import CapturedModel, Graph
+from harness.training import Environment, Recipe, RunSpec, StepDigests, environment, state_digest, train
+
+# Names of the depths.
+FEATURES, BEFORE_HEAD, LOGITS = "features", "before the head", "logits"
+
+_IMAGES = 4
+_SAMPLE_SIZE = 256
+# A prime larger than any output: its multiples modulo the size visit every position, without a regular pattern.
+_STRIDE = 2_654_435_761
+_SEED = 1
+_EPOCHS, _STEPS_PER_EPOCH = 5, 10
+STEPS = _EPOCHS * _STEPS_PER_EPOCH
+# With more images per step, the largest of the shipped models would take a minute.
+_MAX_BATCH_SIZE = 16
+_TEST_IMAGES = 50
+_SHOWN_DIGITS = 16
+_MAP_DIMS = 4
+
+
+def measure_golden(captured: CapturedModel, spec: RunSpec) -> Golden:
+    """The golden of a model, with an entry for this environment only. Everything is computed twice.
+
+    Args:
+        captured: the model, with the initial weights of seed 1.
+        spec: its recipe, source and arguments, and the device to compute on.
+
+    Raises:
+        InputError: two runs differ, the model does not run in double precision, or an output is infinite or NaN.
+    """
+    device = torch.device(spec.device)
+    outputs, training = depth_outputs(captured, device), train_briefly(captured, spec)
+    again = depth_outputs(captured, device)
+    differing = [f"the outputs differ at {name}" for name in outputs if digest(outputs[name]) != digest(again[name])]
+    change = training_change(training, train_briefly(captured, spec))
+    if differing or change:
+        msg = (
+            f"expected bit-equal results in two runs of {captured.name} on {device}, but "
+            f"{differing[0] if differing else f'the training {change}'}. Find the cause with `harness repro`; only a model "
+            "that repeats bit for bit can have a golden."
+        )
+        raise InputError(msg)
+    doubles, values = _double_precision_outputs(captured), depth_values(captured.graph)
+    here = environment(device)
+    return Golden(
+        model=captured.name,
+        source=spec.source,
+        arguments=spec.arguments,
+        graph=spec.graph_digest,
+        tensors=describe_tensors(captured.graph),
+        operations=list_operations(captured.graph),
+        images=digest(fixed_images()),
+        recipe=recipe_settings(spec.recipe),
+        depths=tuple(_measure_depth(name, values[name], outputs[name], doubles[name]) for name in values),
+        values={name: sample(double) for name, double in doubles.items()},
+        bits=(
+            BitExactResults(
+                key=environment_key(here, device),
+                machine=machine_properties(here),
+                harness=harness.__version__,
+                tensors={name: digest(tensor) for name, tensor in captured.state.items()},
+                outputs={name: digest(output) for name, output in outputs.items()},
+                training=training,
+            ),
+        ),
+    )
+
+
+def _measure_depth(name: str, value: str, output: Tensor, double: Tensor) -> Depth:
+    if not bool(output.isfinite().all()):
+        msg = f"expected finite outputs of the model with its initial weights, got an infinity or NaN at {name} ({value})."
+        raise InputError(msg)
+    return Depth(
+        name=name,
+        value=value,
+        shape=tuple(output.shape),
+        scale=float(double.abs().max()),
+        error=max_abs_difference(output.double(), double),
+    )
+
+
+def environment_key(here: Environment, device: torch.device) -> EnvironmentKey:
+    """The key of an environment, for computations on ``device``."""
+    return EnvironmentKey(
+        torch=here.torch,
+        device=device.type,
+        accelerator=here.accelerator or "",
+        cpu_capability=here.cpu_capability,
+        threads=here.threads,
+    )
+
+
+def machine_properties(here: Environment) -> dict[str, str]:
+    """Properties outside the key that can change the last bits: libraries choose their code by the processor, say."""
+    properties = {
+        "processor": here.processor,
+        "system library": here.platform.rpartition("-with-")[2],
+        "CUDA": here.cuda,
+        "driver": here.driver,
+    }
+    return {name: value for name, value in properties.items() if value is not None}
+
+
+def fixed_images() -> Tensor:
+    """(4, 1, 28, 28) float32: the first test images of the embedded digits, normalised."""
+    return _digits().normalise(_digits().test_images[:_IMAGES])
+
+
+@functools.cache
+def _digits() -> Dataset:
+    return load_dataset("digits")
+
+
+def depth_values(graph: Graph) -> dict[str, str]:
+    """The name of the value at each depth, in graph order. Two depths can be the same value."""
+    logits = graph.evaluate.output
+    needed = {logits}
+    for operation in reversed(graph.evaluate.operations):
+        if operation.name in needed:
+            needed.update(operation.refs())
+        if operation.name == graph.evaluate.output and operation.kind.family in ("softmax", "log-softmax"):
+            logits = next(operation.refs())
+    weights = {spec.name for spec in graph.tensors if spec.kind == "parameter" and len(spec.shape) > 1}
+    position = {graph.input_name: 0}
+    features, before_head = "", logits
+    for operation in graph.evaluate.operations:
+        inputs = [ref for ref in operation.refs() if ref in position]
+        if not inputs:
+            # A value computed from weights alone, such as a normalised kernel, counts as a weight.
+            weights |= {operation.name} if weights & set(operation.refs()) else set()
+            continue
+        position[operation.name] = len(position)
+        if operation.name in needed:
+            is_map = len(operation.shape) == _MAP_DIMS and operation.shape[2:] != (1, 1)
+            features = operation.name if is_map else features
+            before_head = inputs[0] if weights & set(operation.refs()) else before_head
+    values = {FEATURES: features or before_head, BEFORE_HEAD: before_head, LOGITS: logits}
+    return dict(sorted(values.items(), key=lambda item: position[item[1]]))
+
+
+def depth_outputs(captured: CapturedModel, device: torch.device) -> dict[str, Tensor]:
+    """By name of the depth, the output of an evaluation pass over the fixed images, on the CPU."""
+    module, images = captured.to_module().to(device).eval(), fixed_images()
+    with torch.no_grad(), _full_single_precision():
+        return _select_depths(captured.graph, images, module.trace(images.to(device)))
+
+
+def _double_precision_outputs(captured: CapturedModel) -> dict[str, Tensor]:
+    images = fixed_images().double()
+    try:
+        with torch.no_grad():
+            outputs = _select_depths(captured.graph, images, captured.to_module().double().eval().trace(images))
+        reason = "an operation converts to another precision"
+    except RuntimeError as problem:
+        outputs, reason = {}, str(problem).splitlines()[0]
+    if {output.dtype for output in outputs.values()} != {torch.float64}:
+        msg = (
+            f"expected {captured.name} to run in double precision, which the error of single precision is measured against, "
+            f"but {reason}. Remove conversions such as .float() from its forward."
+        )
+        raise InputError(msg)
+    return outputs
+
+
+def _select_depths(graph: Graph, images: Tensor, trace: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {graph.input_name: images, **trace}
+    return {name: found[value].cpu() for name, value in depth_values(graph).items()}
+
+
+@contextmanager
+def _full_single_precision() -> Iterator[None]:
+    """Turn off TF32 (a mantissa of ten bits) and cuDNN's choice of algorithms by measured time."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
+def recipe_settings(recipe: Recipe) -> dict[str, Any]:
+    """The recipe of the 50 steps with all settings, as JSON data."""
+    settings: dict[str, Any] = as_json(_shortened(recipe).to_mapping())
+    return settings
+
+
+def _shortened(recipe: Recipe) -> Recipe:
+    batch_size = min(recipe.batch_size, _MAX_BATCH_SIZE)
+    return dataclasses.replace(recipe, batch_size=batch_size, epochs=_EPOCHS)
+
+
+def train_briefly(captured: CapturedModel, spec: RunSpec) -> tuple[StepDigests, ...]:
+    """The digests of 50 training steps on the embedded digits, every ten steps; fewer if the loss becomes infinite or NaN.
+
+    Recipe and device are those of ``spec``; seed, engine, epochs and the limit of the batch size are the same for all goldens.
+    """
+    recipe, data = _shortened(spec.recipe), _digits()
+    images = recipe.batch_size * _STEPS_PER_EPOCH
+    data = dataclasses.replace(
+        data,
+        train_images=data.train_images[:images],
+        train_labels=data.train_labels[:images],
+        test_images=data.test_images[:_TEST_IMAGES],
+        test_labels=data.test_labels[:_TEST_IMAGES],
+    )
+    with _full_single_precision():
+        short = dataclasses.replace(spec, recipe=recipe, seed=_SEED, engine="eager", digest_every=_STEPS_PER_EPOCH)
+        return train(captured.to_module(), short, data).digests
+
+
+def digest(tensor: Tensor) -> str:
+    """The first 16 hex digits of the SHA-256 of a tensor's dtype, shape and bytes."""
+    return state_digest({"": tensor})[:_SHOWN_DIGITS]
+
+
+def sample(values: Tensor) -> Tensor:
+    """(N,) up to 256 of the values, at positions that depend on their number only."""
+    flat = values.flatten()
+    if len(flat) <= _SAMPLE_SIZE:
+        # A copy: two depths can be the same value, and safetensors refuses tensors that share memory.
+        return flat.clone()
+    return flat[torch.arange(_SAMPLE_SIZE) * _STRIDE % len(flat)]
+
+
+def max_abs_difference(one: Tensor, other: Tensor) -> float:
+    """The largest absolute difference between two tensors of the same shape."""
+    return float((one - other).abs().max())
