@@ -12,7 +12,8 @@ from torch import nn
 from harness.contracts import examine, parse_contract
 from harness.data import Dataset
 from harness.findings import Finding
-from harness.graph import CapturedModel
+from harness.graph import CapturedModel, Graph
+from harness.graph.form import Operation, Program, Ref, TensorSpec, ValueMeta
 from harness.training import INPUTS, STATES, Environment, EpochResult, Recipe, RunRecord, RunSpec, StepDigests
 
 # A capture costs half a second of a core: unless this is asked for, tests examine a sample.
@@ -138,3 +139,25 @@ def decided(model: CapturedModel, text: str, requirement: str) -> Finding:
     """A contract's finding on one requirement."""
     contract = parse_contract(text, name="mine", place="mine.toml")
     return next(found for found in examine(model, contract, probe=False) if found.requirement == requirement)
+
+
+def convolution_graph(**changes: object) -> Graph:
+    """A 3x2 convolution with stride 2x1 and padding 1x0 on a 1x5x4 image."""
+    settings = {"stride": (2, 1), "padding": (1, 0), "kernel": (3, 2), "shape": ("B", 1, 3, 3), **changes}
+    operation = Operation(
+        name="y",
+        op="aten.conv2d.default",
+        args=(Ref("x"), Ref("w"), None, settings["stride"], settings["padding"]),  # type: ignore[arg-type]  # as written above
+        outputs=(ValueMeta(shape=settings["shape"], dtype="float32"),),  # type: ignore[arg-type]
+    )
+    program = Program(operations=(operation,), output="y")
+    weight = TensorSpec(name="w", kind="parameter", shape=(1, 1, *settings["kernel"]), dtype="float32")  # type: ignore[misc]
+    return Graph(
+        input_shape=(1, 5, 4),
+        input_name="x",
+        tensors=(weight,),
+        modules=(),
+        train=program,
+        evaluate=program,
+        torch_version="",
+    )

@@ -89,7 +89,7 @@ def _layers(structure: Structure) -> Iterator[dict[str, Any]]:
     from harness.structure import field_of
 
     for layer in structure.layers:
-        view = structure.train_views.get(layer.value)
+        field_map = structure.train_field_maps.get(layer.value)
         yield {
             "layer": layer.title,
             "detail": layer.detail,
@@ -98,7 +98,7 @@ def _layers(structure: Structure) -> Iterator[dict[str, Any]]:
             "parameters": layer.parameters,
             "macs": layer.macs,
             "activation_bytes": layer.activation_bytes,
-            "field": field_of(view).size if view is not None else None,
+            "field": field_of(field_map).size if field_map is not None else None,
         }
 
 

@@ -144,7 +144,7 @@ class Dropout(Feature):
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
         """Training passes over the same images must differ where something random is active, and only there."""
         structure, experiments = model.structure, model.experiments
-        if not experiments.answers_vary:
+        if not experiments.predictions_vary:
             return None
         active = [site for site in structure.dropouts if site.active_in_training and site.p > 0]
         differ = experiments.training_passes_differ

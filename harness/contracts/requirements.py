@@ -27,8 +27,8 @@ from harness.errors import ContractError
 from harness.findings import Finding
 from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, TensorSpec
 from harness.graph.schema import bind
-from harness.structure.architecture import operation_title
 from harness.structure.experiments import IMAGES
+from harness.structure.layers import operation_title
 from harness.tables import require
 
 
@@ -346,9 +346,9 @@ class BatchRule(Requirement):
 
     def _dependences(self, model: ExaminedModel) -> tuple[list[str], list[str]]:
         outcomes = {
-            "a single image gets another prediction than in a batch": model.experiments.alone_as_in_crowd,
-            "a prediction depends on the order of the images": model.experiments.order_immaterial,
-            "a prediction depends on the other images": model.experiments.neighbours_immaterial,
+            "a single image gets another prediction than in a batch": model.experiments.batch_size_invariant,
+            "a prediction depends on the order of the images": model.experiments.permutation_equivariant,
+            "a prediction depends on the other images": model.experiments.batch_independent,
         }
         compared = f"{IMAGES} images compared alone, together, permuted, and among others, in double precision"
         return [words for words, holds in outcomes.items() if not holds], [compared]

@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from harness.graph.capture import CapturedModel
 from harness.graph.rebuild import GraphModule
-from harness.structure.architecture import Structure
+from harness.structure.fields import FieldMap
 from harness.structure.probe import confirms, probe_receptive_field
-from harness.structure.receptive_field import View
+from harness.structure.structure import Structure
 
 _SEED = 4_409
 IMAGES = 6
@@ -76,11 +76,11 @@ class Experiments:
         """The receptive field of every value, proved against probed."""
         checked, disagreements = 0, []
         for name, found in probe_receptive_field(self._captured.to_module()).items():
-            view = self._structure.views.get(name)
-            if view is None or view.certainty != "exact":
+            field_map = self._structure.field_maps.get(name)
+            if field_map is None or field_map.certainty != "exact":
                 continue
             checked += 1
-            if not confirms(view, found):
+            if not confirms(field_map, found):
                 disagreements.append(name)
         return FieldComparison(checked=checked, disagreements=tuple(disagreements))
 
@@ -94,7 +94,7 @@ class Experiments:
         pool = self._structure.head_pool
         if pool is None or pool.before == self._captured.graph.input_name or not self.evaluation_repeats:
             return None
-        if not _upright(self._structure.views[pool.before]):
+        if not _is_map(self._structure.field_maps[pool.before]):
             return None
 
         def shuffled(value: torch.Tensor) -> torch.Tensor:
@@ -104,7 +104,7 @@ class Experiments:
 
         with torch.no_grad():
             changed: torch.Tensor = self._evaluating.run_with(self._images, {pool.before: shuffled})
-        return self._same(changed, self._answers)
+        return self._same(changed, self._predictions)
 
     @cached_property
     def training_passes_differ(self) -> bool:
@@ -122,18 +122,18 @@ class Experiments:
             return not all(self._same(module(self._images), first) for _ in range(TRAINING_PASSES))
 
     @cached_property
-    def answers_vary(self) -> bool:
+    def predictions_vary(self) -> bool:
         """Whether different images get different answers: nothing shows in an output that is constant."""
-        return not self._same(self._answers[:1].expand_as(self._answers), self._answers)
+        return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
 
     @cached_property
     def evaluation_repeats(self) -> bool:
         """Whether evaluation passes are equal to the bit."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return all(torch.equal(self._evaluating(self._images), self._answers) for _ in range(TRAINING_PASSES))
+            return all(torch.equal(self._evaluating(self._images), self._predictions) for _ in range(TRAINING_PASSES))
 
     @cached_property
-    def alone_as_in_crowd(self) -> bool:
+    def batch_size_invariant(self) -> bool:
         """Whether each image gets the same answer alone as among others."""
         with torch.no_grad():
             try:
@@ -141,21 +141,21 @@ class Experiments:
             except (RuntimeError, IndexError):
                 # Such as a squeeze that takes the batch dimension of a single image with it.
                 return False
-        return self._same(alone, self._answers)
+        return self._same(alone, self._predictions)
 
     @cached_property
-    def order_immaterial(self) -> bool:
+    def permutation_equivariant(self) -> bool:
         """Whether permuting the images permutes the answers."""
         order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(_SEED))
         with torch.no_grad():
-            return self._same(self._evaluating(self._images[order]), self._answers[order])
+            return self._same(self._evaluating(self._images[order]), self._predictions[order])
 
     @cached_property
-    def neighbours_immaterial(self) -> bool:
+    def batch_independent(self) -> bool:
         """Whether an image's answer stays when all the other images are replaced."""
         crowd = torch.cat([self._images[:1], -3 * self._images[1:]])
         with torch.no_grad():
-            return self._same(self._evaluating(crowd)[:1], self._answers[:1])
+            return self._same(self._evaluating(crowd)[:1], self._predictions[:1])
 
     @cached_property
     def gradients(self) -> Gradients:
@@ -189,7 +189,7 @@ class Experiments:
         return torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)).to(dtype)
 
     @cached_property
-    def _answers(self) -> torch.Tensor:
+    def _predictions(self) -> torch.Tensor:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             answers: torch.Tensor = self._evaluating(self._images)
             return answers
@@ -197,13 +197,13 @@ class Experiments:
     def _same(self, a: torch.Tensor, b: torch.Tensor) -> bool:
         if a.shape != b.shape:
             return False
-        size = self._answers.abs().max().clamp(min=1e-30)
-        return bool(((a - b).abs().max() / size) < _BOUND[self._answers.dtype])
+        size = self._predictions.abs().max().clamp(min=1e-30)
+        return bool(((a - b).abs().max() / size) < _BOUND[self._predictions.dtype])
 
 
-def _upright(view: View) -> bool:
+def _is_map(field_map: FieldMap) -> bool:
     """Whether rows and columns are the value's last two dimensions, as far as it has them."""
-    return all(axes in ((), (axis,)) for axes, axis in zip(view.axes[-2:], "HW", strict=False))
+    return all(axes in ((), (axis,)) for axes, axis in zip(field_map.axes[-2:], "HW", strict=False))
 
 
 def _in_double(captured: CapturedModel) -> GraphModule:

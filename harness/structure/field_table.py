@@ -7,8 +7,10 @@ from fractions import Fraction
 
 from harness.graph.form import Argument, Operation, Ref
 from harness.graph.schema import bind
-from harness.structure.architecture import Structure, operation_title
-from harness.structure.receptive_field import AxisField, Certainty, ReceptiveField, field_of
+from harness.structure.fields import Certainty
+from harness.structure.layers import operation_title
+from harness.structure.receptive_field import AxisExtent, ReceptiveField, field_of
+from harness.structure.structure import Structure
 
 _WINDOWS = frozenset({"avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"})
 
@@ -61,13 +63,13 @@ class FieldRow:
 
 def field_table(structure: Structure) -> tuple[FieldRow, ...]:
     """The rows for one model, in the order of evaluation."""
-    views = structure.views
+    field_maps = structure.field_maps
     rows = []
     for operation in structure.graph.evaluate.operations:
-        sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in views]
-        if operation.name not in views or not sources:
+        sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in field_maps]
+        if operation.name not in field_maps or not sources:
             continue
-        after, before = field_of(views[operation.name]), field_of(views[sources[0]])
+        after, before = field_of(field_maps[operation.name]), field_of(field_maps[sources[0]])
         windowed = operation.kind.name in _WINDOWS
         if not windowed and _figures(after) == _figures(before):
             continue
@@ -91,7 +93,7 @@ def field_table(structure: Structure) -> tuple[FieldRow, ...]:
 
 
 def _figures(field: ReceptiveField) -> tuple[object, ...]:
-    def of(axis: AxisField) -> tuple[object, ...]:
+    def of(axis: AxisExtent) -> tuple[object, ...]:
         return axis.positions, axis.size, axis.jump, axis.intervals
 
     return of(field.rows), of(field.columns)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, Symbol, TensorSpec, encode_argument
 from harness.graph.schema import bind
+from harness.structure.field_trace import trace_fields
 from harness.structure.pooling import global_averages
-from harness.structure.receptive_field import trace_views
 
 # Over dimensions of one number each they leave it as it is.
 _REDUCTIONS = frozenset({"amax", "amin", "mean", "prod", "sum"})
@@ -86,8 +86,7 @@ class _Canonical:
 
     def __init__(self, graph: Graph, program: Program) -> None:
         self.program = program
-        self.views = trace_views(graph, program)
-        self.averages = global_averages(program, self.views)
+        self.averages = global_averages(program, trace_fields(graph, program))
         self.shapes: dict[str, Shape] = {graph.input_name: ("B", *graph.input_shape)}
         self.nodes: dict[str, _Node] = {graph.input_name: _Node("input", [])}
         for spec in graph.tensors:

@@ -1,16 +1,56 @@
-"""Global average poolings in a program, however they are spelled."""
+"""Global average poolings in a program, however they are written."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from harness.graph.form import Operation, Program
 from harness.graph.schema import bind
-from harness.structure.receptive_field import View
+from harness.structure.dataflow import DataFlow
+from harness.structure.fields import AXES, FieldMap
 
 
-def global_averages(program: Program, views: Mapping[str, View]) -> dict[str, str]:
+@dataclass(frozen=True, kw_only=True)
+class GlobalPool:
+    """A global average pooling.
+
+    Args:
+        value: name of the pooled value.
+        before: name of the map it pools.
+        module: path of the submodule it runs in.
+        map_size: rows and columns of the map.
+        feeds_head: whether the images reach the output only through it.
+    """
+
+    value: str
+    before: str
+    module: str
+    map_size: tuple[int, int]
+    feeds_head: bool
+
+
+def find_global_pools(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tuple[GlobalPool, ...]:
+    """Global average poolings on the way to the output."""
+    averages = global_averages(flow.program, field_maps)
+    return tuple(
+        GlobalPool(
+            value=operation.name,
+            before=averages[operation.name],
+            module=operation.module,
+            map_size=(
+                field_maps[averages[operation.name]].positions("H"),
+                field_maps[averages[operation.name]].positions("W"),
+            ),
+            feeds_head=flow.only_through(operation.name),
+        )
+        for operation in flow.on_path
+        if operation.name in averages
+    )
+
+
+def global_averages(program: Program, field_maps: Mapping[str, FieldMap]) -> dict[str, str]:
     """Values that are the plain average of a whole map, each with the map that it averages.
 
     A pooling in several steps, such as a mean over columns and then over rows, or a sum and a division by the number of
@@ -19,55 +59,57 @@ def global_averages(program: Program, views: Mapping[str, View]) -> dict[str, st
     by_name = {operation.name: operation for operation in program.operations}
     found: dict[str, str] = {}
     for operation in program.operations:
-        view = views.get(operation.name)
-        if view is None:
+        field_map = field_maps.get(operation.name)
+        if field_map is None:
             continue
-        if _collapsed(view) == {"average"}:
-            if any(ref in views and _collapsed(views[ref]) == {"average"} for ref in operation.refs()):
+        if _collapsed(field_map) == {"average"}:
+            if any(ref in field_maps and _collapsed(field_maps[ref]) == {"average"} for ref in operation.refs()):
                 continue
-            before = _map_before(operation, by_name, views)
-        elif _collapsed(view) <= {"average", "sum"}:
-            before = _map_before_sum(operation, by_name, views, found)
+            before = _map_before(operation, by_name, field_maps)
+        elif _collapsed(field_map) <= {"average", "sum"}:
+            before = _map_before_sum(operation, by_name, field_maps, found)
         else:
             continue
-        if before is not None and not _is_part(before, by_name, views):
-            found[operation.name] = _upright(before, by_name, views)
+        if before is not None and not _is_part(before, by_name, field_maps):
+            found[operation.name] = _unflattened(before, by_name, field_maps)
     return found
 
 
-def _collapsed(view: View) -> set[str]:
-    return {reach.collapsed for term in view.terms for reach in (term.rows, term.columns)}
+def _collapsed(field_map: FieldMap) -> set[str]:
+    return {field.collapsed for path in field_map.paths for field in (path.rows, path.columns)}
 
 
-def _is_map(view: View) -> bool:
-    return not any(term.rows.collapsed or term.columns.collapsed for term in view.terms)
+def _is_map(field_map: FieldMap) -> bool:
+    return not any(path.rows.collapsed or path.columns.collapsed for path in field_map.paths)
 
 
-def _source(operation: Operation, views: Mapping[str, View]) -> str | None:
-    return next((ref for ref in operation.refs() if ref in views), None)
+def _source(operation: Operation, field_maps: Mapping[str, FieldMap]) -> str | None:
+    return next((ref for ref in operation.refs() if ref in field_maps), None)
 
 
-def _map_before(operation: Operation, by_name: Mapping[str, Operation], views: Mapping[str, View]) -> str | None:
+def _map_before(
+    operation: Operation, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]
+) -> str | None:
     """The last value on the way to a pooling that is still a map of several positions."""
     step: Operation | None = operation
     while step is not None:
-        name = _source(step, views)
-        if name is None or _is_map(views[name]):
+        name = _source(step, field_maps)
+        if name is None or _is_map(field_maps[name]):
             return name
         step = by_name.get(name)
     return None
 
 
 def _map_before_sum(
-    operation: Operation, by_name: Mapping[str, Operation], views: Mapping[str, View], found: Mapping[str, str]
+    operation: Operation, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap], found: Mapping[str, str]
 ) -> str | None:
     """The map that a sum averages, where its numbers are divided by the count of positions before or after the sum."""
-    terms = [(term.rows, term.columns) for term in views[operation.name].terms]
-    counts = {math.prod(reach.collapsed_from for reach in pair if reach.collapsed == "sum") for pair in terms}
+    pairs = [(path.rows, path.columns) for path in field_maps[operation.name].paths]
+    counts = {math.prod(field.collapsed_from for field in pair if field.collapsed == "sum") for pair in pairs}
     scale = float(max(counts)) if len(counts) == 1 else math.nan
     name: str | None = operation.name
     while name is not None and name not in found:
-        is_map = _is_map(views[name])
+        is_map = _is_map(field_maps[name])
         if is_map and math.isclose(scale, 1, rel_tol=1e-6):
             return name
         step = by_name.get(name)
@@ -78,18 +120,18 @@ def _map_before_sum(
         if factor is None and (is_map or not passes):
             return None
         scale *= 1 if factor is None else factor
-        name = _source(step, views)
+        name = _source(step, field_maps)
     return None
 
 
-def _upright(name: str, by_name: Mapping[str, Operation], views: Mapping[str, View]) -> str:
+def _unflattened(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> str:
     """The same map before it was flattened or turned: with rows and columns as its last two dimensions."""
     before = name
-    while views[before].axes[-2:] != (("H",), ("W",)):
+    while field_maps[before].axes[-2:] != (("H",), ("W",)):
         operation = by_name.get(before)
         if operation is None or not (_only_reshapes(operation) or operation.kind.family == "permutation"):
             return name
-        source = _source(operation, views)
+        source = _source(operation, field_maps)
         if source is None:
             return name
         before = source
@@ -116,19 +158,19 @@ def _factor(operation: Operation) -> float | None:
             return None
 
 
-def _is_part(name: str, by_name: Mapping[str, Operation], views: Mapping[str, View]) -> bool:
+def _is_part(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> bool:
     """Whether a map was cut out of a larger one, and passed on since then position by position."""
     operation = by_name.get(name)
     while operation is not None:
-        sources = {ref for ref in operation.refs() if ref in views}
+        sources = {ref for ref in operation.refs() if ref in field_maps}
         if len(sources) != 1:
             return False
-        view, source = views[operation.name], views[sources.pop()]
+        field_map, source = field_maps[operation.name], field_maps[sources.pop()]
         # A pooling or a convolution makes a map of its own, whatever it leaves out.
         if operation.kind.family in ("padding", "slicing"):
-            if any(view.positions(axis) < source.positions(axis) for axis in "HW"):
+            if any(field_map.positions(axis) < source.positions(axis) for axis in AXES):
                 return True
-        elif not view.same_terms(source):
+        elif not field_map.same_paths(source):
             return False
-        operation = by_name.get(_source(operation, views) or "")
+        operation = by_name.get(_source(operation, field_maps) or "")
     return False

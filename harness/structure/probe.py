@@ -1,7 +1,7 @@
 """The receptive field by experiment: a NaN is put at one input pixel, and shows wherever that pixel is read.
 
 A NaN passes sums, maxima, saturated activations and weights of zero, where a gradient would vanish, so what turns NaN is what
-reads the pixel. The experiment shares nothing with the proof in `harness.structure.receptive_field` but the graph, and must agree
+reads the pixel. The experiment shares nothing with the proof in `harness.structure.field_trace` but the graph, and must agree
 with it.
 """
 
@@ -17,7 +17,7 @@ import torch
 
 from harness.graph.form import Operation
 from harness.graph.rebuild import GraphModule
-from harness.structure.receptive_field import Mask, View, seen
+from harness.structure.fields import FieldMap, Mask
 
 # Enough images at once to keep one core busy, few enough that every value of a small network stays under 200 MB.
 _IMAGES_A_PASS = 56
@@ -55,7 +55,7 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
     """
     graph = module.graph
     if len(graph.input_shape) != 3:  # noqa: PLR2004 - channels, height, width
-        message = f"expected an image input (channels, height, width), found input_shape={list(graph.input_shape)}"
+        message = f"expected an image input (channels, height, width), got input_shape={list(graph.input_shape)}"
         raise ValueError(message)
     probed = copy.deepcopy(module).cpu().eval()
     # What an operation in place changes later is no longer the value that was seen here.
@@ -86,20 +86,20 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
     }
 
 
-def confirms(view: View, probed: Mask) -> bool:
-    """Whether an experiment agrees with what was worked out: equal where that is exact, nowhere more where it is not.
+def confirms(field_map: FieldMap, probed: Mask) -> bool:
+    """Whether an experiment agrees with what was traced: equal where that is exact, nowhere more where it is not.
 
     Args:
-        view: what the value sees by proof.
+        field_map: what the value sees by `harness.structure.field_trace`.
         probed: what it sees by `probe_receptive_field`.
     """
-    proved = seen(view)
-    if len(view.axes) != _MAP_DIMS or view.axes[2:] != (("H",), ("W",)):
+    traced = field_map.seen()
+    if len(field_map.axes) != _MAP_DIMS or field_map.axes[2:] != (("H",), ("W",)):
         # Not rows and columns, in this order: compare what all positions see together.
-        proved, probed = (np.any(mask, axis=(0, 1))[None, None] for mask in (proved, probed))
-    if proved.shape != probed.shape:
+        traced, probed = (np.any(mask, axis=(0, 1))[None, None] for mask in (traced, probed))
+    if traced.shape != probed.shape:
         return False
-    return bool(np.array_equal(proved, probed) if view.certainty == "exact" else not (probed & ~proved).any())
+    return bool(np.array_equal(traced, probed) if field_map.certainty == "exact" else not (probed & ~traced).any())
 
 
 def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images: int) -> dict[str, Mask] | None:

@@ -1,4 +1,4 @@
-"""Whatever the network: what is proved about it is what an experiment finds, and its graph runs as it does.
+"""Random networks: the receptive fields that are traced are those an experiment finds, and the graph runs as the network does.
 
 ``HARNESS_EXAMPLES`` sets how many networks are drawn; 500 take some minutes.
 """
@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from torch import nn
 
 from harness.graph import CapturedModel, Graph, capture
+from harness.structure.field_trace import trace_fields
 from harness.structure.probe import confirms, probe_receptive_field
-from harness.structure.receptive_field import trace_views
 from tests.strategies import Network, networks
 
 EXAMPLES = int(os.environ.get("HARNESS_EXAMPLES", "40"))
@@ -30,26 +30,26 @@ def _trained(module: nn.Module, network: Network) -> list[torch.Tensor]:
     module.train()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     for _ in range(20):
-        answers = module(torch.randn(4, *network.input_shape))
+        outputs = module(torch.randn(4, *network.input_shape))
         optimizer.zero_grad()
-        torch.autograd.backward(nn.functional.cross_entropy(answers, torch.randint(10, (4,))))
+        torch.autograd.backward(nn.functional.cross_entropy(outputs, torch.randint(10, (4,))))
         optimizer.step()
     return [*module.parameters(), *module.buffers()]
 
 
-def _views(network: Network, captured: CapturedModel) -> Counter[str]:
-    """Hold every value's proof against the experiment; how many proofs there are of each certainty."""
-    views = trace_views(captured.graph, captured.graph.evaluate)
+def _certainties(network: Network, captured: CapturedModel) -> Counter[str]:
+    """Compare every value's field map with the experiment; how many field maps there are of each certainty."""
+    field_maps = trace_fields(captured.graph, captured.graph.evaluate)
     probed = probe_receptive_field(captured.to_module())
-    assert set(probed) <= set(views)
-    disagreeing = [name for name, found in probed.items() if not confirms(views[name], found)]
+    assert set(probed) <= set(field_maps)
+    disagreeing = [name for name, found in probed.items() if not confirms(field_maps[name], found)]
     assert [] == disagreeing, network
-    return Counter(view.certainty for view in views.values())
+    return Counter(field_map.certainty for field_map in field_maps.values())
 
 
 @pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")  # torch says so; the padding is exact
 def test_random_networks() -> None:
-    """Proof and experiment agree at every position, the graph's outputs are the network's, and hardly a proof is missing."""
+    """Trace and experiment agree at every position, the graph's outputs are the network's, and hardly a field is unknown."""
     counts: Counter[str] = Counter()
 
     @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=HEALTH)
@@ -58,7 +58,7 @@ def test_random_networks() -> None:
         original = network.build()
         captured = capture(original, network.input_shape, name="network")
         assert () == captured.fidelity.differences
-        counts.update(_views(network, captured))
+        counts.update(_certainties(network, captured))
         images = torch.randn(3, *network.input_shape, generator=torch.Generator().manual_seed(network.seed))
         with torch.no_grad():
             assert torch.equal(original(images), captured.to_module().eval()(images))

@@ -1,0 +1,110 @@
+"""Which values of a program depend on the images, which on weights alone, and which reach the output."""
+
+from __future__ import annotations
+
+from harness.graph.form import Graph, Operation, Program, Ref, Shape
+from harness.graph.schema import bind
+
+
+class DataFlow:
+    """The dependences in one program.
+
+    Attributes:
+        graph: the graph of the program.
+        program: the program.
+        shapes: the shape of every value.
+        read: the graph's tensors that some operation reads, by name.
+        from_input: names of the values that depend on the images.
+        from_weights: names of the values that depend on the graph's tensors only.
+        on_path: the operations on the way from the images to the output, in order.
+    """
+
+    def __init__(self, graph: Graph, program: Program) -> None:
+        self.graph = graph
+        self.program = program
+        self._by_name = {operation.name: operation for operation in program.operations}
+        self.shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
+        self.shapes |= {operation.name: operation.shape for operation in program.operations}
+        self.shapes[graph.input_name] = ("B", *graph.input_shape)
+        tensors = {spec.name for spec in graph.tensors}
+        names = {name: spec.name for spec in graph.tensors for name in spec.aliases}
+        self.read = {names.get(ref, ref) for operation in program.operations for ref in operation.refs()} & tensors
+        self.from_weights = set(tensors)
+        self.from_input = {graph.input_name}
+        # Sizes carry no pixels: only operations on tensors pass the images on.
+        for operation in program.operations:
+            if operation.outputs or operation.op == "operator.getitem":
+                refs = set(operation.refs())
+                if refs & self.from_input:
+                    self.from_input.add(operation.name)
+                elif refs & self.from_weights:
+                    self.from_weights.add(operation.name)
+        needed = {program.output}
+        for operation in reversed(program.operations):
+            if operation.name in needed:
+                needed.update(() if _is_zero(operation) else operation.refs())
+            elif operation.kind.in_place and set(operation.refs()) & needed:
+                # An in-place operation changes a value that is needed although its own result is not read again.
+                needed.add(operation.name)
+                needed.update(operation.refs())
+        self.on_path = tuple(
+            operation
+            for operation in program.operations
+            if operation.name in needed and operation.name in self.from_input
+        )
+
+    def only_through(self, name: str) -> bool:
+        """Whether every path from the input to the output passes through the value."""
+        reached = {self.graph.input_name}
+        for operation in self.program.operations:
+            if operation.name == name or operation.name not in self.from_input or _is_zero(operation):
+                continue
+            if reached & set(operation.refs()):
+                reached.add(operation.name)
+        return self.program.output not in reached
+
+    def is_weighted_convolution(self, operation: Operation) -> bool:
+        """Whether it is a convolution, transposed or not, that reads weights."""
+        return operation.kind.family in ("convolution", "transposed convolution") and self._reads_weights(operation)
+
+    def is_weighted_product(self, operation: Operation) -> bool:
+        """Whether it multiplies by a matrix of weights, as a linear layer does, however it is written."""
+        if operation.kind.family == "matrix product":
+            return self._reads_weights(operation)
+        return self.summed_product(operation) is not None
+
+    def summed_product(self, operation: Operation) -> Operation | None:
+        """The element-wise product of images and weights that this operation sums as a matrix product does, if it does."""
+        refs = list(operation.refs())
+        product = self._by_name.get(refs[0]) if operation.kind.name in ("mean", "sum") and refs else None
+        if product is None or product.kind.name != "mul":
+            return None
+        sides = set(product.refs())
+        images, weights = sides & self.from_input, sides & self.from_weights
+        if len(images) != 1 or len(weights) != 1:
+            return None
+        count = len(product.shape)
+        image_shape, weight_shape = (
+            (*([1] * (count - len(self.shapes[name]))), *self.shapes[name]) for name in (*images, *weights)
+        )
+        dims = bind(operation).get("dim")
+        summed = {dim % count for dim in (dims if isinstance(dims, tuple) else (dims,)) if isinstance(dim, int)}
+        pairs = list(zip(image_shape, weight_shape, strict=True))
+        contracts = any(place in summed and pair[0] != 1 and pair[1] != 1 for place, pair in enumerate(pairs))
+        fans_out = any(place not in summed and pair[0] == 1 != pair[1] for place, pair in enumerate(pairs))
+        return product if contracts and fans_out else None
+
+    def weight_shape(self, operation: Operation) -> Shape:
+        """The shape of an operation's weights; of a convolution: output channels, input channels of a group, rows, columns."""
+        weight = bind(operation).get("weight")
+        return self.shapes.get(weight.name, ()) if isinstance(weight, Ref) else ()
+
+    def _reads_weights(self, operation: Operation) -> bool:
+        return any(ref in self.from_weights for ref in operation.refs())
+
+
+def _is_zero(operation: Operation) -> bool:
+    """Whether the result is zero whatever the operands hold: a product with a literal zero."""
+    return operation.kind.name == "mul" and 0 in [
+        argument for argument in operation.args if isinstance(argument, int | float)
+    ]

@@ -1,0 +1,97 @@
+"""Which input pixels each position of each value sees, exactly, by following the operations of a program.
+
+Statistics over the batch, as batch normalisation takes them in training, are not followed there; where they are taken in
+evaluation, each position sees the whole map through them.
+"""
+
+from __future__ import annotations
+
+from harness.graph.form import Graph, Operation, Program, Ref
+from harness.graph.schema import bind
+from harness.structure.fields import FieldMap
+from harness.structure.mixing_rules import MIXING_RULES, reduced
+from harness.structure.shape_rules import SHAPE_RULES
+from harness.structure.traced_values import TracedValues, UnknownReadsError
+from harness.structure.window_rules import WINDOW_RULES
+
+_RULES = {**MIXING_RULES, **SHAPE_RULES, **WINDOW_RULES}
+
+
+def trace_fields(graph: Graph, program: Program) -> dict[str, FieldMap]:
+    """What every value of one of the graph's programs sees, by name; values that do not depend on the image are absent.
+
+    Raises:
+        ValueError: the graph's input is no image ``(channels, height, width)``.
+    """
+    if len(graph.input_shape) != 3:  # noqa: PLR2004 - channels, height, width
+        msg = f"expected an image input (channels, height, width), got input_shape={list(graph.input_shape)}"
+        raise ValueError(msg)
+    values = TracedValues(graph, program)
+    memory = _SharedMemory(values, program)
+    for index, operation in enumerate(program.operations):
+        values.shapes[operation.name] = operation.shape
+        field_map = _traced(values, operation)
+        memory.add(operation)
+        if field_map is None:
+            continue
+        field_map = field_map.pruned()
+        if operation.kind.in_place and operation.args and isinstance(operation.args[0], Ref):
+            memory.write(operation.args[0].name, field_map, index)
+        values.maps[operation.name] = field_map
+    return values.maps
+
+
+def _traced(values: TracedValues, operation: Operation) -> FieldMap | None:
+    """What the operation's result sees; None when it does not depend on the numbers of the image."""
+    if operation.op == "operator.getitem":
+        source, index = operation.args
+        if isinstance(source, Ref) and isinstance(index, int) and source.name in values.parts:
+            return values.parts[source.name][index]
+        return values.maps.get(source.name) if isinstance(source, Ref) else None
+    kind = operation.kind
+    refs = [ref for ref in operation.refs() if ref in values.maps]
+    if not refs or not operation.outputs or kind.family in ("creation", "random creation", "size"):
+        return None
+    arguments = bind(operation)
+    try:
+        # The maximum of two tensors shares its name with the one over a dimension.
+        if kind.elementwise or (kind.name in ("max", "min") and "other" in arguments):
+            return values.elementwise(refs, operation.shape)
+        if kind.family == "reduction":
+            return reduced(values, operation, arguments)
+        if kind.name in _RULES:
+            return _RULES[kind.name](values, operation, arguments)
+    except UnknownReadsError as reason:
+        return values.everything(operation.shape, refs, str(reason))
+    return values.everything(operation.shape, refs, f"what {operation.op} reads is not known")
+
+
+class _SharedMemory:
+    """Which values may share memory, and what in-place operations do to them."""
+
+    def __init__(self, values: TracedValues, program: Program) -> None:
+        self.values = values
+        # The first of the values that share memory, for each of them.
+        self.owners: dict[str, str] = {}
+        self.last_read = {ref: i for i, operation in enumerate(program.operations) for ref in operation.refs()}
+        self.last_read[program.output] = len(program.operations)
+
+    def add(self, operation: Operation) -> None:
+        """Note that an operation's result may lie in the memory of its first argument."""
+        if operation.kind.shares_memory and operation.args and isinstance(operation.args[0], Ref):
+            name = operation.args[0].name
+            self.owners[operation.name] = self.owners.get(name, name)
+
+    def write(self, name: str, field_map: FieldMap, index: int) -> None:
+        """The operation at this index changes a value in place, and with it what shares its memory and is read later."""
+        maps, shapes = self.values.maps, self.values.shapes
+        before = maps.get(name)
+        maps[name] = field_map
+        if before is not None and before.same_paths(field_map):
+            return
+        owner = self.owners.get(name, name)
+        for other in (owner, *(key for key, value in self.owners.items() if value == owner)):
+            if other != name and other in shapes and self.last_read.get(other, -1) > index:
+                refs = [ref for ref in (other, name) if ref in maps]
+                note = "an operation in place changes it through another value that shares its memory"
+                maps[other] = self.values.everything(shapes[other], refs, note)

@@ -1,0 +1,173 @@
+"""The values of a program whose fields are known so far, and what holds for several of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from harness.graph.form import Dim, Graph, Operation, Program, Ref, Shape
+from harness.structure.fields import AXES, Axes, AxisField, FieldMap, FieldPath, least_certain
+
+# Sides and windows beyond this are not followed: no image here is as large, and a hostile graph could name any size.
+_MAX_POSITIONS = 1_024
+_MAP_DIMS = 4
+
+
+class UnknownReadsError(Exception):
+    """What an operation reads is not known in this form; the tracer falls back on all that its operands see."""
+
+
+class TracedValues:
+    """Field maps and shapes of the values of a program, up to the operation at hand.
+
+    Attributes:
+        evaluates: whether it is the evaluation program.
+        maps: what each value sees, by name; values that do not depend on the image are absent.
+        parts: what each result of an operation with several results sees.
+        shapes: the shape of every value.
+    """
+
+    def __init__(self, graph: Graph, program: Program) -> None:
+        self.evaluates = program is graph.evaluate
+        _, height, width = graph.input_shape
+        image = FieldPath(rows=AxisField.identity(height), columns=AxisField.identity(width))
+        self.maps = {graph.input_name: FieldMap(axes=(("N",), ("C",), ("H",), ("W",)), paths=(image,))}
+        self.parts: dict[str, list[FieldMap]] = {}
+        self.shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
+        self.shapes[graph.input_name] = ("B", *graph.input_shape)
+
+    def map_of(self, argument: object) -> FieldMap:
+        """What an argument sees.
+
+        Raises:
+            UnknownReadsError: it does not depend on the image.
+        """
+        if isinstance(argument, Ref) and argument.name in self.maps:
+            return self.maps[argument.name]
+        reason = "the images enter through an argument that usually holds weights"
+        raise UnknownReadsError(reason)
+
+    def shape_of(self, argument: object) -> Shape:
+        """The shape of an argument; empty for one that is no value."""
+        return self.shapes[argument.name] if isinstance(argument, Ref) else ()
+
+    def everything(self, shape: Shape, refs: Sequence[str], note: str) -> FieldMap:
+        """The most that a result of unknown reads can see: all that its operands see."""
+        whole = [self.maps[ref].map_axis("H", AxisField.whole).map_axis("W", AxisField.whole) for ref in refs]
+        axes: tuple[Axes, ...] = tuple(("C",) for _ in shape)
+        paths = tuple(path for field_map in whole for path in field_map.paths)
+        if len(shape) == _MAP_DIMS and all(isinstance(dim, int) and dim <= _MAX_POSITIONS for dim in shape[2:]):
+            axes = (("N",), ("C",), ("H",), ("W",))
+            paths = _broadcast_paths(paths, *(followed(dim) for dim in shape[2:]))
+        return FieldMap(axes=axes, paths=paths, certainty="unknown", note=note, mixed=True)
+
+    def elementwise(self, refs: Iterable[str], shape: Shape) -> FieldMap:
+        """Several values combined element by element, with broadcasting.
+
+        Raises:
+            UnknownReadsError: their positions or dimensions do not correspond.
+        """
+        names = list(dict.fromkeys(refs))
+        maps = [self.maps[name] for name in names]
+        axes = _broadcast_axes([(self.maps[name], self.shapes[name]) for name in names], len(shape))
+        rows, columns = (max(field_map.positions(axis) for field_map in maps) for axis in AXES)
+        sizes = zip(AXES, (rows, columns), strict=True)
+        if any(field_map.positions(axis) not in (1, size) for axis, size in sizes for field_map in maps):
+            reason = "it combines values whose positions do not correspond"
+            raise UnknownReadsError(reason)
+        worst = least_certain(maps)
+        return FieldMap(
+            axes=axes,
+            paths=_broadcast_paths(tuple(path for field_map in maps for path in field_map.paths), rows, columns),
+            certainty=worst.certainty,
+            note=worst.note,
+            mixed=any(field_map.mixed for field_map in maps),
+        )
+
+    def as_channels(self, refs: Sequence[str], shape: Shape) -> FieldMap:
+        """Several values that become the channels of one.
+
+        Raises:
+            UnknownReadsError: their positions or dimensions do not correspond.
+        """
+        depending = [ref for ref in refs if ref in self.maps]
+        joined = self.elementwise(depending, shape)
+        first = self.maps[depending[0]]
+        uniform = len(depending) == len(refs) and all(first.same_paths(self.maps[ref]) for ref in depending)
+        return replace(joined, mixed=joined.mixed or not uniform)
+
+    def keep_parts(self, operation: Operation, field_map: FieldMap) -> FieldMap:
+        """The same map for the result and, where there are several, for each of them."""
+        if len(operation.outputs) > 1:
+            self.parts[operation.name] = [field_map] * len(operation.outputs)
+        return field_map
+
+
+# An operation's arguments by their declared names, and what its result sees.
+Arguments = Mapping[str, object]
+Rule = Callable[[TracedValues, Operation, Arguments], FieldMap]
+
+
+def followed(size: Dim) -> int:
+    """A size of a map or a window, if it can be followed position by position.
+
+    Raises:
+        UnknownReadsError: it depends on the batch, or is too large.
+    """
+    if not isinstance(size, int):
+        reason = "the size of its map depends on the batch"
+        raise UnknownReadsError(reason)
+    if not 0 <= size <= _MAX_POSITIONS:
+        reason = f"a side of {size:,} positions is more than the {_MAX_POSITIONS:,} that are followed"
+        raise UnknownReadsError(reason)
+    return size
+
+
+def map_size(operation: Operation) -> tuple[int, int]:
+    """Rows and columns of an operation's result, its last two dimensions.
+
+    Raises:
+        UnknownReadsError: it has fewer dimensions, or they cannot be followed.
+    """
+    if len(operation.shape) < 2:  # noqa: PLR2004 - rows and columns
+        reason = "its result is no map"
+        raise UnknownReadsError(reason)
+    return followed(operation.shape[-2]), followed(operation.shape[-1])
+
+
+def is_spatial(axes: Axes) -> bool:
+    """Whether a dimension stands for rows or columns, among others."""
+    return "H" in axes or "W" in axes
+
+
+def normalised_dims(value: object, count: int) -> tuple[int, ...]:
+    """Dimensions as an argument gives them, counted from the first; all of them where it gives none."""
+    if value is None or value == ():
+        return tuple(range(count))
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(sorted(dim % count for dim in values if isinstance(dim, int)))
+
+
+def normalised_dim(value: object, count: int) -> int:
+    """One dimension as an argument gives it, counted from the first."""
+    return value % count if isinstance(value, int) else 0
+
+
+def _broadcast_paths(paths: tuple[FieldPath, ...], rows: int, columns: int) -> tuple[FieldPath, ...]:
+    return tuple(FieldPath(rows=p.rows.broadcast(rows), columns=p.columns.broadcast(columns)) for p in paths)
+
+
+def _broadcast_axes(operands: list[tuple[FieldMap, Shape]], count: int) -> tuple[Axes, ...]:
+    result: list[Axes] = []
+    for position in range(-count, 0):
+        candidates = [
+            (shape[position] != 1, field_map.axes[position])
+            for field_map, shape in operands
+            if len(field_map.axes) >= -position
+        ]
+        named = [axes for _, axes in sorted(candidates, key=lambda item: not item[0]) if axes]
+        if len({axes for large, axes in candidates if large and is_spatial(axes)}) > 1:
+            reason = "it combines dimensions that stand for different directions"
+            raise UnknownReadsError(reason)
+        result.append(named[0] if named else ())
+    return tuple(result)

@@ -1,0 +1,255 @@
+"""What operations that move a window over a map read: convolutions, poolings, resizes, paddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+
+from harness.graph.form import Operation
+from harness.structure.fields import AXES, FieldMap, Taps
+from harness.structure.traced_values import Arguments, Rule, TracedValues, UnknownReadsError, followed, map_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Window:
+    """A sliding window along one axis; ``padding`` is what lies before the first position."""
+
+    kernel: int
+    stride: int
+    padding: int
+    dilation: int = 1
+
+
+def _convolution(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
+    field_map = values.map_of(arguments["input"])
+    kernel = [followed(dim) for dim in values.shape_of(arguments["weight"])[2:]]
+    stride = _pair(arguments.get("stride"), (1, 1))
+    dilation = _pair(arguments.get("dilation"), (1, 1))
+    padding = arguments.get("padding")
+    if padding == "same":
+        # torch puts the odd pixel after: before = total // 2.
+        before = tuple((d * (k - 1)) // 2 for d, k in zip(dilation, kernel, strict=True))
+    else:
+        before = (0, 0) if padding == "valid" else _pair(padding, (0, 0))
+    windows = [_Window(kernel=kernel[i], stride=stride[i], padding=before[i], dilation=dilation[i]) for i in range(2)]
+    convolved = _windowed(field_map, operation, windows, "convolution")
+    return replace(convolved, mixed=field_map.mixed and arguments.get("groups") != 1)
+
+
+def _transposed_convolution(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
+    field_map = _as_map(values.map_of(arguments["input"]))
+    kernel = [followed(dim) for dim in values.shape_of(arguments["weight"])[2:]]
+    stride, padding = _pair(arguments.get("stride"), (1, 1)), _pair(arguments.get("padding"), (0, 0))
+    dilation = _pair(arguments.get("dilation"), (1, 1))
+    for index, (axis, outputs) in enumerate(zip(AXES, map_size(operation), strict=True)):
+        taps = []
+        for o in range(outputs):
+            offsets = [o + padding[index] - k * dilation[index] for k in range(kernel[index])]
+            taps.append([offset // stride[index] for offset in offsets if offset % stride[index] == 0])
+        field_map = field_map.through(axis, taps, stride=Fraction(1, stride[index]))
+    return replace(field_map, mixed=field_map.mixed and arguments.get("groups") != 1)
+
+
+def _max_pool(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
+    kernel = _pair(arguments["kernel_size"], (1, 1))
+    stride, padding = _pair(arguments.get("stride"), kernel), _pair(arguments.get("padding"), (0, 0))
+    dilation = _pair(arguments.get("dilation"), (1, 1))
+    windows = [_Window(kernel=kernel[i], stride=stride[i], padding=padding[i], dilation=dilation[i]) for i in range(2)]
+    return values.keep_parts(operation, _windowed(values.map_of(arguments["self"]), operation, windows, "maximum"))
+
+
+def _average_pool(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
+    field_map = values.map_of(arguments["self"])
+    kernel = _pair(arguments["kernel_size"], (1, 1))
+    stride, padding = _pair(arguments.get("stride"), kernel), _pair(arguments.get("padding"), (0, 0))
+    divisor = arguments.get("divisor_override")
+    covers = kernel == (field_map.positions("H"), field_map.positions("W")) and padding == (0, 0)
+    plain = divisor is None or divisor == kernel[0] * kernel[1]
+    windows = [_Window(kernel=kernel[i], stride=stride[i], padding=padding[i]) for i in range(2)]
+    return _windowed(field_map, operation, windows, "average" if covers and plain else "part average")
+
+
+def _adaptive_pool(how: str) -> Rule:
+    def rule(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
+        field_map = _as_map(values.map_of(arguments["self"]))
+        for axis, outputs in zip(AXES, map_size(operation), strict=True):
+            inputs = field_map.positions(axis)
+            taps = [list(range(o * inputs // outputs, -(-(o + 1) * inputs // outputs))) for o in range(outputs)]
+            stride = Fraction(inputs, outputs) if inputs % outputs == 0 else None
+            field_map = field_map.through(axis, taps, stride=stride, how=how)
+        return values.keep_parts(operation, field_map)
+
+    return rule
+
+
+def _resize(reads: Callable[[int, int, float, bool], list[int]]) -> Rule:
+    """A resize; ``reads(position, inputs, scale, align_corners)`` gives the input positions one output position reads."""
+
+    def rule(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
+        field_map = _as_map(values.map_of(arguments["input"] if "input" in arguments else arguments["self"]))
+        align = arguments.get("align_corners") is True
+        factors = arguments.get("scale_factors")
+        factors = factors if isinstance(factors, tuple) else (arguments.get("scales_h"), arguments.get("scales_w"))
+        for factor, axis, outputs in zip(factors, AXES, map_size(operation), strict=True):
+            inputs = field_map.positions(axis)
+            # The same single-precision arithmetic as torch's area_pixel_compute_scale: a rounding decides a pixel.
+            if align:
+                scale = np.float32(inputs - 1) / np.float32(outputs - 1) if outputs > 1 else np.float32(0)
+            elif isinstance(factor, int | float) and factor > 0:
+                scale = np.float32(1.0 / factor)
+            else:
+                scale = np.float32(inputs) / np.float32(outputs)
+            # torch copies an axis that keeps its size, except in the bicubic resize, which computes all the same.
+            copies = inputs == outputs and reads is not _bicubic
+            taps = [[o] if copies else sorted(set(reads(o, inputs, float(scale), align))) for o in range(outputs)]
+            ratio = Fraction(inputs, outputs)
+            uniform = ratio.denominator == 1 or ratio.numerator == 1
+            field_map = field_map.through(axis, taps, stride=ratio if uniform and not align else None)
+        return field_map
+
+    return rule
+
+
+def _nearest(position: int, inputs: int, scale: float, _align: bool) -> list[int]:  # noqa: FBT001 - one signature for all
+    return [min(int(np.float32(position) * np.float32(scale)), inputs - 1)]
+
+
+def _nearest_exact(position: int, inputs: int, scale: float, _align: bool) -> list[int]:  # noqa: FBT001
+    return [min(int((np.float32(position) + np.float32(0.5)) * np.float32(scale)), inputs - 1)]
+
+
+def _bilinear(position: int, inputs: int, scale: float, align: bool) -> list[int]:  # noqa: FBT001
+    first = min(int(max(_source(position, scale, align=align), 0.0)), inputs - 1)
+    return [first, min(first + 1, inputs - 1)]
+
+
+def _bicubic(position: int, inputs: int, scale: float, align: bool) -> list[int]:  # noqa: FBT001
+    first = math.floor(_source(position, scale, align=align))
+    return [min(max(first + offset, 0), inputs - 1) for offset in (-1, 0, 1, 2)]
+
+
+def _source(position: int, scale: float, *, align: bool) -> float:
+    """Where an output position lies among the input positions, in single precision as torch computes it."""
+    if align:
+        return float(np.float32(scale) * np.float32(position))
+    return float(np.float32(scale) * (np.float32(position) + np.float32(0.5)) - np.float32(0.5))
+
+
+def _pad(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
+    field_map = values.map_of(arguments["self"])
+    amounts = arguments.get("pad", arguments.get("padding"))
+    modes = {"reflection_pad2d": "reflect", "replication_pad2d": "replicate"}
+    mode = modes.get(operation.kind.name, arguments.get("mode", "constant"))
+    if not isinstance(amounts, tuple):
+        reason = "its padding is computed while it runs"
+        raise UnknownReadsError(reason)
+    for index in range(len(amounts) // 2):
+        before, after = amounts[2 * index], amounts[2 * index + 1]
+        axis = field_map.axis_of(-1 - index)
+        if before == after == 0 or not isinstance(before, int) or not isinstance(after, int):
+            continue
+        if axis is not None:
+            inputs = field_map.positions(axis)
+            followed(inputs + before + after)
+            taps = [[_padded(position, inputs, str(mode))] for position in range(-before, inputs + after)]
+            field_map = field_map.through(axis, taps)
+        elif field_map.axes[-1 - index] == ("C",):
+            field_map = field_map.some_channels() if min(before, after) < 0 else field_map
+        else:
+            reason = "it pads a dimension that is neither rows nor columns nor channels"
+            raise UnknownReadsError(reason)
+    return field_map
+
+
+def _padded(position: int, size: int, mode: str) -> int:
+    """The position that a padded one is a copy of; outside the map where it is a copy of none."""
+    match mode:
+        case "reflect":
+            period = 2 * (size - 1) or 1
+            folded = position % period
+            return min(folded, period - folded)
+        case "replicate":
+            return min(max(position, 0), size - 1)
+        case "circular":
+            return position % size
+        case _:
+            return position
+
+
+def _shuffled(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
+    field_map = _as_map(values.map_of(arguments["self"]))
+    up = operation.kind.name == "pixel_shuffle"
+    factor = arguments["upscale_factor" if up else "downscale_factor"]
+    if not isinstance(factor, int):
+        reason = "its factor is computed while it runs"
+        raise UnknownReadsError(reason)
+    for axis, outputs in zip(AXES, map_size(operation), strict=True):
+        taps = [[o // factor] if up else list(range(o * factor, (o + 1) * factor)) for o in range(outputs)]
+        field_map = field_map.through(axis, taps, stride=Fraction(1, factor) if up else Fraction(factor))
+    return field_map.some_channels() if up else replace(field_map, mixed=True)
+
+
+def _windowed(field_map: FieldMap, operation: Operation, windows: Sequence[_Window], how: str) -> FieldMap:
+    """What is seen through a sliding window along each axis."""
+    field_map = _as_map(field_map)
+    for axis, outputs, window in zip(AXES, map_size(operation), windows, strict=True):
+        offsets = [k * window.dilation - window.padding for k in range(followed(window.kernel))]
+        taps: Taps = [[o * window.stride + offset for offset in offsets] for o in range(outputs)]
+        field_map = field_map.through(axis, taps, stride=Fraction(window.stride), how=how)
+    return field_map
+
+
+def _as_map(field_map: FieldMap) -> FieldMap:
+    """The field map with rows and columns as its last two dimensions, a map of one position named as such.
+
+    Raises:
+        UnknownReadsError: its last two dimensions are something else.
+    """
+    axes = list(field_map.axes)
+    for place, axis in zip((-2, -1), AXES, strict=True):
+        if len(axes) >= -place and axes[place] == () and field_map.positions(axis) == 1:
+            axes[place] = (axis,)
+    if axes[-2:] != [("H",), ("W",)]:
+        reason = "it works on a map whose last two dimensions are not rows and columns"
+        raise UnknownReadsError(reason)
+    return replace(field_map, axes=tuple(axes))
+
+
+def _pair(value: object, default: tuple[int, int]) -> tuple[int, int]:
+    """A setting for rows and columns, which torch takes as one number or as two.
+
+    Raises:
+        UnknownReadsError: it is no number.
+    """
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, tuple) and value and all(isinstance(item, int) for item in value):
+        items = [item for item in value if isinstance(item, int)]
+        return items[0], items[-1]
+    if value is None or value == ():
+        return default
+    reason = "a size in it is computed while it runs"
+    raise UnknownReadsError(reason)
+
+
+WINDOW_RULES: dict[str, Rule] = {
+    "_upsample_nearest_exact2d": _resize(_nearest_exact),
+    "adaptive_avg_pool2d": _adaptive_pool("average"),
+    "adaptive_max_pool2d": _adaptive_pool("maximum"),
+    "avg_pool2d": _average_pool,
+    "conv2d": _convolution,
+    "conv_transpose2d": _transposed_convolution,
+    "max_pool2d": _max_pool,
+    "pad": _pad,
+    "pixel_shuffle": _shuffled,
+    "pixel_unshuffle": _shuffled,
+    "reflection_pad2d": _pad,
+    "replication_pad2d": _pad,
+    "upsample_bicubic2d": _resize(_bicubic),
+    "upsample_bilinear2d": _resize(_bilinear),
+    "upsample_nearest2d": _resize(_nearest),
+}
