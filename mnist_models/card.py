@@ -1,7 +1,7 @@
 """Model cards: what is published about a model, as data with its source, read from ``cards/NAME.toml``.
 
-A card repeats what a document says, right or wrong; where the document, its code and its log disagree, the card says so
-under ``discrepancies``. Line numbers count from 1 and ranges include both ends; unless a document is named, they are
+A card repeats the figures of a document, correct or not; where the document, its code and its log disagree, the card
+lists that under ``discrepancies``. Line numbers count from 1 and ranges include both ends; unless a document is named, they are
 lines of the card's first source.
 """
 
@@ -66,10 +66,9 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedEpoch:
-    """One epoch of the published log; the epoch counts from 1 whatever the log does.
+    """One epoch of the published log; epochs are numbered from 1 even where the log starts at 0.
 
-    ``printed_percent`` is kept as printed, so that its digits say how exact it means to be; ``line`` is the line of the
-    test figures.
+    ``printed_percent`` is the text as printed, with its number of digits; ``line`` is the line of the test figures.
     """
 
     epoch: int
@@ -83,7 +82,7 @@ class PublishedEpoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """A published training log, an entry an epoch."""
+    """A published training log, one entry for each epoch."""
 
     lines: tuple[int, int]
     epochs: tuple[PublishedEpoch, ...]
@@ -91,11 +90,12 @@ class Log:
 
 @dataclass(frozen=True, kw_only=True)
 class Discrepancy:
-    """A place where the published figures, words and code do not agree, and in what.
+    """A place where the published figures, text and code disagree.
 
     The kinds: ``count`` a printed percentage contradicts its own count, ``claim`` a claimed figure differs from the
-    record or has none, ``structure`` text, code and layer table differ about the network, ``table`` a derived table is
-    wrong, ``log`` the log is not what it looks like, ``text`` the text contradicts itself or describes something else.
+    log or has no log, ``structure`` text, code and layer table describe different networks, ``table`` a derived table is
+    wrong, ``log`` the log is not of the run that it seems to be, ``text`` the text contradicts itself or describes
+    something else.
     """
 
     kind: Literal["count", "claim", "structure", "table", "log", "text"]
@@ -106,7 +106,7 @@ class Discrepancy:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the consistency check is expected to say about the model under its contract, and why."""
+    """The expected outcome of the consistency rule for the model under its contract, and the reason."""
 
     outcome: Literal["meets", "misses"]
     reason: str
@@ -121,17 +121,17 @@ class ModelCard:
         title: a few words for a listing.
         description: what the network is, in a sentence or two.
         parameters: exact number of parameters, declared and trainable.
-        contract: name of the built-in contract that the model was made for.
+        contract: name of the built-in contract for the model.
         claims_target: whether the document claims 99.4 % or more on the test set.
         cpu_minutes: rough time of 15 epochs by the recipe on two CPU cores.
-        expected: outcome of the consistency check, by the published counts.
+        expected: outcome of the consistency rule, by the published counts.
         sources: where it is published; empty for a model of our own.
         recipe: how it is trained, as plain data in the recipe format.
-        recipe_provenance: which part of the recipe the document states, and where the rest was read.
+        recipe_provenance: which part of the recipe the document states, and where the rest was found.
         summary: the published layer table, if there is one.
         claim: the accuracies the document claims, if any.
         log: the published training log, if there is one.
-        discrepancies: what in the publication does not agree.
+        discrepancies: where the publication contradicts itself.
     """
 
     name: str
@@ -152,10 +152,10 @@ class ModelCard:
 
 
 def read_card(name: str) -> ModelCard:
-    """The card shipped under a name.
+    """Read the card of a shipped model.
 
     Raises:
-        FileNotFoundError: no card of that name is shipped.
+        FileNotFoundError: there is no card of that name.
         ValueError: the card is malformed; the message names file and key.
     """
     file = f"{name}.toml"
@@ -163,14 +163,14 @@ def read_card(name: str) -> ModelCard:
 
 
 def parse_card(text: str, *, file: str) -> ModelCard:
-    """A card from the text of its TOML file.
+    """Read a card from the text of its TOML file.
 
     Args:
         text: the file's content.
         file: the file's name, for messages.
 
     Raises:
-        ValueError: the text is no TOML, a key is unknown or missing, or a value has the wrong type; the message names
+        ValueError: the text is not TOML, a key is unknown or missing, or a value has the wrong type; the message names
             file and key.
     """
     try:

@@ -218,7 +218,7 @@ class KeepsBias(NormsFirst):
 
     def early(self, images: Tensor) -> Tensor:
         maps = self.conv1(images)
-        return F.relu(self.norm(maps) + F.relu_(maps))
+        return F.relu(self.norm(maps) + maps)
 
 
 SOUND: dict[str, type[Sound]] = {

@@ -1,4 +1,4 @@
-"""The consistency rule: not one lucky epoch, but each of the last k, compared as counts of images."""
+"""The consistency rule: the target must be reached in each of the last epochs, compared as counts of images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class ConsistencyRule:
     """How accurate a run must be, and when. The ``[accuracy]`` section of a contract.
 
     Args:
-        target: percent of the test images to be answered right, above 0 and at most 100; exact, as written.
-        rule: ``last``: in each of the last epochs; ``best``: in the best epoch.
-        last: how many last epochs count; belongs to the rule ``last`` and is None with ``best``.
-        max_epochs: most epochs that the recipe may declare.
+        target: percent of the test images that must be predicted correctly, above 0 and at most 100; exact, as written.
+        rule: ``last``: the target must be reached in each of the last epochs; ``best``: in the best epoch.
+        last: the number of last epochs for the rule ``last``; None with ``best``.
+        max_epochs: the largest number of epochs that the recipe may declare.
 
     Raises:
         ContractError: a value out of range, or ``last`` with the wrong rule.
@@ -42,7 +42,9 @@ class ConsistencyRule:
             msg = f"expected max_epochs of at least 1, got max_epochs={self.max_epochs}."
             raise ContractError(msg)
         if self.rule == "best" and self.last is not None:
-            msg = f"expected no last with rule='best', which looks at one epoch only, got last={self.last}. Remove it."
+            msg = (
+                f"expected no last with rule='best', which looks at one epoch only, got last={self.last}. Remove last."
+            )
             raise ContractError(msg)
         if self.rule == "last" and (self.last is None or not 1 <= self.last <= self.max_epochs):
             msg = f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}."
@@ -50,11 +52,11 @@ class ConsistencyRule:
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, where: str = "[accuracy]") -> Self:
-        """Read the section as TOML gives it; 99.4 there is exactly 99.4 here.
+        """Read the section from a parsed TOML table; the target keeps its decimal value: 99.4 is exactly 99.4.
 
         Args:
             table: the keys ``target``, ``rule``, ``max_epochs`` and, with rule ``last``, ``last``.
-            where: what messages begin with, such as the contract's file and section.
+            where: the beginning of messages, such as the contract's file and section.
 
         Raises:
             ContractError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of
@@ -63,19 +65,20 @@ class ConsistencyRule:
         return read_table(cls, table, where=where, error=ContractError)
 
     def required(self, total: int) -> int:
-        """The fewest right answers of ``total`` that reach the target: 9,940 of 10,000 for 99.4 percent."""
+        """The fewest correct predictions of ``total`` that reach the target: 9,940 of 10,000 for 99.4 percent."""
         return math.ceil(Fraction(self.target) * total / 100)
 
     def judge(self, record: RunRecord) -> tuple[Finding, Finding]:
         """Two findings about one run, ``epochs`` and ``accuracy``.
 
-        A run that did not complete what its recipe declares fails ``epochs``. Its ``accuracy`` is still decided as far
-        as the epochs there are can decide it: a best epoch stands, the last epochs of an interrupted run are unknown.
+        A run that did not complete the epochs that its recipe declares fails ``epochs``. Its ``accuracy`` is decided from
+        the completed epochs where they suffice: the best epoch may reach the target; the last epochs of an interrupted
+        run are unknown.
         """
         return self._judge_epochs(record), self._judge_accuracy(record)
 
     def skipped(self, reason: str) -> tuple[Finding, Finding]:
-        """The same two findings for an examination that trains nothing; ``reason`` says so to the reader."""
+        """The same two findings, skipped, for a command that does not train; ``reason`` is what they observed."""
         return (
             Finding(requirement="epochs", status=Status.SKIP, expected=self._epochs_expected, observed=reason),
             Finding(requirement="accuracy", status=Status.SKIP, expected=self._accuracy_expected, observed=reason),
@@ -88,7 +91,7 @@ class ConsistencyRule:
     @property
     def _accuracy_expected(self) -> str:
         when = "the best epoch" if self.rule == "best" else f"each of the last {self.last} epochs"
-        return f"at least {self.target} % of the test images right in {when}"
+        return f"at least {self.target} % of the test images correct in {when}"
 
     def _judge_epochs(self, record: RunRecord) -> Finding:
         declared, completed = record.recipe.epochs, len(record.epochs)
@@ -100,7 +103,7 @@ class ConsistencyRule:
             faults.append(f"interrupted after {completed} of {declared} epochs")
             hints.append("Resume the run.")
         if record.status == "diverged":
-            faults.append(f"diverged at epoch {completed + 1} of {declared}: the loss was no finite number")
+            faults.append(f"diverged at epoch {completed + 1} of {declared}: the loss was not finite")
             hints.append("Lower the learning rate.")
         return Finding(
             requirement="epochs",
@@ -112,8 +115,8 @@ class ConsistencyRule:
         )
 
     def _judge_accuracy(self, record: RunRecord) -> Finding:
-        gap = self._gap(record)
-        reached, observed = False, gap
+        missing = self._missing(record)
+        reached, observed = False, missing
         evidence: tuple[str, ...] = ()
         if record.epochs:
             best = max(record.epochs, key=_correct)
@@ -121,12 +124,12 @@ class ConsistencyRule:
             lowest = min(counted, key=_correct)
             required = self.required(lowest.test_total)
             margin = lowest.test_correct - required
-            reached = margin >= 0 and not gap
+            reached = margin >= 0 and not missing
             observed = (
-                gap or f"{_score(lowest)}, {abs(margin):,} {'above' if margin >= 0 else 'short of'} what is needed"
+                missing or f"{_score(lowest)}, {abs(margin):,} {'above' if margin >= 0 else 'below'} the required count"
             )
             evidence = (
-                f"needed: {required:,} of {lowest.test_total:,}",
+                f"required: {required:,} of {lowest.test_total:,}",
                 f"best: {_score(best)}",
                 f"last: {_score(record.epochs[-1])}",
                 *(f"counted: {_score(result)}" for result in counted),
@@ -136,7 +139,7 @@ class ConsistencyRule:
         elif record.status == "interrupted":
             status, hint = Status.UNKNOWN, "Resume the run."
         else:
-            status, hint = Status.FAIL, "See that the learning rate has come down before the epochs that count."
+            status, hint = Status.FAIL, "Let the learning rate decay before the epochs that count."
         return Finding(
             requirement="accuracy",
             status=status,
@@ -146,14 +149,14 @@ class ConsistencyRule:
             hint=hint,
         )
 
-    def _gap(self, record: RunRecord) -> str:
-        """Why the epochs there are cannot be the ones that count; empty if they can."""
+    def _missing(self, record: RunRecord) -> str:
+        """Which of the epochs that count the record lacks, in words; empty if it has them all."""
         completed = len(record.epochs)
         if completed == 0:
             return "no epoch was completed"
         if self.last is not None and record.status != "complete":
             whole = f"{completed} of {record.recipe.epochs} epochs"
-            return f"{record.status} after {whole}, so the last {self.last} are not there"
+            return f"{record.status} after {whole}, so the last {self.last} are missing"
         if self.last is not None and completed < self.last:
             return f"the run has {completed} epochs, fewer than the {self.last} that count"
         return ""
@@ -164,7 +167,7 @@ def _correct(result: EpochResult) -> int:
 
 
 def _score(result: EpochResult) -> str:
-    # Rounded down, so that a count below the target never prints as the target.
+    # Rounded down: a count below the target must not print as the target.
     hundredths = 10_000 * result.test_correct // result.test_total
     percent = f"{hundredths // 100}.{hundredths % 100:02d} %"
     return f"epoch {result.epoch}: {result.test_correct:,} of {result.test_total:,} ({percent})"

@@ -14,8 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.contracts.interface import InputShape
 from harness.contracts.requirement import Requirement, section_of
-from harness.contracts.requirements import REQUIREMENTS, InputShape
+from harness.contracts.requirements import REQUIREMENTS
 from harness.errors import ContractError
 from harness.tables import expect_mapping, read_table, refuse_unknown
 

@@ -199,8 +199,9 @@ class Linear(Feature):
         return Look(bool(sites), evidence, "add an nn.Linear layer")
 
 
-FEATURES: tuple[type[Feature], ...] = (GlobalAveragePooling, Dropout, BatchNorm, Linear)
-_BY_NAME = {feature.name: feature for feature in FEATURES}
+_BY_NAME: dict[str, type[Feature]] = {
+    feature.name: feature for feature in (GlobalAveragePooling, Dropout, BatchNorm, Linear)
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""A recipe: how a network is trained, as data.
+"""Recipes: how a network is trained, as data.
 
-The format (TOML or a plain mapping) is described in ``docs/recipes.md``. Each optimizer and schedule is one dataclass:
-its fields are the keys of its section, and it knows which of torch's own classes it stands for.
+The format (TOML or a plain mapping) is described in ``docs/recipes.md``. Each optimizer and schedule is a dataclass whose
+fields are the keys of its section; one named as a class of torch configures that class.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class AdamW(Adam):
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycleLR:
-    """Up to ``max_lr`` and down again, a move each step (`torch.optim.lr_scheduler.OneCycleLR`).
+    """Up to ``max_lr`` and down again, updated after each step (`torch.optim.lr_scheduler.OneCycleLR`).
 
-    As in torch, the optimizer's own ``lr`` is replaced, and momentum (Adam's first beta) moves between 0.85 and 0.95.
+    As in torch, the optimizer's ``lr`` is replaced, and momentum (Adam's first beta) varies between 0.85 and 0.95.
     """
 
     name: ClassVar[str] = "one-cycle"
@@ -102,7 +102,7 @@ class OneCycleLR:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine:
-    """Linear rise, half a cosine down, then flat, a move each step.
+    """Linear warm-up, half a cosine down, then constant, updated after each step (`torch.optim.lr_scheduler.LambdaLR`).
 
     With ``T`` steps in all, ``w = int(warmup * T)`` and ``e = int(until * T)``, step ``t`` (from 0) runs at ``lr``
     times ``(t + 1) / w`` before ``w``, ``floor + (1 - floor) * (1 + cos(pi * (t - w) / (e - w))) / 2`` before ``e``
@@ -136,10 +136,10 @@ class WarmupCosine:
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceLROnPlateau:
-    """Times ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
+    """Multiplies by ``factor`` after more than ``patience`` epochs without a lower test loss.
 
-    The schedule looks at the test set, as the published recipe that uses it does; its accuracy is a little flattered
-    by that.
+    `torch.optim.lr_scheduler.ReduceLROnPlateau`. The schedule depends on the test set, as in the published recipe that uses
+    it, which makes the reported accuracy slightly optimistic.
     """
 
     name: ClassVar[str] = "plateau"
@@ -155,7 +155,7 @@ class ReduceLROnPlateau:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLR:
-    """Times ``gamma`` every ``step_size`` epochs (`StepLR`)."""
+    """Multiplies by ``gamma`` every ``step_size`` epochs (`torch.optim.lr_scheduler.StepLR`)."""
 
     name: ClassVar[str] = "step"
     interval: ClassVar[Interval] = "epoch"
@@ -170,7 +170,7 @@ class StepLR:
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStepLR:
-    """Times ``gamma`` after each of the epochs in ``milestones`` (`MultiStepLR`)."""
+    """Multiplies by ``gamma`` after each of the epochs in ``milestones`` (`torch.optim.lr_scheduler.MultiStepLR`)."""
 
     name: ClassVar[str] = "multi-step"
     interval: ClassVar[Interval] = "epoch"
@@ -182,7 +182,7 @@ class MultiStepLR:
         rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
         _expect(
             bool(self.milestones) and self.milestones[0] >= 1 and rising,
-            "milestones to be rising epoch numbers from 1",
+            "milestones to be increasing epoch numbers from 1",
             milestones=list(self.milestones),
         )
         _expect(self.gamma > 0, "gamma > 0", gamma=self.gamma)
@@ -190,7 +190,7 @@ class MultiStepLR:
 
 @dataclass(frozen=True, kw_only=True)
 class CosineAnnealingLR:
-    """Half a cosine from ``lr`` down to ``floor * lr`` over all epochs, a move each epoch (`CosineAnnealingLR`)."""
+    """Half a cosine from ``lr`` to ``floor * lr`` over all epochs (`torch.optim.lr_scheduler.CosineAnnealingLR`)."""
 
     name: ClassVar[str] = "cosine"
     interval: ClassVar[Interval] = "epoch"
@@ -207,15 +207,15 @@ Schedule = OneCycleLR | WarmupCosine | ReduceLROnPlateau | StepLR | MultiStepLR 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train: everything that shapes a run but the network, the data and the seed.
+    """How to train: everything that determines a run except the network, the data and the seed.
 
     Args:
-        name: what the recipe is called in messages and records.
-        batch_size: images a step; a last, smaller batch is kept.
+        name: its name in messages and records.
+        batch_size: images for each step; a smaller last batch is kept.
         epochs: passes over the training images.
         optimizer: which optimizer, with its settings.
-        schedule: how the learning rate moves; None keeps it.
-        augmentation: random transforms of the training images; None leaves them as they are.
+        schedule: how the learning rate changes; None keeps it constant.
+        augmentation: random transforms of the training images; None for none.
 
     Raises:
         RecipeError: a value out of range.
@@ -234,11 +234,11 @@ class Recipe:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, name: str) -> Self:
-        """Read a recipe from a plain mapping, as TOML or JSON gives it.
+        """Read a recipe from a mapping, as parsed from TOML or JSON.
 
         Args:
             mapping: the recipe in the format of ``docs/recipes.md``.
-            name: what to call it; messages begin with it.
+            name: the recipe's name; messages begin with it.
 
         Raises:
             RecipeError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of
@@ -251,7 +251,7 @@ class Recipe:
         return read_table(cls, {**table, "name": name}, where=where, error=RecipeError)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The recipe without its name, as plain data with every setting spelt out; `from_mapping` reads it back."""
+        """The recipe without its name, as plain data with every setting; `from_mapping` reads it back."""
         sections = {
             "optimizer": {"name": self.optimizer.name, **_plain(self.optimizer)},
             "schedule": self.schedule and {"name": self.schedule.name, **_plain(self.schedule)},
@@ -261,7 +261,7 @@ class Recipe:
         return {"batch_size": self.batch_size, "epochs": self.epochs, **given}
 
     def with_epochs(self, epochs: int) -> Self:
-        """The same recipe over another number of epochs; a schedule that spans the run spans the new one."""
+        """The same recipe with another number of epochs; a schedule over the whole run covers the new number."""
         return dataclasses.replace(self, epochs=epochs)
 
 
@@ -291,7 +291,7 @@ _TORCH_OPTIMIZERS: dict[type[Optimizer], type[torch.optim.Optimizer]] = {
 
 
 def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Optimizer:
-    """Torch's optimizer over the parameters that ask for gradients.
+    """Torch's optimizer over the trainable parameters.
 
     Raises:
         InputError: there are none.
@@ -309,13 +309,18 @@ def build_schedule(
     """Torch's scheduler for a run of ``epochs`` of ``steps`` optimizer steps each.
 
     Raises:
-        RecipeError: a one-cycle schedule that rises for exactly one step, which torch cannot express.
+        RecipeError: a one-cycle schedule whose rise takes exactly one step, for which torch divides by zero.
     """
     match schedule:
         case OneCycleLR():
             # torch divides by pct_start * total - 1.
             one_step = schedule.pct_start * epochs * steps == 1
-            _expect(not one_step, "a rise over other than one step", pct_start=schedule.pct_start, steps=epochs * steps)
+            _expect(
+                not one_step,
+                "a rise over more or less than one step",
+                pct_start=schedule.pct_start,
+                steps=epochs * steps,
+            )
             return lr_scheduler.OneCycleLR(optimizer, total_steps=epochs * steps, **dataclasses.asdict(schedule))
         case WarmupCosine():
             return lr_scheduler.LambdaLR(optimizer, schedule.factors(epochs * steps))

@@ -1,4 +1,4 @@
-"""The cards hold together: figures, sums, claims and expected outcomes agree wherever no discrepancy is recorded."""
+"""The cards are consistent: figures, sums, claims and expected outcomes agree wherever no discrepancy is recorded."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def inside(discrepancy: Discrepancy, lines: tuple[int, int]) -> bool:
     return lines[0] <= discrepancy.lines[0] and discrepancy.lines[1] <= lines[1]
 
 
-def strange_keys(recipe: dict[str, Any]) -> set[str]:
+def unknown_keys(recipe: dict[str, Any]) -> set[str]:
     """Keys of a recipe that the recipe format does not have."""
     sections = {"": recipe, **{key: value for key, value in recipe.items() if isinstance(value, dict)}}
     return {key for section, table in sections.items() for key in table.keys() - RECIPE_KEYS.get(section, set())}
 
 
 def outcome(counts: list[int], contract: str) -> str:
-    """The consistency rule of a contract applied to correct answers an epoch."""
+    """The outcome of a contract's consistency rule for the correct predictions of each epoch."""
     last, most = LAST_AND_MOST_EPOCHS[contract]
     kept = len(counts) <= most and all(correct >= NEEDED for correct in counts[-last:])
     return "meets" if kept else "misses"
@@ -55,7 +55,7 @@ def test_card_describes_the_model_of_its_name(name: str) -> None:
     """The card's name and number of parameters are those of the model that is built."""
     card = CARDS[name]
 
-    assert card.name == name
+    assert name == card.name
     assert card.parameters == sum(parameter.numel() for parameter in create_model(name).parameters())
 
 
@@ -63,7 +63,7 @@ def test_every_card_that_is_shipped_is_listed() -> None:
     """There is no card without a model."""
     shipped = {Path(card.name).stem for card in (resources.files("mnist_models") / "cards").iterdir()}
 
-    assert shipped == set(list_models())
+    assert set(list_models()) == shipped
 
 
 @pytest.mark.parametrize("name", [name for name in CARDS if name != "reference"])
@@ -78,7 +78,7 @@ def test_published_models_name_their_source(name: str) -> None:
 
 def test_cloud_1_is_published_twice() -> None:
     """Two documents publish the first cloud model."""
-    assert [source.document for source in CARDS["cloud_1"].sources] == ["000", "001"]
+    assert ["000", "001"] == [source.document for source in CARDS["cloud_1"].sources]
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -86,23 +86,23 @@ def test_recipe_is_plain_data_with_known_keys(name: str) -> None:
     """Recipes use the keys of the recipe format and name optimizer and schedule."""
     recipe = CARDS[name].recipe
 
-    assert strange_keys(recipe) == set()
+    assert set() == unknown_keys(recipe)
     assert {"batch_size", "epochs", "optimizer"} <= recipe.keys()
-    assert recipe["optimizer"]["name"] == "sgd"
+    assert "sgd" == recipe["optimizer"]["name"]
     assert recipe.get("schedule", {}).get("name") in {None, "plateau", "one-cycle", "warmup-cosine"}
 
 
-def test_a_strange_recipe_key_is_noticed() -> None:
-    """The check of recipe keys sees a misspelt key in a section and one at the top."""
-    assert strange_keys({"epoch": 15, "optimizer": {"name": "sgd", "momentun": 0.9}}) == {"epoch", "momentun"}
+def test_an_unknown_recipe_key_is_found() -> None:
+    """`unknown_keys` finds a misspelt key in a section and one at the top."""
+    assert {"epoch", "momentun"} == unknown_keys({"epoch": 15, "optimizer": {"name": "sgd", "momentun": 0.9}})
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_a_card_is_the_readers_own(name: str) -> None:
-    """Changing the recipe of one card does not reach the next reader."""
+def test_cards_are_independent_copies(name: str) -> None:
+    """Changing the recipe of one card does not change the card that is read next."""
     model_card(name).recipe["epochs"] = 1
 
-    assert model_card(name).recipe == CARDS[name].recipe
+    assert CARDS[name].recipe == model_card(name).recipe
 
 
 @pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.summary is not None])
@@ -122,7 +122,7 @@ def test_epochs_are_consecutive_and_in_the_order_of_the_document(name: str) -> N
     card, rows = CARDS[name], LOGS[name]
     assert card.log is not None
 
-    assert [row.epoch for row in rows] == list(range(1, card.recipe["epochs"] + 1))
+    assert list(range(1, card.recipe["epochs"] + 1)) == [row.epoch for row in rows]
     assert all(before.line < after.line for before, after in pairwise(rows))
     assert card.log.lines[0] < rows[0].line
     assert rows[-1].line <= card.log.lines[1]
@@ -130,9 +130,9 @@ def test_epochs_are_consecutive_and_in_the_order_of_the_document(name: str) -> N
 
 @pytest.mark.parametrize("name", LOGS)
 def test_published_figures_are_in_range(name: str) -> None:
-    """Counts are of 10,000, percentages of 100, and a loss is that of a network that has learnt."""
+    """Counts are at most 10,000, percentages at most 100, and losses below 1."""
     for row in LOGS[name]:
-        assert row.total == 10_000
+        assert 10_000 == row.total
         assert 0 <= row.correct <= row.total
         assert row.train_percent is not None
         assert 0 < row.train_percent <= 100
@@ -141,22 +141,22 @@ def test_published_figures_are_in_range(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOGS)
 def test_printed_percentages_agree_with_their_counts_unless_recorded(name: str) -> None:
-    """A printed percentage contradicts its count exactly where the card records that it does."""
+    """A printed percentage contradicts its count exactly where the card records a discrepancy."""
     recorded = [found.lines for found in CARDS[name].discrepancies if found.kind == "count"]
 
     assert recorded == [(row.line, row.line) for row in LOGS[name] if percent_contradicts_count(row)]
 
 
 def test_three_lines_of_one_log_contradict_themselves() -> None:
-    """Of all published lines, only the three known ones print a percentage that is not that of their count."""
+    """Exactly three published lines print a percentage that contradicts their count."""
     found = [(name, row.line) for name, rows in LOGS.items() for row in rows if percent_contradicts_count(row)]
 
-    assert found == [("pipeline_third", 952), ("pipeline_third", 957), ("pipeline_third", 967)]
+    assert [("pipeline_third", 952), ("pipeline_third", 957), ("pipeline_third", 967)] == found
 
 
 @pytest.mark.parametrize("name", LOGS)
 def test_claims_agree_with_the_log_unless_recorded(name: str) -> None:
-    """The claimed best accuracies are the log's best, except exactly where the card records that they are not."""
+    """The claimed best accuracies are the log's best, except exactly where the card records a discrepancy."""
     card, rows = CARDS[name], LOGS[name]
     assert card.claim is not None
     claim = card.claim
@@ -183,7 +183,7 @@ def test_claims_target_says_whether_the_document_claims_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOGS)
 def test_expected_outcome_is_the_rule_applied_to_the_log(name: str) -> None:
-    """What is expected of the consistency check is what the published counts say."""
+    """The expected outcome is that of the consistency rule on the published counts."""
     card = CARDS[name]
 
     assert card.expected.outcome == outcome([row.correct for row in LOGS[name]], card.contract)
@@ -194,27 +194,27 @@ def test_expected_outcome_where_no_log_is_published() -> None:
     """Without a log a best below the target is expected to miss it; our own model is expected to meet it."""
     without = {name: card.expected.outcome for name, card in CARDS.items() if name not in LOGS}
 
-    assert without == {"reference": "meets", "rf_study_3": "misses"}
+    assert {"reference": "meets", "rf_study_3": "misses"} == without
     assert all(CARDS[name].expected.reason for name in without)
 
 
 def test_the_rule_counts_each_late_epoch() -> None:
-    """One image short in one of the last epochs, or an epoch too many, is a miss."""
-    assert outcome([9_000] * 12 + [9_940] * 3, "era-s7") == "meets"
-    assert outcome([9_990] * 12 + [9_940, 9_939, 9_940], "era-s7") == "misses"
-    assert outcome([9_990] * 16, "era-s7") == "misses"
-    assert outcome([9_990] * 16, "five-steps") == "meets"
+    """One image too few in one of the last epochs, or one epoch too many, misses."""
+    assert "meets" == outcome([9_000] * 12 + [9_940] * 3, "era-s7")
+    assert "misses" == outcome([9_990] * 12 + [9_940, 9_939, 9_940], "era-s7")
+    assert "misses" == outcome([9_990] * 16, "era-s7")
+    assert "meets" == outcome([9_990] * 16, "five-steps")
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_every_model_says_how_long_it_takes(name: str) -> None:
-    """Only the six-million-parameter skeleton takes more than minutes on a CPU."""
+    """Only the model with six million parameters takes more than ten minutes on a CPU."""
     assert (CARDS[name].cpu_minutes > 10) == (name == "five_step_1")
 
 
 def test_the_good_card_is_good() -> None:
     """The text that the bad cards below are made from parses."""
-    assert parse_card(GOOD, file="good.toml") == CARDS["cloud_3"]
+    assert CARDS["cloud_3"] == parse_card(GOOD, file="good.toml")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_the_good_card_is_good() -> None:
     ],
 )
 def test_a_bad_card_is_refused_by_file_and_key(old: str, new: str, message: str) -> None:
-    """A card that is not as it should be is refused, and the message names the file and the key."""
+    """A malformed card is refused with a message that names the file and the key."""
     assert old in GOOD
 
     with pytest.raises(ValueError, match=message) as refusal:

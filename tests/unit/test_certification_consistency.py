@@ -1,4 +1,4 @@
-"""The consistency rule, at its boundaries."""
+"""The consistency rule at its boundaries, the words of its findings, and the errors of its table."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LAST_3 = ConsistencyRule(target=Decimal("99.4"), rule="last", last=3, max_epochs
 BEST = ConsistencyRule(target=Decimal("99.4"), rule="best", max_epochs=19)
 
 
-def accuracy(rule: ConsistencyRule, counts: list[int], **settings: Any) -> Status:  # noqa: ANN401 - those of record
+def accuracy(rule: ConsistencyRule, counts: list[int], **settings: Any) -> Status:  # noqa: ANN401 - the keyword arguments of record
     """The status of the accuracy finding for a run with these counts."""
     _, finding = rule.judge(record(counts, **settings))
-    assert finding.requirement == "accuracy"
+    assert "accuracy" == finding.requirement
     return finding.status
 
 
@@ -36,13 +36,13 @@ def accuracy(rule: ConsistencyRule, counts: list[int], **settings: Any) -> Statu
     ],
 )
 def test_required_is_exact(target: str, total: int, required: int) -> None:
-    """A percentage as TOML gives it becomes the count that it names, without a float's error."""
+    """A percentage in TOML becomes the exact count of images, without floating-point error."""
     table = tomllib.loads(f"target = {target}\nrule = 'last'\nlast = 3\nmax_epochs = 15")
     assert required == ConsistencyRule.from_table(table).required(total)
 
 
 def test_one_image_decides() -> None:
-    """With 99.4 % of 10,000 asked, 9,940 passes and 9,939 in any of the last three epochs fails."""
+    """With 99.4 % of 10,000 required, 9,940 passes, and 9,939 in any of the last three epochs fails."""
     early = [9_000] * 12
     assert Status.PASS == accuracy(LAST_3, [*early, 9_940, 9_940, 9_940])
     for place in range(3):
@@ -75,7 +75,7 @@ def test_fewer_declared_epochs_than_allowed_pass() -> None:
 
 
 def test_fewer_epochs_than_counted_fail() -> None:
-    """Two epochs cannot show three."""
+    """A run of two epochs fails a rule on the last three."""
     _, scored = LAST_3.judge(record([9_990, 9_990]))
     assert (Status.FAIL, "the run has 2 epochs, fewer than the 3 that count") == (scored.status, scored.observed)
 
@@ -91,8 +91,8 @@ def test_fewer_epochs_than_counted_fail() -> None:
         ("diverged", [], Status.FAIL, Status.FAIL),
     ],
 )
-def test_a_run_that_stopped_is_no_pass(status: Any, counts: list[int], last: Status, best: Status) -> None:  # noqa: ANN401 - a Literal
-    """Whatever its epochs show, a run that did not complete what it declared fails the requirement epochs."""
+def test_an_incomplete_run_does_not_pass(status: Any, counts: list[int], last: Status, best: Status) -> None:  # noqa: ANN401 - a Literal
+    """A run that did not complete its declared epochs fails `epochs`, whatever its accuracy."""
     stopped = record(counts, declared=15, status=status)
     for rule, expected in ((LAST_3, last), (BEST, best)):
         epochs, scored = rule.judge(stopped)
@@ -103,32 +103,33 @@ def test_a_run_that_stopped_is_no_pass(status: Any, counts: list[int], last: Sta
 def test_diverged_names_the_epoch() -> None:
     """The epoch that a run diverged in is the one after its last whole epoch."""
     epochs, _ = LAST_3.judge(record([9_000, 9_100], declared=15, status="diverged"))
-    assert epochs.observed == "diverged at epoch 3 of 15: the loss was no finite number"
+    assert "diverged at epoch 3 of 15: the loss was not finite" == epochs.observed
 
 
 def test_evidence_has_counts_and_margin() -> None:
-    """The finding names best, last and counted epochs by their counts, and how many images they are off."""
+    """The finding gives the counts of the best, the last and the counted epochs, and the distance to the required count."""
     _, scored = LAST_3.judge(record([9_951, 9_945, 9_938, 9_947]))
-    assert scored.expected == "at least 99.4 % of the test images right in each of the last 3 epochs"
-    assert scored.observed == "epoch 3: 9,938 of 10,000 (99.38 %), 2 short of what is needed"
-    assert scored.evidence == (
-        "needed: 9,940 of 10,000",
+    assert "at least 99.4 % of the test images correct in each of the last 3 epochs" == scored.expected
+    assert "epoch 3: 9,938 of 10,000 (99.38 %), 2 below the required count" == scored.observed
+    expected = (
+        "required: 9,940 of 10,000",
         "best: epoch 1: 9,951 of 10,000 (99.51 %)",
         "last: epoch 4: 9,947 of 10,000 (99.47 %)",
         "counted: epoch 2: 9,945 of 10,000 (99.45 %)",
         "counted: epoch 3: 9,938 of 10,000 (99.38 %)",
         "counted: epoch 4: 9,947 of 10,000 (99.47 %)",
     )
+    assert expected == scored.evidence
 
 
 def test_a_miss_never_prints_as_the_target() -> None:
-    """59,639 of 60,000 rounds to 99.40 %, and is below it."""
+    """59,639 of 60,000, which is below 99.4 %, is not printed as 99.40 %."""
     _, scored = LAST_3.judge(record([59_639] * 3, total=60_000))
-    assert scored.observed == "epoch 1: 59,639 of 60,000 (99.39 %), 1 short of what is needed"
+    assert "epoch 1: 59,639 of 60,000 (99.39 %), 1 below the required count" == scored.observed
 
 
-def test_skipped_asks_the_same() -> None:
-    """An examination without training names both requirements and says why they were not asked."""
+def test_skipped_findings_expect_the_same() -> None:
+    """Skipped findings name both requirements and the reason."""
     expected = [(finding.requirement, finding.expected) for finding in BEST.judge(record([9_990]))]
     skipped = BEST.skipped("check trains nothing")
     assert expected == [(finding.requirement, finding.expected) for finding in skipped]

@@ -81,7 +81,7 @@ def test_a_contract_is_said_in_words(command: Command, tmp_path: Path) -> None:
         "A finite gradient, not zero throughout",
         "At most 1,000,000 multiply-accumulates and 2,000,000 bytes of activations",
         "at most 19 epochs declared",
-        "at least 99.4 % of the test images right in the best epoch",
+        "at least 99.4 % of the test images correct in the best epoch",
     ):
         assert words in out, (words, out)
 

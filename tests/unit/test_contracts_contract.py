@@ -1,4 +1,4 @@
-"""Contracts as documents: the built-in ones say what they should, and a mistake is named with the right spelling."""
+"""Contracts as documents: what the built-in ones ask, and how a malformed one is named."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import pytest
 
 from harness.contracts import REQUIREMENTS, Contract, builtin_contracts, load_contract, parse_contract
 from harness.contracts.features import AnyOf, Feature, GlobalAveragePooling, Linear
+from harness.contracts.interface import BareHead, FaithfulCapture, InputShape, Output
 from harness.contracts.requirement import section_of
 from harness.contracts.requirements import (
-    BareHead,
     BatchRule,
     CompleteGradients,
     CostBound,
-    FaithfulCapture,
-    InputShape,
-    Output,
     ParameterBudget,
     ReceptiveFieldBound,
 )
@@ -56,7 +53,7 @@ def test_all_builtin_contracts_are_known_here() -> None:
 
 @pytest.mark.parametrize("name", BUILTIN)
 def test_builtin_contracts(name: str) -> None:
-    """A built-in contract asks what the course asks."""
+    """A built-in contract asks what the course behind it asks."""
     below, requirements, accuracy = BUILTIN[name]
     contract = load_contract(name)
     assert name == contract.name
@@ -141,7 +138,7 @@ def test_names_of_requirements_and_keys_are_unique() -> None:
 
 
 def test_extending_a_builtin_contract() -> None:
-    """What a document does not say itself comes from the contract it extends; a section replaces the section whole."""
+    """Absent keys come from the contract that is extended; a section replaces the whole section."""
     contract = parsed('extends = "era-s7"\n[parameters]\nmax = 9000\n[dropout]\n')
     assert ParameterBudget(max=9000) == contract.find(ParameterBudget)
     assert ("capture", "input", "output", "parameters", "gap", "batch_norm") == contract.requirement_names
@@ -150,7 +147,7 @@ def test_extending_a_builtin_contract() -> None:
 
 
 def test_another_contracts_accuracy() -> None:
-    """A structure can be joined with another contract's accuracy; the name says so."""
+    """A contract can take the accuracy rule of another one, and is named after both."""
     joined = load_contract("era-s7").with_accuracy_of(load_contract("digits"))
     assert "era-s7 with the accuracy of digits" == joined.name
     assert load_contract("digits").accuracy == joined.accuracy
@@ -197,7 +194,7 @@ def test_a_mistake_is_named(text: str) -> None:
 
 
 def test_contract_files(tmp_path: Path) -> None:
-    """A path is read as a contract named after the file; what is not there or no text is refused."""
+    """A path is read as a contract named after the file; a missing file or one that is not text is refused."""
     path = tmp_path / "strict.toml"
     path.write_text("[parameters]\nmax = 5000\n", encoding="utf-8")
     assert "strict" == load_contract(str(path)).name

@@ -12,7 +12,7 @@ Shipped = Callable[[str], CapturedModel]
 
 
 def test_features_required_and_forbidden(shipped: Shipped) -> None:
-    """What is there passes where it is required and fails where it is forbidden, with the place as evidence."""
+    """A feature of the model passes where it is required and fails where it is forbidden, with its place as evidence."""
     model = shipped("five_step_2")
     for feature, present in (("gap", False), ("dropout", True), ("batch_norm", True), ("linear", True)):
         required = decided(model, f"[{feature}]\nrequired = true", feature)
@@ -25,7 +25,7 @@ def test_features_required_and_forbidden(shipped: Shipped) -> None:
 
 
 def test_one_of_several(shipped: Shipped) -> None:
-    """At least one of several features is enough, and none is not."""
+    """One of the features is enough; without any the requirement fails."""
     model = shipped("five_step_2")
     assert Status.PASS == decided(model, 'any_of = ["gap", "linear"]', "any_of").status
     finding = decided(model, 'any_of = ["gap"]', "any_of")

@@ -16,7 +16,7 @@ Shipped = Callable[[str], CapturedModel]
 
 
 class Sized(nn.Module):
-    """A linear layer on the mean of the image, with parameters and hidden numbers up to a size."""
+    """A linear layer on the mean of the image, with a given number of parameters and of numbers in hidden state."""
 
     def __init__(self, parameters: int, *, buffer: int = 0, plain: int = 0, unread: int = 0) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class Sized(nn.Module):
             self.register_buffer("table", torch.ones(buffer))
         self.plain = torch.ones(plain) if plain else None
         if unread:
-            self.forgotten = nn.Parameter(torch.ones(unread))
+            self.unread = nn.Parameter(torch.ones(unread))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Everything held is read, but what is forgotten."""
+        """Read every tensor but the unread parameter."""
         scores: Tensor = self.fc(images.mean((2, 3))) + self.extra.sum()
         if "table" in self._buffers:
             scores = scores + self.get_buffer("table").sum()
@@ -37,12 +37,12 @@ class Sized(nn.Module):
 
 
 def sized(parameters: int, *, buffer: int = 0, plain: int = 0, unread: int = 0) -> CapturedModel:
-    """A captured network that holds just that."""
+    """A captured model of that size."""
     return capture(Sized(parameters, buffer=buffer, plain=plain, unread=unread), (1, 4, 4), name="sized", twice=False)
 
 
 def test_a_budget_is_strict_or_inclusive() -> None:
-    """Exactly 8,000 parameters are not below 8,000, and at most 8,000."""
+    """8,000 parameters meet `max = 8000` and `min = 8000`, and fail `below = 8000`."""
     model = sized(8_000)
     below = decided(model, "[parameters]\nbelow = 8000", "parameters")
     assert (Status.FAIL, "fewer than 8,000 parameters", "8,000 parameters") == (
@@ -59,7 +59,7 @@ def test_a_budget_is_strict_or_inclusive() -> None:
     assert (Status.FAIL, "the contract asks for a larger model") == (small.status, small.hint)
 
 
-def test_hidden_numbers_count() -> None:
+def test_hidden_state_counts() -> None:
     """A buffer and a plain tensor count towards the budget, by name, unless the contract says otherwise."""
     model = sized(100, buffer=7, plain=5)
     counted = decided(model, "[parameters]\nmax = 111", "parameters")
@@ -70,11 +70,11 @@ def test_hidden_numbers_count() -> None:
     assert Status.PASS == decided(model, "[parameters]\nmax = 100\nhidden_state = false", "parameters").status
 
 
-def test_forgotten_parameters_are_named() -> None:
-    """Parameters that forward never reads count, are named, and are the first to go."""
+def test_unread_parameters_are_named() -> None:
+    """Parameters that forward never reads count, are named, and the hint suggests removing them."""
     finding = decided(sized(100, unread=30), "[parameters]\nmax = 80", "parameters")
     assert Status.FAIL == finding.status
-    assert any("30 of them are never read by forward: forgotten" in line for line in finding.evidence)
+    assert any("30 of them are never read by forward: unread" in line for line in finding.evidence)
     assert "removing the modules that forward never calls is enough" in finding.hint
 
 
@@ -95,8 +95,8 @@ def test_the_receptive_field_at_its_bounds(shipped: Shipped) -> None:
     assert "add a convolution" in finding.hint
 
 
-def test_a_field_that_is_not_exact_is_not_guessed() -> None:
-    """A bound decides what it excludes; an unknown field decides nothing."""
+def test_a_field_that_is_not_exact_decides_little() -> None:
+    """An upper bound of the field decides what it excludes; an unknown field decides nothing."""
 
     class Partial(nn.Module):
         """Some channels of two maps that see 3 and 5 pixels, or a product of the map with itself."""
@@ -124,7 +124,7 @@ def test_a_field_that_is_not_exact_is_not_guessed() -> None:
 
 
 def test_an_unfaithful_capture_fails(shipped: Shipped) -> None:
-    """A graph that does not stand for its model is a failure that says in which way."""
+    """A graph that computes something else than its model fails, with the difference."""
     model = shipped("reference")
     broken = replace(model, fidelity=replace(model.fidelity, eval_equal=False, differences=("it differs",)))
     finding = decided(broken, "", "capture")

@@ -1,4 +1,4 @@
-"""Recipes: their format, what it refuses, and torch's objects that come of them."""
+"""Recipes: their format, the errors of a malformed one, and the optimizers and schedulers built from them."""
 
 from __future__ import annotations
 
@@ -80,17 +80,17 @@ def test_a_full_recipe_is_read() -> None:
         CosineAnnealingLR(),
     ],
 )
-def test_a_recipe_survives_its_mapping(optimizer: Optimizer, schedule: Schedule | None) -> None:
-    """What to_mapping spells out, from_mapping reads back."""
+def test_a_recipe_round_trips_through_its_mapping(optimizer: Optimizer, schedule: Schedule | None) -> None:
+    """`from_mapping` reads back what `to_mapping` gives."""
     recipe = Recipe(name="r", batch_size=1, epochs=1, optimizer=optimizer, schedule=schedule)
     assert recipe == Recipe.from_mapping(recipe.to_mapping(), name="r")
 
 
 def test_with_epochs_changes_nothing_else() -> None:
-    """Another number of epochs is another recipe, otherwise the same."""
+    """`with_epochs` replaces the number of epochs only."""
     recipe = Recipe.from_mapping(tomllib.loads(FULL), name="full")
     assert recipe == recipe.with_epochs(2).with_epochs(15)
-    assert recipe.with_epochs(2).epochs == 2
+    assert 2 == recipe.with_epochs(2).epochs
 
 
 def change(path: str, value: object) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def change(path: str, value: object) -> dict[str, Any]:
     ],
 )
 def test_a_bad_recipe_is_named(path: str, value: object, message: str) -> None:
-    """A wrong key, type or value is an error that names the place, what was expected and what came."""
+    """A wrong key, type or value is an error that names the place, what was expected and what was given."""
     with pytest.raises(RecipeError) as caught:
         Recipe.from_mapping(change(path, value), name="r")
     assert message in str(caught.value)
@@ -158,7 +158,7 @@ def test_a_bad_recipe_is_named(path: str, value: object, message: str) -> None:
     ],
 )
 def test_a_bad_adam_is_named(table: dict[str, object], message: str) -> None:
-    """Adam's settings have ranges too."""
+    """An Adam setting out of range is an error that names it."""
     with pytest.raises(RecipeError) as caught:
         Recipe.from_mapping(change("optimizer", table), name="r")
     assert message in str(caught.value)
@@ -177,29 +177,29 @@ def test_a_bad_adam_is_named(table: dict[str, object], message: str) -> None:
         ({"name": "step", "step_size": 1, "gamma": 0}, "expected gamma > 0"),
         (
             {"name": "multi-step", "milestones": [3, 2], "gamma": 0.1},
-            "rising epoch numbers from 1, got milestones=[3, 2]",
+            "increasing epoch numbers from 1, got milestones=[3, 2]",
         ),
-        ({"name": "multi-step", "milestones": [], "gamma": 0.1}, "rising epoch numbers from 1, got milestones=[]"),
+        ({"name": "multi-step", "milestones": [], "gamma": 0.1}, "increasing epoch numbers from 1, got milestones=[]"),
         ({"name": "multi-step", "milestones": 3, "gamma": 0.1}, "expected milestones to be a list, got milestones=3"),
         ({"name": "multi-step", "milestones": [1], "gamma": 0}, "expected gamma > 0"),
         ({"name": "cosine", "floor": -1}, "expected 0 <= floor <= 1"),
     ],
 )
 def test_a_bad_schedule_is_named(table: dict[str, object], message: str) -> None:
-    """Each schedule's settings have ranges."""
+    """A schedule setting out of range is an error that names it."""
     with pytest.raises(RecipeError) as caught:
         Recipe.from_mapping(change("schedule", table), name="r")
     assert message in str(caught.value)
 
 
 def test_a_recipe_file_is_read(tmp_path: Path) -> None:
-    """A file's stem names its recipe."""
+    """A recipe file is read, and its stem becomes the recipe's name."""
     (tmp_path / "mine.toml").write_text(FULL)
     assert Recipe.from_mapping(tomllib.loads(FULL), name="mine") == load_recipe(tmp_path / "mine.toml")
 
 
 def test_an_unusable_recipe_file_is_named(tmp_path: Path) -> None:
-    """A file that is missing, or that is no TOML, is an error with its path."""
+    """A file that is missing or is not TOML is an error with its path."""
     with pytest.raises(RecipeError, match=r"nosuch\.toml.*cannot be read"):
         load_recipe(tmp_path / "nosuch.toml")
     (tmp_path / "bad.toml").write_text("epochs = = 3")
@@ -216,7 +216,7 @@ def test_an_unusable_recipe_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_an_optimizer_is_torchs_own(optimizer: Optimizer, expected: type[torch.optim.Optimizer]) -> None:
-    """Each optimizer is torch's class with the recipe's settings, over what is trainable."""
+    """Each optimizer is torch's class with the recipe's settings, over the trainable parameters."""
     module = nn.Linear(2, 2)
     module.bias.requires_grad = False
     built = build_optimizer(optimizer, module)
@@ -233,7 +233,7 @@ def test_nothing_to_train_is_an_error() -> None:
 
 
 def rates(schedule: Schedule, *, epochs: int, steps: int) -> list[float]:
-    """The learning rates of a run at lr 1, a value a step or, for schedules that move each epoch, a value an epoch."""
+    """The learning rates of a run at lr 1: one for each step, or for each epoch where the schedule's interval is the epoch."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = build_schedule(schedule, optimizer, epochs=epochs, steps=steps)
     seen = []
@@ -245,7 +245,7 @@ def rates(schedule: Schedule, *, epochs: int, steps: int) -> list[float]:
 
 
 def test_warmup_cosine_follows_its_formula() -> None:
-    """Up by equal steps, half a cosine down, flat: 100 steps with the turns at 10 and 60."""
+    """Linear to step 10, half a cosine to step 60, then constant, in a run of 100 steps."""
     seen = rates(WarmupCosine(warmup=0.1, until=0.6, floor=0.02), epochs=10, steps=10)
     assert pytest.approx([step / 10 for step in range(1, 11)]) == seen[:10]
     assert pytest.approx([1.0, 0.51, 0.02]) == [seen[10], seen[35], seen[60]]
@@ -257,17 +257,17 @@ def test_one_cycle_peaks_where_asked() -> None:
     """The peak is max_lr, at pct_start of all steps; the start is max_lr / div_factor."""
     seen = rates(OneCycleLR(max_lr=0.5, pct_start=0.3), epochs=10, steps=10)
     assert pytest.approx([0.5 / 25, 0.5, 0.5 / 25 / 1e4]) == [seen[0], seen[29], seen[99]]
-    assert seen.index(max(seen)) == 29
+    assert 29 == seen.index(max(seen))
 
 
 def test_one_cycle_over_one_rising_step_is_refused() -> None:
-    """Torch divides by zero for a rise of exactly one step; here it is a recipe's error."""
+    """A rise of exactly one step, for which torch divides by zero, is a `RecipeError`."""
     with pytest.raises(RecipeError, match=r"got pct_start=0\.25, steps=4"):
         rates(OneCycleLR(max_lr=0.5, pct_start=0.25), epochs=2, steps=2)
 
 
-def test_epoch_schedules_move_by_the_epoch() -> None:
-    """Steps, milestones and the cosine fall at the epochs that the recipe names."""
+def test_epoch_schedules_change_after_epochs() -> None:
+    """`StepLR`, `MultiStepLR` and `CosineAnnealingLR` change the rate at the epochs that the recipe names."""
     assert pytest.approx([1, 1, 0.1, 0.1, 0.01]) == rates(StepLR(step_size=2, gamma=0.1), epochs=5, steps=9)
     assert pytest.approx([1, 0.5, 0.5, 0.25]) == rates(MultiStepLR(milestones=(1, 3), gamma=0.5), epochs=4, steps=9)
     assert pytest.approx([1, 0.6, 0.2]) == [*rates(CosineAnnealingLR(floor=0.2), epochs=4, steps=9)[::2], 0.2]

@@ -1,0 +1,150 @@
+"""Requirements on what goes in and what comes out: a faithful capture, the images, the output and the head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.contracts.requirement import Confirmation, ExaminedModel, Requirement, in_section, shape_in_words
+from harness.errors import ContractError
+from harness.findings import Finding
+from harness.tables import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaithfulCapture(Requirement):
+    """The captured graph computes what the model computes; always asked, as everything else is decided on the graph."""
+
+    name = "capture"
+    section = ""
+    expected = "the captured graph computes what the model computes, bit for bit, in training and in evaluation"
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By what was compared at the capture."""
+        fidelity, graph = model.captured.fidelity, model.captured.graph
+        return self.finding(
+            holds=fidelity.holds,
+            observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
+            evidence=[f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation"],
+            hint="make forward depend on nothing but the images, the weights and torch's random numbers; the other findings "
+            "hold for the captured graph only",
+        )
+
+    def confirm(self, model: ExaminedModel) -> Confirmation:
+        """Evaluation passes over the same images must be equal, unless something random is active in evaluation."""
+        active = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
+        repeats = model.experiments.evaluation_repeats
+        return Confirmation(
+            agrees=repeats or active or bool(model.structure.random_operations),
+            observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputShape(Requirement):
+    """The shape of one input image: channels, rows, columns."""
+
+    name = "input"
+    section = ""
+
+    input: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(
+            ContractError,
+            bool(self.input) and all(size > 0 for size in self.input),
+            "input to be a list of sizes above 0 such as [1, 28, 28]",
+            input=list(self.input),
+        )
+
+    @property
+    def expected(self) -> str:
+        """The shape."""
+        return f"images of shape {shape_in_words(self.input)} (channels, rows, columns)"
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the shape that the model was captured with."""
+        found = model.captured.graph.input_shape
+        return self.finding(
+            holds=found == self.input,
+            observed=f"the model runs on images of shape {shape_in_words(found)}",
+            hint=f"build the model for {self.input[0]} channel(s) of {shape_in_words(self.input[1:])} pixels",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output(Requirement):
+    """How many classes the output has, and whether it is log-probabilities or logits."""
+
+    name = "output"
+    section = ""
+
+    classes: int | None = None
+    output: Literal["log-probabilities", "logits"] | None = in_section("head", None)
+
+    def __post_init__(self) -> None:
+        require(
+            ContractError,
+            self.classes is None or self.classes > 0,
+            "classes to be a whole number from 1",
+            classes=self.classes,
+        )
+
+    @property
+    def asked(self) -> bool:
+        """Whether a number of classes or a kind of output is given."""
+        return self.classes is not None or self.output is not None
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return ("log-probabilities", "logits") if self.output is None else (self.output,)
+
+    @property
+    def expected(self) -> str:
+        """The kinds of output, and the number of classes."""
+        return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the operations that give the output in evaluation."""
+        head = model.structure.head
+        has_classes = self.classes is None or head.classes == self.classes
+        hint = (
+            "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
+        )
+        if not has_classes:
+            hint = f"the last layer must give {self.classes} numbers an image, one a class"
+        return self.finding(
+            holds=has_classes and head.kind in self._kinds,
+            observed=f"{head.kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
+            evidence=[
+                f"last layer with weights: {head.last_weighted}",
+                *([f"after it: {', '.join(head.after)}"] if head.after else []),
+            ],
+            hint=hint,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BareHead(Requirement):
+    """Nothing but the output's softmax after the last layer with weights."""
+
+    name = section = "head"
+
+    expected = "no activation, normalisation or dropout between the last layer with weights and the output"
+
+    bare: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether ``bare`` is true."""
+        return self.bare
+
+    def decide(self, model: ExaminedModel) -> Finding:
+        """By the operations after the last layer with weights."""
+        head = model.structure.head
+        after = ", ".join(head.after)
+        return self.finding(
+            holds=not after,
+            observed=f"{after or 'nothing'} after {head.last_weighted}",
+            hint=f"remove {after}: it changes or clips the scores that tell the classes apart",
+        )
