@@ -376,7 +376,7 @@ class TanhAfterHead(Sound):
         return torch.tanh(super().scores(pooled))
 
 
-@_breaks("head", "BatchNorm2d after Conv2d head")
+@_breaks("head", "BatchNorm2d after Conv2d head", bias=_fails("the norm removes the bias of the head before it"))
 class BatchNormAfterHead(Sound):
     """The scores normalised."""
 
