@@ -289,13 +289,12 @@ class CostBound(Requirement):
 
 @dataclass(frozen=True, kw_only=True)
 class NoBiasBeforeNorm(Requirement):
-    """No bias of a convolution or linear layer is removed by a batch norm right behind the layer.
+    """With ``before_norm = false``: a batch norm right behind a convolution or linear layer leaves no bias without effect.
 
     A batch norm subtracts the mean of each channel over the batch, and with it every constant that was added to the
     channel; in evaluation its running mean holds the same constant. A bias is an argument of the layer, or a tensor of one
-    number for each channel that is added to its result. Right behind means: with nothing but copies, changes of shape and
-    other biases in between. Group, layer and instance norms are no batch norms, and a batch norm that uses running
-    statistics in training removes nothing.
+    number for each channel that is added to its result. Between the two there may be copies, changes of shape and other
+    biases only. Group, layer and instance norms do not count, nor a batch norm with running statistics in training.
     """
 
     name = section = "bias"
