@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import enum
 import math
 import types
 import typing
@@ -25,7 +26,7 @@ def read_table(cls: type[T], table: object, *, where: str, error: type[InputErro
     """Build the dataclass ``cls`` from a table with one key for each field.
 
     Args:
-        cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, a dataclass, a tuple or a mapping of
+        cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, an Enum, a dataclass, a tuple or a mapping of
             these, None, Any (taken as it is), or another class whose instances are given. Of several dataclasses, the
             table's own key ``name`` says which: each has a class variable ``name``.
         table: the table; anything but a mapping with text keys is an error.
@@ -109,6 +110,11 @@ class _Place:
             return self._within(key).read(typing.cast("type[Any]", hint), value)
         if hint in _NUMBERS:
             return self._number(hint, value, key)
+        if isinstance(hint, enum.EnumType):
+            legal = [member.value for member in typing.cast("type[enum.Enum]", hint)]
+            if value not in legal:
+                raise self._refusal(f"one of {', '.join(map(repr, legal))}", value, key)
+            return hint(value)
         if origin is typing.Literal:
             fits, expected = value in arguments, f"one of {', '.join(map(repr, arguments))}"
         else:

@@ -8,7 +8,7 @@ import os
 import pickle
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,23 +102,47 @@ def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def worker_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the work of the child process in this process, which has already imported PyTorch."""
-    from harness.sources import source, worker  # noqa: PLC0415 - as above
+def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Perform the requests to worker processes in this process, which has imported PyTorch already."""
+    from harness.processes import Job, runner, worker  # noqa: PLC0415 - as above
 
-    def run_child(_: object, model: Mapping[str, Any], folder: Path) -> str:
-        place = Path(model["path"]).parent
+    class Ended:
+        """A process that exited with 0."""
+
+        def poll(self) -> int:
+            return 0
+
+        end = poll
+
+    def perform(folder: Path, job: Job) -> Ended:
         before = set(sys.modules)
-        with contextlib.chdir(place), monkeypatch.context() as child:
-            child.setattr(sys, "path", [*sys.path])
-            child.setattr(sys, "dont_write_bytecode", True)
-            worker.answer(folder)
+        with contextlib.chdir(job.working_folder), monkeypatch.context() as process:
+            process.setattr(sys, "path", [*sys.path])
+            process.setattr(sys, "argv", [*sys.argv])
+            process.setattr(sys, "dont_write_bytecode", True)
+            if "PYTHONHASHSEED" in job.variables:
+                process.setenv("PYTHONHASHSEED", job.variables["PYTHONHASHSEED"])
+            worker.main(folder, prepare=False)
         for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(place)):
+            module = sys.modules[name]
+            places = (getattr(module, "__file__", ""), *getattr(module, "__path__", ()))
+            if any(str(place).startswith(str(tmp_path_factory.getbasetemp())) for place in places):
                 del sys.modules[name]
-        return ""
+        return Ended()
 
-    monkeypatch.setattr(source._Loading, "_run_child", run_child)  # noqa: SLF001 - spares each case an import of PyTorch
+    monkeypatch.setattr(runner, "start_process", perform)
+
+
+@pytest.fixture
+def load(worker_here: None) -> Callable[..., tuple[CapturedModel, list[str]]]:  # noqa: ARG001 - loads in this process
+    """Loads a model; returns it with the sentences that were announced."""
+    from harness.sources import load_model  # noqa: PLC0415 - as above
+
+    def load_here(model: object, **options: Any) -> tuple[CapturedModel, list[str]]:  # noqa: ANN401 - passed on
+        notes: list[str] = []
+        return load_model(str(model), announce=notes.append, **options), notes
+
+    return load_here
 
 
 @pytest.fixture
@@ -195,6 +219,24 @@ def one_thread() -> Iterator[None]:
 
     with computing_threads(1):
         yield
+
+
+@pytest.fixture
+def known_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every training the same environment, without calling git."""
+    from harness.training import loop  # noqa: PLC0415 - torch only where it is needed
+    from tests import made_up  # noqa: PLC0415
+
+    monkeypatch.setattr(loop, "environment", lambda _: made_up.ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def constant_graph() -> CapturedModel:
+    """The graph of `tests.determinism_models.Constant`."""
+    from harness.graph import capture  # noqa: PLC0415 - torch only where it is needed
+    from tests.determinism_models import Constant  # noqa: PLC0415
+
+    return capture(Constant(), name="constant", twice=False)
 
 
 @pytest.fixture

@@ -78,11 +78,11 @@ def repro(
     The model itself, not its captured graph, is trained again and again for a few steps, with one thing changed each
     time, and every step is compared bit for bit.
     """
-    from harness.determinism import audit
+    from harness.determinism import check_determinism
     from harness.errors import CaptureError
     from harness.reporting import document, findings_content, findings_table, verdict_line
-    from harness.sources import eager_source, load_model, parse_source
-    from harness.training import environment, resolve_device
+    from harness.sources import load_model, parse_source
+    from harness.training import DIGEST_EVERY, RunSpec, environment, resolve_device
 
     parse_source(model)
     recipe = recipe_for(model, recipe_name)
@@ -93,26 +93,34 @@ def repro(
         captured = load_model(model, seed=seed, arguments=arguments, announce=announce)
     except CaptureError as error:
         why_not = str(error)
-        announce(f"{why_not}. The audit goes on without the graph")
-    audited = audit(
-        eager_source(model, captured, arguments=arguments),
-        recipe,
-        dataset,
+        announce(f"{why_not}. The determinism check continues without the graph")
+    name = captured.name if captured else model
+    spec = RunSpec(
+        model=name,
+        source=model,
+        arguments=arguments,
+        graph_digest=captured.graph.exact_digest() if captured else "",
+        recipe=recipe,
         seed=seed,
+        engine="eager",
         device=str(chosen),
+        digest_every=DIGEST_EVERY,
+    )
+    report = check_determinism(
+        spec,
+        dataset,
         steps=steps,
         captured=captured,
         why_not_captured=why_not,
-        procedure=procedure,
+        hooks_file=procedure,
         announce=announce,
     )
-    name = captured.name if captured else model
     words = f"{name}, recipe {recipe.name}, seed {seed}, {dataset.title}, on {chosen}"
     if json_path != "-":
         console = results()
-        console.print(f"{words}: trainings of {audited.steps} steps in {audited.epochs} epochs")
-        console.print(findings_table(audited.findings, evidence=evidence))
-        console.print(verdict_line(overall(audited.findings), f"{name} on {chosen}, in {audited.seconds:.0f} s"))
+        console.print(f"{words}: trainings of {report.steps} steps in {report.epochs} epochs")
+        console.print(findings_table(report.findings, evidence=evidence))
+        console.print(verdict_line(overall(report.findings), f"{name} on {chosen}, in {report.seconds:.0f} s"))
     content = {
         "model": name,
         "recipe": recipe.name,
@@ -120,12 +128,12 @@ def repro(
         "seed": seed,
         "device": str(chosen),
         "data": {"name": dataset.name, "title": dataset.title, "digest": dataset.digest},
-        "steps": audited.steps,
-        "epochs": audited.epochs,
-        "images": audited.images,
+        "steps": report.steps,
+        "epochs": report.epochs,
+        "images": report.images,
         "environment": dataclasses.asdict(environment(chosen)),
-        "seconds": audited.seconds,
-        **findings_content(audited.findings),
+        "seconds": report.seconds,
+        **findings_content(report.findings),
     }
     write_json(json_path, document("repro", content))
-    ctx.exit(exit_code(audited.findings))
+    ctx.exit(exit_code(report.findings))

@@ -1,6 +1,6 @@
-"""The determinism audit: the same training again and again with one thing changed, and the cause where it differs."""
+"""The determinism check: one training, repeated with one thing changed at a time, and the cause of each difference."""
 
 from harness.determinism.axes import Axis
-from harness.determinism.conduct import Audit, audit, cut
+from harness.determinism.runner import DeterminismReport, check_determinism
 
-__all__ = ["Audit", "Axis", "audit", "cut"]
+__all__ = ["Axis", "DeterminismReport", "check_determinism"]

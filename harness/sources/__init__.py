@@ -1,5 +1,6 @@
 """Models where they are: shipped, in files, packages, notebooks and folders."""
 
-from harness.sources.source import DEFAULT_SEED, eager_source, load_model, parse_source
+from harness.sources.loading import DEFAULT_SEED, load_model
+from harness.sources.source import ModelSource, module_source, parse_source
 
-__all__ = ["DEFAULT_SEED", "eager_source", "load_model", "parse_source"]
+__all__ = ["DEFAULT_SEED", "ModelSource", "load_model", "module_source", "parse_source"]

@@ -1,4 +1,4 @@
-"""The files of a folder that define models, found by reading them, not by running them."""
+"""The files of a folder that define models, found by parsing them; nothing is run."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import ModelSourceError
-from harness.sources.definitions import NOTEBOOK_SUFFIX, base_names, models_among, parse, read_pieces
+from harness.sources.cells import NOTEBOOK_SUFFIX, read_cells
+from harness.sources.definitions import base_names, models_among
 
-# Environments, caches and builds: other people's code. Hidden folders are left out besides.
-_FOREIGN = frozenset({"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv"})
-_MOST_ENTRIES = 20_000
-_LARGEST_BYTES = 20_000_000
+# Environments, caches and builds hold other people's code. Hidden folders are left out, too.
+_SKIPPED_FOLDERS = frozenset({"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv"})
+_MAX_ENTRIES = 20_000
+_MAX_BYTES = 20_000_000
 
 
 def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path, ...]:
-    """The Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, in order of path.
+    """The Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted by path.
 
-    Tests count only where nothing else does. What cannot be read or parsed defines nothing.
+    Tests count only if no other file defines one. A file that cannot be read or parsed defines nothing.
 
     Args:
         folder: where to look, sub-folders included; links to folders are not followed.
@@ -36,7 +37,7 @@ def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path,
         sought = f"{class_name!r} that derives" if class_name else "that derives"
         msg = (
             f"the folder {str(folder)!r} holds no model: expected a Python file or a notebook with a class {sought} from "
-            "torch.nn.Module, in it or in a sub-folder. Point at the file itself if it is there"
+            "torch.nn.Module, in it or in a sub-folder. If there is one, name its file"
         )
         raise ModelSourceError(msg)
     return tuple(path for path in files if not _is_test(path.relative_to(folder))) or files
@@ -45,12 +46,12 @@ def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path,
 def _code_files(folder: Path) -> Iterator[Path]:
     entries = 0
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if _is_own(Path(place, name)))
+        folders[:] = sorted(name for name in folders if not _is_skipped(Path(place, name)))
         entries += len(folders) + len(files)
-        if entries > _MOST_ENTRIES:
+        if entries > _MAX_ENTRIES:
             msg = (
-                f"the folder {str(folder)!r} holds more than {_MOST_ENTRIES:,} files: expected a project with a model in it. "
-                "Point at the model's own folder or file"
+                f"the folder {str(folder)!r} holds more than {_MAX_ENTRIES:,} files: expected a project with a model in it. "
+                "Name the model's own folder or file"
             )
             raise ModelSourceError(msg)
         for name in sorted(files):
@@ -59,8 +60,8 @@ def _code_files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _is_own(folder: Path) -> bool:
-    return not (folder.name.startswith(".") or folder.name in _FOREIGN or (folder / "pyvenv.cfg").exists())
+def _is_skipped(folder: Path) -> bool:
+    return folder.name.startswith(".") or folder.name in _SKIPPED_FOLDERS or (folder / "pyvenv.cfg").exists()
 
 
 def _is_test(path: Path) -> bool:
@@ -68,16 +69,7 @@ def _is_test(path: Path) -> bool:
 
 
 def _bases(path: Path) -> dict[str, frozenset[str]]:
-    if path.stat().st_size > _LARGEST_BYTES:
-        return {}
-    found: dict[str, frozenset[str]] = {}
     try:
-        pieces = read_pieces(path)
+        return base_names(read_cells(path)) if path.stat().st_size <= _MAX_BYTES else {}
     except ModelSourceError:
         return {}
-    for piece in pieces:
-        try:
-            found |= base_names(parse(piece.source))
-        except SyntaxError:
-            continue
-    return found

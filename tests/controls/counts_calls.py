@@ -1,4 +1,4 @@
-"""Keeps a count in a plain attribute, which no checkpoint holds."""
+"""Keeps a count in a plain attribute, which no checkpoint contains."""
 
 from torch import Tensor
 
@@ -6,13 +6,13 @@ from tests.controls.tiny import Tiny
 
 
 class Net(Tiny):
-    """Its features are scaled by the number of training passes so far."""
+    """Counts its training passes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls = 0
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
+        """Scale the features by the count."""
         self.calls += self.training
         return super().features(images) * (1 + self.calls / 10)

@@ -1,4 +1,4 @@
-"""Draws a number once, when it is imported."""
+"""Draws a random number at import."""
 
 import random
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 from tests.controls.tiny import Tiny
 
-SCALE = 1 + random.random()  # noqa: S311 - what this is about
+SCALE = 1 + random.random()  # noqa: S311 - what is tested
 
 
 class Net(Tiny):
-    """Its features are scaled by it: alike within a process, otherwise in the next."""
+    """Uses a number that is constant in a process and different in the next."""
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
+        """Scale the features by the number."""
         return super().features(images) * SCALE

@@ -7,8 +7,8 @@ from tests.controls.tiny import Tiny
 
 
 class Net(Tiny):
-    """Its features are scaled by a random number."""
+    """Draws in every forward pass."""
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
-        return super().features(images) * (1 + float(np.random.rand()))  # noqa: NPY002 - what this is about
+        """Scale the features by a random number."""
+        return super().features(images) * (1 + float(np.random.rand()))  # noqa: NPY002 - what is tested

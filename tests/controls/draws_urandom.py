@@ -8,8 +8,8 @@ from tests.controls.tiny import Tiny
 
 
 class Net(Tiny):
-    """Its features are scaled by a random byte."""
+    """Draws in every forward pass."""
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
+        """Scale the features by a random byte."""
         return super().features(images) * (1 + os.urandom(1)[0] / 256)

@@ -1,4 +1,4 @@
-"""Leaves dropout on in eval mode."""
+"""Applies dropout in eval mode."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -7,8 +7,8 @@ from tests.controls.tiny import Tiny
 
 
 class Net(Tiny):
-    """Its dropout is always training."""
+    """Its dropout ignores the mode."""
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
+        """Apply dropout to the features."""
         return functional.dropout(super().features(images), 0.2)

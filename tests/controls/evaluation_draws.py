@@ -1,11 +1,11 @@
-"""An evaluation that draws from the training's stream."""
+"""An evaluation that draws from the random stream of the training."""
 
 import torch
 from torch import Tensor, nn
 
 
 def evaluate(module: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """Count the right answers, in a random order, and leave torch's random state where that put it."""
+    """Count the correct predictions in a random order, without restoring torch's random state."""
     module.eval()
     order = torch.randperm(len(images))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Goes through a set of texts."""
+"""Depends on the order of a set of strings."""
 
 from torch import Tensor
 
@@ -8,8 +8,8 @@ SCALES = {"first": 1.0, "second": 2.0, "third": 3.0, "fourth": 4.0, "fifth": 5.0
 
 
 class Net(Tiny):
-    """Its features are scaled by whichever of seven names comes first in a set."""
+    """Uses the first of seven names in a set."""
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
+        """Scale the features by the value of that name."""
         return super().features(images) * SCALES[next(iter(set(SCALES)))]

@@ -1,4 +1,4 @@
-"""A loader with a seed of its own."""
+"""A loader with a constant seed."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def batches(seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ARG001 - what this is about
+def batches(seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ARG001 - what is tested
     """Random images and labels, the same under every seed."""
     generator = torch.Generator().manual_seed(42 + epoch)
     while True:

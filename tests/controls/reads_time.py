@@ -1,4 +1,4 @@
-"""Reads the clock, by a name of its own."""
+"""Reads the clock through a name that it imported."""
 
 from time import time
 
@@ -8,8 +8,8 @@ from tests.controls.tiny import Tiny
 
 
 class Net(Tiny):
-    """Its features are scaled by the fraction of the second."""
+    """Reads the clock in every forward pass."""
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
+        """Scale the features by the fraction of the second."""
         return super().features(images) * (1 + time() % 1)

@@ -1,4 +1,4 @@
-"""Adds up with atomic additions where torch has several threads."""
+"""Sums with atomic additions if torch uses several threads."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ SUMMANDS = 2**18
 
 
 class Net(Tiny):
-    """Each of its 64 features is scaled by a sum of many numbers, of all sizes, that come in no fixed order."""
+    """Sums numbers of different sizes in no fixed order."""
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
+        """Scale each of the 64 features by such a sum."""
         features = super().features(images)
         numbers = torch.arange(SUMMANDS, device=images.device)
         summands = torch.sin(numbers.float()) * features.mean()

@@ -1,4 +1,4 @@
-"""The network that all negative controls share: small, sound, and repeatable."""
+"""The deterministic network that all negative controls derive from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Tiny(nn.Module):
         self.head = nn.Linear(64, 10)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, 64), what is read off the images."""
+        """Compute the features, (B, 64)."""
         return torch.relu(self.norm(self.conv(images))).flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify."""
-        answers: Tensor = self.head(self.features(images))
-        return answers
+        """Compute the logits."""
+        logits: Tensor = self.head(self.features(images))
+        return logits

@@ -1,19 +1,19 @@
-"""Uses an address in memory as a number."""
+"""Uses a memory address as a number."""
 
 from torch import Tensor
 
 from tests.controls.tiny import Tiny
 
-EVERYONE: list["Net"] = []
+INSTANCES: list["Net"] = []
 
 
 class Net(Tiny):
-    """Its features are scaled by where it lies, and it is kept, so that the next one lies elsewhere."""
+    """Is kept alive, so that the next instance has another address."""
 
     def __init__(self) -> None:
         super().__init__()
-        EVERYONE.append(self)
+        INSTANCES.append(self)
 
     def features(self, images: Tensor) -> Tensor:
-        """As in `Tiny`."""
+        """Scale the features by the address."""
         return super().features(images) * (1 + id(self) % 9973 / 9973)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
-from harness.determinism import conduct, worker
-from harness.determinism.axes import Axis
-from harness.training import loop
-from tests import made_up
+from harness.determinism import Axis
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -20,20 +17,10 @@ SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 HEAD = "import os, torch\nfrom torch import nn\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
 LINEAR = "        self.head = nn.Linear(784, 10)\n    def forward(self, images):\n        "
 
-pytestmark = pytest.mark.smoke  # it trains
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch, worker_here: None) -> None:  # noqa: ARG001 - loads models here
-    """Do the child processes' work in this one."""
-
-    def run(_: object, folders: Mapping[Path, Any]) -> dict[Path, str]:
-        for folder in folders:
-            worker.answer(folder)
-        return dict.fromkeys(folders, "")
-
-    monkeypatch.setattr(conduct._Children, "_run_side_by_side", run)  # noqa: SLF001 - spares each case imports of PyTorch
-    monkeypatch.setattr(loop, "environment", lambda _: made_up.ENVIRONMENT)
+pytestmark = [
+    pytest.mark.smoke,  # it trains
+    pytest.mark.usefixtures("worker_here", "known_environment"),
+]
 
 
 @pytest.fixture
@@ -52,7 +39,7 @@ def write_model(folder: Path, forward: str) -> Path:
 
 
 def test_a_reproducible_model_passes(command: Command, tmp_path: Path, options: tuple[object, ...]) -> None:
-    """Each axis has its row, the last line its verdict and how long it took, and the document is valid by its schema."""
+    """Each axis has a row, the last line the verdict and the time, and the document conforms to its schema."""
     path = write_model(tmp_path, "return self.head(images.flatten(1))")
     code, out, _ = command("repro", path, *options, "--json", tmp_path / "repro.json")
     document = json.loads((tmp_path / "repro.json").read_text(encoding="utf-8"))
@@ -73,7 +60,7 @@ def test_a_reproducible_model_passes(command: Command, tmp_path: Path, options: 
 
 
 def test_a_model_that_does_not_repeat_fails(command: Command, tmp_path: Path, options: tuple[object, ...]) -> None:
-    """The exit code is 1, the axis says where it differs, the evidence why, and what the graph froze is told."""
+    """The exit code is 1; the finding says where the runs differ, the evidence why, and that the graph froze a draw."""
     path = write_model(tmp_path, "return self.head(images.flatten(1)) * (1 + os.urandom(1)[0])")
     code, out, _ = command("repro", path, *options)
 
@@ -84,20 +71,20 @@ def test_a_model_that_does_not_repeat_fails(command: Command, tmp_path: Path, op
     assert "fail     captured graph draws anew" in out
 
 
-def test_a_model_that_cannot_be_captured_is_audited(
+def test_a_model_that_cannot_be_captured_is_checked(
     command: Command, tmp_path: Path, options: tuple[object, ...]
 ) -> None:
-    """Without a graph there is one axis less, and the row says why."""
+    """Without a graph one axis is not applicable, and its row says why."""
     forward = "return self.head(images.flatten(1)) * (1.0 if float(images.sum()) > 0 else 2.0)"
     code, out, err = command("repro", write_model(tmp_path, forward), *options)
 
     assert 0 == code
     assert "skip     original module against rebuilt graph  not applicable: " in out
-    assert "The audit goes on without the graph" in err
+    assert "The determinism check continues without the graph" in err
 
 
 def test_a_procedure_is_used(command: Command, tmp_path: Path, options: tuple[object, ...]) -> None:
-    """A loader of the user's own that ignores the seed is found on its axis."""
+    """A user's loader that ignores the seed fails on its axis."""
     procedure = Path(__file__).parents[1] / "controls" / "loader_ignores_seed.py"
     path = write_model(tmp_path, "return self.head(images.flatten(1))")
     code, out, _ = command("repro", path, *options, "--procedure", procedure, "--json", "-")
@@ -124,10 +111,12 @@ def test_wrong_input_is_refused(command: Command, tmp_path: Path, arguments: tup
     assert words in " ".join(err.split())
 
 
-def test_a_model_that_fails_in_training_is_told(command: Command, tmp_path: Path, options: tuple[object, ...]) -> None:
-    """A model that raises is an input error with its line."""
+def test_an_error_of_the_model_in_training_is_reported(
+    command: Command, tmp_path: Path, options: tuple[object, ...]
+) -> None:
+    """An error that the model raises is an input error with its line."""
     forward = "assert torch.rand(1) < 0 or not self.training or len(images) < 8, 'too many'; return self.head(images.flatten(1))"
     code, _, err = command("repro", write_model(tmp_path, forward), *options)
 
     assert 2 == code
-    assert "failed in line 8 of net.py in the middle of a training: AssertionError: too many" in " ".join(err.split())
+    assert "failed in line 8 of net.py during a training: AssertionError: too many" in " ".join(err.split())

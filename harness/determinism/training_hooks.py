@@ -1,7 +1,7 @@
-"""A user's own loader and evaluation in place of the harness's: a Python file that the audit's child processes import.
+"""A user's own loader and evaluation in place of the harness's: a Python file that the worker processes import.
 
-The file may define ``batches(seed, epoch)``, which gives pairs of images (B, 1, 28, 28) float and labels (B,), and
-``evaluate(module, images, labels)``, which gives the number of right answers.
+The file may define ``batches(seed, epoch)``, which yields pairs of images (B, 1, 28, 28) float and labels (B,), and
+``evaluate(module, images, labels)``, which returns the number of correct predictions.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from harness.training import Batch, Evaluation, RandomStreams, Recipe, TrainingH
 _IMAGE = (1, 28, 28)
 
 
-def load_procedure(path: Path) -> TrainingHooks:
-    """Import a file and take from it what it defines; the rest is the harness's own.
+def load_training_hooks(path: Path) -> TrainingHooks:
+    """Import a file and return the hooks that it defines; the others are the harness's own.
 
     Raises:
-        InputError: it cannot be imported, or defines neither ``batches`` nor ``evaluate``. From the procedure: it
-            gives fewer batches than an epoch has, or something else than batches and counts.
+        InputError: the file cannot be imported, or defines neither ``batches`` nor ``evaluate``. From the hooks: the loader
+            yields fewer batches than an epoch has, or one of the two returns something else than batches or a count.
     """
     module_name = f"procedure_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -45,19 +45,19 @@ def load_procedure(path: Path) -> TrainingHooks:
     except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f" in line {lines[-1]}" if lines else ""
-        msg = f"importing procedure={str(path)!r} failed{where}: {type(error).__name__}: {error}. Mend the file."
+        msg = f"importing procedure={str(path)!r} failed{where}: {type(error).__name__}: {error}. Correct the file."
         raise InputError(msg) from error
     finally:
         sys.path.remove(str(path.parent))
-    batches, own_evaluate = getattr(module, "batches", None), getattr(module, "evaluate", None)
-    if not (callable(batches) or callable(own_evaluate)):
+    own_batches, own_evaluate = getattr(module, "batches", None), getattr(module, "evaluate", None)
+    if not (callable(own_batches) or callable(own_evaluate)):
         msg = (
             f"expected batches(seed, epoch) or evaluate(module, images, labels) in procedure={str(path)!r}, which "
-            "defines neither. Define one of them, or leave --procedure out."
+            "defines neither. Define one of them, or omit --procedure."
         )
         raise InputError(msg)
     return TrainingHooks(
-        batches=_batches_of(batches, path) if callable(batches) else shuffled_batches,
+        batches=_batches_of(own_batches, path) if callable(own_batches) else shuffled_batches,
         evaluate=_evaluate_of(own_evaluate, path) if callable(own_evaluate) else evaluate,
     )
 
@@ -66,17 +66,17 @@ def _batches_of(
     batches: Callable[[int, int], Iterable[Any]], path: Path
 ) -> Callable[[Dataset, Recipe, RandomStreams, int], Iterator[Batch]]:
     def adapted(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
-        wanted = math.ceil(len(data.train_images) / recipe.batch_size)
-        given = 0
-        for item in islice(batches(streams.seed, epoch), wanted):
-            given += 1
-            images, labels = _checked(item, f"batch {given} of batches(seed={streams.seed}, epoch={epoch}) in {path}")
+        needed = math.ceil(len(data.train_images) / recipe.batch_size)
+        count = 0
+        for item in islice(batches(streams.seed, epoch), needed):
+            count += 1
+            images, labels = _checked(item, f"batch {count} of batches(seed={streams.seed}, epoch={epoch}) in {path}")
             device = data.train_images.device
             yield Batch(images=images.to(device, torch.float32), labels=labels.to(device, torch.int64))
-        if given < wanted:
+        if count < needed:
             msg = (
-                f"expected at least {wanted} batches of batches(seed={streams.seed}, epoch={epoch}) in {path}, got "
-                f"{given}. Give more, or ask for fewer --steps."
+                f"expected at least {needed} batches of batches(seed={streams.seed}, epoch={epoch}) in {path}, got "
+                f"{count}. Yield more, or ask for fewer --steps."
             )
             raise InputError(msg)
 
@@ -111,11 +111,11 @@ def _evaluate_of(
             correct = -1
         if not 0 <= correct <= total:
             msg = (
-                f"expected evaluate(module, images, labels) in {path} to give the number of right answers, from 0 to "
+                f"expected evaluate(module, images, labels) in {path} to return the number of correct predictions, from 0 to "
                 f"{total}, got {found!r}."
             )
             raise InputError(msg)
-        # Only a schedule that looks at the loss sees this one.
+        # Only a schedule that depends on the loss uses this value.
         return Evaluation(loss=1 - correct / total, correct=correct, total=total)
 
     return adapted

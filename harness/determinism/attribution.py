@@ -1,0 +1,133 @@
+"""The cause of a difference between two runs: all sources of nondeterminism are pinned, then one at a time is released.
+
+With all sources pinned the runs must be equal. A source whose release alone makes them differ again is a cause. A cause
+that no intervention shows is not named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class NondeterminismSource:
+    """Something that two runs may differ by.
+
+    Args:
+        name: its name in lists and in sets of released sources.
+        words: what the model does if this is the cause, completing "it ...".
+        hint: how to remove the cause.
+        tries: how often it is released, for a source that may make no difference by chance.
+    """
+
+    name: str
+    words: str
+    hint: str
+    tries: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """The causes of a difference.
+
+    Args:
+        causes: the sources that were shown to be a cause; empty if none was.
+        evidence: what showed it, or why nothing could be shown.
+    """
+
+    causes: tuple[NondeterminismSource, ...]
+    evidence: tuple[str, ...]
+
+    @property
+    def hint(self) -> str:
+        """How to remove the causes."""
+        return " ".join(dict.fromkeys(cause.hint for cause in self.causes))
+
+    def locations(self, callers: Mapping[str, str]) -> tuple[str, ...]:
+        """Where the causes are called, for those in `Interventions.callers`."""
+        return tuple(f"{cause.name} is called {callers[cause.name]}" for cause in self.causes if cause.name in callers)
+
+
+class Describable(Protocol):
+    """How two runs differ."""
+
+    def describe(self) -> str:
+        """Describe the difference, such as ``differs at step 3``."""
+
+
+Experiment = Callable[[frozenset[str]], Describable | None]
+
+
+def attribute(sources: Iterable[NondeterminismSource], experiment: Experiment) -> Attribution:
+    """Pin all sources, release one at a time, and see which releases make two runs differ.
+
+    Args:
+        sources: the possible causes.
+        experiment: runs twice with the sources of these names released and all others pinned, and returns how the runs
+            differ; None if they do not.
+    """
+    sources = tuple(sources)
+    names = ", ".join(source.name for source in sources)
+    if (left := experiment(frozenset())) is not None:
+        pinned = f"with {names} pinned, it still {left.describe()}" if sources else "no source to pin was found"
+        return Attribution(causes=(), evidence=(f"cause unknown: {pinned}",))
+    released = {source: _difference_if_released(source, experiment) for source in sources}
+    found = {source: shown for source, shown in released.items() if shown is not None}
+    if not found:
+        words = f"cause unknown: bit-equal with {names} pinned, and with each of them released"
+        return Attribution(causes=(), evidence=(words,))
+    evidence = (
+        f"with {names} pinned: bit-equal; with {source.name} alone released: {one.describe()}"
+        for source, one in found.items()
+    )
+    return Attribution(causes=tuple(found), evidence=(*(f"cause: it {cause.words}" for cause in found), *evidence))
+
+
+def _difference_if_released(source: NondeterminismSource, experiment: Experiment) -> Describable | None:
+    attempts = (experiment(frozenset({source.name})) for _ in range(source.tries))
+    return next((found for found in attempts if found is not None), None)
+
+
+_USE_TORCH = "Draw with torch (torch.rand, torch.randint), whose random state the run's seed sets."
+PYTHON_RANDOM = NondeterminismSource(
+    name="random", words="draws from Python's random, which the run's seed does not reach", hint=_USE_TORCH
+)
+NUMPY_RANDOM = NondeterminismSource(
+    name="numpy.random", words="draws from numpy.random, which the run's seed does not reach", hint=_USE_TORCH
+)
+CLOCK = NondeterminismSource(
+    name="time", words="reads the clock (a function of time)", hint="Compute nothing that depends on the time."
+)
+URANDOM = NondeterminismSource(
+    name="os.urandom",
+    words="draws from os.urandom, which no seed reaches (secrets, uuid4, random.SystemRandom and an unseeded "
+    "numpy.random.default_rng() draw from it, too)",
+    hint=_USE_TORCH,
+)
+ADDRESS = NondeterminismSource(
+    name="id()", words="uses id(), a memory address", hint="Identify objects by a name or a number of your own."
+)
+ARITHMETIC = NondeterminismSource(
+    name="the order of additions",
+    words="runs an operation that adds in no fixed order (atomic additions of several threads, as in index_put_ with "
+    "accumulate, index_add_ or scatter_add_)",
+    hint="Use an operation with a fixed order, such as a matrix product with a one-hot matrix, or "
+    "torch.use_deterministic_algorithms(True).",
+    tries=3,
+)
+GLOBALS = NondeterminismSource(
+    name="the file's globals",
+    words="keeps something from one run to the next in a global or a class attribute of its file",
+    hint="Keep what changes in a buffer of the module (register_buffer).",
+)
+SOURCES: Sequence[NondeterminismSource] = (
+    PYTHON_RANDOM,
+    NUMPY_RANDOM,
+    CLOCK,
+    URANDOM,
+    ADDRESS,
+    ARITHMETIC,
+    GLOBALS,
+)

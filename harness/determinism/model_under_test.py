@@ -1,0 +1,122 @@
+"""The model that the determinism check trains again and again, in the process that imported it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness.data import Dataset
+from harness.reproducibility.trace import Trace, TraceCompleteError, Tracer
+from harness.training import Observer, RunSpec, Step, StepCallback, TrainingHooks, initialise, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedModel:
+    """A model's file and the file with the training hooks, imported.
+
+    Args:
+        build: builds the module under a seed.
+        hooks: loader and evaluation.
+    """
+
+    build: Callable[[int], nn.Module]
+    hooks: TrainingHooks
+
+
+class ModelUnderTest:
+    """A model with everything that its training needs.
+
+    Args:
+        load: imports the model and the hooks, again at each call.
+        spec: the declared run; its recipe has the epochs of the check.
+        data: the training and test images of the check.
+        keep_alive: called before each step, to show the parent process that the training advances.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], ImportedModel],
+        *,
+        spec: RunSpec,
+        data: Dataset,
+        keep_alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._load = load
+        self._keep_alive = keep_alive
+        self.spec = spec
+        self.device = torch.device(spec.device)
+        self.data = data.to(self.device)
+        self.steps = spec.recipe.epochs * -(-len(data.train_images) // spec.recipe.batch_size)
+        self.imported = load()
+
+    @property
+    def hooks(self) -> TrainingHooks:
+        """Loader and evaluation."""
+        return self.imported.hooks
+
+    def reimport(self) -> None:
+        """Import the files again, which resets their globals and class attributes."""
+        self.imported = self._load()
+
+    def module(self, seed: int | None = None) -> nn.Module:
+        """The module with its initial weights, drawn under the seed of the run without another."""
+        seed = self.spec.seed if seed is None else seed
+        return initialise(lambda: self.imported.build(seed), seed=seed)
+
+    def trace(
+        self,
+        module: nn.Module | None = None,
+        *,
+        tracer: Tracer | None = None,
+        seed: int | None = None,
+        upto: int | None = None,
+        callbacks: Sequence[StepCallback] = (),
+        observer: Observer | None = None,
+        folder: Path | None = None,
+    ) -> Trace:
+        """Train once and keep the inputs and results of the steps.
+
+        Args:
+            module: the module to train; by default one with its initial weights.
+            tracer: keeps the steps; by default a new one.
+            seed: seed of weights and streams; by default that of the run.
+            upto: number of the last step.
+            callbacks: called around each step, after the tracer.
+            observer: called with the epochs.
+            folder: folder of the checkpoints.
+
+        Returns:
+            The steps; fewer than `steps` if the loss became infinite or NaN.
+        """
+        tracer = tracer or Tracer(self.device)
+        callbacks = (tracer, *callbacks, _EndAfter(self._keep_alive, upto))
+        with suppress(TraceCompleteError):
+            train(
+                self.module(seed) if module is None else module,
+                self.spec if seed is None else replace(self.spec, seed=seed),
+                self.data,
+                observer=observer,
+                checkpoint_dir=folder,
+                hooks=replace(self.hooks, callbacks=callbacks),
+            )
+        return tracer.trace
+
+
+class _EndAfter:
+    """Reports before each step that the training advances; ends it after step ``upto``."""
+
+    def __init__(self, keep_alive: Callable[[], None], upto: int | None) -> None:
+        self._keep_alive = keep_alive
+        self._upto = upto
+
+    def before_step(self, _: Step) -> None:
+        self._keep_alive()
+
+    def after_step(self, step: Step) -> None:
+        if step.number == self._upto:
+            raise TraceCompleteError

@@ -1,0 +1,243 @@
+"""The requests of the determinism check, performed in worker processes that import and train the user's module."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from harness.data import Dataset
+from harness.determinism.attribution import GLOBALS, SOURCES
+from harness.determinism.axes import Axis, not_applicable
+from harness.determinism.evaluation import evaluation_between, pure_evaluation
+from harness.determinism.graph_comparison import frozen_draws, rebuilt_graph
+from harness.determinism.interventions import Interventions, ordered_arithmetic
+from harness.determinism.model_under_test import ModelUnderTest
+from harness.determinism.repetition import one_thread, other_algorithms, pinned_trace, repeat
+from harness.determinism.resumption import resume
+from harness.determinism.seed_variation import other_seeds
+from harness.determinism.user_files import UserFiles, explained_error
+from harness.errors import InputError
+from harness.findings import Finding, Status
+from harness.graph import CapturedModel, read_captured
+from harness.processes import Request, Workspace
+from harness.reproducibility.trace import Trace, write_trace
+from harness.sources import ModelSource
+from harness.training import RunSpec, train_step
+
+DATA_FILE, GRAPH_STEM = "data.safetensors", "graph"
+REFERENCE_TRACE = "reference.safetensors"
+ALL_PINNED = "all pinned"
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetup:
+    """What each worker process of a check trains.
+
+    Args:
+        spec: the declared run; its recipe has the epochs of the check.
+        source: the model's file or name.
+        hooks_file: the file of the training hooks, or None.
+        data: the fields of the data set without its tensors.
+        inputs: the folder with the tensors of the data set (`DATA_FILE`) and, if there is one, the graph (`GRAPH_STEM`).
+    """
+
+    spec: RunSpec
+    source: ModelSource
+    hooks_file: str | None
+    data: Mapping[str, Any]
+    inputs: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest(Request[R]):
+    """A request to import the model and train it."""
+
+    setup: TrainingSetup
+
+    def fields(self) -> dict[str, Any]:
+        """The fields as plain data."""
+        spec = self.setup.spec
+        plain = {**spec.declared(), "recipe": {"name": spec.recipe.name, **spec.recipe.to_mapping()}}
+        return super().fields() | {"setup": dataclasses.asdict(self.setup) | {"spec": plain}}
+
+    def prepare(self) -> None:
+        """Train a layer for one step."""
+        layer = nn.Linear(1, 10)
+        with ordered_arithmetic():
+            train_step(layer, torch.optim.SGD(layer.parameters(), lr=0.1), torch.zeros(1, 1), torch.zeros(1).long())
+
+    def perform(self, workspace: Workspace) -> R:
+        """Import the model and examine it.
+
+        Raises:
+            InputError: the model or the hooks cannot be imported or trained with.
+        """
+        setup = self.setup
+        files = UserFiles(setup.source, setup.spec.arguments, Path(setup.hooks_file) if setup.hooks_file else None)
+        try:
+            # Before the import: a file may contain `from time import time`.
+            with Interventions() as interventions:
+                data = Dataset(**{**setup.data, **load_file(Path(setup.inputs) / DATA_FILE)})
+                model = ModelUnderTest(files.load, spec=setup.spec, data=data, keep_alive=workspace.keep_alive)
+                return self.examine(model, interventions, workspace)
+        except Exception as error:
+            explained = explained_error(error, setup.source.text)
+            if explained is error:
+                raise
+            raise explained from error
+        finally:
+            files.forget()
+
+    @abstractmethod
+    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> R:
+        """Train the model and return what the request asks for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """The request was performed; its traces are in the workspace."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRequest(TrainingRequest[Done]):
+    """Train once and leave the trace, `REFERENCE_TRACE`, in the workspace."""
+
+    result_type = Done
+
+    def examine(self, model: ModelUnderTest, _: Interventions, workspace: Workspace) -> Done:
+        """Train once."""
+        _train_reference(model, workspace)
+        return Done()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxisFindings:
+    """A finding for each axis that one process can vary."""
+
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxesRequest(TrainingRequest[AxisFindings]):
+    """Train once as `ReferenceRequest` does, then vary each axis that one process can vary. The progress names each.
+
+    Args:
+        why_not_captured: why there is no graph; None if there is one.
+    """
+
+    why_not_captured: str | None
+
+    result_type = AxisFindings
+
+    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> AxisFindings:
+        """Vary the axes."""
+        reference = _train_reference(model, workspace)
+        captured = None
+        if self.why_not_captured is None:
+            captured = read_captured(Path(self.setup.inputs) / GRAPH_STEM, self.setup.source.text)
+        findings = []
+        for finding in vary(model, reference, interventions, captured, self.why_not_captured or ""):
+            findings.append(finding)
+            workspace.report(f"{finding.requirement}: {finding.status.value}")
+        return AxisFindings(findings=tuple(findings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedTraces:
+    """Traces with each source of nondeterminism released alone, see `trace_file`.
+
+    Args:
+        callers: for sources that user code has called, the first line that did.
+    """
+
+    callers: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedRequest(TrainingRequest[PinnedTraces]):
+    """Train with all sources of nondeterminism pinned, and with each released alone that two processes may differ by.
+
+    Args:
+        upto: steps of each training.
+    """
+
+    upto: int
+
+    result_type = PinnedTraces
+
+    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> PinnedTraces:
+        """Write a trace for each source."""
+        for name in (ALL_PINNED, *(source.name for source in SOURCES if source is not GLOBALS)):
+            workspace.report(f"training with {name}" if name == ALL_PINNED else f"training with {name} released")
+            trace = pinned_trace(model, interventions, frozenset({name}), self.upto)
+            write_trace(trace, workspace.folder / trace_file(name))
+        return PinnedTraces(callers=interventions.callers)
+
+
+def trace_file(name: str) -> str:
+    """The file with the trace of a training in which this source was released; of `ALL_PINNED`, none was."""
+    return f"{''.join(character if character.isalnum() else '-' for character in name)}.safetensors"
+
+
+def _train_reference(model: ModelUnderTest, workspace: Workspace) -> Trace:
+    """The training that all others are compared with.
+
+    Raises:
+        InputError: its loss became infinite or NaN.
+    """
+    workspace.report(f"a training of {model.steps} steps")
+    reference = model.trace()
+    if len(reference) < model.steps:
+        msg = (
+            f"expected a training of {model.steps} steps with a finite loss, got a loss that is infinite or NaN by "
+            f"step {len(reference)}: there is nothing to compare. Use another --recipe or fewer --steps."
+        )
+        raise InputError(msg)
+    write_trace(reference, workspace.folder / REFERENCE_TRACE)
+    return reference
+
+
+def vary(
+    model: ModelUnderTest,
+    reference: Trace,
+    interventions: Interventions,
+    captured: CapturedModel | None,
+    why_not_captured: str,
+) -> Iterator[Finding]:
+    """Vary each axis that one process can vary.
+
+    Args:
+        model: the model.
+        reference: its first training in this process.
+        interventions: entered before the model was imported.
+        captured: its graph; None if it could not be captured.
+        why_not_captured: the reason then.
+    """
+    repeated = repeat(model, reference, interventions)
+    yield repeated
+    dependent: dict[Axis, Callable[[], Finding]] = {
+        Axis.THREADS: lambda: one_thread(model, reference),
+        Axis.EVALUATION: lambda: evaluation_between(model, reference),
+        Axis.RESUME: lambda: resume(model, reference),
+        Axis.GRAPH: lambda: rebuilt_graph(model, reference, captured, why_not_captured),
+        Axis.DETERMINISTIC: lambda: other_algorithms(model, reference),
+    }
+    for axis, variation in dependent.items():
+        if repeated.status is Status.PASS:
+            yield variation()
+        else:
+            yield not_applicable(axis, "the training does not repeat itself")
+    if captured is not None and not captured.fidelity.holds:
+        yield frozen_draws(captured)
+    yield from other_seeds(model)
+    yield pure_evaluation(model, interventions)

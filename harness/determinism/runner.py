@@ -1,0 +1,267 @@
+"""The determinism check: trains a model again and again with one thing changed, in worker processes that import it.
+
+It trains the module itself and not its captured graph, since a graph may freeze what the module draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from harness.data import Dataset
+from harness.determinism.attribution import GLOBALS, SOURCES, attribute
+from harness.determinism.axes import Axis, compared, not_applicable
+from harness.determinism.repetition import attribution_steps
+from harness.determinism.requests import (
+    ALL_PINNED,
+    DATA_FILE,
+    GRAPH_STEM,
+    REFERENCE_TRACE,
+    AxesRequest,
+    PinnedRequest,
+    ReferenceRequest,
+    TrainingRequest,
+    TrainingSetup,
+    trace_file,
+)
+from harness.errors import InputError
+from harness.findings import Finding, Status
+from harness.graph import CapturedModel, write_captured
+from harness.processes import Ending, Job, Limits, Outcome, run_processes
+from harness.processes.protocol import unreadable
+from harness.reproducibility.comparison import Difference, first_difference
+from harness.reproducibility.trace import Trace, read_trace
+from harness.sources import module_source
+from harness.training import RunSpec
+
+IDLE_SECONDS = 120.0
+_STEPS_PER_EPOCH = 10
+_TEST_IMAGES = 100
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeterminismReport:
+    """The result of a determinism check.
+
+    Args:
+        findings: one for each axis, in the order of `Axis`.
+        steps: steps of each training.
+        epochs: epochs of each training.
+        images: training images.
+        seconds: wall time of the whole check.
+    """
+
+    findings: tuple[Finding, ...]
+    steps: int
+    epochs: int
+    images: int
+    seconds: float
+
+
+def check_determinism(
+    spec: RunSpec,
+    dataset: Dataset,
+    *,
+    steps: int,
+    captured: CapturedModel | None = None,
+    why_not_captured: str = "it was not captured",
+    hooks_file: Path | None = None,
+    idle_seconds: float = IDLE_SECONDS,
+    announce: Callable[[str], None] = lambda _: None,
+) -> DeterminismReport:
+    """Train a model again and again, with one thing changed each time, and compare every step.
+
+    Args:
+        spec: the run to repeat; its source and arguments say what is trained, and its epochs are replaced, see `shortened`.
+        dataset: the data set, of which as many images are used as the steps need.
+        steps: steps of each training.
+        captured: the model's graph; None if it cannot be captured.
+        why_not_captured: the reason then.
+        hooks_file: a Python file with loader and evaluation, see `harness.determinism.training_hooks`.
+        idle_seconds: seconds that may pass without a step.
+        announce: called with a sentence on what is being done.
+
+    Raises:
+        InputError: the model or the hooks cannot be imported or trained with, make no step for too long, or end the process.
+        ExaminerError: a worker process failed in a way that the model did not cause.
+    """
+    started = time.monotonic()
+    spec, dataset = shortened(spec, dataset, steps=steps)
+    with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
+        folder = Path(name)
+        _write_inputs(folder, dataset, captured)
+        setup = TrainingSetup(
+            spec=spec,
+            source=module_source(spec.source, captured, arguments=spec.arguments),
+            hooks_file=str(hooks_file.resolve()) if hooks_file else None,
+            data={fact: getattr(dataset, fact) for fact in ("name", "title", "digest", "mean", "std", "source")},
+            inputs=name,
+        )
+        check = _Check(folder=folder, setup=setup, limits=Limits(idle_seconds=idle_seconds), announce=announce)
+        findings = check.findings(None if captured else why_not_captured)
+    order = list(Axis)
+    return DeterminismReport(
+        findings=tuple(sorted(findings, key=lambda finding: order.index(Axis(finding.requirement)))),
+        steps=spec.recipe.epochs * math.ceil(len(dataset.train_images) / spec.recipe.batch_size),
+        epochs=spec.recipe.epochs,
+        images=len(dataset.train_images),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, Dataset]:
+    """A run and data for about this many steps, rounded up to whole epochs of ten.
+
+    Epochs are shorter if there are not enough images, and if there would be only one: the run has to be stopped after an
+    epoch and resumed.
+
+    Raises:
+        InputError: fewer than two steps.
+    """
+    if steps < 2:  # noqa: PLR2004 - one before the stop, one after
+        msg = f"expected at least 2 steps, one before a stop and one after it, got steps={steps}."
+        raise InputError(msg)
+    available = max(len(dataset.train_images) // spec.recipe.batch_size, 1)
+    length = min(_STEPS_PER_EPOCH, steps // 2, available)
+    images = length * spec.recipe.batch_size
+    recipe = spec.recipe.with_epochs(math.ceil(steps / length))
+    return dataclasses.replace(spec, recipe=recipe), dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[:images],
+        train_labels=dataset.train_labels[:images],
+        test_images=dataset.test_images[:_TEST_IMAGES],
+        test_labels=dataset.test_labels[:_TEST_IMAGES],
+    )
+
+
+def _write_inputs(folder: Path, dataset: Dataset, captured: CapturedModel | None) -> None:
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    save_file({name: getattr(dataset, name).contiguous() for name in names}, folder / DATA_FILE)
+    if captured is not None:
+        write_captured(captured, folder / GRAPH_STEM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Check:
+    """Worker processes that all train the same model on the same data.
+
+    Args:
+        folder: holds the data, the graph and the workspaces.
+        setup: what is trained.
+        limits: what the processes may use.
+        announce: called with the progress of the processes.
+    """
+
+    folder: Path
+    setup: TrainingSetup
+    limits: Limits
+    announce: Callable[[str], None]
+
+    def findings(self, why_not_captured: str | None) -> list[Finding]:
+        """The findings of all axes, in no particular order."""
+        axes, reference = (
+            AxesRequest(setup=self.setup, why_not_captured=why_not_captured),
+            ReferenceRequest(setup=self.setup),
+        )
+        first, fresh, hashed = self._run(
+            self._job(axes),
+            self._job(reference, title=Axis.FRESH),
+            self._job(reference, title=Axis.HASH, hash_seed="2"),
+        )
+        findings = list(_result(axes, first).findings)
+        repeated = next(finding for finding in findings if finding.requirement == Axis.REPEAT)
+        if repeated.status is not Status.PASS:
+            why = "the training does not repeat itself in one process"
+            return [*findings, not_applicable(Axis.FRESH, why), not_applicable(Axis.HASH, why)]
+        trace = _trace(first, REFERENCE_TRACE)
+        difference = first_difference(trace, _trace(fresh, REFERENCE_TRACE))
+        if difference is not None:
+            why = "the training differs in a fresh process already"
+            return [*findings, self._attributed(difference, len(trace)), not_applicable(Axis.HASH, why)]
+        by_hash = compared(
+            Axis.HASH,
+            first_difference(trace, _trace(hashed, REFERENCE_TRACE)),
+            evidence=(
+                "cause: it depends on how Python hashes text, such as the order of a set of strings or a value of hash()",
+                "a fresh process with the same PYTHONHASHSEED: bit-equal; nothing else was changed",
+            ),
+            hint="Iterate over sorted(...) or a list instead of a set, and use hashlib instead of hash().",
+        )
+        return [*findings, compared(Axis.FRESH, None), by_hash]
+
+    def _attributed(self, difference: Difference, steps: int) -> Finding:
+        """Explain a difference between processes: two more pin the sources, from before the import on."""
+        request = PinnedRequest(setup=self.setup, upto=attribution_steps(difference, steps))
+        one, other = self._run(*(self._job(request, title="looking for the cause") for _ in range(2)))
+
+        def between(released: frozenset[str]) -> Difference | None:
+            (name,) = released or {ALL_PINNED}
+            return first_difference(_trace(one, trace_file(name)), _trace(other, trace_file(name)))
+
+        found = attribute([source for source in SOURCES if source is not GLOBALS], between)
+        evidence = (*found.evidence, *found.locations(_result(request, one).callers))
+        return compared(Axis.FRESH, difference, evidence=evidence, hint=found.hint)
+
+    def _job(self, request: TrainingRequest[Any], *, title: str = "", hash_seed: str = "1") -> Job:
+        # A thread without work sleeps: on a busy machine, threads that spin make a training ten times slower.
+        waiting = os.environ.get("OMP_WAIT_POLICY", "passive")
+        return Job(
+            request=request,
+            working_folder=self.setup.source.working_folder,
+            variables={"PYTHONHASHSEED": hash_seed, "OMP_WAIT_POLICY": waiting},
+            title=title,
+        )
+
+    def _run(self, *jobs: Job) -> list[Outcome]:
+        return run_processes(jobs, self.folder, limits=self.limits, announce=self.announce, check=self._check)
+
+    def _check(self, outcome: Outcome) -> None:
+        """Raise an error if a process ended without a result."""
+        text = self.setup.source.text
+        after = f", after reporting {outcome.progress[-1]!r}" if outcome.progress else ""
+        if outcome.ending is Ending.IDLE:
+            msg = (
+                f"{text} made no step in {self.limits.idle_seconds:.0f} seconds{after}: expected a training that advances. "
+                "Does it wait for something, or is the machine busy?"
+            )
+            raise InputError(msg)
+        if outcome.ending is Ending.PRINTED_TOO_MUCH:
+            msg = (
+                f"{text} printed more than {self.limits.output_bytes:,} bytes{after}: expected a model that trains. Remove "
+                "what it prints."
+            )
+            raise InputError(msg)
+        if outcome.result(outcome.job.request) is None:
+            code = outcome.exit_code
+            killed = (
+                f"It was killed by signal {-code}; is there enough memory? " if code is not None and code < 0 else ""
+            )
+            printed = f"Its last output: {outcome.output}" if outcome.output else "It printed nothing."
+            msg = f"{text} ended the process that trained it{after}: expected a model that trains. {killed}{printed}"
+            raise InputError(msg)
+
+
+def _result(request: TrainingRequest[R], outcome: Outcome) -> R:
+    """The result of a process that has been checked to have one."""
+    result = outcome.result(request)
+    assert result is not None  # noqa: S101 - checked as soon as the process had ended
+    return result
+
+
+def _trace(outcome: Outcome, file: str) -> Trace:
+    try:
+        return read_trace(outcome.folder / file)
+    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as problem:
+        raise unreadable(problem) from problem

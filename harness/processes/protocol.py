@@ -1,0 +1,209 @@
+"""What the harness and a worker process exchange: a request, the progress, and a result or an error.
+
+Requests and results are frozen dataclasses of plain data. They travel as JSON files in a folder that the process has to
+itself, its workspace; tensors lie beside them as safetensors. Nothing is pickled. A worker process runs untrusted
+code, so whatever it leaves is read as input: regular files only, of limited size, checked against the types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import stat
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+
+from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError
+from harness.files import write_whole
+from harness.tables import read_table
+
+REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progress.txt", "result.json", "output.txt"
+MAX_RESULT_BYTES = 64 * 2**20
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """The folder of one worker process.
+
+    Args:
+        folder: holds the request, the progress, the result and whatever files go with them.
+    """
+
+    folder: Path
+
+    def report(self, words: str) -> None:
+        """Add a line to the progress."""
+        with (self.folder / PROGRESS_FILE).open("a", encoding="utf-8") as file:
+            file.write(f"{words}\n")
+
+    def keep_alive(self) -> None:
+        """Show that the work advances, without a line; restarts the time that `Limits.idle_seconds` allows."""
+        os.utime(self.folder / PROGRESS_FILE)
+
+
+class Request(ABC, Generic[R]):
+    """A task for a worker process: a frozen dataclass of plain data, see `harness.tables.read_table`.
+
+    The class is imported by the parent and by the worker process; only the latter calls `prepare` and `perform`.
+
+    Attributes:
+        result_type: the class of what `perform` returns, a frozen dataclass of plain data, too.
+    """
+
+    result_type: ClassVar[type[Any]]
+
+    def fields(self) -> dict[str, Any]:
+        """The fields as plain data, from which `harness.tables.read_table` builds an equal request."""
+        return dataclasses.asdict(cast("Any", self))
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Import what `perform` needs. A file beside the user's that has the name of a library is imported in its place later."""
+
+    @abstractmethod
+    def perform(self, workspace: Workspace) -> R:
+        """Do the work.
+
+        Raises:
+            HarnessError: the work failed; the parent raises an error of the same kind.
+        """
+
+
+ErrorKind = Literal["source", "capture", "input", "internal"]
+# The first class that fits an error says its kind.
+_ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
+    "source": ModelSourceError,
+    "capture": CaptureError,
+    "internal": ExaminerError,
+    "input": InputError,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An error in a worker process, as data.
+
+    Args:
+        kind: which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
+            other that the user can mend, or one of the more precise kinds.
+        message: its message.
+        traceback: where it was raised, with all its causes.
+    """
+
+    kind: ErrorKind
+    message: str
+    traceback: str
+
+    @staticmethod
+    def of(error: Exception) -> Failure:
+        """Describe an error; one that the harness does not raise on purpose is its internal error."""
+        kind: ErrorKind = "input" if isinstance(error, HarnessError) else "internal"
+        kind = next((kind for kind, cls in _ERROR_CLASSES.items() if isinstance(error, cls)), kind)
+        message = str(error)
+        if not isinstance(error, HarnessError):
+            message = f"a worker process failed with {type(error).__name__}: {first_line(error)}"
+        return Failure(kind=kind, message=message, traceback="".join(traceback.format_exception(error)))
+
+    def error(self) -> HarnessError:
+        """The error to raise in this process, with the worker's traceback as its note."""
+        error = _ERROR_CLASSES[self.kind](self.message)
+        error.add_note(self.traceback)
+        return error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else "no message").rstrip(".")[:300]
+
+
+def write_request(request: Request[Any], folder: Path) -> None:
+    """Write a request, for `read_request`."""
+    kind = type(request)
+    document = {"type": f"{kind.__module__}:{kind.__qualname__}", "fields": request.fields()}
+    (folder / REQUEST_FILE).write_text(json.dumps(document), encoding="utf-8")
+
+
+def read_request(folder: Path) -> Request[Any]:
+    """Read what `write_request` wrote.
+
+    Raises:
+        ExaminerError: it is of no known type, or its fields do not fit the type.
+    """
+    document = json.loads(read_limited(folder / REQUEST_FILE, MAX_RESULT_BYTES))
+    module, _, name = str(document["type"]).partition(":")
+    kind = getattr(importlib.import_module(module), name, None) if module.startswith("harness.") else None
+    if not (isinstance(kind, type) and issubclass(kind, Request)):
+        msg = f"expected a request of a type that the harness defines, got type={document['type']!r}."
+        raise ExaminerError(msg)
+    try:
+        return read_table(kind, document["fields"], where=document["type"], error=InputError)
+    except InputError as problem:
+        raise ExaminerError(str(problem)) from problem
+
+
+def write_result(result: object, folder: Path) -> None:
+    """Write a `Failure` or the dataclass that a request's `perform` returned, for `read_result`."""
+    key = "error" if isinstance(result, Failure) else "value"
+    document = {"error": None, "value": None, key: dataclasses.asdict(cast("Any", result))}
+    write_whole(folder / RESULT_FILE, json.dumps(document).encode())
+
+
+def read_result(request: Request[R], folder: Path) -> R | None:
+    """Read what the worker process of a request left; None where it left no result.
+
+    Raises:
+        HarnessError: the error that the worker process reported.
+        ExaminerError: what it left is no result of this request.
+    """
+    try:
+        content = read_limited(folder / RESULT_FILE, MAX_RESULT_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise unreadable(problem) from problem
+    try:
+        document = json.loads(content)
+        if document["error"] is None:
+            return cast("R", read_table(request.result_type, document["value"], where="value", error=InputError))
+        failure = read_table(Failure, document["error"], where="error", error=InputError)
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise unreadable(problem) from problem
+    raise failure.error()
+
+
+def unreadable(problem: Exception) -> ExaminerError:
+    """The error for files of a worker process that hold something else than they should."""
+    return ExaminerError(f"a worker process returned unreadable data: {type(problem).__name__}: {problem}")
+
+
+def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -> bytes:
+    """Read a regular file that another process may have put there.
+
+    Args:
+        path: the file; neither a link nor a pipe, which could lead elsewhere or block.
+        max_bytes: its largest size.
+        last_bytes: read so many bytes at its end only.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: it is no regular file, too large or not readable.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path.name} is no regular file")
+        if status.st_size > max_bytes:
+            raise OSError(f"{path.name} has {status.st_size:,} bytes, at most {max_bytes:,} are read")
+        if last_bytes is not None:
+            file.seek(max(status.st_size - last_bytes, 0))
+            return file.read(last_bytes)
+        return file.read(max_bytes)

@@ -1,0 +1,268 @@
+"""Running worker processes: starting them, watching their time and output, and ending them with everything they started."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from harness.processes.protocol import (
+    OUTPUT_FILE,
+    PROGRESS_FILE,
+    Request,
+    read_limited,
+    read_result,
+    write_request,
+)
+
+_SECONDS_BETWEEN_CHECKS = 0.05
+# A process that has less time than this is not started.
+_MIN_SECONDS = 2.0
+_SHOWN_OUTPUT_BYTES, _SHOWN_OUTPUT_CHARACTERS = 4_000, 300
+_MAX_PROGRESS_BYTES = 2**20
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much a call of `run_processes` may use.
+
+    Args:
+        seconds: wall time of all processes together.
+        idle_seconds: wall time without progress, for each process.
+        output_bytes: what each process may print.
+        parallel: processes at a time.
+    """
+
+    seconds: float = math.inf
+    idle_seconds: float = math.inf
+    output_bytes: int = 64 * 2**20
+    parallel: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A request and the surroundings of the process that performs it.
+
+    Args:
+        request: what to do.
+        working_folder: the process's working directory, the folder of the user's file.
+        variables: environment variables of the process besides this one's.
+        title: what the process does, for `run_processes`'s ``announce``; empty without.
+    """
+
+    request: Request[Any]
+    working_folder: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+
+
+class Ending(StrEnum):
+    """How a process ended."""
+
+    EXITED = "exited"
+    TIMED_OUT = "timed out"
+    IDLE = "made no progress"
+    PRINTED_TOO_MUCH = "printed too much"
+    NOT_STARTED = "not started, since the time was used up"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What is left of a process.
+
+    Args:
+        job: what it was to do.
+        folder: its workspace, with the files that it wrote.
+        ending: how it ended; it was killed unless it exited.
+        exit_code: the exit code, negative for a signal; None where it was not started.
+        output: the end of what it printed, on one line.
+        progress: the lines of its progress.
+    """
+
+    job: Job
+    folder: Path
+    ending: Ending
+    exit_code: int | None
+    output: str
+    progress: tuple[str, ...]
+
+    def result(self, request: Request[R]) -> R | None:
+        """The result of the request that the process performed; None where it ended without one.
+
+        Raises:
+            HarnessError: the error that the process reported.
+            ExaminerError: the process left something that is no result of the request.
+        """
+        return read_result(request, self.folder)
+
+
+class Process(Protocol):
+    """A worker process, whichever way it was started."""
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+
+    def end(self) -> int:
+        """Kill the process and all that it started, wait for it, and return its exit code."""
+
+
+class _GroupLeader(subprocess.Popen[bytes]):
+    """A process in a group of its own."""
+
+    def end(self) -> int:
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self.kill()
+        return self.wait()
+
+
+def start_process(folder: Path, job: Job) -> Process:
+    """Start the worker process of a workspace; the only place that decides how, and what the process inherits."""
+    with (folder / OUTPUT_FILE).open("wb") as output:
+        return _GroupLeader(
+            [sys.executable, "-m", "harness.processes.worker", str(folder)],
+            cwd=job.working_folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # PYTHONSAFEPATH keeps the working directory off the path until the libraries are imported: a file called
+            # torch.py beside the model must not be taken for the library. MPLBACKEND: no window waits for being closed.
+            env={**os.environ, "PYTHONSAFEPATH": "1", "MPLBACKEND": "Agg", **job.variables},
+            start_new_session=True,
+        )
+
+
+def run_processes(
+    jobs: Sequence[Job],
+    folder: Path,
+    *,
+    limits: Limits,
+    announce: Callable[[str], None] = lambda _: None,
+    check: Callable[[Outcome], object] = lambda _: None,
+) -> list[Outcome]:
+    """Run a worker process for each job, some in parallel; no process outlives the call.
+
+    Args:
+        jobs: what to do.
+        folder: where the workspaces are made.
+        limits: what the processes may use; one that uses more is killed.
+        announce: called with each new line of a process's progress, behind the job's title.
+        check: called as soon as a process has ended. An exception that it raises ends the others and is raised.
+
+    Returns:
+        What is left of each process, in the order of the jobs.
+    """
+    deadline = time.monotonic() + limits.seconds
+    waiting = list(enumerate(jobs))
+    running: dict[int, _Running] = {}
+    outcomes: dict[int, Outcome] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < limits.parallel:
+                number, job = waiting.pop(0)
+                workspace = Path(tempfile.mkdtemp(dir=folder))
+                if deadline - time.monotonic() < min(_MIN_SECONDS, limits.seconds / 2):
+                    outcomes[number] = _outcome(job, workspace, Ending.NOT_STARTED)
+                    check(outcomes[number])
+                    continue
+                (workspace / PROGRESS_FILE).touch()
+                write_request(job.request, workspace)
+                running[number] = _Running(job=job, folder=workspace, process=start_process(workspace, job))
+            for number, one in list(running.items()):
+                ending = one.ending(limits, deadline)
+                one.announce(announce)
+                if ending is not None:
+                    exit_code = running.pop(number).process.end()
+                    outcomes[number] = _outcome(one.job, one.folder, ending, exit_code)
+                    check(outcomes[number])
+            if running:
+                time.sleep(_SECONDS_BETWEEN_CHECKS)
+    finally:
+        for one in running.values():
+            one.process.end()
+    return [outcomes[number] for number in range(len(jobs))]
+
+
+@dataclass(kw_only=True)
+class _Running:
+    """A process that runs.
+
+    Args:
+        job: what it does.
+        folder: its workspace.
+        process: the process.
+        announced: how many lines of its progress were announced.
+    """
+
+    job: Job
+    folder: Path
+    process: Process
+    announced: int = 0
+
+    def ending(self, limits: Limits, deadline: float) -> Ending | None:
+        """How the process ended or has to end; None while it may go on."""
+        if self.process.poll() is not None:
+            return Ending.EXITED
+        if time.monotonic() > deadline:
+            return Ending.TIMED_OUT
+        if time.time() - _modified(self.folder / PROGRESS_FILE) > limits.idle_seconds:
+            return Ending.IDLE
+        return Ending.PRINTED_TOO_MUCH if _size(self.folder / OUTPUT_FILE) > limits.output_bytes else None
+
+    def announce(self, announce: Callable[[str], None]) -> None:
+        """Announce the new lines of the progress."""
+        lines = _progress(self.folder)
+        for line in lines[self.announced :]:
+            announce(f"{self.job.title}: {line}" if self.job.title else line)
+        self.announced = len(lines)
+
+
+def _outcome(job: Job, folder: Path, ending: Ending, exit_code: int | None = None) -> Outcome:
+    output = b""
+    with contextlib.suppress(OSError):
+        output = read_limited(folder / OUTPUT_FILE, sys.maxsize, last_bytes=_SHOWN_OUTPUT_BYTES)
+    return Outcome(
+        job=job,
+        folder=folder,
+        ending=ending,
+        exit_code=exit_code,
+        output=" ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:],
+        progress=_progress(folder),
+    )
+
+
+def _progress(folder: Path) -> tuple[str, ...]:
+    """The complete lines of the progress; none where the process put something else there."""
+    try:
+        content = read_limited(folder / PROGRESS_FILE, _MAX_PROGRESS_BYTES)
+    except OSError:
+        return ()
+    return tuple(content.decode(errors="replace").split("\n")[:-1])
+
+
+def _modified(path: Path) -> float:
+    """When a file was last written; long ago where it is gone."""
+    try:
+        return path.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return -math.inf
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0

@@ -1,0 +1,151 @@
+"""Loading a model: a shipped one is built here, any other file is imported by a worker process, one for each file.
+
+A worker process returns graphs and tensors as data. What a file does when it is imported (downloads, training, printing,
+exiting) happens in that process and ends with it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import mnist_models
+from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
+from harness.graph import CapturedModel, capture, read_captured
+from harness.processes import Ending, Job, Limits, Outcome, run_processes
+from harness.processes.protocol import unreadable
+from harness.sources.arguments import parse_arguments
+from harness.sources.capturing import CaptureRequest, ClassReport
+from harness.sources.choice import Candidate, choose
+from harness.sources.source import candidate_files, name_suffix, parse_source
+
+DEFAULT_SEED = 1
+# Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
+LOAD_TIMEOUT_SECONDS = 45.0
+
+
+def load_model(
+    text: str,
+    *,
+    seed: int = DEFAULT_SEED,
+    input_shape: tuple[int, ...] = (1, 28, 28),
+    arguments: str = "",
+    timeout: float = LOAD_TIMEOUT_SECONDS,
+    announce: Callable[[str], None] | None = None,
+) -> CapturedModel:
+    """Find, build and capture a model, its initial weights drawn under ``torch.manual_seed(seed)``.
+
+    Args:
+        text: MODEL, see `parse_source`.
+        seed: seed of the initial weights.
+        input_shape: shape of one input, without the batch dimension.
+        arguments: arguments of the model's constructor, see `parse_arguments`; part of the captured model's name.
+        timeout: seconds that loading may take, all files of a folder together.
+        announce: called with a sentence about each choice made: which class was taken, which cell left out.
+
+    Raises:
+        ModelSourceError: the model cannot be found, imported or built, or more than one can be meant.
+        CaptureError: it was built, but cannot be captured.
+        ExaminerError: a worker process failed in a way that the model did not cause.
+    """
+    source = parse_source(text)
+    has_arguments = bool(parse_arguments(arguments))
+    if source.shipped is not None:
+        if has_arguments:
+            msg = f"{text} is a shipped model and takes no arguments, got args={arguments!r}. Omit --args"
+            raise ModelSourceError(msg)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = mnist_models.create_model(source.shipped)
+        return capture(module, input_shape, name=text)
+    files = candidate_files(source)
+    requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
+    no_gpu = {"CUDA_VISIBLE_DEVICES": ""}
+    jobs = [Job(request=one, working_folder=one.source.working_folder, variables=no_gpu) for one in requests]
+    with tempfile.TemporaryDirectory(prefix="harness-model-") as folder:
+        outcomes = run_processes(jobs, Path(folder), limits=Limits(seconds=timeout))
+        load = _load_file if len(files) == 1 else _load_file_or_report
+        loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
+    chosen, reason = choose([candidate for file in loaded for candidate in file.candidates], text)
+    if chosen.model is None:
+        msg = f"{chosen.name} was chosen, but not captured"
+        raise ExaminerError(msg)
+    if announce is not None:
+        file_of_chosen = next(file for file in loaded if chosen in file.candidates)
+        for note in (*file_of_chosen.notes, *([reason] if reason else [])):
+            announce(note)
+    name = chosen.name + (name_suffix(arguments) if has_arguments else "")
+    return CapturedModel(name=name, graph=chosen.model.graph, state=chosen.model.state, fidelity=chosen.model.fidelity)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LoadedFile:
+    """The classes of one file, and sentences for the user on how it was read."""
+
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...] = ()
+
+
+def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> _LoadedFile:
+    """One file of several: an error makes it a candidate that cannot be taken."""
+    try:
+        return _load_file(request, outcome, timeout)
+    except (ModelSourceError, CaptureError) as error:
+        return _LoadedFile(candidates=(Candidate(name=request.source.text, key=str(request.source.path), error=error),))
+
+
+def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> _LoadedFile:
+    text = request.source.text
+    if outcome.ending is not Ending.EXITED:
+        raise ModelSourceError(_limit_message(outcome, text, timeout))
+    result = outcome.result(request)
+    if result is None:
+        msg = (
+            f"{text} ended the process that imported it, without an error: expected a file that defines a model. "
+            f"Does it call exit() when imported?{f' Its last output: {outcome.output}' if outcome.output else ''}"
+        )
+        raise ModelSourceError(msg)
+    try:
+        candidates = tuple(
+            _candidate(report, outcome.folder / str(number)) for number, report in enumerate(result.classes)
+        )
+    except GraphFormatError as error:
+        raise unreadable(error) from error
+    return _LoadedFile(candidates=candidates, notes=result.notes)
+
+
+def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
+    if outcome.ending is Ending.NOT_STARTED:
+        return f"{text} was not tried: the {timeout:.0f} seconds that loading may take were used up before"
+    if outcome.ending is Ending.PRINTED_TOO_MUCH:
+        return (
+            f"{text} printed more than {Limits().output_bytes:,} bytes while it was loaded: expected a file that only defines "
+            'the model. Put code that prints under `if __name__ == "__main__":`'
+        )
+    late = f"{text} did not finish loading within {timeout:.0f} seconds: expected"
+    if not outcome.progress:
+        return f"{late} PyTorch to be imported by then, and it was not. The machine seems busy: try again later"
+    if len(outcome.progress) == 1:
+        return (
+            f"{late} a file that only defines the model. Does it train, download or wait when imported? "
+            'Put such code under `if __name__ == "__main__":`'
+        )
+    return (
+        f"{late} a model that is captured in seconds, and it was still at {outcome.progress[-1][:200]}. Name the class that "
+        "you mean, or try again when the machine is less busy"
+    )
+
+
+def _candidate(report: ClassReport, stem: Path) -> Candidate:
+    return Candidate(
+        name=report.name,
+        key=report.key,
+        parts=frozenset(report.parts),
+        model=read_captured(stem, report.name) if report.failure is None else None,
+        error=None if report.failure is None else report.failure.error(),
+        runs=report.runs,
+    )

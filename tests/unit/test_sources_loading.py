@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from harness.errors import ExaminerError, ModelSourceError
+from harness.graph import CapturedModel
+from harness.processes import runner
+from harness.sources import capturing, load_model
+from tests.model_files import NET, Load, write
+
+
+def test_a_shipped_model_takes_no_arguments() -> None:
+    """Arguments for a shipped model are refused before anything is built."""
+    with pytest.raises(ModelSourceError, match="takes no arguments"):
+        load_model("reference", arguments="width=3")
+
+
+def test_an_unreadable_result_is_an_internal_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph that a worker process leaves is checked: damage is an internal error, not a verdict on the model."""
+    path = write(tmp_path, {"net.py": NET}) / "net.py"
+    report = {"name": "net.py:Net", "key": "net.py:Net", "parts": [], "runs": True, "failure": None}
+    result = json.dumps({"error": None, "value": {"notes": [], "classes": [report]}})
+
+    for graph in (None, "", "[]", "{}", '{"fidelity": {}}'):
+
+        def start(folder: Path, _: object, graph: str | None = graph) -> runner.Process:
+            (folder / "result.json").write_text(result, encoding="utf-8")
+            if graph is not None:
+                (folder / "0.json").write_text(graph, encoding="utf-8")
+                save_file({}, folder / "0.safetensors")
+            return Ended()
+
+        monkeypatch.setattr(runner, "start_process", start)
+        with pytest.raises(ExaminerError, match="a worker process returned unreadable data: GraphFormatError"):
+            load_model(str(path))
+
+
+class Ended:
+    """A process that exited with 0."""
+
+    def poll(self) -> int:
+        return 0
+
+    end = poll
+
+
+def test_an_unforeseen_error_in_a_capture_is_internal(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in the worker process that the model did not cause is internal, with the traceback."""
+
+    def breaks(*_: object, **__: object) -> CapturedModel:
+        raise ZeroDivisionError("by chance")
+
+    monkeypatch.setattr(capturing, "capture", breaks)
+
+    with pytest.raises(ExaminerError, match="ZeroDivisionError: by chance") as caught:
+        load(write(tmp_path, {"net.py": NET}) / "net.py")
+    assert "in breaks" in caught.value.__notes__[0]
+
+
+@pytest.mark.smoke  # a whole process: slow
+def test_a_real_process(tmp_path: Path) -> None:
+    """A file with spaces and accents in its path, beside files with the names of libraries, is loaded by a process of its own."""
+    folder = tmp_path / "déjà vu"
+    noise = "import sys\nprint('x' * 1_000_000)\nassert sys.argv[1:] == []\nimport sympy, random, queue\n"
+    wrong = dict.fromkeys(("torch.py", "random.py", "sympy.py", "numpy.py"), "raise RuntimeError('the wrong one')\n")
+    write(folder, wrong | {"my net.py": noise + NET})
+
+    model = load_model(f"{folder}/my net.py", arguments="bias=False")
+
+    assert f"{folder}/my net.py:Net(bias=False)" == model.name
+    assert model.fidelity.holds
+    assert ["my net.py", *sorted(wrong)] == sorted(path.name for path in folder.iterdir())
+
+
+def test_a_process_that_is_too_slow(tmp_path: Path) -> None:
+    """If PyTorch has not been imported when the time is up, the message does not blame the model."""
+    path = write(tmp_path, {"net.py": NET}) / "net.py"
+
+    with pytest.raises(ModelSourceError, match="within 0 seconds: expected PyTorch to be imported by then"):
+        load_model(str(path), timeout=0.1)

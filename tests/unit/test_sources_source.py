@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ModelSourceError
+from harness.graph import CapturedModel
+from harness.sources import ModelSource, module_source, parse_source
+from tests.model_files import NET, notebook, write
+
+CONTROLS = Path(__file__).parents[1] / "controls"
+
+
+def test_what_a_model_argument_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shipped names, files, classes in them, folders and packages are recognised; a tilde is the home folder."""
+    write(tmp_path, {"net.py": NET, "déjà vu/my net.ipynb": notebook(NET), "reference": ""})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = {
+        "reference": ModelSource(text="", shipped="reference"),
+        "net.py": ModelSource(text="", path=f"{tmp_path}/net.py"),
+        "~/net.py:Net": ModelSource(text="", path=f"{tmp_path}/net.py", class_name="Net"),
+        "déjà vu/my net.ipynb:Net": ModelSource(text="", path=f"{tmp_path}/déjà vu/my net.ipynb", class_name="Net"),
+        "déjà vu": ModelSource(text="", path=f"{tmp_path}/déjà vu"),
+        "./déjà vu:Net": ModelSource(text="", path=f"{tmp_path}/déjà vu", class_name="Net"),
+        ".": ModelSource(text="", path=str(tmp_path)),
+        "a.b:C": ModelSource(text="", module="a.b", class_name="C"),
+    }
+
+    for text, source in expected.items():
+        assert replace(source, text=text) == parse_source(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nosuch.ipynb", "does not exist"),
+        ("sub/nosuch", "does not exist"),
+        ("./weights.pth", "is not a Python file or notebook"),
+        ("clod_3", "did you mean cloud_3"),
+        ("", "no shipped model is called ''"),
+        ("a-b:C", "Expected a name from `harness list`"),
+    ],
+)
+def test_what_is_no_model_argument(text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What exists nowhere is refused, with what is accepted instead."""
+    write(tmp_path, {"weights.pth": ""})
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ModelSourceError, match=words):
+        parse_source(text)
+
+
+def test_the_chosen_class_is_found_again() -> None:
+    """The source of a captured model's module is its file and class, whatever its arguments; of a shipped one its name."""
+    captured = CapturedModel(name=f"{CONTROLS / 'tiny.py'}:Tiny(width=2)", graph=None, state={}, fidelity=None)  # type: ignore[arg-type]
+    found = module_source(str(CONTROLS), captured, arguments="width=2")
+
+    assert (str(CONTROLS / "tiny.py"), "Tiny") == (found.path, found.class_name)
+    assert "cloud_1" == module_source("cloud_1", None).shipped
+
+
+def test_a_folder_of_several_models_is_ambiguous() -> None:
+    """Without a captured class, a folder with several files does not say which one is meant."""
+    with pytest.raises(ModelSourceError, match=r"name the one that you mean, out of .*counts_calls.py"):
+        module_source(str(CONTROLS), None)
