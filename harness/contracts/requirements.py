@@ -402,7 +402,11 @@ class _LayerResults:
         self._memory: dict[str, str] = {}
         views, in_place = set[str](), set[str]()
         for operation in program.operations:
-            current = replace(operation, args=tuple(_renamed(argument, written) for argument in operation.args))
+            current = replace(
+                operation,
+                args=tuple(_renamed(argument, written) for argument in operation.args),
+                kwargs={key: _renamed(argument, written) for key, argument in operation.kwargs.items()},
+            )
             operations.append(current)
             if not operation.kind.shares_memory or not isinstance(current.args[0], Ref):
                 continue
