@@ -128,11 +128,11 @@ def requirements_part() -> str:
     """Every key of a contract, by requirement."""
     rows = []
     for requirement in REQUIREMENTS:
-        keys = []
+        sections: dict[str, list[str]] = {}
         for field in dataclasses.fields(requirement):
-            section = section_of(requirement, field)
-            keys.append(f"`[{section}] {field.name}`" if section else f"`{field.name}`")
-        rows.append((f"`{requirement.name}`", ", ".join(keys) or "always asked", _docstring(requirement)))
+            sections.setdefault(section_of(requirement, field), []).append(f"`{field.name}`")
+        keys = " and ".join((f"`[{name}]` " if name else "") + ", ".join(names) for name, names in sections.items())
+        rows.append((f"`{requirement.name}`", keys or "always asked", _docstring(requirement)))
     return table(("requirement", "keys", "meaning"), rows) + "\n"
 
 
@@ -264,6 +264,9 @@ def _schema_tables(schema: Mapping[str, Any]) -> Iterator[str]:
         if "properties" in part:
             yield f"`{name}`: {part.get('description', '')}".rstrip(": ")
             yield table(heads, list(_keys(part)))
+        elif "anyOf" in part:
+            yield f"`{name}`: {part['description']}"
+            yield table(heads, [key for one in part["anyOf"] if "properties" in one for key in _keys(one)])
 
 
 def _keys(schema: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
