@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import tomllib
@@ -27,9 +28,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words after ``harness`` of each command in a console example, without its comment and environment."""
+    """The words after ``harness`` of each command in a console example, without its comment, environment and pipe."""
     for line in re.findall(r"^\$ (.*)", text, flags=re.MULTILINE):
-        words = shlex.split(line, comments=True)
+        words = list(itertools.takewhile(lambda word: word not in {"|", "||", "&&"}, shlex.split(line, comments=True)))
         while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
             del words[0]
         if words[:1] == ["harness"]:
