@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -161,3 +162,81 @@ def convolution_graph(**changes: object) -> Graph:
         evaluate=program,
         torch_version="",
     )
+
+
+# A small graph as JSON: a convolution with dropout in training, a view of the images in evaluation.
+GRAPH_DOCUMENT: dict[str, Any] = {
+    "schema": "harness.graph/1",
+    "torch": "2.8.0",
+    "input": {"name": "x", "shape": [1, 4, 4]},
+    "tensors": [
+        {
+            "name": "conv.weight",
+            "kind": "parameter",
+            "shape": [2, 1, 3, 3],
+            "dtype": "float32",
+            "requires_grad": True,
+            "aliases": ["tied.weight"],
+            "content": "",
+            "persistent": True,
+        },
+        {
+            "name": "conv.bias",
+            "kind": "parameter",
+            "shape": [2],
+            "dtype": "float32",
+            "requires_grad": True,
+            "aliases": [],
+            "content": "",
+            "persistent": True,
+        },
+    ],
+    "modules": [{"path": "", "type": "Net", "parameters": 0}, {"path": "conv", "type": "Conv2d", "parameters": 20}],
+    "train": {
+        "operations": [
+            {
+                "name": "conv2d",
+                "op": "aten.conv2d.default",
+                "args": [{"ref": "x"}, {"ref": "conv.weight"}, {"ref": "conv.bias"}, [1, 1], [1, 1]],
+                "kwargs": {},
+                "outputs": [{"shape": ["B", 2, 4, 4], "dtype": "float32"}],
+                "module": "conv",
+                "module_type": "Conv2d",
+            },
+            {
+                "name": "dropout",
+                "op": "aten.dropout.default",
+                "args": [{"ref": "conv2d"}, 0.5, True],
+                "kwargs": {},
+                "outputs": [{"shape": ["B", 2, 4, 4], "dtype": "float32"}],
+                "module": "",
+                "module_type": "",
+            },
+        ],
+        "output": "dropout",
+    },
+    "eval": {
+        "operations": [
+            {
+                "name": "flat",
+                "op": "aten.view.default",
+                "args": [{"ref": "x"}, [-1, 16]],
+                "kwargs": {"dtype": {"dtype": "float32"}},
+                "outputs": [{"shape": ["B", 16], "dtype": "float32"}],
+                "module": "",
+                "module_type": "",
+            }
+        ],
+        "output": "flat",
+    },
+}
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def changed_document(change: Change) -> dict[str, Any]:
+    """The graph of `GRAPH_DOCUMENT` after a change."""
+    document = copy.deepcopy(GRAPH_DOCUMENT)
+    change(document)
+    return document

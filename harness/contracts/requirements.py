@@ -190,7 +190,7 @@ class BatchRule(Requirement):
         if self.strict_size:
             outcome = model.captured.fidelity.other_size
             evidence.append(f"images four pixels larger: {outcome}")
-            if outcome == "other answers":
+            if outcome == "other predictions":
                 faults.append("images of another size get more or fewer predictions than there are images")
         return self.finding(
             holds=not faults if repeats or faults else None,

@@ -3,7 +3,7 @@
 from harness.graph.capture import CapturedModel, Fidelity, capture, computing_threads
 from harness.graph.form import Graph, Operation, Program, TensorSpec
 from harness.graph.rebuild import GraphModule
-from harness.graph.serialisation import read_captured, write_captured
+from harness.graph.serialisation import graph_from_json, graph_to_json, read_captured, write_captured
 
 __all__ = [
     "CapturedModel",
@@ -15,6 +15,8 @@ __all__ = [
     "TensorSpec",
     "capture",
     "computing_threads",
+    "graph_from_json",
+    "graph_to_json",
     "read_captured",
     "write_captured",
 ]

@@ -1,23 +1,50 @@
-"""A captured model as two files: its graph as JSON, its tensors as safetensors."""
+"""Graphs as JSON and captured models as files: how they are written, and how they are read without trusting what is in them."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import reprlib
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from harness.errors import GraphFormatError
 from harness.graph.capture import CapturedModel, Fidelity
-from harness.graph.form import Graph
+from harness.graph.form import (
+    MAX_ELEMENTS,
+    Argument,
+    DeclaredModule,
+    Graph,
+    Operation,
+    Program,
+    Ref,
+    Shape,
+    Symbol,
+    TensorSpec,
+    ValueMeta,
+    encode_argument,
+)
 from harness.tables import expect_mapping, read_table
+
+FORMAT = "harness.graph/1"
+
+# Far above any model this harness is for, as `MAX_ELEMENTS` is.
+_MAX_OPERATIONS = 20_000
+_MAX_TENSORS = 20_000
+_MAX_NESTING = 8
+_MAX_DIMS = 8
+_MAX_SIDE = 1_024
+_MAX_DIM_TEXT = 80
+_SYMBOL_KINDS = frozenset({"dtype", "layout", "memory_format", "float", "runtime"})
 
 
 def write_captured(captured: CapturedModel, stem: Path) -> None:
     """Write ``stem.json`` and ``stem.safetensors``, for `read_captured`; the model's name is not part of them."""
-    document = captured.graph.to_json() | {"fidelity": dataclasses.asdict(captured.fidelity)}
+    document = graph_to_json(captured.graph) | {"fidelity": dataclasses.asdict(captured.fidelity)}
     state = {name: tensor.contiguous() for name, tensor in captured.state.items()}
     save_file(state, stem.with_suffix(".safetensors"))
     stem.with_suffix(".json").write_text(json.dumps(document), encoding="utf-8")
@@ -37,4 +64,257 @@ def read_captured(stem: Path, name: str) -> CapturedModel:
         raise GraphFormatError(msg) from error
     table = dict(expect_mapping(document, where="captured model", error=GraphFormatError))
     fidelity = read_table(Fidelity, table.pop("fidelity", None), where="fidelity", error=GraphFormatError)
-    return CapturedModel(name=name, graph=Graph.from_json(table), state=state, fidelity=fidelity)
+    return CapturedModel(name=name, graph=graph_from_json(table), state=state, fidelity=fidelity)
+
+
+def graph_to_json(graph: Graph) -> dict[str, Any]:
+    """The graph as plain JSON data in the format ``harness.graph/1``."""
+    return {
+        "schema": FORMAT,
+        "torch": graph.torch_version,
+        "input": {"name": graph.input_name, "shape": list(graph.input_shape)},
+        "tensors": [
+            {
+                "name": spec.name,
+                "kind": spec.kind,
+                "shape": list(spec.shape),
+                "dtype": spec.dtype,
+                "requires_grad": spec.requires_grad,
+                "aliases": list(spec.aliases),
+                "content": spec.content,
+                "persistent": spec.persistent,
+            }
+            for spec in graph.tensors
+        ],
+        "modules": [{"path": m.path, "type": m.type, "parameters": m.parameters} for m in graph.modules],
+        "train": _program_to_json(graph.train),
+        "eval": _program_to_json(graph.evaluate),
+    }
+
+
+def graph_from_json(document: object) -> Graph:
+    """Read a graph from JSON data, trusting nothing in it.
+
+    Raises:
+        GraphFormatError: the document is of another version, malformed, refers to values before they are defined, or
+            exceeds the size limits.
+    """
+    reader = _Reader("graph", document)
+    schema = reader.string("schema")
+    if schema != FORMAT:
+        msg = f"expected a graph in format {FORMAT!r}, found schema={schema!r}: write it again with this version"
+        raise GraphFormatError(msg)
+    source = reader.child("input")
+    input_shape = source.dims("shape")
+    if max(input_shape, default=0) > _MAX_SIDE:
+        msg = f"the graph takes images of shape {list(input_shape)}: at most {_MAX_SIDE:,} a side are accepted"
+        raise GraphFormatError(msg)
+    tensors = tuple(_tensor_from_json(item) for item in reader.children("tensors", _MAX_TENSORS))
+    total = sum(spec.elements for spec in tensors)
+    if total > MAX_ELEMENTS:
+        msg = f"the graph's tensors hold {total:,} numbers together: at most {MAX_ELEMENTS:,} are accepted"
+        raise GraphFormatError(msg)
+    graph = Graph(
+        input_shape=input_shape,
+        input_name=source.string("name"),
+        tensors=tensors,
+        modules=tuple(
+            DeclaredModule(path=m.string("path"), type=m.string("type"), parameters=m.integer("parameters"))
+            for m in reader.children("modules", _MAX_TENSORS)
+        ),
+        train=_program_from_json(reader.child("train")),
+        evaluate=_program_from_json(reader.child("eval")),
+        torch_version=reader.string("torch"),
+    )
+    _require_defined(graph)
+    return graph
+
+
+def decode_argument(data: object, depth: int = 0) -> Argument:
+    """The inverse of `encode_argument`.
+
+    Raises:
+        GraphFormatError: the data is no argument.
+    """
+    if isinstance(data, float) and not math.isfinite(data):
+        msg = f"expected a finite number, found {data}: JSON has no others; write {{'float': '{data}'}}"
+        raise GraphFormatError(msg)
+    if data is None or isinstance(data, bool | int | float | str):
+        return data
+    if depth > _MAX_NESTING:
+        msg = f"an argument is nested more than {_MAX_NESTING} deep: no operation takes such a thing"
+        raise GraphFormatError(msg)
+    if isinstance(data, list):
+        return tuple(decode_argument(item, depth + 1) for item in data)
+    if isinstance(data, dict) and len(data) == 1:
+        kind, value = next(iter(data.items()))
+        if isinstance(value, str):
+            if kind == "ref":
+                return Ref(value)
+            if kind in _SYMBOL_KINDS:
+                return Symbol(kind, value)
+    kinds = ", ".join(sorted(_SYMBOL_KINDS))
+    msg = f"expected an argument (a number, a string, a list, or one of ref, {kinds}), found {reprlib.repr(data)}"
+    raise GraphFormatError(msg)
+
+
+def _program_to_json(program: Program) -> dict[str, Any]:
+    return {
+        "operations": [
+            {
+                "name": operation.name,
+                "op": operation.op,
+                "args": encode_argument(operation.args),
+                "kwargs": {key: encode_argument(value) for key, value in operation.kwargs.items()},
+                "outputs": [{"shape": list(meta.shape), "dtype": meta.dtype} for meta in operation.outputs],
+                "module": operation.module,
+                "module_type": operation.module_type,
+            }
+            for operation in program.operations
+        ],
+        "output": program.output,
+    }
+
+
+class _Reader:
+    """Typed access to one JSON object; every complaint names the place."""
+
+    def __init__(self, place: str, data: object) -> None:
+        self.place = place
+        if not isinstance(data, dict):
+            msg = f"{place}: expected an object, found {type(data).__name__}"
+            raise GraphFormatError(msg)
+        self.data: dict[str, object] = data
+
+    def _get(self, key: str, kind: type, words: str) -> Any:  # noqa: ANN401 - narrowed by the callers
+        value = self.data.get(key)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            found = "nothing" if key not in self.data else f"{type(value).__name__} {reprlib.repr(value)}"
+            msg = f"{self.place}: expected {words} under {key!r}, found {found}"
+            raise GraphFormatError(msg)
+        return value
+
+    def string(self, key: str) -> str:
+        value: str = self._get(key, str, "a string")
+        return value
+
+    def integer(self, key: str) -> int:
+        value: int = self._get(key, int, "an integer")
+        return value
+
+    def boolean(self, key: str) -> bool:
+        value: bool = self._get(key, bool, "true or false")
+        return value
+
+    def items(self, key: str, limit: int = _MAX_TENSORS) -> list[object]:
+        value: list[object] = self._get(key, list, "a list")
+        if len(value) > limit:
+            msg = f"{self.place}: {key!r} has {len(value):,} entries, at most {limit:,} are accepted"
+            raise GraphFormatError(msg)
+        return value
+
+    def dims(self, key: str) -> tuple[int, ...]:
+        values = self.shape(key)
+        if not all(isinstance(value, int) for value in values):
+            msg = f"{self.place}: expected sizes without the batch under {key!r}, found {reprlib.repr(list(values))}"
+            raise GraphFormatError(msg)
+        return tuple(value for value in values if isinstance(value, int))
+
+    def shape(self, key: str) -> Shape:
+        values = self.items(key, _MAX_DIMS)
+        sizes = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+        texts = [value for value in values if isinstance(value, str) and len(value) <= _MAX_DIM_TEXT]
+        if len(sizes) + len(texts) != len(values) or min(sizes, default=0) < 0 or max(sizes, default=0) > MAX_ELEMENTS:
+            msg = f"{self.place}: expected sizes from 0 to {MAX_ELEMENTS:,} under {key!r}, found {reprlib.repr(values)}"
+            raise GraphFormatError(msg)
+        if math.prod(sizes) > MAX_ELEMENTS:
+            msg = f"{self.place}: {key!r} {sizes} is more than {MAX_ELEMENTS:,} numbers, the most that is accepted"
+            raise GraphFormatError(msg)
+        return tuple(value for value in values if isinstance(value, int | str))
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        values = self.items(key)
+        if not all(isinstance(value, str) for value in values):
+            msg = f"{self.place}: expected a list of strings under {key!r}, found {reprlib.repr(values)}"
+            raise GraphFormatError(msg)
+        return tuple(value for value in values if isinstance(value, str))
+
+    def child(self, key: str) -> _Reader:
+        return _Reader(f"{self.place}.{key}", self.data.get(key))
+
+    def children(self, key: str, limit: int) -> list[_Reader]:
+        return [_Reader(f"{self.place}.{key}[{i}]", item) for i, item in enumerate(self.items(key, limit))]
+
+    def argument(self, data: object) -> Argument:
+        try:
+            return decode_argument(data)
+        except GraphFormatError as error:
+            msg = f"{self.place}: {error}"
+            raise GraphFormatError(msg) from error
+
+    def mapping(self, key: str) -> dict[str, object]:
+        value: dict[str, object] = self._get(key, dict, "an object")
+        return value
+
+
+def _tensor_from_json(reader: _Reader) -> TensorSpec:
+    kind = reader.string("kind")
+    if kind not in ("parameter", "buffer", "constant"):
+        msg = f"{reader.place}: expected kind parameter, buffer or constant, found kind={kind!r}"
+        raise GraphFormatError(msg)
+    return TensorSpec(
+        name=reader.string("name"),
+        kind=kind,  # type: ignore[arg-type]  # narrowed by the test above
+        shape=reader.dims("shape"),
+        dtype=reader.string("dtype"),
+        requires_grad=reader.boolean("requires_grad"),
+        aliases=reader.strings("aliases"),
+        content=reader.string("content"),
+        persistent=reader.boolean("persistent"),
+    )
+
+
+def _program_from_json(reader: _Reader) -> Program:
+    operations = []
+    for item in reader.children("operations", _MAX_OPERATIONS):
+        outputs = [
+            ValueMeta(shape=meta.shape("shape"), dtype=meta.string("dtype"))
+            for meta in item.children("outputs", _MAX_TENSORS)
+        ]
+        operations.append(
+            Operation(
+                name=item.string("name"),
+                op=item.string("op"),
+                args=tuple(item.argument(argument) for argument in item.items("args")),
+                kwargs={key: item.argument(value) for key, value in item.mapping("kwargs").items()},
+                outputs=tuple(outputs),
+                module=item.string("module"),
+                module_type=item.string("module_type"),
+            )
+        )
+    return Program(operations=tuple(operations), output=reader.string("output"))
+
+
+def _require_defined(graph: Graph) -> None:
+    """Every value is defined once and before its use; a cycle is impossible then."""
+    held = {graph.input_name}
+    for spec in graph.tensors:
+        for name in (spec.name, *spec.aliases):
+            if name in held:
+                msg = f"the graph defines {name!r} twice"
+                raise GraphFormatError(msg)
+            held.add(name)
+    for mode, program in (("train", graph.train), ("eval", graph.evaluate)):
+        defined = set(held)
+        for operation in program.operations:
+            missing = next((ref for ref in operation.refs() if ref not in defined), None)
+            if missing is not None:
+                msg = f"{mode} program: operation {operation.name!r} reads {missing!r}, which is not defined before it"
+                raise GraphFormatError(msg)
+            if operation.name in defined:
+                msg = f"{mode} program: {operation.name!r} is defined twice"
+                raise GraphFormatError(msg)
+            defined.add(operation.name)
+        if program.output not in defined:
+            msg = f"{mode} program: its output {program.output!r} is not defined"
+            raise GraphFormatError(msg)

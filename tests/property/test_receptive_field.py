@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import nn
 
-from harness.graph import CapturedModel, Graph, capture
+from harness.graph import CapturedModel, capture, graph_from_json, graph_to_json
 from harness.structure.field_trace import trace_fields
 from harness.structure.probe import confirms, probe_receptive_field
 from tests.strategies import Network, networks
@@ -62,7 +62,7 @@ def test_random_networks() -> None:
         images = torch.randn(3, *network.input_shape, generator=torch.Generator().manual_seed(network.seed))
         with torch.no_grad():
             assert torch.equal(original(images), captured.to_module().eval()(images))
-        graph = Graph.from_json(json.loads(json.dumps(captured.graph.to_json())))
+        graph = graph_from_json(json.loads(json.dumps(graph_to_json(captured.graph))))
         assert captured.graph == graph
         assert captured.graph.exact_digest() == graph.exact_digest()
         if network.seed % 4 == 0:

@@ -287,8 +287,8 @@ def test_the_exact_digest_is_the_computations() -> None:
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        (lambda _, scores: scores, "one answer each"),
-        (lambda _, scores: scores.sum(), "other answers"),
+        (lambda _, scores: scores, "one prediction each"),
+        (lambda _, scores: scores.sum(), "other predictions"),
     ],
 )
 def test_other_sizes_are_tried(step: Step, expected: str) -> None:

@@ -1,8 +1,10 @@
-"""A captured model as two files: read back equal, and refused when damaged."""
+"""Graphs as JSON and captured models as files: read back equal, and refused when damaged, with the place named."""
 
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from harness.errors import GraphFormatError
-from harness.graph import CapturedModel, read_captured, write_captured
+from harness.graph import CapturedModel, graph_from_json, graph_to_json, read_captured, write_captured
+from harness.graph.form import Ref, Symbol, encode_argument
+from harness.graph.serialisation import decode_argument
+from tests.made_up import GRAPH_DOCUMENT, Change, changed_document
 
 Shipped = Callable[[str], CapturedModel]
 Document = dict[str, Any]
@@ -32,7 +37,7 @@ def test_a_captured_model_survives_a_round_trip(shipped: Shipped, tmp_path: Path
     transposed = {
         name: tensor.mT.contiguous().mT if tensor.ndim > 1 else tensor for name, tensor in captured.state.items()
     }
-    fidelity = replace(captured.fidelity, repeatable=False, other_size="other answers", differences=("a", "b"))
+    fidelity = replace(captured.fidelity, repeatable=False, other_size="other predictions", differences=("a", "b"))
     write_captured(replace(captured, state=transposed, fidelity=fidelity), tmp_path / "model")
     read = read_captured(tmp_path / "model", "renamed")
 
@@ -94,3 +99,147 @@ def test_tensors_of_another_model_are_refused_when_rebuilt(written: Path) -> Non
 
     with pytest.raises(GraphFormatError, match="found nothing"):
         read_captured(written, "model").to_module()
+
+
+def deep(levels: int) -> list[Any]:
+    """A list in a list in a list."""
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+def deep_table(levels: int) -> dict[str, Any]:
+    """A table in a table in a table."""
+    nested: dict[str, Any] = {}
+    for _ in range(levels):
+        nested = {"a": nested}
+    return nested
+
+
+def operation(document: dict[str, Any], index: int = 0) -> dict[str, Any]:
+    """An operation of the training program."""
+    found: dict[str, Any] = document["train"]["operations"][index]
+    return found
+
+
+DAMAGED: dict[str, tuple[Change, str]] = {
+    "version": (lambda d: d.update(schema="harness.graph/2"), r"'harness.graph/1', found schema='harness.graph/2'"),
+    "no version": (lambda d: d.pop("schema"), r"graph: expected a string under 'schema', found nothing"),
+    "no input": (lambda d: d.pop("input"), r"graph.input: expected an object, found NoneType"),
+    "tensors as a table": (lambda d: d.update(tensors={}), r"graph: expected a list under 'tensors', found dict"),
+    "a tensor as a number": (lambda d: d["tensors"].append(7), r"graph.tensors\[2\]: expected an object, found int"),
+    "kind": (lambda d: d["tensors"][0].update(kind="secret"), r"graph.tensors\[0\]: .* found kind='secret'"),
+    "a truth as a number": (
+        lambda d: d["tensors"][0].update(requires_grad=1),
+        r"graph.tensors\[0\]: expected true or false under 'requires_grad', found int 1",
+    ),
+    "an alias that is no name": (
+        lambda d: d["tensors"][1].update(aliases=[3]),
+        r"graph.tensors\[1\]: expected a list of strings under 'aliases', found \[3\]",
+    ),
+    "a negative size": (lambda d: d["tensors"][0].update(shape=[-1]), r"graph.tensors\[0\]: expected sizes from 0"),
+    "a truth as a size": (lambda d: d["tensors"][0].update(shape=[True]), r"graph.tensors\[0\]: expected sizes from 0"),
+    "a tensor in the batch size": (
+        lambda d: d["tensors"][0].update(shape=["B"]),
+        r"graph.tensors\[0\]: expected sizes without the batch",
+    ),
+    "a giant side": (lambda d: d["tensors"][0].update(shape=[10**4000]), r"graph.tensors\[0\]: expected sizes from 0"),
+    "a giant tensor": (
+        lambda d: d["tensors"][0].update(shape=[10**8, 10**8]),
+        r"graph.tensors\[0\]: 'shape' .* more than 100,000,000 numbers",
+    ),
+    "giant together": (
+        lambda d: [d["tensors"][i].update(shape=[10**8]) for i in (0, 1)],
+        r"tensors hold 200,000,000 numbers together: at most 100,000,000",
+    ),
+    "too many dimensions": (
+        lambda d: d["tensors"][0].update(shape=[1] * 9),
+        r"graph.tensors\[0\]: 'shape' has 9 entries, at most 8",
+    ),
+    "a giant image": (lambda d: d["input"].update(shape=[1, 4, 10**6]), r"images of shape \[1, 4, 1000000\]: at most"),
+    "a giant result": (
+        lambda d: operation(d)["outputs"][0].update(shape=["B", 10**5, 10**5]),
+        r"graph.train.operations\[0\].outputs\[0\]: .* more than 100,000,000 numbers",
+    ),
+    "a size that is a page of text": (
+        lambda d: operation(d)["outputs"][0].update(shape=["B" * 1000]),
+        r"graph.train.operations\[0\].outputs\[0\]: expected sizes",
+    ),
+    "too many operations": (
+        lambda d: d["train"].update(operations=[operation(d)] * 20_001),
+        r"graph.train: 'operations' has 20,001 entries, at most 20,000",
+    ),
+    "an undefined value": (
+        lambda d: operation(d)["args"].append({"ref": "nowhere"}),
+        r"train program: operation 'conv2d' reads 'nowhere', which is not defined before it",
+    ),
+    "a cycle": (
+        lambda d: operation(d)["args"].append({"ref": "dropout"}),
+        r"train program: operation 'conv2d' reads 'dropout', which is not defined before it",
+    ),
+    "an operation that reads itself": (
+        lambda d: operation(d)["args"].append([{"ref": "conv2d"}]),
+        r"operation 'conv2d' reads 'conv2d'",
+    ),
+    "a missing tensor": (lambda d: d["tensors"].pop(0), r"operation 'conv2d' reads 'conv.weight'"),
+    "a value twice": (lambda d: operation(d, 1).update(name="conv2d"), r"train program: 'conv2d' is defined twice"),
+    "a tensor twice": (lambda d: d["tensors"].append(d["tensors"][0]), r"the graph defines 'conv.weight' twice"),
+    "an alias that is another tensor": (
+        lambda d: d["tensors"][1].update(aliases=["conv.weight"]),
+        r"the graph defines 'conv.weight' twice",
+    ),
+    "an undefined output": (lambda d: d["eval"].update(output="end"), r"eval program: its output 'end' is not defined"),
+    "an unknown kind of argument": (
+        lambda d: operation(d)["args"].append({"code": "print()"}),
+        r"graph.train.operations\[0\]: expected an argument",
+    ),
+    "a number that is none": (
+        lambda d: operation(d)["kwargs"].update(eps=float("nan")),
+        r"graph.train.operations\[0\]: expected a finite number, found nan",
+    ),
+    "nested lists": (
+        lambda d: operation(d)["args"].append(deep(100)),
+        r"graph.train.operations\[0\]: an argument is nested more than 8 deep",
+    ),
+    "nested tables": (
+        lambda d: operation(d)["args"].append(deep_table(900)),
+        r"graph.train.operations\[0\]: expected an argument",
+    ),
+}
+
+
+def test_a_graph_survives_a_round_trip() -> None:
+    """Reading and writing gives the same document, and the same graph from it."""
+    graph = graph_from_json(json.loads(json.dumps(GRAPH_DOCUMENT)))
+    assert GRAPH_DOCUMENT == graph_to_json(graph)
+    assert graph == graph_from_json(graph_to_json(graph))
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_documents_are_refused(name: str) -> None:
+    """A damaged document is refused within a second, in words that name the place."""
+    change, words = DAMAGED[name]
+    document = changed_document(change)
+    start = time.perf_counter()
+    with pytest.raises(GraphFormatError) as refused:
+        graph_from_json(document)
+    assert time.perf_counter() - start < 1
+    assert re.search(words, str(refused.value)), str(refused.value)
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("document", [None, [], "graph", 3])
+def test_what_is_no_document_is_refused(document: object) -> None:
+    """A document is an object."""
+    with pytest.raises(GraphFormatError, match="graph: expected an object, found"):
+        graph_from_json(document)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [None, True, 3, 0.1, "same", Ref("x"), Symbol("dtype", "float32"), (1, (Ref("x"), None)), Symbol("float", "-inf")],
+)
+def test_arguments_survive_a_round_trip(argument: Any) -> None:  # noqa: ANN401 - an Argument, recursively
+    """Each kind of argument is decoded from its JSON text to what it was."""
+    assert argument == decode_argument(json.loads(json.dumps(encode_argument(argument))))

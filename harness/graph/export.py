@@ -1,0 +1,285 @@
+"""`nn.Module` -> `Program`: what a module runs in one mode, as `torch.export` sees it.
+
+The ATen operations are kept as `torch.export` gives them, undecomposed, so that a rebuilt module repeats the original bit for
+bit. What depends on the machine and not on the model (the device of a created tensor, whether cuDNN is on) becomes a runtime
+symbol, so that captures on different machines and torch versions agree.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim as ExportDim
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from harness.errors import CaptureError
+from harness.graph.form import (
+    RUNTIME_CUDNN,
+    RUNTIME_DEVICE,
+    Argument,
+    Operation,
+    Program,
+    Ref,
+    Symbol,
+    ValueMeta,
+)
+from harness.graph.form import Dim as GraphDim
+
+# Operations that only check or annotate; they compute nothing.
+_INERT = frozenset(
+    {
+        "aten._assert_scalar.default",
+        "aten._assert_tensor_metadata.default",
+        "aten.sym_constrain_range.default",
+        "aten.sym_constrain_range_for_size.default",
+    }
+)
+# Positions of the `cudnn_enabled` argument, which states a setting of the machine.
+_CUDNN_ARGUMENT = {"aten.batch_norm.default": 8, "aten.instance_norm.default": 8}
+
+
+def export_program(
+    module: nn.Module, example: torch.Tensor, names: Mapping[str, str], name: str
+) -> tuple[Program, dict[str, torch.Tensor], str]:
+    """Export a module in its current mode, for any batch size.
+
+    Args:
+        module: the model.
+        example: a batch of images ``(B, *input_shape)``.
+        names: for each name of a parameter or buffer the one that the graph has for it; shared ones have several.
+        name: what to call the model in messages.
+
+    Returns:
+        The program, its constants by name, and the name of its input.
+
+    Raises:
+        CaptureError: the model fixes the batch size, or depends on values in a way that no graph can hold.
+    """
+    mode = "training" if module.training else "evaluation"
+    try:
+        with _silent_torch():
+            exported = torch.export.export(module, (example,), dynamic_shapes=({0: ExportDim("batch")},), strict=False)
+    except Exception as error:
+        reason = first_line(error)
+        if "batch" in str(error) and ("specializ" in str(error) or "constant" in str(error)):
+            reason = f"it fixes the batch size to {len(example)}, the size of the example; write -1 or x.size(0) there"
+        if "data-dependent" in str(error):
+            reason = (
+                "what it runs depends on the values of the images (an if, a loop or a size); write it with torch.where"
+            )
+        msg = f"{name} cannot be captured in {mode} mode: {reason}"
+        raise CaptureError(msg) from error
+    return _Translation(exported, names, f"{name} cannot be captured in {mode} mode").run()
+
+
+class _Translation:
+    """One exported program, turned into a `Program`."""
+
+    def __init__(self, exported: ExportedProgram, tensor_names: Mapping[str, str], complaint: str) -> None:
+        self.exported = exported
+        self.tensor_names = tensor_names
+        self.complaint = complaint
+        self.names: dict[torch.fx.Node, str] = {}
+        self.constants: dict[str, torch.Tensor] = {}
+        self.batch: Any = None
+
+    def run(self) -> tuple[Program, dict[str, torch.Tensor], str]:
+        input_name = self._read_inputs()
+        operations = []
+        output = ""
+        for node in self.exported.graph.nodes:
+            if node.op == "call_function":
+                operation = self._operation(node)
+                if operation is not None:
+                    operations.append(operation)
+            elif node.op == "output":
+                output = self._output(node)
+            elif node.op == "get_attr":
+                self._refuse("it holds a nested block (torch.no_grad or autocast inside forward, or control flow)")
+        program = Program(operations=_without_unused_sizes(operations, output), output=output)
+        return program, self.constants, input_name
+
+    def _refuse(self, reason: str) -> None:
+        msg = f"{self.complaint}: {reason}"
+        raise CaptureError(msg)
+
+    def _read_inputs(self) -> str:
+        specs = {spec.arg.name: spec for spec in self.exported.graph_signature.input_specs}
+        input_name = ""
+        for node in self.exported.graph.find_nodes(op="placeholder"):
+            spec = specs[node.name]
+            if spec.kind is InputKind.USER_INPUT:
+                input_name = self.names[node] = node.name
+                self.batch = node.meta["val"].shape[0]
+            elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+                self.names[node] = self.tensor_names[str(spec.target)]
+            elif spec.kind is InputKind.CONSTANT_TENSOR:
+                name = f"constant.{spec.target}"
+                self.names[node] = name
+                if node.users:
+                    self.constants[name] = self.exported.constants[str(spec.target)].detach().cpu().clone()
+            else:
+                self._refuse(f"it holds an input of kind {spec.kind.name}, which is no tensor")
+        return input_name
+
+    def _operation(self, node: torch.fx.Node) -> Operation | None:
+        op = _op_name(node.target)
+        if op in _INERT:
+            return None
+        arguments = [self._argument(argument) for argument in node.args]
+        if op in _CUDNN_ARGUMENT and len(arguments) > _CUDNN_ARGUMENT[op]:
+            arguments[_CUDNN_ARGUMENT[op]] = RUNTIME_CUDNN
+        kwargs = {
+            key: self._argument(value)
+            for key, value in node.kwargs.items()
+            if key != "pin_memory" and value is not None
+        }
+        path, type_name = _submodule(node)
+        self.names[node] = node.name
+        return Operation(
+            name=node.name,
+            op=op,
+            args=tuple(arguments),
+            kwargs=kwargs,
+            outputs=tuple(self._metas(node.meta.get("val"))),
+            module=path,
+            module_type=type_name,
+        )
+
+    def _metas(self, value: object) -> Iterator[ValueMeta]:
+        if isinstance(value, torch.Tensor):
+            shape = tuple(self._dim(dim) for dim in value.shape)
+            yield ValueMeta(shape=shape, dtype=dtype_name(value.dtype))
+        elif isinstance(value, list | tuple):
+            for item in value:
+                yield from self._metas(item)
+
+    def _dim(self, dim: object) -> GraphDim:
+        if isinstance(dim, int):
+            return dim
+        expression = dim.node.expr  # type: ignore[attr-defined]  # a SymInt; its type is private to torch
+        batch = self.batch.node.expr
+        if expression.free_symbols - {batch}:
+            self._refuse("a size in it depends on the values of the images")
+        return str(expression).replace(str(batch), "B").replace(" ", "")
+
+    def _argument(self, argument: object) -> Argument:
+        match argument:
+            case torch.fx.Node():
+                return Ref(self.names[argument])
+            case None | bool() | int() | str():
+                return argument
+            case float():
+                return argument if abs(argument) < float("inf") else Symbol("float", str(argument))
+            case list() | tuple():
+                return tuple(self._argument(item) for item in argument)
+            case torch.dtype():
+                return Symbol("dtype", dtype_name(argument))
+            case torch.device():
+                return RUNTIME_DEVICE
+            case torch.layout():
+                return Symbol("layout", str(argument).removeprefix("torch."))
+            case torch.memory_format():
+                return Symbol("memory_format", str(argument).removeprefix("torch."))
+            case _:
+                self._refuse(f"an operation takes an argument of type {type(argument).__name__}")
+                raise AssertionError  # pragma: no cover - _refuse raises
+
+    def _output(self, node: torch.fx.Node) -> str:
+        specs = self.exported.graph_signature.output_specs
+        results = node.args[0]
+        if len(specs) != 1 or specs[0].kind is not OutputKind.USER_OUTPUT or not isinstance(results, list | tuple):
+            self._refuse(f"expected one tensor as its result, found {len(specs)} results")
+        result = results[0]  # type: ignore[index]  # a list or tuple: tested above
+        if not isinstance(result, torch.fx.Node):
+            self._refuse("its result is a constant")
+        return self.names[result]  # type: ignore[index]  # a Node: tested above
+
+
+def _op_name(target: object) -> str:
+    if isinstance(target, torch._ops.OpOverload):  # noqa: SLF001 - torch has no public name for the type
+        return str(target)
+    module = getattr(target, "__module__", "unknown").lstrip("_")
+    return f"{module}.{getattr(target, '__name__', str(target))}"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype in a graph, such as ``float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def _submodule(node: torch.fx.Node) -> tuple[str, str]:
+    stack = node.meta.get("nn_module_stack") or {}
+    entries = [entry for entry in stack.values() if not str(entry[0]).startswith("_empty_nn_module_stack")]
+    if not entries:
+        return "", ""
+    path, kind = entries[-1]
+    type_name = kind if isinstance(kind, str) else getattr(kind, "__qualname__", str(kind))
+    # A module called a second time is marked "name@1" by torch.
+    return str(path).split("@")[0], type_name.rsplit(".", 1)[-1]
+
+
+def _without_unused_sizes(operations: list[Operation], output: str) -> tuple[Operation, ...]:
+    """Drop size computations that nothing reads: `torch.export` leaves them behind or not, depending on its version."""
+    kept: list[Operation] = []
+    read = {output}
+    for operation in reversed(operations):
+        if operation.outputs or operation.name in read:
+            kept.append(operation)
+            read.update(operation.refs())
+    return tuple(reversed(kept))
+
+
+def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
+    """The program with other names for some of the values that it reads."""
+    names = {old: new for old, new in names.items() if old != new}
+    if not names:
+        return program
+
+    def renamed(argument: Argument) -> Argument:
+        if isinstance(argument, Ref):
+            return Ref(names.get(argument.name, argument.name))
+        if isinstance(argument, tuple):
+            return tuple(renamed(item) for item in argument)
+        return argument
+
+    return Program(
+        operations=tuple(
+            Operation(
+                name=operation.name,
+                op=operation.op,
+                args=tuple(renamed(argument) for argument in operation.args),
+                kwargs={key: renamed(value) for key, value in operation.kwargs.items()},
+                outputs=operation.outputs,
+                module=operation.module,
+                module_type=operation.module_type,
+            )
+            for operation in program.operations
+        ),
+        output=names.get(program.output, program.output),
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for a message of one paragraph."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else "no message").rstrip(".")[:300]
+
+
+@contextmanager
+def _silent_torch() -> Iterator[None]:
+    """A failing export prints and logs the graph so far; the exception says what there is to say."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
