@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -36,8 +36,6 @@ DATA_FILE, GRAPH_STEM = "data.safetensors", "graph"
 REFERENCE_TRACE = "reference.safetensors"
 ALL_PINNED = "all pinned"
 
-R = TypeVar("R")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
@@ -59,10 +57,25 @@ class TrainingSetup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingRequest(Request[R]):
+class TrainingResult:
+    """What a worker process found, besides the traces in its workspace.
+
+    Args:
+        findings: of an `AxesRequest`, one for each axis that one process can vary.
+        callers: of a `PinnedRequest`, for sources that user code has called, the first line that did.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    callers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest(Request[TrainingResult]):
     """A request to import the model and train it."""
 
     setup: TrainingSetup
+
+    result_type = TrainingResult
 
     def fields(self) -> dict[str, Any]:
         """The fields as plain data."""
@@ -76,7 +89,7 @@ class TrainingRequest(Request[R]):
         with ordered_arithmetic():
             train_step(layer, torch.optim.SGD(layer.parameters(), lr=0.1), torch.zeros(1, 1), torch.zeros(1).long())
 
-    def perform(self, workspace: Workspace) -> R:
+    def perform(self, workspace: Workspace) -> TrainingResult:
         """Import the model and examine it.
 
         Raises:
@@ -99,36 +112,22 @@ class TrainingRequest(Request[R]):
             files.forget()
 
     @abstractmethod
-    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> R:
+    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:
         """Train the model and return what the request asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """The request was performed; its traces are in the workspace."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceRequest(TrainingRequest[Done]):
+class ReferenceRequest(TrainingRequest):
     """Train once and leave the trace, `REFERENCE_TRACE`, in the workspace."""
 
-    result_type = Done
-
-    def examine(self, model: ModelUnderTest, _: Interventions, workspace: Workspace) -> Done:
+    def examine(self, model: ModelUnderTest, _: Interventions, workspace: Workspace) -> TrainingResult:
         """Train once."""
         _train_reference(model, workspace)
-        return Done()
+        return TrainingResult()
 
 
 @dataclass(frozen=True, kw_only=True)
-class AxisFindings:
-    """A finding for each axis that one process can vary."""
-
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AxesRequest(TrainingRequest[AxisFindings]):
+class AxesRequest(TrainingRequest):
     """Train once as `ReferenceRequest` does, then vary each axis that one process can vary. The progress names each.
 
     Args:
@@ -137,9 +136,7 @@ class AxesRequest(TrainingRequest[AxisFindings]):
 
     why_not_captured: str | None
 
-    result_type = AxisFindings
-
-    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> AxisFindings:
+    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:
         """Vary the axes."""
         reference = _train_reference(model, workspace)
         captured = None
@@ -149,23 +146,14 @@ class AxesRequest(TrainingRequest[AxisFindings]):
         for finding in vary(model, reference, interventions, captured, self.why_not_captured or ""):
             findings.append(finding)
             workspace.report(f"{finding.requirement}: {finding.status.value}")
-        return AxisFindings(findings=tuple(findings))
+        return TrainingResult(findings=tuple(findings))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PinnedTraces:
-    """Traces with each source of nondeterminism released alone, see `trace_file`.
-
-    Args:
-        callers: for sources that user code has called, the first line that did.
-    """
-
-    callers: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PinnedRequest(TrainingRequest[PinnedTraces]):
+class PinnedRequest(TrainingRequest):
     """Train with all sources of nondeterminism pinned, and with each released alone that two processes may differ by.
+
+    The traces are in the workspace, see `trace_file`.
 
     Args:
         upto: steps of each training.
@@ -173,15 +161,13 @@ class PinnedRequest(TrainingRequest[PinnedTraces]):
 
     upto: int
 
-    result_type = PinnedTraces
-
-    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> PinnedTraces:
+    def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:
         """Write a trace for each source."""
         for name in (ALL_PINNED, *(source.name for source in SOURCES if source is not GLOBALS)):
             workspace.report(f"training with {name}" if name == ALL_PINNED else f"training with {name} released")
             trace = pinned_trace(model, interventions, frozenset({name}), self.upto)
             write_trace(trace, workspace.folder / trace_file(name))
-        return PinnedTraces(callers=interventions.callers)
+        return TrainingResult(callers=interventions.callers)
 
 
 def trace_file(name: str) -> str:

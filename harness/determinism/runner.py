@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -31,6 +30,7 @@ from harness.determinism.requests import (
     PinnedRequest,
     ReferenceRequest,
     TrainingRequest,
+    TrainingResult,
     TrainingSetup,
     trace_file,
 )
@@ -47,8 +47,6 @@ from harness.training import RunSpec
 IDLE_SECONDS = 120.0
 _STEPS_PER_EPOCH = 10
 _TEST_IMAGES = 100
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,16 +169,13 @@ class _Check:
 
     def findings(self, why_not_captured: str | None) -> list[Finding]:
         """The findings of all axes, in no particular order."""
-        axes, reference = (
-            AxesRequest(setup=self.setup, why_not_captured=why_not_captured),
-            ReferenceRequest(setup=self.setup),
-        )
+        reference = ReferenceRequest(setup=self.setup)
         first, fresh, hashed = self._run(
-            self._job(axes),
+            self._job(AxesRequest(setup=self.setup, why_not_captured=why_not_captured)),
             self._job(reference, title=Axis.FRESH),
             self._job(reference, title=Axis.HASH, hash_seed="2"),
         )
-        findings = list(_result(axes, first).findings)
+        findings = list(self._result(first).findings)
         repeated = next(finding for finding in findings if finding.requirement == Axis.REPEAT)
         if repeated.status is not Status.PASS:
             why = "the training does not repeat itself in one process"
@@ -211,10 +206,10 @@ class _Check:
             return first_difference(_trace(one, trace_file(name)), _trace(other, trace_file(name)))
 
         found = attribute([source for source in SOURCES if source is not GLOBALS], between)
-        evidence = (*found.evidence, *found.locations(_result(request, one).callers))
+        evidence = (*found.evidence, *found.locations(self._result(one).callers))
         return compared(Axis.FRESH, difference, evidence=evidence, hint=found.hint)
 
-    def _job(self, request: TrainingRequest[Any], *, title: str = "", hash_seed: str = "1") -> Job:
+    def _job(self, request: TrainingRequest, *, title: str = "", hash_seed: str = "1") -> Job:
         # A thread without work sleeps: on a busy machine, threads that spin make a training ten times slower.
         waiting = os.environ.get("OMP_WAIT_POLICY", "passive")
         return Job(
@@ -225,10 +220,15 @@ class _Check:
         )
 
     def _run(self, *jobs: Job) -> list[Outcome]:
-        return run_processes(jobs, self.folder, limits=self.limits, announce=self.announce, check=self._check)
+        return run_processes(jobs, self.folder, limits=self.limits, announce=self.announce, check=self._result)
 
-    def _check(self, outcome: Outcome) -> None:
-        """Raise an error if a process ended without a result."""
+    def _result(self, outcome: Outcome) -> TrainingResult:
+        """The result of a process.
+
+        Raises:
+            InputError: the process ended without one, or reported that the model failed.
+            ExaminerError: the process left something that is no result, or failed through no fault of the model.
+        """
         text = self.setup.source.text
         after = f", after reporting {outcome.progress[-1]!r}" if outcome.progress else ""
         if outcome.ending is Ending.IDLE:
@@ -243,7 +243,8 @@ class _Check:
                 "what it prints."
             )
             raise InputError(msg)
-        if outcome.result(outcome.job.request) is None:
+        result: TrainingResult | None = outcome.result(outcome.job.request)
+        if result is None:
             code = outcome.exit_code
             killed = (
                 f"It was killed by signal {-code}; is there enough memory? " if code is not None and code < 0 else ""
@@ -251,13 +252,7 @@ class _Check:
             printed = f"Its last output: {outcome.output}" if outcome.output else "It printed nothing."
             msg = f"{text} ended the process that trained it{after}: expected a model that trains. {killed}{printed}"
             raise InputError(msg)
-
-
-def _result(request: TrainingRequest[R], outcome: Outcome) -> R:
-    """The result of a process that has been checked to have one."""
-    result = outcome.result(request)
-    assert result is not None  # noqa: S101 - checked as soon as the process had ended
-    return result
+        return result
 
 
 def _trace(outcome: Outcome, file: str) -> Trace:

@@ -218,9 +218,9 @@ class _Running:
             return Ending.EXITED
         if time.monotonic() > deadline:
             return Ending.TIMED_OUT
-        if time.time() - _modified(self.folder / PROGRESS_FILE) > limits.idle_seconds:
+        if time.time() - _status(self.folder / PROGRESS_FILE)[0] > limits.idle_seconds:
             return Ending.IDLE
-        return Ending.PRINTED_TOO_MUCH if _size(self.folder / OUTPUT_FILE) > limits.output_bytes else None
+        return Ending.PRINTED_TOO_MUCH if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes else None
 
     def announce(self, announce: Callable[[str], None]) -> None:
         """Announce the new lines of the progress."""
@@ -253,16 +253,10 @@ def _progress(folder: Path) -> tuple[str, ...]:
     return tuple(content.decode(errors="replace").split("\n")[:-1])
 
 
-def _modified(path: Path) -> float:
-    """When a file was last written; long ago where it is gone."""
+def _status(path: Path) -> tuple[float, int]:
+    """When a file was last written, and its size; long ago and 0 if it is missing."""
     try:
-        return path.stat(follow_symlinks=False).st_mtime
+        status = path.stat(follow_symlinks=False)
     except OSError:
-        return -math.inf
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat(follow_symlinks=False).st_size
-    except OSError:
-        return 0
+        return -math.inf, 0
+    return status.st_mtime, status.st_size
