@@ -1,6 +1,6 @@
-"""Every tox environment as a nox session of the same name: ``nox -s unit -- -k parameters``.
+"""Each tox environment as a nox session of the same name: ``nox -s unit -- -k parameters``.
 
-The sessions run tox, so that ``tox.ini`` stays the one place that says what each of them installs and runs.
+The sessions run tox, so that only ``tox.ini`` defines what they install and run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ nox.needs_version = ">=2025.2.9"
 
 
 def declare(environment: str, description: str) -> None:
-    """Declares the session that runs one tox environment, handing on what stands behind ``--``."""
+    """Declares the session that runs one tox environment, and passes the arguments after ``--`` to it."""
 
     def forward(session: nox.Session) -> None:
         session.install("tox", "tox-uv")

@@ -1,14 +1,15 @@
-"""Whether the engines train to the same accuracy: many seeds each, and two one-sided tests.
+"""Tests whether the engines train to the same accuracy, by two one-sided tests over many seeds.
 
     python benchmarks/engine_equivalence.py run DATA_FOLDER RUNS_FOLDER
     python benchmarks/engine_equivalence.py sum-up RUNS_FOLDER benchmarks/records/engine_equivalence.json
 
-The network has a ReLU on its scores, by which a class can go silent early on and stay so: that costs a run a tenth of its
-accuracy. Such runs are counted apart, and compared as shares; the means are of the others.
+The network has a ReLU on its scores, so that the output of a class can become zero early in training and stay zero, which
+costs a run a tenth of its accuracy ("silent" runs). These runs are counted separately and compared as proportions; the means
+are those of the other runs.
 
-A seed is trained on a part of the training images and tested on all others, training images and test images alike: on 40,000
-images chance moves an accuracy half as much as on 10,000, so that a short training tells as much as a long one. That it does
-is shown by an arm that must come out as different: the same training with dropout left out.
+Each seed is trained on a part of the training images and tested on all other images: with 40,000 test images the standard
+error of an accuracy is half of that with 10,000, so that a short training is sufficient. As a positive control, one arm trains
+without dropout and must differ.
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ MODEL = "five_step_4"
 TRAINED_IMAGES = 30_000
 EPOCHS = 2
 REFERENCE = "eager"
-# Arm: its engine, how many seeds from 0 on, and whether dropout stays in. With 64 seeds the standard error of a difference is
-# about 0.015 points, so that two engines that are alike are found to be so nine times out of ten.
+# Name of the arm: engine, number of seeds, and whether the network has dropout. With 64 seeds the standard error of a difference
+# is about 0.015 points, which gives a power of about 90 % for equivalent engines.
 ARMS = {
     "eager": ("eager", 64, True),
     "fast": ("fast", 64, True),
     "bf16": ("bf16", 64, True),
     "without-dropout": ("fast", 32, False),
 }
-# In points of accuracy.
+# In percentage points of accuracy.
 BOUND = 0.05
 LEVEL = 0.05
-# In percent; a run that has lost a class is below, one that has not is far above.
+# In percent; the accuracy of a silent run is below, that of other runs far above.
 SILENT_BELOW = 95.0
 
 
 def load_part(folder: str) -> Dataset:
-    """MNIST with most of its training images moved to the test images."""
+    """MNIST with half of its training images moved to the test images."""
     whole = load_dataset(folder)
     rest_images, rest_labels = whole.train_images[TRAINED_IMAGES:], whole.train_labels[TRAINED_IMAGES:]
     return dataclasses.replace(
@@ -68,7 +69,7 @@ def load_part(folder: str) -> Dataset:
 
 
 def load_arm(*, seed: int, dropout: bool) -> CapturedModel:
-    """The network with a seed's initial weights."""
+    """The network with the initial weights of a seed."""
     captured = load_model(MODEL, seed=seed)
     if dropout:
         return captured
@@ -76,33 +77,33 @@ def load_arm(*, seed: int, dropout: bool) -> CapturedModel:
     return dataclasses.replace(captured, graph=graph)
 
 
-class Lines:
-    """Prints a line a seed."""
+class PrintObserver:
+    """Prints one line per seed."""
 
     def __init__(self, arm: str) -> None:
         self.arm = arm
 
     def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
-        """Of no interest."""
+        """Does nothing."""
 
     def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
-        """Of no interest."""
+        """Does nothing."""
 
     def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
-        """Of no interest."""
+        """Does nothing."""
 
     def on_seed_warning(self, seed: int, message: str) -> None:
-        """Print it."""
+        """Print the warning."""
         print(f"{self.arm} seed {seed}: {message}", flush=True)
 
     def on_seed_end(self, outcome: SeedOutcome) -> None:
-        """Print how it ended."""
-        words = outcome.record.epochs[-1].test_correct if outcome.record else outcome.problem
-        print(f"{self.arm} seed {outcome.seed}: {words}", flush=True)
+        """Print the outcome."""
+        outcome_text = outcome.record.epochs[-1].test_correct if outcome.record else outcome.problem
+        print(f"{self.arm} seed {outcome.seed}: {outcome_text}", flush=True)
 
 
 def run(data_folder: str, runs: Path, processes: int) -> None:
-    """Train every arm's seeds that are not there yet, a few seeds of each arm in turn."""
+    """Train the missing seeds of every arm, alternating between the arms."""
     recipe = Recipe.from_mapping(model_card("reference").recipe, name="reference").with_epochs(EPOCHS)
     most = max(seeds for _, seeds, _ in ARMS.values())
     for first in range(0, most, 2 * processes):
@@ -113,15 +114,15 @@ def run(data_folder: str, runs: Path, processes: int) -> None:
                 spec=RunSpec.of(load_arm(seed=0, dropout=dropout), recipe, seed=0, engine=engine),
             )
             some = range(seeds)[first : first + 2 * processes]
-            train_seeds(job, some, runs / arm, processes=processes, observer=Lines(arm))
+            train_seeds(job, some, runs / arm, processes=processes, observer=PrintObserver(arm))
 
 
 def compare(one: list[float], other: list[float]) -> dict[str, Any]:
-    """Two one-sided Welch tests of the means (D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987), and the difference.
+    """Two one-sided Welch tests for equivalence (D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987), and the difference.
 
     Args:
-        one: accuracies of an arm's seeds, in percent.
-        other: those of the reference.
+        one: accuracies of the seeds of an arm, in percent.
+        other: accuracies of the seeds of the reference, in percent.
     """
     above = stats.ttest_ind(one, [value - BOUND for value in other], equal_var=False, alternative="greater")
     below = stats.ttest_ind(one, [value + BOUND for value in other], equal_var=False, alternative="less")
@@ -138,7 +139,7 @@ def compare(one: list[float], other: list[float]) -> dict[str, Any]:
 
 
 def figures(records: list[RunRecord], accuracies: list[float], reference: list[float]) -> dict[str, Any]:
-    """What the table says about an arm."""
+    """The results of an arm."""
     means, means_of_reference = ([value for value in arm if value >= SILENT_BELOW] for arm in (accuracies, reference))
     silent, silent_of_reference = len(accuracies) - len(means), len(reference) - len(means_of_reference)
     shares = stats.fisher_exact([[silent, len(means)], [silent_of_reference, len(means_of_reference)]])
@@ -157,7 +158,7 @@ def figures(records: list[RunRecord], accuracies: list[float], reference: list[f
 
 
 def sum_up(runs: Path, target: Path) -> None:
-    """Compare the arms, print the table and write the record."""
+    """Compare the arms, print the results and write the record."""
     records = {arm: [RunRecord.read(path) for path in sorted((runs / arm).glob("seed-*/record.json"))] for arm in ARMS}
     accuracies = {
         arm: [100 * record.epochs[-1].test_correct / record.epochs[-1].test_total for record in runs_of]

@@ -1,8 +1,8 @@
-"""Takes the run records in a folder into the shipped figures on seed noise.
+"""Adds the run records in a folder to the shipped seed-noise data.
 
     python benchmarks/seed_noise.py runs
 
-Each training among them (model, recipe, data) replaces its entry, if there is one.
+The records of one training (model, recipe, data) replace its existing entry.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parents[1] / "harness" / "reproducibility" / "seed_nois
 
 
 def entry(records: list[RunRecord]) -> dict[str, Any]:
-    """The complete runs of one training as an entry of the file."""
+    """The entry of the complete runs of one training."""
     first = records[0]
     return {
         "model": first.model,
@@ -44,12 +44,12 @@ def entry(records: list[RunRecord]) -> dict[str, Any]:
 
 
 def key_of(entry: dict[str, Any]) -> tuple[str, ...]:
-    """What tells one training's entry from another's."""
+    """The key by which entries of different trainings differ."""
     return entry["graph_digest"], entry["data_digest"], json.dumps(entry["recipe"], sort_keys=True)
 
 
 def main(folder: Path) -> None:
-    """Read the folder and write the file."""
+    """Read the records and update the file."""
     complete = [record for record in read_records(folder) if record.status == "complete"]
     complete.sort(key=lambda record: (training_key(record), record.seed))
     shipped = json.loads(SHIPPED.read_text(encoding="utf-8"))["trainings"] if SHIPPED.exists() else []
@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
     for _, group in groupby(complete, key=training_key):
         new = entry(list(group))
         entries[key_of(new)] = new
-    # A line a training, so that a difference can be read.
+    # One line per training, for readable diffs.
     lines = ",\n".join(json.dumps(line) for line in entries.values())
     write_whole(SHIPPED, f'{{"trainings": [\n{lines}\n]}}\n'.encode())
 

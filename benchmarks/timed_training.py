@@ -1,11 +1,11 @@
-"""Times one training of `five_step_4`, or one part of it, in a process of its own and prints what it saw as JSON.
+"""Times one training of `five_step_4`, or a part of it, in a new process and prints the result as JSON.
 
     python benchmarks/timed_training.py plain|lightning|eager|fast|bf16 [--data mnist] [--images N] [--epochs N]
     python benchmarks/timed_training.py eager|fast|bf16 --seeds 2
     python benchmarks/timed_training.py sgemm|operations|surroundings|step
 
-`training_speed.py` starts it for each figure. An epoch is all training images once and then a test on all test images; its
-seconds leave out what happens once a process: imports, reading the data, building the network.
+`training_speed.py` runs it for each measurement. An epoch is one pass over all training images and a test on all test images.
+Its time excludes what happens once per process: imports, reading the data, building the network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.cli.console import SeedsProgress, TrainingProgress
+from harness.cli.progress import SeedsProgress, TrainingProgress
 from harness.data import Dataset, load_dataset
 from harness.errors import HarnessError, InputError
 from harness.sources import load_model
@@ -77,7 +77,7 @@ MATRIX_ROUNDS = 30
 FIRST_PROFILED, PROFILED = 11, 20
 _CPU = torch.device("cpu")
 _BATCHES = "batches"
-# What an operation belongs to: the first line that the outermost of the operations around it fits.
+# The group of an operation: the first one with a mark in the name of the operation or of an enclosing one, outermost first.
 GROUPS = (
     ("order, augmentation, normalising", (_BATCHES,)),
     ("optimizer", ("Optimizer.",)),
@@ -95,11 +95,11 @@ def load_part(choice: str, images: int | None) -> Dataset:
     """MNIST, or its first training images and all test images.
 
     Raises:
-        InputError: there is no MNIST, or not so many images.
+        InputError: the data set is not MNIST, or has fewer images.
     """
     whole = load_dataset(choice)
     if whole.name != "mnist":
-        msg = f"expected MNIST, got --data {choice}, which is the {whole.title}. Name a folder that holds MNIST."
+        msg = f"expected MNIST, got --data {choice}: {whole.title}. Name a folder with the MNIST files."
         raise InputError(msg)
     if images is None:
         return whole
@@ -116,8 +116,8 @@ def load_part(choice: str, images: int | None) -> Dataset:
 
 
 def course_loaders(dataset: Dataset, root: Path) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Training and test images as course code loads them: torchvision's MNIST, PIL images, transforms, two workers."""
-    from torchvision import datasets, transforms  # noqa: PLC0415 - a second to import, which only the other loops need
+    """Data loaders as in course code: torchvision's MNIST, PIL images, transforms, two workers."""
+    from torchvision import datasets, transforms  # noqa: PLC0415 - slow to import, and only these loops need it
 
     _write_torchvision_files(dataset, root / "MNIST" / "raw")
     as_tensor = [transforms.ToTensor(), transforms.Normalize((dataset.mean,), (dataset.std,))]
@@ -131,7 +131,7 @@ def course_loaders(dataset: Dataset, root: Path) -> tuple[DataLoader[Any], DataL
 
 
 def _write_torchvision_files(dataset: Dataset, folder: Path) -> None:
-    """The images in the format and under the names that torchvision reads (IDX: big-endian type, sizes, bytes)."""
+    """Write the images as torchvision reads them (IDX: big-endian type, sizes, bytes)."""
     folder.mkdir(parents=True)
     for part, images, labels in (
         ("train", dataset.train_images, dataset.train_labels),
@@ -144,7 +144,7 @@ def _write_torchvision_files(dataset: Dataset, folder: Path) -> None:
 
 
 def plain(dataset: Dataset, epochs: int) -> dict[str, Any]:
-    """The loop of course code."""
+    """Time the training loop of course code."""
     with tempfile.TemporaryDirectory() as folder:
         train_loader, test_loader = course_loaders(dataset, Path(folder))
         torch.manual_seed(SEED)
@@ -176,8 +176,8 @@ def plain(dataset: Dataset, epochs: int) -> dict[str, Any]:
 
 
 def lightning(dataset: Dataset, epochs: int) -> dict[str, Any]:
-    """PyTorch Lightning's trainer on the same loaders, with everything switched off that a speed test can do without."""
-    import lightning.pytorch as pl  # noqa: PLC0415 - an extra
+    """Time PyTorch Lightning's trainer on the same loaders, with logging and checkpoints disabled."""
+    import lightning.pytorch as pl  # noqa: PLC0415 - an optional dependency
 
     class Lit(pl.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -202,7 +202,7 @@ def lightning(dataset: Dataset, epochs: int) -> dict[str, Any]:
             self.correct += int((self.model(images).argmax(dim=1) == labels).sum())
 
         def on_train_epoch_end(self) -> None:
-            # The test is part of Lightning's epoch.
+            # Lightning's epoch includes the test.
             self.seconds.append(time.monotonic() - self.began)
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -231,8 +231,8 @@ def lightning(dataset: Dataset, epochs: int) -> dict[str, Any]:
     }
 
 
-def alone(dataset: Dataset, epochs: int, engine: str, hooks: TrainingHooks | None = None) -> dict[str, Any]:
-    """One seed with an engine of ours, as `harness train` trains it: with record, digests, weights and checkpoints."""
+def single_seed(dataset: Dataset, epochs: int, engine: str, hooks: TrainingHooks | None = None) -> dict[str, Any]:
+    """Time one seed with one of the engines, as in `harness train`: with record, digests, weights and checkpoints."""
     keep_freed_memory()
     captured = load_model(MODEL, seed=SEED)
     with tempfile.TemporaryDirectory() as folder, TrainingProgress() as progress:
@@ -252,8 +252,8 @@ def alone(dataset: Dataset, epochs: int, engine: str, hooks: TrainingHooks | Non
     }
 
 
-class _Span(SeedsProgress):
-    """Notes when the first seed began its steps and when the last epoch ended."""
+class _TimedProgress(SeedsProgress):
+    """Records when the first seed began its steps and when the last epoch ended."""
 
     began = ended = 0.0
 
@@ -266,9 +266,9 @@ class _Span(SeedsProgress):
         super().on_seed_epoch(seed, result)
 
 
-def side_by_side(data: str, images: int | None, epochs: int, engine: str, seeds: int) -> dict[str, Any]:
-    """As many seeds at a time, as `harness train --seeds` trains them."""
-    # The command asks this first; what it loads for it counts in the memory.
+def concurrent_seeds(data: str, images: int | None, epochs: int, engine: str, seeds: int) -> dict[str, Any]:
+    """Time concurrent seeds, as in `harness train --seeds`."""
+    # As in the command; what this loads counts towards the memory.
     captured = load_model(MODEL, seed=SEED)
     choose_engine(engine, captured.to_module(), _CPU)
     job = SeedsJob(
@@ -276,11 +276,11 @@ def side_by_side(data: str, images: int | None, epochs: int, engine: str, seeds:
         load_data=functools.partial(load_part, data, images),
         spec=RunSpec.of(captured, RECIPE.with_epochs(epochs), seed=SEED, engine=engine),
     )
-    with tempfile.TemporaryDirectory() as folder, _Span(seeds) as progress:
+    with tempfile.TemporaryDirectory() as folder, _TimedProgress(seeds) as progress:
         outcomes = train_seeds(job, range(1, seeds + 1), Path(folder), processes=seeds, observer=progress)
     records = [outcome.record for outcome in outcomes if outcome.record]
     if len(records) < seeds:
-        msg = f"expected {seeds} seeds to end, got: {'; '.join(outcome.problem for outcome in outcomes)}."
+        msg = f"expected {seeds} seeds to finish, got: {'; '.join(outcome.problem for outcome in outcomes)}."
         raise InputError(msg)
     slowest = [max(record.epochs[at].seconds for record in records) for at in range(epochs)]
     return {
@@ -293,7 +293,7 @@ def side_by_side(data: str, images: int | None, epochs: int, engine: str, seeds:
 
 
 def sgemm() -> dict[str, Any]:
-    """What float32 matrix multiplication reaches here, in floating-point operations a second, by threads."""
+    """Floating-point operations per second of float32 matrix multiplication, by number of threads."""
     one, other = torch.randn(2, MATRIX, MATRIX)
     reached = {}
     for threads in dict.fromkeys((torch.get_num_threads(), 1)):
@@ -308,10 +308,10 @@ def sgemm() -> dict[str, Any]:
 
 
 def operations(network: nn.Module, images: Tensor) -> dict[str, int]:
-    """Floating-point operations of convolutions and matrix products for one image: forward, and in a training step.
+    """Floating-point operations of convolutions and matrix products for one image, in a forward pass and a training step.
 
-    A multiplication and an addition are two. A layer's step takes three times its forward pass, the first layer's two: nobody
-    asks for the gradient of the images.
+    A multiply-add counts as two. A training step costs three times the forward pass of a layer, two times for the first layer,
+    because the gradient of the images is not computed.
     """
     labels = torch.zeros(len(images), dtype=torch.int64)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
@@ -325,8 +325,8 @@ def operations(network: nn.Module, images: Tensor) -> dict[str, int]:
 
 
 def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
-    """Seconds of a fast training's epochs, and those of them that go to what surrounds the steps."""
-    # The loop holds some of these by its own names.
+    """Seconds of the epochs of a training with the engine `fast`, and of the parts that are not steps."""
+    # The loop has imported some of these under names of its own.
     from rich.live import Live  # noqa: PLC0415
 
     from harness.training import loop, run_folder  # noqa: PLC0415
@@ -336,7 +336,7 @@ def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on as they are
+        def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed through unchanged
             began = time.perf_counter()
             try:
                 return function(*arguments, **options)
@@ -358,19 +358,19 @@ def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
         for part, owner, names in watched:
             for name in names:
                 stack.enter_context(mock.patch.object(owner, name, timed(part, getattr(owner, name))))
-        trained = alone(dataset, epochs, "fast", TrainingHooks(evaluate=timed("evaluation", evaluate)))
+        trained = single_seed(dataset, epochs, "fast", TrainingHooks(evaluate=timed("evaluation", evaluate)))
     return {"seconds": sum(trained["epochs"]), "parts": dict(parts)}
 
 
-class _Window:
-    """Profiles some steps of a training, with the batches that they take."""
+class _ProfiledSteps:
+    """Profiles some steps of a training and the batches for them."""
 
     def __init__(self) -> None:
         self.profile = profile(activities=[ProfilerActivity.CPU])
         self.seconds = 0.0
 
     def before_step(self, step: Step) -> None:
-        """Nothing: the window opens and closes behind steps."""
+        """Does nothing: the profile starts and stops after steps."""
 
     def after_step(self, step: Step) -> None:
         if step.number == FIRST_PROFILED - 1:
@@ -382,7 +382,7 @@ class _Window:
 
 
 def step(dataset: Dataset) -> dict[str, Any]:
-    """Seconds of some steps with the engine `fast`, by what they go to."""
+    """Seconds of some steps with the engine `fast`, by group of operations."""
 
     def named_batches(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
         batches = shuffled_batches(data, recipe, streams, epoch)
@@ -398,7 +398,7 @@ def step(dataset: Dataset) -> dict[str, Any]:
     part = dataclasses.replace(
         dataset, train_images=dataset.train_images[needed], train_labels=dataset.train_labels[needed]
     )
-    captured, window = load_model(MODEL, seed=SEED), _Window()
+    captured, window = load_model(MODEL, seed=SEED), _ProfiledSteps()
     train(
         captured.to_module(),
         RunSpec.of(captured, RECIPE, seed=SEED, engine="fast"),
@@ -417,7 +417,7 @@ def step(dataset: Dataset) -> dict[str, Any]:
 
 
 def group_of(names: Iterator[str]) -> str:
-    """What an operation belongs to, from the names of the operations around it, outermost first, and its own."""
+    """The group of an operation, from the names of the enclosing operations, outermost first, and its own."""
     for name in names:
         for group, marks in GROUPS:
             if any(mark in name for mark in marks):
@@ -426,14 +426,14 @@ def group_of(names: Iterator[str]) -> str:
 
 
 def measure(name: str, *, data: str, images: int | None, epochs: int, seeds: int | None) -> dict[str, Any]:
-    """Take the measurement of that name."""
+    """Run the measurement with this name."""
     if name == "sgemm":
         return sgemm()
     if name == "operations":
         return operations(create_model(MODEL).train(), torch.randn(BATCH, 1, 28, 28))
     dataset = load_part(data, images)
     if seeds:
-        return side_by_side(data, images, epochs, name, seeds)
+        return concurrent_seeds(data, images, epochs, name, seeds)
     match name:
         case "plain":
             return plain(dataset, epochs)
@@ -443,11 +443,11 @@ def measure(name: str, *, data: str, images: int | None, epochs: int, seeds: int
             return surroundings(dataset, epochs)
         case "step":
             return step(dataset)
-    return alone(dataset, epochs, name)
+    return single_seed(dataset, epochs, name)
 
 
 def main() -> int:
-    """Measure and print; returns the exit code."""
+    """Measure and print the result; returns the exit code."""
     parser = argparse.ArgumentParser(description="Time one training, or one part of it.")
     others = ("plain", "lightning", "sgemm", "operations", "surroundings", "step")
     parser.add_argument("name", choices=(*ENGINES, *others))

@@ -1,10 +1,10 @@
-"""How fast `five_step_4` trains: course code's loop, PyTorch Lightning, our engines and many seeds, side by side in one run.
+"""The training speed of `five_step_4`: course code, PyTorch Lightning, the engines, and many seeds, compared in one run.
 
     python benchmarks/training_speed.py [--json FILE] [--markdown FILE]
-    python benchmarks/training_speed.py --images 2000 --rounds 1        a quick trial
+    python benchmarks/training_speed.py --images 2000 --rounds 1        a quick test
 
-Every figure is taken in a process of its own by `timed_training.py`, in rounds: each contender once, then again. Ratios are
-those of the medians; their range is that of the ratios within a round. On Linux, on the CPU.
+Each measurement runs in a new process by `timed_training.py`, in rounds: every contender once, then again. Ratios are ratios
+of medians; their range is that of the ratios within a round. Requires Linux; measures on the CPU.
 """
 
 from __future__ import annotations
@@ -34,74 +34,74 @@ from harness.training import environment
 TIMED = Path(__file__).with_name("timed_training.py")
 ENGINES = ("eager", "fast", "bf16")
 CONTENDERS = {
-    "plain": "course code: DataLoader with 2 workers, PIL transforms, `.item()` at each step",
-    "lightning": "PyTorch Lightning's trainer, the same loaders",
+    "plain": "course code: DataLoader with 2 workers, PIL transforms, `.item()` in each step",
+    "lightning": "PyTorch Lightning's trainer with the same loaders",
     **{engine: f"`harness train --engine {engine}`" for engine in ENGINES},
-    **{f"{engine}-seeds": f"`harness train --engine {engine} --seeds`, a seed a core" for engine in ENGINES},
+    **{f"{engine}-seeds": f"`harness train --engine {engine} --seeds`, one seed per core" for engine in ENGINES},
 }
 PARTS = ("surroundings", "memory", "step")
-# What `harness` sets before torch is imported; nobody else's process has it.
+# Set by `harness` before torch is imported; not set for the other contenders.
 OURS = {"GOMP_SPINCOUNT": "30000"}
 THREAD_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
 MEMORY_SEEDS = 2
 INPUT_ERROR = 2
-_SECONDS_BETWEEN_LOOKS = 0.2
-_SHOWN_OF_AN_ERROR = 2000
+_SAMPLING_SECONDS = 0.2
+_MAX_ERROR_CHARACTERS = 2000
 
 Options = argparse.Namespace
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_timed(name: str, options: Options, *, seeds: int | None = None, memory: bool = False) -> dict[str, Any]:
-    """Take one measurement in a process of its own.
+    """Run one measurement in a new process.
 
     Args:
-        name: as `timed_training.py` calls it.
-        options: data, images and epochs.
-        seeds: how many side by side.
-        memory: look at the memory of all its processes while it runs, which costs it a little time.
+        name: the name of the measurement in `timed_training.py`.
+        options: the options data, images and epochs.
+        seeds: number of concurrent seeds.
+        memory: sample the memory of all its processes while it runs, which slows it down a little.
 
     Raises:
-        InputError: the process said that the input cannot be used.
-        ExaminerError: it failed in another way.
+        InputError: the process reported an input error.
+        ExaminerError: the process failed in another way.
     """
     command = [sys.executable, str(TIMED), name, "--data", options.data, "--epochs", str(options.epochs)]
     command += ["--images", str(options.images)] if options.images else []
     command += ["--seeds", str(seeds)] if seeds else []
-    surrounding = {key: value for key, value in os.environ.items() if key not in THREAD_SETTINGS}
+    variables = {key: value for key, value in os.environ.items() if key not in THREAD_SETTINGS}
     if name not in ("plain", "lightning"):
-        surrounding |= OURS
+        variables |= OURS
     if name == "surroundings":
-        # A progress bar is part of it, also where this command writes to a file.
-        surrounding |= {"FORCE_COLOR": "1"}
+        # The progress bar is part of the measurement, even if this output goes to a file.
+        variables |= {"FORCE_COLOR": "1"}
     began = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         peaks = {"pss_bytes": 0, "rss_bytes": 0}
-        with subprocess.Popen(command, env=surrounding, stdout=out, stderr=err) as process:
+        with subprocess.Popen(command, env=variables, stdout=out, stderr=err) as process:
             while memory and process.poll() is None:
-                peaks = {key: max(peaks[key], now) for key, now in memory_of(family(process.pid)).items()}
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                peaks = {key: max(peaks[key], now) for key, now in memory_of(process_tree(process.pid)).items()}
+                time.sleep(_SAMPLING_SECONDS)
         out.seek(0)
         err.seek(0)
-        said, complained = out.read().decode(), err.read().decode()
+        output, error_output = out.read().decode(), err.read().decode()
     if process.returncode:
         kind = InputError if process.returncode == INPUT_ERROR else ExaminerError
-        raise kind(f"{name}: {complained.strip()[-_SHOWN_OF_AN_ERROR:].removeprefix('error: ')}")
-    measured: dict[str, Any] = json.loads(said.splitlines()[-1])
+        raise kind(f"{name}: {error_output.strip()[-_MAX_ERROR_CHARACTERS:].removeprefix('error: ')}")
+    measured: dict[str, Any] = json.loads(output.splitlines()[-1])
     return {**measured, "wall_seconds": round(time.monotonic() - began, 3), **(peaks if memory else {})}
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+def process_tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name in parentheses may hold anything.
+            # The name, in parentheses, may contain any character.
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
     found = [pid]
     for one in found:
@@ -110,7 +110,7 @@ def family(pid: int) -> list[int]:
 
 
 def memory_of(pids: Sequence[int]) -> dict[str, int]:
-    """Memory of some processes together: shared pages counted once (Pss), and once for each process that has them (Rss)."""
+    """Total memory of processes: with shared pages counted once (Pss), or once per process (Rss)."""
     sums = {"pss_bytes": 0, "rss_bytes": 0}
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -122,10 +122,10 @@ def memory_of(pids: Sequence[int]) -> dict[str, int]:
 
 
 def figures_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Each contender's seconds an epoch and seed, and how many times as fast as the plain loop it is.
+    """Seconds per epoch and seed of each contender, and its speed relative to the plain loop.
 
     Args:
-        rounds: each round's measurements by contender.
+        rounds: the measurements of each round, by contender.
     """
     seconds = {
         name: [statistics.fmean(each[name]["epochs"]) for each in rounds] for name in CONTENDERS if name in rounds[0]
@@ -146,22 +146,22 @@ def figures_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float
 
 
 def sgemm_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The median over the rounds of what matrix multiplication reached, by threads."""
+    """Median over the rounds of the speed of matrix multiplication, by number of threads."""
     reached = [each["sgemm"]["flop_per_second"] for each in rounds]
     return {threads: statistics.median(each[threads] for each in reached) for threads in reached[0]}
 
 
 def epoch_operations(operations: Mapping[str, int], images: int | None) -> int:
-    """Floating-point operations of an epoch: the training images' steps and the test images' answers."""
+    """Floating-point operations of an epoch: training steps, and predictions of the test images."""
     return (images or TRAIN_IMAGES) * operations["training"] + TEST_IMAGES * operations["forward"]
 
 
 def examine(options: Options) -> dict[str, Any]:
-    """Measure everything that was asked for."""
+    """Run all selected measurements."""
     left_out = {}
     if "lightning" in options.only and importlib.util.find_spec("lightning") is None:
         left_out["lightning"] = "not installed; `python -m pip install lightning` installs it"
-        say(f"lightning is left out: {left_out['lightning']}")
+        report(f"lightning is skipped: {left_out['lightning']}")
     contenders = [name for name in CONTENDERS if name in options.only and name not in left_out]
     load = os.getloadavg()[0]
     rounds: list[dict[str, Any]] = []
@@ -170,15 +170,17 @@ def examine(options: Options) -> dict[str, Any]:
         for name in contenders:
             engine, _, seeds = name.partition("-")
             taken = rounds[-1][name] = run_timed(engine, options, seeds=cores() if seeds else None)
-            say(f"round {number}/{options.rounds}: {name}: {statistics.fmean(taken['epochs']):.2f} s an epoch and seed")
+            report(
+                f"round {number}/{options.rounds}: {name}: {statistics.fmean(taken['epochs']):.2f} s per epoch and seed"
+            )
         rounds[-1]["sgemm"] = run_timed("sgemm", options)
     document: dict[str, Any] = {
-        "title": "the time of an epoch of five_step_4" if options.images is None else trial_title(options),
+        "title": "the time of an epoch of five_step_4" if options.images is None else test_title(options),
         "whole_epochs": options.images is None,
         "images": options.images or TRAIN_IMAGES,
         "epochs_a_round": options.epochs,
-        "seconds_of": "training and test of an epoch, without imports and start; of seeds side by side: the slowest seed's "
-        "divided by the number of seeds",
+        "seconds_of": "training and test of an epoch, without imports and start-up; for concurrent seeds: time of the slowest "
+        "seed, divided by the number of seeds",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": dataclasses.asdict(environment(torch.device("cpu"))),
         "cores": cores(),
@@ -196,23 +198,21 @@ def examine(options: Options) -> dict[str, Any]:
     for part in ("surroundings", "step"):
         if part in options.only:
             document[part] = run_timed(part, options)
-            say(f"{part}: done")
+            report(f"{part}: done")
     if "memory" in options.only:
         engines = [engine for engine in ENGINES if engine in options.only] or ENGINES
         document["memory"] = {engine: run_timed(engine, options, seeds=MEMORY_SEEDS, memory=True) for engine in engines}
-        say("memory: done")
+        report("memory: done")
     return document
 
 
-def trial_title(options: Options) -> str:
-    """What a run on a part of the images is called, so that nobody takes it for the measurement."""
-    return (
-        f"TRIAL on {options.images:,} of {TRAIN_IMAGES:,} training images: no figure below stands for an epoch of MNIST"
-    )
+def test_title(options: Options) -> str:
+    """The title of a run on part of the images, which must not be mistaken for the measurement."""
+    return f"TEST RUN on {options.images:,} of {TRAIN_IMAGES:,} training images: the results do not hold for an epoch of MNIST"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its columns in line."""
+    """A Markdown table with padded columns."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -221,7 +221,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The document as tables for a reader."""
+    """The document as Markdown tables."""
     machine = document["environment"]
     sgemm = ", ".join(
         f"{speed / 1e9:.0f} GFLOP/s on {threads} thread{'s' * (threads != '1')}"
@@ -233,49 +233,49 @@ def markdown(document: Mapping[str, Any]) -> str:
         (
             f"{machine['processor']}, {document['cores']} cores, {machine['cpu_capability']}, PyTorch {machine['torch']}, "
             f"Python {machine['python']}, commit {machine['commit']}, {document['date'][:10]}. "
-            f"Load of the machine before (processes that compute, mean of a minute): {document['load_before']:.1f}."
+            f"Load average of the machine before (one minute): {document['load_before']:.1f}."
         ),
         (
-            f"Medians of {rounds} interleaved round{'s' * (rounds > 1)}, in brackets the smallest and the largest. Seconds: "
-            f"{document['seconds_of']}. The last column: what part of that time float32 matrix multiplication would need for the "
-            f"same {document['epoch_flop'] / 1e9:.0f} GFLOP; it reaches {sgemm}; the most counts."
+            f"Medians of {rounds} interleaved round{'s' * (rounds > 1)}, with smallest and largest values in parentheses. "
+            f"Seconds: {document['seconds_of']}. The last column is the share of that time in which float32 matrix "
+            f"multiplication computes the same {document['epoch_flop'] / 1e9:.0f} GFLOP, at the higher speed of {sgemm}."
         ),
         table(
-            ("contender", "what", "seconds an epoch and seed", "times the plain loop", "sgemm's share"),
+            ("contender", "what", "seconds per epoch and seed", "speed relative to plain", "sgemm share"),
             [
                 (name, CONTENDERS[name], _seconds(figures), _ratio(figures), _percent(figures["sgemm_share"]))
                 for name, figures in document["figures"].items()
             ],
         ),
-        *(f"{name} was left out: {reason}." for name, reason in document["left_out"].items()),
+        *(f"{name} was skipped: {reason}." for name, reason in document["left_out"].items()),
     ]
     if surroundings := document.get("surroundings"):
         shares = _shares(surroundings)
         rows = [(name, _percent(share)) for name, share in shares.items()]
         parts += [
-            "## What surrounds the steps",
-            "One seed, engine fast, in percent of the epoch's seconds.",
-            table(("part", "of the epoch"), [*rows, ("together", _percent(sum(shares.values())))]),
+            "## Time outside of the steps",
+            "One seed, engine fast, in percent of the epoch's time.",
+            table(("part", "share of the epoch"), [*rows, ("total", _percent(sum(shares.values())))]),
         ]
     if step := document.get("step"):
         rows = [(name, _percent(share)) for name, share in _shares(step).items()]
         parts += [
-            "## Where the time of a step goes",
+            "## Time within a step",
             (
                 f"One seed, engine fast, {step['steps']} steps of {1000 * step['seconds'] / step['steps']:.1f} ms under "
-                "PyTorch's profiler, which makes them slower."
+                "PyTorch's profiler, which slows them down."
             ),
-            table(("part", "of the step"), rows),
+            table(("part", "share of the step"), rows),
         ]
     if memory := document.get("memory"):
         peaks = [
             [name, *(f"{one[kind] / 1e9:.2f}" for kind in ("pss_bytes", "rss_bytes"))] for name, one in memory.items()
         ]
         parts += [
-            f"## Memory of {MEMORY_SEEDS} seeds side by side",
+            f"## Memory of {MEMORY_SEEDS} concurrent seeds",
             (
-                "The largest sum over all processes (command, fork server, seeds) while they run, in GB. Pss counts a shared "
-                "page once, Rss once for each process that has it."
+                "Largest total over all processes (command, fork server, seeds) during the run, in GB. Pss counts a shared page "
+                "once, Rss once per process."
             ),
             table(("engine", "Pss", "Rss"), peaks),
         ]
@@ -300,8 +300,8 @@ def _shares(measured: Mapping[str, Any]) -> dict[str, float]:
     return {name: seconds / measured["seconds"] for name, seconds in measured["parts"].items()}
 
 
-def say(sentence: str) -> None:
-    """Tell how far it is."""
+def report(sentence: str) -> None:
+    """Print a line about the progress."""
     print(sentence, file=sys.stderr, flush=True)
 
 
@@ -309,35 +309,46 @@ def _names(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     known = (*CONTENDERS, *PARTS)
     if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {', '.join(unknown)}")
+        raise argparse.ArgumentTypeError(f"expected names from {', '.join(known)}, got {', '.join(unknown)}")
     return names
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
     return int(text)
 
 
-def _place(text: str) -> Path:
+def _writable_file(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"expected a file that can be written, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a writable file, got {text!r}")
     return path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Time an epoch of five_step_4, side by side.")
-    parser.add_argument("--data", default="mnist", help="mnist or a folder that holds it; HARNESS_DATA names one, too")
-    parser.add_argument("--rounds", type=_count, default=5)
-    parser.add_argument("--epochs", type=_count, default=1, help="epochs a measurement; their mean counts")
-    parser.add_argument("--images", type=_count, help="train on the first so many images only: a trial")
+    """Measure, print and write the results; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Compare the time of an epoch of five_step_4.")
     parser.add_argument(
-        "--only", type=_names, default=(*CONTENDERS, *PARTS), metavar="NAME,...", help="some contenders or parts"
+        "--data", default="mnist", help="mnist, or a folder with the MNIST files (default: %(default)s)"
     )
-    parser.add_argument("--json", type=_place, metavar="FILE", help="write everything as JSON")
-    parser.add_argument("--markdown", type=_place, metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument("--rounds", type=_count, default=5, help="number of rounds (default: %(default)s)")
+    parser.add_argument(
+        "--epochs",
+        type=_count,
+        default=1,
+        help="epochs per measurement, of which the mean is used (default: %(default)s)",
+    )
+    parser.add_argument("--images", type=_count, help="number of training images to use, for a quick test")
+    parser.add_argument(
+        "--only",
+        type=_names,
+        default=(*CONTENDERS, *PARTS),
+        metavar="NAME,...",
+        help="contenders and parts to measure (default: all)",
+    )
+    parser.add_argument("--json", type=_writable_file, metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--markdown", type=_writable_file, metavar="FILE", help="write the tables as Markdown")
     options = parser.parse_args(arguments)
     try:
         document = examine(options)
@@ -348,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.markdown:
             write_whole(options.markdown, text.encode())
     except HarnessError as error:
-        say(f"error: {error}")
+        report(f"error: {error}")
         return INPUT_ERROR if isinstance(error, InputError) else 4
     return 0
 

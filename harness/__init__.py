@@ -1,4 +1,4 @@
-"""An examiner for small image classifiers."""
+"""Checks small image classifiers: structure, reproducibility and accuracy, with evidence."""
 
 from harness._version import __version__
 

@@ -1,4 +1,4 @@
-"""`python -m harness`: the same as the command `harness`."""
+"""`python -m harness`: the command `harness`."""
 
 from harness.cli import main
 

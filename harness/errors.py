@@ -1,22 +1,22 @@
-"""Everything the examiner raises on purpose.
+"""The exceptions that the harness raises.
 
-Each class derives from the builtin that fits, so that a caller who knows nothing of the harness can still catch it.
-Messages are one paragraph: what was expected, what came, what to do.
+Each class also derives from the builtin exception of the same kind, so that callers can catch that. A message is one paragraph:
+what was expected, what was given, what to do.
 """
 
 from __future__ import annotations
 
 
 class HarnessError(Exception):
-    """Base of every error raised on purpose."""
+    """Base class of all exceptions of the harness."""
 
 
 class InputError(HarnessError, ValueError):
-    """Something the user gave cannot be used: a path, an option, a file. Exit code 2."""
+    """A path, an option or a file given by the user cannot be used. Exit code 2."""
 
 
 class ModelSourceError(InputError):
-    """A model could not be found, loaded or built from what the user named. Exit code 2."""
+    """A model could not be found, imported or built from MODEL. Exit code 2."""
 
 
 class CaptureError(InputError):
@@ -24,28 +24,28 @@ class CaptureError(InputError):
 
 
 class GraphFormatError(InputError):
-    """A serialised graph is malformed, of another version, or asks for an operation that is not allowed. Exit code 2."""
+    """A serialised graph is malformed, has another version, or contains an operation that is not allowed. Exit code 2."""
 
 
 class ContractError(InputError):
-    """A contract file is malformed or asks for something that does not exist. Exit code 2."""
+    """A contract is malformed or does not exist. Exit code 2."""
 
 
 class RecipeError(InputError):
-    """A training recipe is malformed or out of range. Exit code 2."""
+    """A training recipe is malformed, or a value is out of range. Exit code 2."""
 
 
 class DataError(InputError):
-    """Data files are unusable: the content is not what it should be. Exit code 2."""
+    """Data files are damaged or have other content than published. Exit code 2."""
 
 
 class DataMissingError(DataError, FileNotFoundError):
-    """Data files are not there and could not be fetched. Exit code 2."""
+    """Data files were not found and could not be downloaded. Exit code 2."""
 
 
 class CheckpointError(HarnessError, RuntimeError):
-    """A checkpoint cannot be resumed from. Exit code 2."""
+    """A run cannot be resumed from its checkpoint. Exit code 2."""
 
 
 class ExaminerError(HarnessError, RuntimeError):
-    """The examiner itself failed or contradicts itself; never the model's fault. Exit code 4."""
+    """An internal error of the harness, such as contradicting results; never caused by the model. Exit code 4."""

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is lost, and so that two processes do not write the same ones."""
+"""Atomic writing of files, and exclusive access to a folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from harness.errors import InputError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, finds the old content or the new one and never a part.
+    """Write a file atomically: readers, also after a crash, find the old content or the new content, never a part.
 
     Raises:
-        InputError: the folder is not there, not writable or full; the old file is untouched.
+        InputError: the folder does not exist, is not writable or is full; the old file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -31,30 +31,30 @@ def write_whole(path: Path, content: bytes) -> None:
         if not isinstance(problem, OSError):
             raise
         msg = (
-            f"could not write path={str(path)!r}: {problem.strerror}. What was there before is untouched. "
-            "Free some space or name another place."
+            f"could not write path={str(path)!r}: {problem.strerror}. The earlier file, if any, is unchanged. Free some space or "
+            "choose another path."
         )
         raise InputError(msg) from problem
 
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Be the only process that writes into a folder, in the block; however it ends, the next one may.
+    """Hold a lock by which only one process writes into a folder; it is released when the block or the process ends.
 
     Raises:
-        InputError: another process is, or the folder cannot be written to.
+        InputError: another process holds the lock, or the folder is not writable.
     """
     lock = filelock.FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         msg = (
-            f"expected a folder that nobody else writes to, got {str(folder)!r}, which another process is busy with. Wait for "
-            "it, or name another folder with --out."
+            f"expected a folder that is not in use, got {str(folder)!r}, into which another process is writing. Wait for that "
+            "process, or choose another folder with --out."
         )
         raise InputError(msg) from None
     except OSError as problem:
-        msg = f"expected a folder that can be written to, got {str(folder)!r}: {problem.strerror}. Name another one with --out."
+        msg = f"expected a writable folder, got {str(folder)!r}: {problem.strerror}. Choose another folder with --out."
         raise InputError(msg) from problem
     try:
         yield

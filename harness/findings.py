@@ -1,4 +1,4 @@
-"""The vocabulary of verdicts: a finding is one requirement's outcome, with its evidence."""
+"""Findings: the outcome of one requirement, with its evidence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class Status(enum.StrEnum):
-    """What came of a requirement.
+    """The outcome of a requirement.
 
-    ``UNKNOWN`` means that it could not be shown either way; ``ERROR`` is the examiner's own fault, never the model's;
-    ``SKIP`` means that it was not asked here.
+    ``UNKNOWN``: it could not be decided. ``ERROR``: an internal error of the harness, never caused by the model. ``SKIP``: it was
+    not checked.
     """
 
     PASS = "pass"
@@ -24,15 +24,15 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One requirement's outcome.
+    """The outcome of one requirement.
 
     Args:
         requirement: stable name of the requirement, such as ``parameters``.
         status: the outcome.
-        expected: what the contract asks, in words.
-        observed: what is the case, in words.
-        evidence: lines that let a reader check it, most important first.
-        hint: what to do about it; empty when nothing needs doing.
+        expected: what the contract requires.
+        observed: what was found.
+        evidence: facts by which a reader can check the outcome, most important first.
+        hint: what to do; empty if there is nothing to do.
     """
 
     requirement: str
@@ -54,7 +54,7 @@ class Finding:
         }
 
     def describe(self) -> str:
-        """The finding as a few lines of plain text, as a failing test prints it."""
+        """The finding as lines of plain text, as a failing test prints it."""
         lines = [
             f"{self.requirement}: {self.status.value}",
             f"  expected: {self.expected}",
@@ -66,14 +66,14 @@ class Finding:
         return "\n".join(lines)
 
 
-# The order in which one outcome overrides another in a summary; the examiner's own failure comes before any verdict.
+# In a summary, an earlier status overrides a later one.
 _SEVERITY = (Status.ERROR, Status.FAIL, Status.UNKNOWN, Status.PASS, Status.SKIP)
 
 
 def overall(findings: Iterable[Finding]) -> Status:
-    """The status of several findings together: error, fail, unknown, pass, in this order; skip only if all are skipped.
+    """The overall status: the first that occurs of error, fail, unknown and pass; skip if all findings are skipped.
 
-    No findings at all is ``SKIP``: nothing was asked.
+    Without findings it is ``SKIP``.
     """
     present = {finding.status for finding in findings}
     return next((status for status in _SEVERITY if status in present), Status.SKIP)

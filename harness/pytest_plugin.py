@@ -2,7 +2,7 @@
 
     pytest --harness-model net.py:Net --harness-contract era-s7
 
-Nothing is imported but pytest until the first option is used.
+Without these options the plugin imports nothing but pytest.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _DEFAULT_CONTRACT = "era-s7"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options."""
-    group = parser.getgroup("harness", "examine an image classifier")
+    """Declare the command-line options."""
+    group = parser.getgroup("harness", "check an image classifier against a contract")
     group.addoption(
         "--harness-model",
         action="append",
         default=[],
         metavar="MODEL",
-        help="Examine this model: a shipped name, net.py, net.py:Net or package.module:Net. May be repeated.",
+        help="Model to check: the name of a shipped model, net.py, net.py:Net or package.module:Net. May be repeated.",
     )
     group.addoption(
         "--harness-contract",
         default=_DEFAULT_CONTRACT,
         metavar="NAME|FILE",
-        help="The contract: a built-in name or a TOML file (default: %(default)s).",
+        help="Contract to check: a built-in name or a TOML file (default: %(default)s).",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add one item a requirement for each model asked for."""
+    """Add one test item per requirement for each ``--harness-model``."""
     for model in config.getoption("--harness-model"):
         collector = ModelCollector.from_parent(session, name=model, nodeid=model)
         try:
@@ -52,10 +52,10 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 class ModelCollector(pytest.Collector):
-    """The requirements of one model."""
+    """Collects the requirements of one model."""
 
     def collect(self) -> Iterator[RequirementItem]:
-        """One item for each requirement that the contract asks."""
+        """One item for each requirement of the contract."""
         from harness.contracts import load_contract  # noqa: PLC0415 - only when an option asks for it
 
         contract = load_contract(self.config.getoption("--harness-contract"))
@@ -65,7 +65,7 @@ class ModelCollector(pytest.Collector):
 
 
 class _Examination:
-    """The findings of one model, made when the first item asks for them."""
+    """The findings of one model, computed when the first item needs them."""
 
     def __init__(self, model: str, contract: Contract) -> None:
         self.model = model
@@ -73,14 +73,14 @@ class _Examination:
         self._outcome: dict[str, Finding] | HarnessError | None = None
 
     def requirements(self, structure: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of everything that the contract asks, what is skipped here included."""
+        """The names of all requirements of the contract, including those that the plugin skips."""
         return structure + (("epochs", "accuracy") if self.contract.accuracy is not None else ())
 
     def finding(self, requirement: str) -> Finding:
         """The finding of one requirement.
 
         Raises:
-            HarnessError: the model could not be loaded or captured; the same for every requirement.
+            HarnessError: the model could not be loaded or captured; raised again for every requirement.
         """
         if self._outcome is None:
             try:
@@ -102,12 +102,12 @@ class _Examination:
             rule = ConsistencyRule.from_table(
                 self.contract.accuracy, where=f"contract {self.contract.name}: [accuracy]"
             )
-            findings += rule.skipped("not asked: the plugin trains nothing, harness verify does")
+            findings += rule.skipped("not checked: the plugin does not train, use harness verify")
         return {finding.requirement: finding for finding in findings}
 
 
 class FindingError(Exception):
-    """A requirement that does not hold; its text is the finding's."""
+    """A requirement does not hold; the message is the text of the finding."""
 
 
 class RequirementItem(pytest.Item):
@@ -118,7 +118,7 @@ class RequirementItem(pytest.Item):
         self.examination = examination
 
     def runtest(self) -> None:
-        """Fail with the finding's text, or skip what is not asked here."""
+        """Fail with the text of the finding, or skip."""
         finding = self.examination.finding(self.name)
         if finding.status is Status.SKIP:
             pytest.skip(f"{finding.expected}: {finding.observed}")
@@ -126,13 +126,13 @@ class RequirementItem(pytest.Item):
             raise FindingError(finding.describe())
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ANN401 - pytest's own types
-        """A finding or a harness error is its own explanation; anything else keeps its traceback."""
+        """The message alone for a finding or an error of the harness, the traceback for other exceptions."""
         if isinstance(excinfo.value, FindingError | HarnessError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Where the item comes from, and what it is called."""
+        """The location and the title of the item."""
         return (
             self.config.rootpath,
             None,

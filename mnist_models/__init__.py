@@ -1,4 +1,4 @@
-"""Small MNIST classifiers, published ones and one of our own, each with a card that says what is known about it."""
+"""Small MNIST classifiers, published ones and a reference model, each with a model card."""
 
 from mnist_models.card import (
     Claim,

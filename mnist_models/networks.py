@@ -1,8 +1,8 @@
-"""The networks, from shared blocks: what a builder writes top to bottom is what an image passes through.
+"""The networks, built from shared blocks; a builder lists the stages in the order of the forward pass.
 
-Every network takes images of shape (B, 1, 28, 28) and returns log-probabilities of shape (B, 10). The comment beside a
-stage is the side of the square map that leaves it. Stages are created in the order in which the published code creates
-them, so that one seed draws the same initial weights here and there.
+Every network takes images of shape (B, 1, 28, 28) and returns log-probabilities of shape (B, 10). The comment at a
+stage is the side length of its square output map. Stages are created in the order of the published code, so that a seed gives
+the same initial weights as there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the name every PyTorch reader knows
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ CLASSES = 10
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, *, padding: int = 0) -> nn.Conv2d:
-    """A convolution without bias; without padding a 3x3 one takes two pixels off the side."""
+    """A convolution without bias."""
     return nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
 
 
@@ -64,7 +64,7 @@ class Chain(nn.Module):
     """Named stages applied one after the other, then log-probabilities."""
 
     def __init__(self, **stages: nn.Module) -> None:
-        """Take the stages in the order in which an image passes them; each becomes an attribute of that name."""
+        """Take the stages in the order of the forward pass; each becomes a submodule of that name."""
         super().__init__()
         self._order = tuple(stages)
         for name, stage in stages.items():
@@ -78,11 +78,11 @@ class Chain(nn.Module):
         return log_probabilities(maps)
 
 
-# Reference: ours ------------------------------------------------------------------------------------------------------
+# Reference model ------------------------------------------------------------------------------------------------------
 
 
 def reference() -> nn.Module:
-    """The network the project answers for: small enough for ``era-s7``, steady over the last epochs."""
+    """The reference model: meets ``era-s7``, with a steady accuracy over the last epochs."""
     return Chain(
         block1=norm_act(1, 8),  # 26
         block2=norm_act(8, 16),  # 24
@@ -150,8 +150,8 @@ class GatedSkips(nn.Module):
         self.block6 = block(12, 12, padding=1)  # 6
         self.gap = nn.AvgPool2d(6)  # 1
         self.head = conv(12, CLASSES, kernel=1)
-        self.skip1 = conv(10, 14, kernel=1)  # from the pool to behind block3
-        self.skip2 = conv(14, 12, kernel=1)  # from there to behind block5
+        self.skip1 = conv(10, 14, kernel=1)  # from the pool to the output of block3
+        self.skip2 = conv(14, 12, kernel=1)  # from there to the output of block5
 
     def forward(self, images: Tensor) -> Tensor:
         """Log-probabilities, (B, 10), of images, (B, 1, 28, 28)."""
@@ -166,14 +166,14 @@ class GatedSkips(nn.Module):
 
 
 def cloud_1() -> nn.Module:
-    """The wide network, with a dropout module that is declared and never called."""
+    """The wide network, with a dropout module that is never called."""
     network = _wide(dropout=0.1)
     network.dropout = nn.Dropout(0.1)
     return network
 
 
 def cloud_2() -> nn.Module:
-    """The narrow network: half the channels and one block less than the wide one."""
+    """The narrow network: half the channels and one block fewer than the wide one."""
     return _narrow(dropout=0.1)
 
 
@@ -201,7 +201,7 @@ def pipeline_third() -> nn.Module:
 
 
 def rf_study_1() -> nn.Module:
-    """No batch norm; a 7x7 convolution ends it."""
+    """Without batch norm; a 7x7 convolution is the head."""
     return Chain(
         block1=act(1, 8, dropout=0.1),  # 26
         block2=act(8, 16, dropout=0.1),  # 24
@@ -216,7 +216,7 @@ def rf_study_1() -> nn.Module:
 
 
 def rf_study_2() -> nn.Module:
-    """The first of the study with batch norm; its second block has lost the activation."""
+    """The first of the study with batch norm; its second block has no activation."""
     return Chain(
         block1=act_norm(1, 8, dropout=0.1),  # 26
         block2=act_norm(8, 16, activation=None, dropout=0.1),  # 24
@@ -245,7 +245,7 @@ def _pooled_study(*, early: int, late: int) -> nn.Module:
 
 
 def rf_study_3() -> nn.Module:
-    """The smallest of the study; averaging replaces the 7x7 convolution."""
+    """The smallest of the study; average pooling replaces the 7x7 convolution."""
     return _pooled_study(early=8, late=8)
 
 
@@ -255,7 +255,7 @@ def rf_study_4() -> nn.Module:
 
 
 def rf_study_5() -> nn.Module:
-    """A padded last block on 9x9 maps, averaged before the 1x1 head."""
+    """A padded last block on 9x9 maps, with average pooling before the 1x1 head."""
     return Chain(
         block1=act_norm(1, 6, dropout=0.1),  # 26
         block2=act_norm(6, 16, activation=None, dropout=0.1),  # 24
@@ -269,11 +269,11 @@ def rf_study_5() -> nn.Module:
     )
 
 
-# Five steps: from a skeleton of six million parameters to a network of eight thousand ---------------------------------
+# Five steps: from six million parameters to eight thousand -------------------------------------------------------------
 
 
 def five_step_1() -> nn.Module:
-    """The oversized skeleton: seven biased convolutions, neither batch norm nor dropout."""
+    """Six million parameters: seven convolutions with bias, neither batch norm nor dropout."""
 
     def block(inputs: int, outputs: int, padding: int) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=padding), nn.ReLU())
@@ -292,10 +292,10 @@ def five_step_1() -> nn.Module:
 
 
 class SharedDropout(nn.Module):
-    """Seven blocks around one dropout module that is called three times."""
+    """Seven blocks and one dropout module that is called three times."""
 
     def __init__(self, *, averaged: bool) -> None:
-        """End in an average over the 7x7 maps, or else in a 7x7 convolution."""
+        """The head is an average over the 7x7 maps if ``averaged``, else a 7x7 convolution."""
         super().__init__()
         self.block1 = norm_act(1, 10)  # 26
         self.block2 = norm_act(10, 10)  # 24
@@ -317,17 +317,17 @@ class SharedDropout(nn.Module):
 
 
 def five_step_2() -> nn.Module:
-    """The slim network, ended by a 7x7 convolution."""
+    """A small network with a 7x7 convolution as head."""
     return SharedDropout(averaged=False)
 
 
 def five_step_3() -> nn.Module:
-    """The slim network, ended by averaging."""
+    """The small network with average pooling as head."""
     return SharedDropout(averaged=True)
 
 
 def five_step_4() -> nn.Module:
-    """Growing channels and a 1x1 block after the averaging; a ReLU clips the scores before the softmax."""
+    """Increasing channels and a 1x1 block after the average pooling; a ReLU before the softmax clips the scores."""
     return Chain(
         block1=norm_act(1, 8, dropout=0.025),  # 26
         block2=norm_act(8, 16, dropout=0.025),  # 24

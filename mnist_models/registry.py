@@ -1,4 +1,4 @@
-"""The names of the shipped models, and how to get at each; PyTorch is imported only when a network is built."""
+"""The shipped models by name; PyTorch is imported only when a network is built."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _NAMES = (
 
 
 def list_models() -> tuple[str, ...]:
-    """The names of the shipped models: ours first, then the published ones by document."""
+    """The names of the shipped models: the reference model first, then the published ones by document."""
     return _NAMES
 
 
 def create_model(name: str) -> nn.Module:
-    """A freshly initialised model, drawn from PyTorch's global random stream, in train mode.
+    """A model in train mode, initialised from PyTorch's global random state.
 
     Its ``forward`` takes images of shape (B, 1, 28, 28), normalised, and returns log-probabilities of shape (B, 10).
 
@@ -45,13 +45,13 @@ def create_model(name: str) -> nn.Module:
         ValueError: there is no shipped model of that name.
     """
     _require_known(name)
-    from mnist_models.networks import BUILDERS  # noqa: PLC0415 - listing models must not cost the import of PyTorch
+    from mnist_models.networks import BUILDERS  # noqa: PLC0415 - listing models does not import PyTorch
 
     return BUILDERS[name]()
 
 
 def model_card(name: str) -> ModelCard:
-    """What is known and published about a shipped model.
+    """The model card of a shipped model.
 
     Raises:
         ValueError: there is no shipped model of that name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pickle
@@ -19,6 +20,7 @@ from harness.files import write_whole
 if TYPE_CHECKING:
     import torch
 
+    from harness.data import Dataset
     from harness.graph import CapturedModel
 
 pytest_plugins = "pytester"
@@ -251,3 +253,39 @@ def mnist_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(loading, "unreachable_reason", lambda _address: "no route to host")
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reduce every loaded data set to a few images, so that an epoch takes milliseconds."""
+    import harness.data  # noqa: PLC0415 - torch only where it is needed
+
+    load = harness.data.load_dataset
+
+    def load_few(choice: str, **options: Any) -> Dataset:  # noqa: ANN401 - passed on as they are
+        data = load(choice, **options)
+        return dataclasses.replace(
+            data,
+            train_images=data.train_images[:256],
+            train_labels=data.train_labels[:256],
+            test_images=data.test_images[:100],
+            test_labels=data.test_labels[:100],
+        )
+
+    monkeypatch.setattr(harness.data, "load_dataset", load_few)
+
+
+@pytest.fixture
+def short_run(tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> Callable[..., Path]:
+    """Trains cloud_2 for six steps on the digits, with more options of `harness train`; returns the path of the record."""
+    recipe = tmp_path / "short.toml"
+    recipe.write_text('batch_size = 512\nepochs = 2\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
+
+    def train(name: str, *options: object) -> Path:
+        folder = tmp_path / name
+        shared = ("--recipe", recipe, "--data", "digits", "--device", "cpu", "--out", folder)
+        code, _, _ = command("train", "cloud_2", *shared, *options)
+        assert code == 0
+        return folder / "record.json"
+
+    return train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from harness.benchmarking import WORKLOAD, Block, Measurement
 from harness.contracts import examine, parse_contract
 from harness.data import Dataset
 from harness.findings import Finding
@@ -240,3 +242,25 @@ def changed_document(change: Change) -> dict[str, Any]:
     document = copy.deepcopy(GRAPH_DOCUMENT)
     change(document)
     return document
+
+
+def measurement(*ratios: list[float]) -> Measurement:
+    """A benchmark with blocks of these ratios to the reference workload, on a machine that gets slower and slower."""
+
+    def block(rounds: list[float]) -> Block:
+        slowing = [0.01 * 1.1**index for index in range(len(rounds) + 1)]
+        pairs = zip(rounds, itertools.pairwise(slowing), strict=True)
+        return Block(
+            seconds=tuple(ratio * (before + after) / 2 for ratio, (before, after) in pairs),
+            reference_seconds=tuple(slowing),
+        )
+
+    return Measurement(
+        workload=WORKLOAD,
+        device="cpu",
+        clock="cpu",
+        threads=1,
+        xdist=False,
+        waits=0,
+        blocks=tuple(map(block, ratios)),
+    )

@@ -1,4 +1,4 @@
-"""Speed, measured against a fixed reference workload in the same run, and the comparison of two such runs."""
+"""Speed relative to a fixed reference workload measured in the same run, and the comparison of two runs."""
 
 from harness.benchmarking.comparison import (
     CONFIDENCE,
@@ -9,11 +9,11 @@ from harness.benchmarking.comparison import (
     read_run,
 )
 from harness.benchmarking.measurement import (
-    FEWEST_SITTINGS,
-    ROUNDS_A_SITTING,
+    MIN_BLOCKS,
+    ROUNDS_PER_BLOCK,
+    Block,
     Measurement,
     PairedRounds,
-    Sitting,
     steady,
 )
 from harness.benchmarking.workload import EVALUATIONS, IMAGES, WORKLOAD, Kind, reference_workload
@@ -21,16 +21,16 @@ from harness.benchmarking.workload import EVALUATIONS, IMAGES, WORKLOAD, Kind, r
 __all__ = [
     "CONFIDENCE",
     "EVALUATIONS",
-    "FEWEST_SITTINGS",
     "IMAGES",
-    "ROUNDS_A_SITTING",
+    "MIN_BLOCKS",
+    "ROUNDS_PER_BLOCK",
     "WORKLOAD",
+    "Block",
     "Comparison",
     "Kind",
     "Measurement",
     "PairedRounds",
     "SavedRun",
-    "Sitting",
     "compare_runs",
     "newest_runs",
     "read_run",

@@ -1,7 +1,7 @@
-"""Two saved runs of the benchmarks against each other, each figure with its confidence interval.
+"""Comparison of two saved benchmark runs, with a confidence interval for each ratio.
 
-What cannot be compared is an error with its own message, never a pass: a file that is not there or is something else,
-another machine, a benchmark that only one of the runs has, too few rounds.
+Runs that cannot be compared are an error with a specific message, never a pass: a missing file or one of another kind, another
+machine, a benchmark that only one run has, too few rounds.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.benchmarking.measurement import FEWEST_SITTINGS, ROUNDS_A_SITTING, Measurement
+from harness.benchmarking.measurement import MIN_BLOCKS, ROUNDS_PER_BLOCK, Measurement
 from harness.errors import InputError
-from harness.tables import read_table
 
 CONFIDENCE = 0.95
-# Where pytest-benchmark saves runs, beside the checkout's tests.
+# Where pytest-benchmark saves runs, relative to the checkout.
 STORAGE = Path(".benchmarks")
 
-# What of the machine decides how work and reference workload compare, and where a saved run has it.
+# The properties of a machine on which ratios depend, and their keys in a saved run.
 _MACHINE = {
     "CPU": ("cpu", "brand_raw"),
     "CPU capability": ("harness", "cpu_capability"),
@@ -32,14 +31,14 @@ _MACHINE = {
 
 @dataclass(frozen=True, kw_only=True)
 class SavedRun:
-    """One run of the benchmarks.
+    """A saved benchmark run.
 
     Args:
         path: the file.
-        commit: the commit that was measured, with ``-dirty`` after it when files differed from it; None if not known.
+        commit: the commit measured, with the suffix ``-dirty`` if files differed from it; None if unknown.
         when: date and time, UTC.
-        machine: what kind of machine it was, in words, by what is described.
-        measurements: by the benchmark's name.
+        machine: the properties of the machine, by name.
+        measurements: the measurements, by the name of the benchmark.
     """
 
     path: str
@@ -51,14 +50,14 @@ class SavedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One benchmark of two runs.
+    """One benchmark in two runs.
 
     Args:
-        name: of the benchmark.
-        baseline: how many times the reference workload the work took in the one run.
-        current: in the other.
-        allowed: the largest ratio of the two that is accepted.
-        half_width: the factor, above 1, by which the ends of the ratio's confidence interval lie below and above it.
+        name: name of the benchmark.
+        baseline: time in the baseline, in units of the reference workload's time.
+        current: time in the current run, in units of the reference workload's time.
+        allowed: the largest accepted ratio of current to baseline.
+        half_width: the factor, above 1, between the ratio and either end of its confidence interval.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """How many times as slow: above 1 the current run is the slower one."""
+        """Current time over baseline time: above 1 the current run is slower."""
         return self.current / self.baseline
 
     @property
@@ -79,27 +78,27 @@ class Comparison:
 
     @property
     def slower(self) -> bool:
-        """Whether the whole interval lies above the allowed ratio."""
+        """Whether the confidence interval lies entirely above the allowed ratio."""
         return self.interval[0] > self.allowed
 
     @property
     def smallest_visible(self) -> float:
-        """The smallest ratio that would have been called slower: the one whose interval begins at the allowed ratio."""
+        """The smallest ratio that would count as slower: the lower end of its interval is the allowed ratio."""
         return self.allowed * self.half_width
 
 
 def read_run(path: str | Path) -> SavedRun:
-    """Read a run as pytest-benchmark saved it.
+    """Read a run saved by pytest-benchmark.
 
     Raises:
-        InputError: there is no such file, it is not pytest-benchmark's, or its benchmarks are not calibrated as ours are.
+        InputError: the file does not exist, was not saved by pytest-benchmark, or lacks the calibration.
     """
     try:
         document = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         msg = (
-            f"expected a saved run of the benchmarks, found no file path={str(path)!r}. Save one with `tox -e bench`, on "
-            f"this machine and at the commit to compare with; it goes to {STORAGE}/."
+            f"expected a saved benchmark run, but there is no file path={str(path)!r}. Save one with `tox -e bench`, on this "
+            f"machine and at the commit to compare with; it is written below {STORAGE}/."
         )
         raise InputError(msg) from None
     except (OSError, ValueError) as problem:
@@ -112,16 +111,13 @@ def read_run(path: str | Path) -> SavedRun:
     except (KeyError, TypeError) as problem:
         raise _foreign(path, f"it has no {problem}") from problem
     if not calibrations:
-        raise _foreign(path, "it holds no benchmark")
-    measurements = {
-        name: read_table(Measurement, table, where=f"{path}, {name}", error=InputError)
-        for name, table in calibrations.items()
-    }
+        raise _foreign(path, "it contains no benchmark")
+    measurements = {name: Measurement.from_json(table, where=f"{path}, {name}") for name, table in calibrations.items()}
     return SavedRun(path=str(path), commit=commit, when=when, machine=machine, measurements=measurements)
 
 
 def newest_runs(count: int, storage: Path = STORAGE) -> tuple[str, ...]:
-    """The newest runs that pytest-benchmark saved by itself, the very newest last.
+    """The newest runs that ``--benchmark-autosave`` saved, the newest last.
 
     Raises:
         InputError: there are fewer than ``count``.
@@ -129,8 +125,8 @@ def newest_runs(count: int, storage: Path = STORAGE) -> tuple[str, ...]:
     found = sorted(storage.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
     if len(found) < count:
         msg = (
-            f"expected {count} saved runs of the benchmarks under {str(storage)!r}, found {len(found)}. Save one with "
-            "`tox -e bench`, or name the files."
+            f"expected {count} saved benchmark runs under {str(storage)!r}, found {len(found)}. Save one with `tox -e bench`, "
+            "or name the files."
         )
         raise InputError(msg)
     return tuple(str(path) for path in found[-count:])
@@ -140,12 +136,12 @@ def compare_runs(baseline: SavedRun, current: SavedRun, *, allowed: float) -> tu
     """Compare each benchmark of two runs, in the order of the current one.
 
     Args:
-        baseline: what to compare with.
-        current: what is judged.
-        allowed: the largest ratio of the calibrated medians, current over baseline, that is accepted.
+        baseline: the run to compare with.
+        current: the run to judge.
+        allowed: the largest accepted ratio of the calibrated times, current over baseline.
 
     Raises:
-        InputError: the runs cannot be compared; says why, and which benchmark or which part of the machine.
+        InputError: the runs cannot be compared; the message names the benchmark or the property of the machine.
     """
     _check_machines(baseline, current)
     _check_names(baseline, current)
@@ -154,7 +150,7 @@ def compare_runs(baseline: SavedRun, current: SavedRun, *, allowed: float) -> tu
         before = baseline.measurements[name]
         for run, measurement in ((baseline, before), (current, now)):
             _check_rounds(run, name, measurement)
-        _check_alike(name, before, now)
+        _check_conditions(name, before, now)
         comparisons.append(
             Comparison(
                 name=name,
@@ -168,10 +164,10 @@ def compare_runs(baseline: SavedRun, current: SavedRun, *, allowed: float) -> tu
 
 
 def _half_width(before: Measurement, now: Measurement) -> float:
-    """Welch's confidence interval for the difference of two means, of the sittings' logarithms.
+    """Half the width of Welch's confidence interval for the difference of the mean log ratios, as a factor.
 
-    Sittings are independent of each other, rounds within one are not: they share a place in memory. A sitting's median
-    leaves the stray rounds out, so that Student's t fits what is left.
+    Blocks are independent of each other; rounds within a block are not, because they share their place in memory. The median
+    of a block is robust against outliers, so that Student's t distribution fits the blocks.
     """
     from scipy import stats  # noqa: PLC0415 - a second to import
 
@@ -187,8 +183,8 @@ def _check_machines(baseline: SavedRun, current: SavedRun) -> None:
     ]
     if differing:
         msg = (
-            f"expected two runs on the same class of machine, got others: {'; '.join(differing)}. How work and reference "
-            "workload compare holds for one class. Save a baseline on this machine."
+            f"expected two runs on the same kind of machine, got differences: {'; '.join(differing)}. Times relative to the "
+            "reference workload hold for one kind of machine. Save a baseline on this machine."
         )
         raise InputError(msg)
 
@@ -198,44 +194,43 @@ def _check_names(baseline: SavedRun, current: SavedRun) -> None:
         lacking = [name for name in other.measurements if name not in run.measurements]
         if lacking:
             msg = (
-                f"expected the same benchmarks in both runs, {run.path} lacks {len(lacking)} that {other.path} has: "
+                f"expected the same benchmarks in both runs, but {run.path} lacks {len(lacking)} that {other.path} has: "
                 f"{', '.join(name.rpartition('::')[2] for name in lacking)}. Run both with the same selection."
             )
             raise InputError(msg)
 
 
 def _check_rounds(run: SavedRun, name: str, measurement: Measurement) -> None:
-    """Whether one measurement is fit for any comparison."""
+    """Check that a measurement can be compared at all."""
     if measurement.xdist:
         msg = (
-            f"{run.path}, {name}: expected a run in one process, got one under pytest-xdist, where benchmarks slow each "
-            "other down. Run without -n."
+            f"{run.path}, {name}: expected a run in one process, got a run under pytest-xdist, where benchmarks slow each other "
+            "down. Run without -n."
         )
         raise InputError(msg)
-    fewest = FEWEST_SITTINGS * ROUNDS_A_SITTING
-    if len(measurement.sittings) < FEWEST_SITTINGS or measurement.rounds < fewest:
+    fewest = MIN_BLOCKS * ROUNDS_PER_BLOCK
+    if len(measurement.blocks) < MIN_BLOCKS or measurement.rounds < fewest:
         msg = (
-            f"{run.path}, {name}: expected at least {fewest} rounds in {FEWEST_SITTINGS} sittings, got {measurement.rounds} "
-            f"in {len(measurement.sittings)}, too few to tell a slow-down from chance. Run it again."
+            f"{run.path}, {name}: expected at least {fewest} rounds in {MIN_BLOCKS} blocks, got {measurement.rounds} "
+            f"in {len(measurement.blocks)}, too few to distinguish a slow-down from noise. Run it again."
         )
         raise InputError(msg)
     if len(set(measurement.log_ratios)) == 1:
-        msg = f"{run.path}, {name}: expected times that vary as measured ones do, got the same in each sitting. Run it again."
+        msg = f"{run.path}, {name}: expected measured times, which vary, got the same in each block. Run it again."
         raise InputError(msg)
     if measurement.waits:
         msg = (
-            f"{run.path}, {name}: expected work that computes all the time, got some that sleeps or waits for something "
-            f"in each round (waits={measurement.waits}), which the clock that counts computing does not see. Take the "
-            "waiting out of it."
+            f"{run.path}, {name}: expected work that computes all the time, got work that sleeps or waits in each round "
+            f"(waits={measurement.waits}), which a CPU clock does not measure. Remove the waiting."
         )
         raise InputError(msg)
 
 
-def _check_alike(name: str, before: Measurement, now: Measurement) -> None:
+def _check_conditions(name: str, before: Measurement, now: Measurement) -> None:
     if before.workload != now.workload:
         msg = (
-            f"{name}: expected both runs to be calibrated by the same reference workload, got {before.workload!r} in the "
-            f"baseline and {now.workload!r} now. Save a baseline with this version of the harness."
+            f"{name}: expected the same reference workload in both runs, got {before.workload!r} in the baseline and "
+            f"{now.workload!r} now. Save a baseline with this version of the harness."
         )
         raise InputError(msg)
     differing = [
@@ -245,14 +240,14 @@ def _check_alike(name: str, before: Measurement, now: Measurement) -> None:
     ]
     if differing:
         msg = (
-            f"{name}: expected two runs on the same device, clock and number of threads, got others: "
-            f"{'; '.join(differing)}. Save a baseline in the same way."
+            f"{name}: expected two runs with the same device, clock and number of threads, got differences: "
+            f"{'; '.join(differing)}. Save a baseline under the same conditions."
         )
         raise InputError(msg)
 
 
 def _foreign(path: str | Path, reason: str) -> InputError:
     return InputError(
-        f"expected path={str(path)!r} to be a run of the benchmarks that pytest-benchmark saved, with our calibration; "
+        f"expected path={str(path)!r} to be a benchmark run saved by pytest-benchmark with the harness's calibration; "
         f"{reason}. Save one with `tox -e bench`."
     )

@@ -1,7 +1,8 @@
-"""Work timed in turn with the reference workload, on a process kept as steady as it can be."""
+"""Timing work alternately with the reference workload, in a process with as little variation as possible."""
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import math
 import os
@@ -12,30 +13,31 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from harness.benchmarking.workload import WORKLOAD, Kind, reference_workload
 from harness.errors import InputError
+from harness.tables import read_table
 from harness.training import keep_freed_memory, preserved_randomness
 
-ROUNDS_A_SITTING = 5
-# Fewer say too little about how sittings differ.
-FEWEST_SITTINGS = 8
-_LARGEST_BALLAST = 8 * 1024 * 1024
+ROUNDS_PER_BLOCK = 5
+# Fewer do not estimate the variance between blocks.
+MIN_BLOCKS = 8
+_MAX_OFFSET_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sitting:
-    """Some rounds of the work, with one of the reference workload before, between and after them.
+class Block:
+    """Consecutive rounds of the work, with a round of the reference workload before, between and after them.
 
     Args:
-        seconds: of each round of the work, in order.
-        reference_seconds: of each round of the reference workload, in order; one more than ``seconds``.
+        seconds: time of each round of the work, in order.
+        reference_seconds: time of each round of the reference workload, in order; one more than ``seconds``.
 
     Raises:
-        InputError: no rounds, another number of reference rounds, or a time that is not above 0.
+        InputError: there are no rounds, the number of reference rounds is wrong, or a time is not above 0.
     """
 
     seconds: tuple[float, ...]
@@ -44,35 +46,35 @@ class Sitting:
     def __post_init__(self) -> None:
         if not self.seconds or len(self.reference_seconds) != len(self.seconds) + 1:
             msg = (
-                "expected at least one round and one more of the reference workload, "
+                "expected at least one round, and one more round of the reference workload, "
                 f"got {len(self.seconds)} and {len(self.reference_seconds)}."
             )
             raise InputError(msg)
         shortest = min(*self.seconds, *self.reference_seconds)
         if shortest <= 0:
-            msg = f"expected each round to take time, got {shortest} seconds."
+            msg = f"expected times above 0 seconds, got {shortest} seconds."
             raise InputError(msg)
 
     @property
     def log_ratio(self) -> float:
-        """The median over the rounds of the logarithm of a round's time over the mean of the two reference rounds around it."""
+        """The median over the rounds of log(time of the round / mean time of the two adjacent reference rounds)."""
         around = zip(self.seconds, self.reference_seconds, self.reference_seconds[1:], strict=False)
         return statistics.median(math.log(2 * work / (before + after)) for work, before, after in around)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What a benchmark saw.
+    """The result of one benchmark.
 
     Args:
         workload: name of the reference workload.
-        device: where both ran.
-        clock: ``cpu``: seconds that this process computed; ``wall``: seconds that passed until the device was done.
-        threads: threads that both computed with on the CPU.
-        xdist: whether it was taken in one of several test processes side by side.
-        waits: how often a round of the work slept or waited for something, the median; the ``cpu`` clock does not see
-            how long. 0 with the clock ``wall``, which does.
-        sittings: the rounds; work and reference workload were built anew for each sitting.
+        device: device of the work and the reference workload.
+        clock: ``cpu``: CPU time of this process; ``wall``: time until the device had finished.
+        threads: number of CPU threads of the work and the reference workload.
+        xdist: whether it was measured in one of several concurrent test processes.
+        waits: median number of voluntary context switches per round of the work, which the ``cpu`` clock does not measure; 0
+            with the clock ``wall``, which measures them.
+        blocks: the rounds; work and reference workload were built again for each block.
     """
 
     workload: str
@@ -81,34 +83,49 @@ class Measurement:
     threads: int
     xdist: bool
     waits: int
-    sittings: tuple[Sitting, ...]
+    blocks: tuple[Block, ...]
 
     @property
     def rounds(self) -> int:
-        """Rounds of the work in all sittings."""
-        return sum(len(sitting.seconds) for sitting in self.sittings)
+        """Number of rounds of the work in all blocks."""
+        return sum(len(block.seconds) for block in self.blocks)
 
     @property
     def log_ratios(self) -> tuple[float, ...]:
-        """Each sitting's."""
-        return tuple(sitting.log_ratio for sitting in self.sittings)
+        """The log ratio of each block."""
+        return tuple(block.log_ratio for block in self.blocks)
 
     @property
     def ratio(self) -> float:
-        """How many times the reference workload the work takes: the geometric mean of the sittings' medians."""
+        """Time of the work over time of the reference workload: the geometric mean of the blocks' medians."""
         return math.exp(statistics.fmean(self.log_ratios))
+
+    def to_json(self) -> dict[str, Any]:
+        """The measurement as plain JSON data; in saved runs the key of the blocks is ``sittings``."""
+        return {"sittings" if key == "blocks" else key: value for key, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, table: object, *, where: str) -> Measurement:
+        """Read what `to_json` wrote; ``where`` begins a message.
+
+        Raises:
+            InputError: a key is missing or unknown, or a value has another type.
+        """
+        if isinstance(table, dict):
+            table = {"blocks" if key == "sittings" else key: value for key, value in table.items()}
+        return read_table(cls, table, where=where, error=InputError)
 
 
 class PairedRounds:
-    """Times work and reference workload in turn: `time_reference`, `time_work`, `time_reference`, and so on.
+    """Times work and reference workload alternately: `time_reference`, `time_work`, `time_reference`, and so on.
 
-    For each sitting, that is every five rounds, both are built anew, at another place in memory, and warmed up: where
-    tensors lie is worth 2 or 3 % of an evaluation's time for as long as they lie there.
+    For each block of five rounds both are built again, at another place in memory, and warmed up: the addresses of tensors
+    change the time of an evaluation by 2 to 3 %.
 
     Args:
-        build: gives the work; one round of it takes a few milliseconds or more.
-        kind: which reference workload resembles it.
-        device: where the work runs; the reference workload runs there, too.
+        build: returns the work, a function that takes a few milliseconds or more.
+        kind: the reference workload that resembles the work.
+        device: device of the work and the reference workload.
     """
 
     def __init__(self, build: Callable[[], Callable[[], object]], *, kind: Kind, device: torch.device) -> None:
@@ -116,36 +133,36 @@ class PairedRounds:
         self._kind = kind
         self._device = device
         self._wait = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(device.type, lambda: None)
-        # What a busy machine gives to other processes is no time of ours. A device computes while the process waits.
+        # On a busy machine, wall time includes other processes. A GPU computes while this process waits.
         self._clock: Literal["cpu", "wall"] = "cpu" if device.type == "cpu" else "wall"
         self._now = time.process_time if self._clock == "cpu" else time.perf_counter
-        self._places = random.Random(0)  # noqa: S311 - no secret; the same places in each run
-        self._sittings: list[Sitting] = []
+        self._offsets = random.Random(0)  # noqa: S311 - no secret; the same offsets in each run
+        self._blocks: list[Block] = []
         self._waits: list[int] = []
-        self._sit_down()
+        self._begin_block()
 
     def time_reference(self) -> None:
-        """One round of the reference workload."""
-        if len(self._seconds) == ROUNDS_A_SITTING:
-            self._get_up()
-            self._sit_down()
+        """Time one round of the reference workload."""
+        if len(self._seconds) == ROUNDS_PER_BLOCK:
+            self._end_block()
+            self._begin_block()
         self._reference_seconds.append(self._time(self._reference))
 
     def time_work(self) -> None:
-        """One round of the work."""
+        """Time one round of the work."""
         before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
         self._seconds.append(self._time(self._work))
         self._waits.append(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before)
 
     def rounds_within(self, seconds: float, *, most: int) -> int:
-        """How many rounds to take: whole sittings, as many as fit into ``seconds``, from the fewest to ``most``."""
+        """The number of rounds in as many blocks as fit into ``seconds``, between the minimum and ``most`` blocks."""
         one = self._time(self._work) + self._time(self._reference)
-        sittings = int(seconds / (one * ROUNDS_A_SITTING))
-        return ROUNDS_A_SITTING * max(FEWEST_SITTINGS, min(most, sittings))
+        blocks = int(seconds / (one * ROUNDS_PER_BLOCK))
+        return ROUNDS_PER_BLOCK * max(MIN_BLOCKS, min(most, blocks))
 
     def measurement(self) -> Measurement:
-        """All rounds, closed by one more of the reference workload."""
-        self._get_up()
+        """The result of all rounds; times a last round of the reference workload."""
+        self._end_block()
         return Measurement(
             workload=WORKLOAD,
             device=str(self._device),
@@ -153,20 +170,20 @@ class PairedRounds:
             threads=torch.get_num_threads(),
             xdist="PYTEST_XDIST_WORKER" in os.environ,
             waits=int(statistics.median(self._waits)) if self._clock == "cpu" else 0,
-            sittings=tuple(self._sittings),
+            blocks=tuple(self._blocks),
         )
 
-    def _sit_down(self) -> None:
+    def _begin_block(self) -> None:
         self._seconds: list[float] = []
         self._reference_seconds: list[float] = []
-        self._ballast = bytearray(self._places.randrange(_LARGEST_BALLAST))
+        self._offset = bytearray(self._offsets.randrange(_MAX_OFFSET_BYTES))
         self._work, self._reference = self._build(), reference_workload(self._kind, self._device)
         for work in (self._work, self._reference):
             self._time(work)
 
-    def _get_up(self) -> None:
+    def _end_block(self) -> None:
         self._reference_seconds.append(self._time(self._reference))
-        self._sittings.append(Sitting(seconds=tuple(self._seconds), reference_seconds=tuple(self._reference_seconds)))
+        self._blocks.append(Block(seconds=tuple(self._seconds), reference_seconds=tuple(self._reference_seconds)))
 
     def _time(self, work: Callable[[], object]) -> float:
         self._wait()
@@ -178,12 +195,12 @@ class PairedRounds:
 
 @contextmanager
 def steady(device: torch.device) -> Iterator[None]:
-    """Compute on one thread, without garbage collection, in memory that stays with the process.
+    """Compute on one thread, without garbage collection, and keep freed memory in the process.
 
-    A second thread would be waited for as soon as anything else runs. What freed memory costs depends on what the process
-    did before; so it is kept, see `keep_freed_memory`.
+    With several threads, the slowest one determines the time as soon as other processes run. The cost of returning memory to
+    the system depends on what the process did before, see `keep_freed_memory`.
 
-    Threads, garbage collection and torch's random state are as before afterwards.
+    Number of threads, garbage collection and torch's random state are restored afterwards.
     """
     keep_freed_memory()
     threads, collecting = torch.get_num_threads(), gc.isenabled()

@@ -1,8 +1,8 @@
-"""The reference workload: a fixed piece of the same kind of work, by which every figure is calibrated.
+"""The reference workload: fixed work of the same kind, in units of whose time all benchmarks are measured.
 
-Two saved runs are comparable only while this stays as it is: network, sizes, optimizer, order of the operations. It is
-plain PyTorch on purpose, so that no change of ours can make it faster. Whoever must change it gives it a new name, and
-`compare_runs` refuses to compare across names.
+Two saved runs are comparable only while network, sizes, optimizer and order of the operations stay the same. It is plain
+PyTorch, so that no change to the harness makes it faster. A change needs a new name; `compare_runs` refuses to compare runs
+with different names.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ WORKLOAD = "small-conv-net/1"
 
 Kind = Literal["training", "inference"]
 
-# On a CPU a step, and as many evaluations as this, take about 10 ms: long beside the clock, short beside what else goes
-# on. The activations of 32 images lie in a core's own cache, which other processes do not fill.
+# On a CPU a training step, and this number of evaluations, take about 10 ms: long compared with the resolution of the clock,
+# short compared with the activity of other processes. The activations of 32 images fit into a core's own cache.
 IMAGES = 32
 EVALUATIONS = 4
 
 
 def reference_workload(kind: Kind, device: torch.device) -> Callable[[], object]:
-    """A training step, or four evaluations, of a network like those that are benchmarked; over 32 images.
+    """A training step, or four evaluations, with 32 images, of a network similar to the benchmarked ones.
 
-    Images, weights, and dropout at each training step, draw from torch's random state.
+    Images, weights and dropout consume torch's random state.
     """
     images = torch.randn(IMAGES, 1, 28, 28, device=device)
     network = nn.Sequential(

@@ -1,4 +1,4 @@
-"""The command line: one module a subcommand; the only room that prints or exits."""
+"""The command line, one module per command: the only package that prints or sets an exit code."""
 
 from harness.cli.app import main
 

@@ -1,4 +1,4 @@
-"""`harness bench`: what the benchmarks saved, compared."""
+"""`harness bench`: the comparison of two saved benchmark runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console import announce, results, write_json
+from harness.cli.console import Output, announce
 from harness.cli.options import debug_option, json_option
 from harness.findings import Status
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def bench() -> None:
-    """Compare the speed of two versions.
-
-    `tox -e bench` measures and saves.
-    """
+    """Compare the speed of two versions of the code, as measured and saved by `tox -e bench`."""
 
 
 @bench.command()
@@ -31,37 +28,35 @@ def bench() -> None:
     default=1.1,
     show_default=True,
     metavar="RATIO",
-    help="How many times as slow as the baseline is accepted.",
+    help="Largest accepted ratio of the current time to the baseline time.",
 )
 @json_option
 @debug_option
-@click.pass_context
-def compare(ctx: click.Context, baseline: str | None, current: str | None, allow: float, json_path: str | None) -> None:
-    """Compare two saved runs of the benchmarks.
+def compare(baseline: str | None, current: str | None, allow: float, output: Output) -> int:
+    """Compare two saved benchmark runs.
 
-    Exit code 1 when one is slower than allowed beyond doubt: its whole confidence interval lies above the allowed ratio.
-    Without CURRENT the newest run under .benchmarks is compared, without BASELINE with the one before it.
+    The exit code is 1 if a benchmark is significantly slower than allowed, that is, if the confidence interval of its ratio
+    lies entirely above the allowed ratio. CURRENT defaults to the newest run under .benchmarks, BASELINE to the one before.
     """
     from harness.benchmarking import CONFIDENCE, compare_runs, newest_runs, read_run
-    from harness.reporting import document, plain_table, verdict_line
+    from harness.reporting import plain_table, verdict_line
 
     if baseline is None or current is None:
         saved = newest_runs(2 if baseline is None else 1)
         baseline, current = baseline or saved[0], saved[-1]
     before, now = read_run(baseline), read_run(current)
     for title, run in (("baseline", before), ("current", now)):
-        announce(f"{title}: {run.path}, commit {run.commit or 'not known'}, {run.when}")
+        announce(f"{title}: {run.path}, commit {run.commit or 'unknown'}, {run.when}")
     comparisons = compare_runs(before, now, allowed=allow)
     slower = [found.name for found in comparisons if found.slower]
     status = Status.FAIL if slower else Status.PASS
-    if json_path != "-":
-        headers = ("benchmark", "baseline", "current", "ratio", f"{CONFIDENCE:.0%} interval", "would see", "")
-        results().print(plain_table(headers, map(_row, comparisons), right=range(1, 6)))
-        results().print(
-            verdict_line(
-                status, f"{len(slower)} of {len(comparisons)} more than {allow:g} times as slow as the baseline"
-            )
-        )
+    headers = ("benchmark", "baseline", "current", "ratio", f"{CONFIDENCE:.0%} interval", "detectable", "")
+    output.print(
+        plain_table(headers, map(_row, comparisons), right=range(1, 6)),
+        verdict_line(
+            status, f"{len(slower)} of {len(comparisons)} significantly slower than {allow:g} times the baseline"
+        ),
+    )
     content = {
         "baseline": _origin(before),
         "current": _origin(now),
@@ -69,10 +64,10 @@ def compare(ctx: click.Context, baseline: str | None, current: str | None, allow
         "allowed": allow,
         "confidence": CONFIDENCE,
         "status": status.value,
-        "benchmarks": [_figures(found) for found in comparisons],
+        "benchmarks": [_to_json(found) for found in comparisons],
     }
-    write_json(json_path, document("bench-compare", content))
-    ctx.exit(1 if slower else 0)
+    output.write("bench-compare", content)
+    return 1 if slower else 0
 
 
 def _row(found: Comparison) -> tuple[str, ...]:
@@ -92,7 +87,7 @@ def _origin(run: SavedRun) -> dict[str, Any]:
     return {"path": run.path, "commit": run.commit, "when": run.when}
 
 
-def _figures(found: Comparison) -> dict[str, Any]:
+def _to_json(found: Comparison) -> dict[str, Any]:
     return {
         "name": found.name,
         "status": "fail" if found.slower else "pass",

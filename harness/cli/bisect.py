@@ -1,4 +1,4 @@
-"""`harness bisect`: where two recorded runs part."""
+"""`harness bisect`: the first difference between two recorded runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.console import TrainingProgress, announce, results, write_json
-from harness.cli.options import debug_option, json_option
-from harness.cli.reruns import rerun_for, rerun_options
+from harness.cli.console import Output, announce
+from harness.cli.inputs import rerun_for
+from harness.cli.options import debug_option, json_option, rerun_options
+from harness.cli.progress import TrainingProgress
 
 if TYPE_CHECKING:
     from harness.reproducibility import Bisection, Rerun
@@ -23,66 +24,61 @@ if TYPE_CHECKING:
 @click.option(
     "--rerun/--no-rerun",
     default=True,
-    help="Train the stretch in question again, to the exact step and tensor, or go by the digests on record alone.",
+    help="Repeat the steps between the last equal and the first different digest to find the exact step and tensor, or use only "
+    "the digests on record.",
 )
 @rerun_options
 @json_option
 @debug_option
-@click.pass_context
 def bisect(
-    ctx: click.Context,
     first: str,
     second: str,
     model: str | None,
     data: str | None,
     device: str | None,
-    json_path: str | None,
+    output: Output,
     *,
     rerun: bool,
-) -> None:
-    """Find where two runs part.
+) -> int:
+    """Find the first difference between two runs.
 
-    The first step, the first tensor in it, how far apart, and what that points to. The digests on record give a stretch of
-    steps; training it again gives the step.
+    Reports the first step at which the runs differ, the first tensor that differs in it, by how much, and the likely cause.
+    The digests on record give a range of steps; repeating these steps gives the exact one.
     """
-    from harness.reporting import document, plain_table
+    from harness.reporting import plain_table
     from harness.reproducibility import bisect as bisect_records
     from harness.training import RunRecord
 
     one, other = RunRecord.read(first), RunRecord.read(second)
     found = bisect_records(one, other)
     if rerun and found.difference is not None:
-        found = _closer(one, other, found, model=model, data=data, device=device)
-    if json_path != "-":
-        console = results()
-        console.print(found.describe())
-        if found.difference and found.difference.detail:
-            console.print(f"  {found.difference.detail}")
-        for note in found.notes:
-            console.print(f"  {note}")
-        if found.declared:
-            console.print("what the two records declare differently")
-            rows = [line.partition(": ")[::2] for line in found.declared]
-            console.print(plain_table(("", "A -> B"), rows))
-    write_json(json_path, document("bisect", {"first": first, "second": second, **found.to_json()}))
-    ctx.exit(0 if found.difference is None else 1)
+        found = _refine(one, other, found, model=model, data=data, device=device)
+    output.print(found.describe())
+    if found.difference and found.difference.detail:
+        output.print(f"  {found.difference.detail}")
+    output.print(*(f"  {note}" for note in found.notes))
+    if found.declared:
+        rows = [line.partition(": ")[::2] for line in found.declared]
+        output.print("differences between the descriptions of the two runs", plain_table(("", "A -> B"), rows))
+    output.write("bisect", {"first": first, "second": second, **found.to_json()})
+    return 0 if found.difference is None else 1
 
 
-def _closer(
+def _refine(
     one: RunRecord, other: RunRecord, found: Bisection, *, model: str | None, data: str | None, device: str | None
 ) -> Bisection:
-    """The bisection with the stretch trained again; as it was where that cannot be."""
+    """The bisection with the range of steps repeated; unchanged if the runs cannot be repeated."""
     from harness.errors import InputError
     from harness.reproducibility import bisect as bisect_records
 
     try:
         reruns = [rerun_for(record, model=model, data=data, device=device) for record in (one, other)]
     except InputError as error:
-        announce(f"not trained again, so the step is known by the digests on record only: {error}")
+        announce(f"steps are not repeated, so only the digests on record locate the difference: {error}")
         return found
 
     def trace(rerun: Rerun, after: int, upto: int) -> Trace:
-        announce(f"training again to step {upto}, to trace the steps after {after}")
+        announce(f"repeating the training up to step {upto} to trace the steps after {after}")
         with TrainingProgress() as progress:
             return rerun.trace(after, upto, observer=progress)
 

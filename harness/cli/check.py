@@ -1,11 +1,12 @@
-"""`harness check`: a model's structure against a contract."""
+"""`harness check`: the structure of a model against a contract."""
 
 from __future__ import annotations
 
 import click
 
-from harness.cli.console import announce, exit_code, results, write_json
-from harness.cli.options import contract_for, contract_option, debug_option, json_option, model_argument, rule_for
+from harness.cli.console import Output, announce, exit_code
+from harness.cli.inputs import contract_for, rule_for
+from harness.cli.options import contract_option, debug_option, evidence_option, json_option, model_argument
 from harness.findings import overall
 
 
@@ -15,28 +16,26 @@ from harness.findings import overall
 @click.option(
     "--probe/--no-probe",
     default=None,
-    help="Confirm what the graph proves by experiments, or leave them out. Default: up to 100,000 parameters.",
+    help="Confirm the findings on the graph by experiments, or not. Default: confirm for models with up to 100,000 parameters.",
 )
-@click.option("--evidence", is_flag=True, help="Show the evidence of what holds, too.")
+@evidence_option
 @json_option
 @debug_option
-@click.pass_context
 def check(
-    ctx: click.Context,
     model: str,
     arguments: str,
     contract_name: str | None,
-    json_path: str | None,
+    output: Output,
     *,
     probe: bool | None,
     evidence: bool,
-) -> None:
-    """Examine a model's structure by a contract.
+) -> int:
+    """Check the structure of a model against a contract.
 
-    Nothing is trained; accuracy is not asked.
+    The model is not trained, so accuracy requirements are skipped.
     """
     from harness.contracts import examine
-    from harness.reporting import document, findings_content, findings_table, verdict_line
+    from harness.reporting import findings_content, findings_table, verdict_line
     from harness.sources import load_model
 
     contract = contract_for(model, contract_name)
@@ -44,19 +43,18 @@ def check(
     findings = examine(captured, contract, probe=probe)
     rule = rule_for(contract)
     if rule is not None:
-        findings += rule.skipped("not asked: check trains nothing, verify does")
-    if json_path != "-":
-        console = results()
-        console.print(
-            f"{captured.name} against {contract.name}" + (f": {contract.description}" if contract.description else "")
-        )
-        console.print(findings_table(findings, evidence=evidence))
-        console.print(verdict_line(overall(findings), f"{captured.name} against {contract.name}, structure only"))
+        findings += rule.skipped("not checked: check does not train, use verify")
+    title = f"{captured.name} against {contract.name}"
+    output.print(
+        f"{title}: {contract.description}" if contract.description else title,
+        findings_table(findings, evidence=evidence),
+        verdict_line(overall(findings), f"{title}, structure only"),
+    )
     content = {
         "model": captured.name,
         "contract": contract.name,
         "graph": captured.graph.exact_digest(),
         **findings_content(findings),
     }
-    write_json(json_path, document("check", content))
-    ctx.exit(exit_code(findings))
+    output.write("check", content)
+    return exit_code(findings)

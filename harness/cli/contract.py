@@ -1,16 +1,17 @@
-"""`harness contract`: the built-in contracts, and any contract in words."""
+"""`harness contract`: the built-in contracts, and the requirements of any contract."""
 
 from __future__ import annotations
 
 import click
 
-from harness.cli.console import results
-from harness.cli.options import debug_option, rule_for
+from harness.cli.console import Output
+from harness.cli.inputs import rule_for
+from harness.cli.options import debug_option
 
 
 @click.group()
 def contract() -> None:
-    """List contracts, or say one in words."""
+    """List the built-in contracts, or explain one."""
 
 
 @contract.command(name="list")
@@ -21,22 +22,22 @@ def list_contracts() -> None:
     from harness.reporting import plain_table
 
     rows = [(name, load_contract(name).description) for name in builtin_contracts()]
-    results().print(plain_table(("name", "asks for"), rows))
+    Output(None).print(plain_table(("name", "requirements"), rows))
 
 
 @contract.command()
 @click.argument("name", metavar="NAME|FILE")
 @debug_option
 def explain(name: str) -> None:
-    """Say in words what a contract asks."""
+    """Explain the requirements of a contract, one sentence for each."""
     from harness.contracts import load_contract
 
-    asked = load_contract(name)
-    rule = rule_for(asked)
-    lines = list(asked.explain())
+    loaded = load_contract(name)
+    rule = rule_for(loaded)
+    lines = list(loaded.explain())
     lines += (
         [f"{finding.requirement.capitalize()}: {finding.expected}." for finding in rule.skipped("")] if rule else []
     )
-    click.echo(f"{asked.name}: {asked.description}" if asked.description else asked.name)
+    click.echo(f"{loaded.name}: {loaded.description}" if loaded.description else loaded.name)
     for line in lines:
         click.echo(f"* {line}")

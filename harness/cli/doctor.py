@@ -1,4 +1,4 @@
-"""`harness doctor`: what this machine has, what is missing, and how to get it."""
+"""`harness doctor`: versions, devices and data on this machine, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.console import results, write_json
+from harness.cli.console import Output
 from harness.cli.options import debug_option, json_option
 from harness.datasets import data_choices
 
@@ -15,23 +15,21 @@ from harness.datasets import data_choices
 @click.command()
 @json_option
 @debug_option
-def doctor(json_path: str | None) -> None:
-    """Say what this machine has and lacks.
+def doctor(output: Output) -> None:
+    """Describe this machine: versions, devices, threads and data sets.
 
-    Versions, devices, threads, data found and verified, and how to get what is missing.
+    The MNIST files found are verified. For whatever is missing the report says how to get it.
     """
     from harness.data import find_mnist
-    from harness.reporting import document, facts_table
+    from harness.reporting import facts_table
     from harness.training import available_devices, environment
 
     machine = environment()
     devices = available_devices()
     status = find_mnist()
-    facts = [
-        (field.name.replace("_", " "), _words(getattr(machine, field.name))) for field in dataclasses.fields(machine)
-    ]
+    facts = [(name.replace("_", " "), "-" if value is None else str(value)) for name, value in vars(machine).items()]
     facts.append(("devices", ", ".join(devices)))
-    missing = [] if len(devices) > 1 else ["an accelerator (optional): the CPU trains the small models in minutes"]
+    missing = [] if len(devices) > 1 else ["an accelerator (optional): a CPU trains the small models in minutes"]
     places: list[dict[str, Any]] = []
     for place in status.places:
         state = "MNIST, verified" if place.verified else "; ".join(f"{file.name} {file.state}" for file in place.files)
@@ -48,10 +46,7 @@ def doctor(json_path: str | None) -> None:
     facts.append(("data (--data)", f"{', '.join(data_choices())}, or a folder with the MNIST files"))
     if status.remedy:
         missing.append(f"MNIST: {status.remedy}")
-    if json_path != "-":
-        console = results()
-        console.print(facts_table(facts))
-        console.print(facts_table([("missing", line) for line in missing]))
+    output.print(facts_table(facts), facts_table([("missing", line) for line in missing]))
     content = {
         "environment": dataclasses.asdict(machine),
         "devices": list(devices),
@@ -59,8 +54,4 @@ def doctor(json_path: str | None) -> None:
         "offline": status.offline,
         "missing": missing,
     }
-    write_json(json_path, document("doctor", content))
-
-
-def _words(value: object) -> str:
-    return "-" if value is None else str(value)
+    output.write("doctor", content)

@@ -1,4 +1,4 @@
-"""`harness evaluate`: a network with given weights, on the test images."""
+"""`harness evaluate`: the predictions of a model with given weights on the test images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console import announce, results, write_json
-from harness.cli.options import data_option, dataset_for, debug_option, json_option, model_argument
+from harness.cli.console import Output, announce
+from harness.cli.inputs import dataset_for
+from harness.cli.options import data_option, debug_option, device_option, json_option, model_argument
 
 if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.training import Predictions
 
-_MOST_SHOWN = 100
+_MOST_DRAWN = 100
 
 
 @click.command()
@@ -26,11 +27,14 @@ _MOST_SHOWN = 100
     "--weights",
     required=True,
     metavar="FILE",
-    help="safetensors, as train writes them, or a state_dict by torch.save (.pt, .pth), read as plain tensors.",
+    help="Weights: a safetensors file, as `harness train` writes it, or a state_dict saved by torch.save (.pt, .pth), which is "
+    "read without executing code.",
 )
-@click.option("--answers", "answers_path", metavar="FILE", help="Write the answer to each image as CSV.")
-@click.option("--plot", metavar="FILE", help="Draw the images answered wrong, as .png or .svg (needs matplotlib).")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to compute.")
+@click.option("--answers", "answers_path", metavar="FILE", help="Write the prediction for each image to FILE as CSV.")
+@click.option(
+    "--plot", metavar="FILE", help="Draw the misclassified images to FILE, .png or .svg (requires matplotlib)."
+)
+@device_option("Device to compute on.")
 @data_option
 @json_option
 @debug_option
@@ -42,14 +46,14 @@ def evaluate(
     plot: str | None,
     device: str,
     data: str,
-    json_path: str | None,
+    output: Output,
 ) -> None:
-    """Test a model with given weights.
+    """Evaluate a model with given weights on the test images.
 
-    Right answers in all and of each class, which classes are taken for which, and the images answered wrong.
+    Reports the accuracy in total and for each class, the confusion matrix and the misclassified images.
     """
     from harness.files import write_whole
-    from harness.reporting import document, plain_table
+    from harness.reporting import plain_table
     from harness.sources import load_model
     from harness.training import load_weights, predict, resolve_device, state_digest
 
@@ -60,32 +64,30 @@ def evaluate(
     dataset = dataset_for(data)
     predictions = predict(module.to(chosen), dataset.to(chosen))
     found, confusion = predictions.evaluation(), predictions.confusion()
-    if json_path != "-":
-        console = results()
-        console.print(
-            f"{captured.name}, weights {weights}, {dataset.title}: {found.correct:,} of {found.total:,} right "
-            f"({100 * found.correct / found.total:.2f} %), loss {found.loss:.4f}"
-        )
-        headers = ("class", "images", "right", "%", *(f"as {column}" for column in range(len(confusion))))
-        rows = [_row(label, counts, predictions) for label, counts in enumerate(confusion)]
-        console.print(plain_table(headers, rows, right=range(len(headers))))
+    headers = ("class", "images", "correct", "%", *(f"as {column}" for column in range(len(confusion))))
+    rows = [_row(label, counts, predictions) for label, counts in enumerate(confusion)]
+    output.print(
+        f"{captured.name}, weights {weights}, {dataset.title}: {found.correct:,} of {found.total:,} correct "
+        f"({100 * found.correct / found.total:.2f} %), loss {found.loss:.4f}",
+        plain_table(headers, rows, right=range(len(headers))),
+    )
     if answers_path is not None:
         write_whole(Path(answers_path), _csv(predictions).encode())
-        announce(f"answers: {answers_path}")
+        announce(f"predictions: {answers_path}")
     if plot is not None:
         _plot(Path(plot), predictions, dataset, captured.name)
     content = {
         "model": captured.name,
         "weights": weights,
         "state_digest": state_digest(module.state_dict()),
-        "data": {"name": dataset.name, "title": dataset.title, "digest": dataset.digest},
+        "data": dataset.to_json(),
         "loss": found.loss if math.isfinite(found.loss) else None,
         "correct": found.correct,
         "total": found.total,
         "confusion": confusion,
-        "wrong": [_one(predictions, index) for index in predictions.misclassified],
+        "wrong": [_prediction(predictions, index) for index in predictions.misclassified],
     }
-    write_json(json_path, document("evaluate", content))
+    output.write("evaluate", content)
 
 
 def _row(label: int, counts: list[int], predictions: Predictions) -> tuple[str, ...]:
@@ -94,15 +96,15 @@ def _row(label: int, counts: list[int], predictions: Predictions) -> tuple[str, 
     return str(label), str(images), str(counts[label]), share, *(str(count) if count else "·" for count in counts)
 
 
-def _one(predictions: Predictions, index: int) -> dict[str, Any]:
-    """One answer; a NaN is no class and has no probability."""
-    label, given = int(predictions.labels[index]), int(predictions.classes[index])
-    answered = given >= 0
+def _prediction(predictions: Predictions, index: int) -> dict[str, Any]:
+    """One prediction as JSON data; where an output is NaN there is no predicted class and no probability."""
+    label, predicted = int(predictions.labels[index]), int(predictions.classes[index])
+    valid = predicted >= 0
     return {
         "index": index,
         "label": label,
-        "answer": given if answered else None,
-        "probability": float(predictions.probabilities[index, given]) if answered else None,
+        "answer": predicted if valid else None,
+        "probability": float(predictions.probabilities[index, predicted]) if valid else None,
     }
 
 
@@ -110,10 +112,10 @@ def _csv(predictions: Predictions) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("index", "label", "answer", *(f"p{digit}" for digit in range(predictions.probabilities.shape[1]))))
-    for index, (label, given, row) in enumerate(
+    for index, (label, predicted, row) in enumerate(
         zip(predictions.labels.tolist(), predictions.classes.tolist(), predictions.probabilities.tolist(), strict=True)
     ):
-        writer.writerow((index, label, given if given >= 0 else "", *(f"{value:.6g}" for value in row)))
+        writer.writerow((index, label, predicted if predicted >= 0 else "", *(f"{value:.6g}" for value in row)))
     return text.getvalue()
 
 
@@ -122,14 +124,16 @@ def _plot(path: Path, predictions: Predictions, dataset: Dataset, name: str) -> 
 
     wrong = predictions.misclassified
     if not wrong:
-        announce(f"no picture: {name} answers every image right")
+        announce(f"no picture drawn: {name} predicts every image correctly")
         return
-    shown = wrong[:_MOST_SHOWN]
+    shown = wrong[:_MOST_DRAWN]
     images = []
     for index in shown:
-        one = _one(predictions, index)
-        given = "no answer" if one["answer"] is None else f"as {one['answer']}, {100 * one['probability']:.0f} %"
-        images.append((dataset.test_images[index, 0].tolist(), f"{one['label']} {given}\n#{index}"))
+        one = _prediction(predictions, index)
+        predicted = (
+            "no prediction" if one["answer"] is None else f"as {one['answer']}, {100 * one['probability']:.0f} %"
+        )
+        images.append((dataset.test_images[index, 0].tolist(), f"{one['label']} {predicted}\n#{index}"))
     few = f", the first {len(shown)}" if len(shown) < len(wrong) else ""
-    plot_images(path, title=f"{name}: {len(wrong):,} of {len(predictions.labels):,} wrong{few}", images=images)
+    plot_images(path, title=f"{name}: {len(wrong):,} of {len(predictions.labels):,} misclassified{few}", images=images)
     announce(f"picture: {path}")

@@ -1,19 +1,28 @@
-"""`harness golden`: what models compute, on record."""
+"""`harness golden`: recorded outputs of models, and whether the models still compute them."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import mnist_models
-from harness.cli.console import announce, exit_code, results, write_json
-from harness.cli.options import DEFAULT_SEED, debug_option, json_option, recipe_for
+from harness.cli.console import Output, announce, exit_code
+from harness.cli.inputs import recipe_for
+from harness.cli.options import (
+    DEFAULT_SEED,
+    arguments_option,
+    combine,
+    debug_option,
+    device_option,
+    evidence_option,
+    json_option,
+)
 from harness.errors import InputError, ModelSourceError
 from harness.findings import Finding, overall
 
@@ -24,113 +33,83 @@ if TYPE_CHECKING:
     from harness.graph import CapturedModel
     from harness.training import RunSpec
 
-_Command = TypeVar("_Command", bound=Callable[..., object])
-
 SHIPPED = Path(mnist_models.__file__).parent / "goldens"
 _DEVICE, _THREADS = "cpu", 1
+
+_folder_option = click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Folder of the goldens of your own models. Default: the goldens of the shipped models.",
+)
+_computing_options = combine(
+    click.argument("models", metavar="[MODEL]...", nargs=-1),
+    arguments_option,
+    _folder_option,
+    device_option("Device to compute on; a golden holds for one kind of device.", default=_DEVICE),
+    click.option(
+        "--threads",
+        default=_THREADS,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Number of CPU threads to compute with; a golden holds for one number of threads.",
+    ),
+)
 
 
 @click.group()
 def golden() -> None:
-    """Keep on record what models compute, and hold them to it."""
-
-
-def _folder_option(function: _Command) -> _Command:
-    return click.option(
-        "--folder",
-        type=click.Path(file_okay=False, path_type=Path),
-        metavar="FOLDER",
-        help="Where the goldens of models of your own are. Default: where those of the shipped models are.",
-    )(function)
-
-
-def _computing_options(function: _Command) -> _Command:
-    for option in (
-        click.option(
-            "--threads",
-            default=_THREADS,
-            show_default=True,
-            type=click.IntRange(min=1),
-            help="Threads to compute on; part of what a golden holds for.",
-        ),
-        click.option(
-            "--device",
-            default=_DEVICE,
-            show_default=True,
-            metavar="auto|cpu|cuda|mps",
-            help="Where to compute; likewise.",
-        ),
-        _folder_option,
-        click.option(
-            "--args",
-            "arguments",
-            default="",
-            metavar="NAME=VALUE,...",
-            help="What to build the one MODEL that is named with, as literals.",
-        ),
-        click.argument("models", metavar="[MODEL]...", nargs=-1),
-    ):
-        function = option(function)
-    return function
+    """Record the outputs of models, and check that they still compute the same."""
 
 
 @golden.command()
 @_computing_options
-@click.option("--evidence", is_flag=True, help="Show the evidence of what holds, too.")
+@evidence_option
 @json_option
 @debug_option
-@click.pass_context
 def check(
-    ctx: click.Context,
     models: tuple[str, ...],
     arguments: str,
     folder: Path | None,
     device: str,
     threads: int,
-    json_path: str | None,
+    output: Output,
     *,
     evidence: bool,
-) -> None:
-    """Hold models to their goldens; without MODEL all that there are.
+) -> int:
+    """Check models against their goldens; without MODEL, all models that have goldens.
 
-    Bit for bit where this environment is on record. Elsewhere the outputs are held to a tolerance, and exit code 3 says that
-    no more could be shown.
+    In an environment on record, the comparison is bit for bit. In other environments outputs are compared within a tolerance,
+    and the exit code is 3 if they agree.
     """
     from harness.goldens import check_golden, environment_key, golden_path, unused_goldens
     from harness.graph import computing_threads
-    from harness.reporting import document, findings_content, findings_table, verdict_line
+    from harness.reporting import findings_content, findings_table, verdict_line
     from harness.training import environment, resolve_device
 
     chosen, place = resolve_device(device), folder or SHIPPED
-    subjects = _subjects(models, arguments, folder)
+    selected = _select(models, arguments, folder)
     findings: list[Finding] = []
     content: list[dict[str, Any]] = []
-
-    def show(title: str, new: Sequence[Finding]) -> None:
-        findings.extend(new)
-        if json_path != "-":
-            console = results()
-            console.print(title)
-            console.print(findings_table(new, evidence=evidence))
-
     with computing_threads(threads):
-        for subject in _announced(subjects):
-            captured = subject.load()
+        for model in _numbered(selected):
+            captured = model.load()
             path = golden_path(place, captured.name)
-            remedy = subject.update_command(folder, device, threads)
-            found = check_golden(captured, subject.spec(captured, chosen), path, remedy=remedy)
-            show(captured.name, found)
+            remedy = model.update_command(folder, device, threads)
+            found = check_golden(captured, model.spec(captured, chosen), path, remedy=remedy)
+            findings += found
+            output.print(captured.name, findings_table(found, evidence=evidence))
             content.append(
-                {"model": captured.name, "source": subject.source, "file": path.name, **findings_content(found)}
+                {"model": captured.name, "source": model.source, "file": path.name, **findings_content(found)}
             )
         key = environment_key(environment(chosen), chosen)
-    unused = () if models else unused_goldens(place, [subject.path for subject in subjects if subject.path])
+    unused = () if models else unused_goldens(place, [model.path for model in selected if model.path])
     if unused:
-        show(str(place), unused)
+        findings += unused
+        output.print(str(place), findings_table(unused, evidence=evidence))
     status = overall(findings)
-    if json_path != "-":
-        count = f"{len(subjects)} model{'' if len(subjects) == 1 else 's'}"
-        results().print(verdict_line(status, f"{count} held to what is on record, {key.describe()}"))
+    count = f"{len(selected)} model{'' if len(selected) == 1 else 's'}"
+    output.print(verdict_line(status, f"{count} checked against the goldens, {key.describe()}"))
     written = {
         "folder": str(place),
         "environment": dataclasses.asdict(key),
@@ -138,40 +117,42 @@ def check(
         "models": content,
         "unused": [finding.to_json() for finding in unused],
     }
-    write_json(json_path, document("golden-check", written))
-    ctx.exit(exit_code(findings))
+    output.write("golden-check", written)
+    return exit_code(findings)
 
 
 @golden.command()
 @_computing_options
-@click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the changes without writing them.")
 @debug_option
 def update(
     models: tuple[str, ...], arguments: str, folder: Path | None, device: str, threads: int, *, dry_run: bool
 ) -> None:
-    """Put models on record as they are now, and say what changes; without MODEL all that there are.
+    """Record the outputs of models in this environment and print the changes; without MODEL, of all models with goldens.
 
-    What other environments have on record stays, unless the graph, the initial weights or the recipe changed.
+    The outputs recorded in other environments are kept, unless the graph, the initial weights or the recipe changed.
     """
     from harness.goldens import golden_bytes, golden_path, update_golden, write_golden
     from harness.graph import computing_threads
     from harness.training import resolve_device
 
     chosen, place = resolve_device(device), folder or SHIPPED
-    subjects = _subjects(models, arguments, folder)
+    selected = _select(models, arguments, folder)
     if not dry_run:
         place.mkdir(parents=True, exist_ok=True)
     with computing_threads(threads):
-        for subject in _announced(subjects):
-            captured = subject.load()
+        for model in _numbered(selected):
+            captured = model.load()
             path = golden_path(place, captured.name)
-            made = update_golden(captured, subject.spec(captured, chosen), _on_record(path))
+            made = update_golden(captured, model.spec(captured, chosen), _read_existing(path))
+            if not made.changes:
+                click.echo(f"{captured.name}: no changes")
+                continue
             size = f"{len(golden_bytes(made.golden)):,} bytes"
-            words = f"{path}, {size}{', not written' if dry_run else ''}" if made.changes else "nothing changes"
-            click.echo(f"{captured.name}: {words}")
+            click.echo(f"{captured.name}: {path}, {size}{', not written' if dry_run else ''}")
             for line in made.changes:
                 click.echo(f"  {line}")
-            if made.changes and not dry_run:
+            if not dry_run:
                 write_golden(made.golden, path)
 
 
@@ -179,10 +160,10 @@ def update(
 @_folder_option
 @json_option
 @debug_option
-def list_goldens(folder: Path | None, json_path: str | None) -> None:
-    """List what is on record: models, and the environments that their goldens hold in."""
+def list_goldens(folder: Path | None, output: Output) -> None:
+    """List the models with goldens, and the environments in which they were recorded."""
     from harness.goldens import SUFFIX, golden_path, read_golden
-    from harness.reporting import document, plain_table
+    from harness.reporting import plain_table
 
     place = folder or SHIPPED
     paths = {} if folder else {golden_path(place, name): name for name in mnist_models.list_models()}
@@ -206,14 +187,19 @@ def list_goldens(folder: Path | None, json_path: str | None) -> None:
                     (found.model, f"{entry['bytes']:,}", bits.key.describe(), bits.machine.get("processor", "-"))
                 )
         content.append(entry)
-    if json_path != "-":
-        results().print(plain_table(("model", "bytes", "environment", "made on"), rows, right=(1,)))
-    write_json(json_path, document("golden-list", {"folder": str(place), "goldens": content}))
+    output.print(plain_table(("model", "bytes", "environment", "recorded on"), rows, right=(1,)))
+    output.write("golden-list", {"folder": str(place), "goldens": content})
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Subject:
-    """A model to be held to its golden: what it is named by, what it is built with, and its golden, where that named it."""
+class _SelectedModel:
+    """A model whose golden is checked or updated.
+
+    Args:
+        source: as MODEL names it.
+        arguments: its constructor arguments, as for ``--args``.
+        path: the golden that selected it; ``None`` if the command line did.
+    """
 
     source: str
     arguments: str
@@ -225,7 +211,7 @@ class _Subject:
         return load_model(self.source, seed=DEFAULT_SEED, arguments=self.arguments, announce=announce)
 
     def spec(self, captured: CapturedModel, device: torch.device) -> RunSpec:
-        """What its golden is computed with."""
+        """The description of the training whose results the golden records."""
         from harness.training import RunSpec
 
         recipe = recipe_for(self.source, None)
@@ -234,9 +220,10 @@ class _Subject:
         )
 
     def update_command(self, folder: Path | None, device: str, threads: int) -> str:
-        """The command that puts it on record."""
-        options: dict[str, object] = {"--args": self.arguments, "--folder": folder}
-        options |= {
+        """The command that records its golden."""
+        options = {
+            "--args": self.arguments,
+            "--folder": folder,
             "--device": device if device != _DEVICE else "",
             "--threads": threads if threads != _THREADS else "",
         }
@@ -244,52 +231,57 @@ class _Subject:
         return shlex.join(["harness", "golden", "update", self.source, *given])
 
 
-def _subjects(models: Sequence[str], arguments: str, folder: Path | None) -> list[_Subject]:
-    """The models named; without a name the shipped ones, or those whose goldens are in the folder."""
+def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[_SelectedModel]:
+    """The models named; without names the shipped models, or those with goldens in the folder."""
     if arguments and len(models) != 1:
-        message = f"--args belongs to one MODEL, got {len(models)}. Name the one that is built so"
-        raise click.UsageError(message)
-    strangers = [model for model in models if model not in mnist_models.list_models()]
-    if strangers and folder is None:
-        message = f"{strangers[0]} is none of the shipped models. Say with --folder where goldens of your own are kept"
-        raise click.UsageError(message)
+        raise click.UsageError(
+            f"expected one MODEL with --args, got {len(models)}. Name the model that takes the arguments"
+        )
+    own = [model for model in models if model not in mnist_models.list_models()]
+    if own and folder is None:
+        raise click.UsageError(
+            f"expected a shipped model, or --folder for a model of your own, got {own[0]!r} without --folder. Name the folder "
+            "of its goldens with --folder"
+        )
     if models:
-        return [_Subject(source=model, arguments=arguments) for model in models]
-    if folder is None:
-        from harness.goldens import golden_path
+        return [_SelectedModel(source=model, arguments=arguments) for model in models]
+    if folder is not None:
+        return list(_recorded(folder))
+    from harness.goldens import golden_path
 
-        names = mnist_models.list_models()
-        return [_Subject(source=name, arguments="", path=golden_path(SHIPPED, name)) for name in names]
-    return list(_recorded(folder))
+    return [
+        _SelectedModel(source=name, arguments="", path=golden_path(SHIPPED, name))
+        for name in mnist_models.list_models()
+    ]
 
 
-def _recorded(folder: Path) -> Iterator[_Subject]:
-    """The models that goldens in a folder were made of, as far as they are still there."""
+def _recorded(folder: Path) -> Iterator[_SelectedModel]:
+    """The models with goldens in a folder; those whose source no longer exists are left out."""
     from harness.goldens import SUFFIX, read_golden
     from harness.sources import parse_source
 
     paths = sorted(folder.glob(f"*{SUFFIX}"))
     if not paths:
-        message = f"expected a MODEL, or goldens in --folder {folder}, which holds none"
-        raise click.UsageError(message)
+        raise click.UsageError(f"expected a MODEL, or a --folder with goldens, got --folder {folder}, which has none")
     for path in paths:
-        found: Golden = read_golden(path)
+        found = read_golden(path)
         try:
             parse_source(found.source)
         except ModelSourceError:
             continue
-        yield _Subject(source=found.source, arguments=found.arguments, path=path)
+        yield _SelectedModel(source=found.source, arguments=found.arguments, path=path)
 
 
-def _announced(subjects: Sequence[_Subject]) -> Iterator[_Subject]:
-    for number, subject in enumerate(subjects, start=1):
-        if len(subjects) > 1:
-            announce(f"{number} of {len(subjects)}: {subject.source}")
-        yield subject
+def _numbered(models: Sequence[_SelectedModel]) -> Iterator[_SelectedModel]:
+    """The models, each announced with its number if there are several."""
+    for number, model in enumerate(models, start=1):
+        if len(models) > 1:
+            announce(f"{number} of {len(models)}: {model.source}")
+        yield model
 
 
-def _on_record(path: Path) -> Golden | None:
-    """The golden to be updated; one that cannot be read is told and done without."""
+def _read_existing(path: Path) -> Golden | None:
+    """The golden to update; ``None``, with a message, if it cannot be read."""
     from harness.goldens import read_golden
 
     if not path.exists():
@@ -297,5 +289,5 @@ def _on_record(path: Path) -> Golden | None:
     try:
         return read_golden(path)
     except InputError as problem:
-        announce(f"made anew, without what other environments had on record: {problem}")
+        announce(f"the golden is replaced, and what it recorded in other environments is lost: {problem}")
         return None

@@ -5,16 +5,16 @@ from __future__ import annotations
 import click
 
 import mnist_models
-from harness.cli.console import results, write_json
+from harness.cli.console import Output
 from harness.cli.options import debug_option, json_option
 
 
 @click.command(name="list")
 @json_option
 @debug_option
-def list_models(json_path: str | None) -> None:
-    """List the shipped models."""
-    from harness.reporting import document, plain_table
+def list_models(output: Output) -> None:
+    """List the shipped models with their parameters, contract, claimed accuracy and expected outcome."""
+    from harness.reporting import plain_table
 
     cards = [mnist_models.model_card(name) for name in mnist_models.list_models()]
     rows = [
@@ -30,8 +30,7 @@ def list_models(json_path: str | None) -> None:
         for card in cards
     ]
     headers = ("name", "parameters", "contract", "claimed", "expected", "CPU min", "title")
-    if json_path != "-":
-        results().print(plain_table(headers, rows, right=(1, 3, 5)))
+    output.print(plain_table(headers, rows, right=(1, 3, 5)))
     content = [
         {
             "name": card.name,
@@ -45,4 +44,4 @@ def list_models(json_path: str | None) -> None:
         }
         for card in cards
     ]
-    write_json(json_path, document("list", {"models": content}))
+    output.write("list", {"models": content})

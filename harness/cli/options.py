@@ -1,165 +1,131 @@
-"""Options that several commands share, and what they stand for."""
+"""The arguments and options that several commands share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any
 
 import click
 
-import mnist_models
-from harness.cli.console import DownloadProgress, announce
-from harness.datasets import data_choices
+from harness.cli.console import Output
+from harness.datasets import AUTO, data_choices
 
-if TYPE_CHECKING:
-    from harness.certification import ConsistencyRule
-    from harness.contracts import Contract
-    from harness.data import Dataset
-    from harness.training import Recipe
-
-_Command = TypeVar("_Command", bound=Callable[..., object])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 DEFAULT_CONTRACT = "era-s7"
 DEFAULT_RECIPE = "reference"
 DEFAULT_SEED = 1
 
 
-def model_argument(function: _Command) -> _Command:
-    """The argument MODEL, and ``--args`` for its constructor."""
-    arguments = click.option(
-        "--args",
-        "arguments",
-        default="",
-        metavar="NAME=VALUE,...",
-        help='What to build a model of your own with, as literals: "dropout_prob=0.1, width=16".',
+def combine(*decorators: Decorator) -> Decorator:
+    """One decorator that declares several options, which help lists in this order."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return declare
+
+
+def _output(_: click.Context, parameter: click.Parameter, target: str | None) -> Output:
+    """Check that the document can be written before the command starts, not after minutes of training."""
+    if target not in (None, "-"):
+        path = Path(target)
+        if path.is_dir() or not os.access(path.parent, os.W_OK):
+            reason = "it is a folder" if path.is_dir() else f"the folder {str(path.parent)!r} is not writable"
+            message = f"expected a writable file, got {target!r}: {reason}. Choose another path."
+            raise click.BadParameter(message, param=parameter)
+    return Output(target)
+
+
+def seed_option(purpose: str) -> Decorator:
+    """``--seed``, with its purpose as a sentence."""
+    return click.option(
+        "--seed",
+        default=DEFAULT_SEED,
+        show_default=True,
+        type=click.IntRange(min=0, max=2**63 - 1),
+        help=purpose,
     )
-    return click.argument("model", metavar="MODEL")(arguments(function))
 
 
-def json_option(function: _Command) -> _Command:
-    """``--json PATH``."""
+def device_option(purpose: str, *, default: str | None = "auto") -> Decorator:
+    """``--device``, with its purpose as a sentence."""
     return click.option(
-        "--json",
-        "json_path",
-        metavar="PATH",
-        callback=_writable,
-        help="Write the result as JSON; - for standard output.",
-    )(function)
+        "--device", default=default, show_default=default is not None, metavar="auto|cpu|cuda|mps", help=purpose
+    )
 
 
-def _writable(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse a place that cannot be written before the work is done, not after minutes of training."""
-    if value in (None, "-"):
-        return value
-    path = Path(value)
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        reason = "is a folder" if path.is_dir() else f"lies in {str(path.parent)!r}, which cannot be written to"
-        message = f"expected a file that can be written, found {value!r}, which {reason}. Name another place."
-        raise click.BadParameter(message, param=parameter)
-    return value
-
-
-def debug_option(function: _Command) -> _Command:
-    """``--debug``; `harness.cli.app.run` reads it."""
-    return click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")(function)
-
-
-def contract_option(function: _Command) -> _Command:
-    """``--contract NAME|FILE``."""
-    return click.option(
-        "--contract",
-        "contract_name",
-        metavar="NAME|FILE",
-        help=f"A built-in contract or a TOML file. Default: the card's for a shipped model, {DEFAULT_CONTRACT} otherwise.",
-    )(function)
-
-
-def data_option(function: _Command) -> _Command:
-    """``--data NAME|PATH``."""
-    return click.option(
-        "--data",
+arguments_option = click.option(
+    "--args",
+    "arguments",
+    default="",
+    metavar="NAME=VALUE,...",
+    help='Constructor arguments for a model of your own, as Python literals: "dropout_prob=0.1, width=16".',
+)
+model_argument = combine(click.argument("model", metavar="MODEL"), arguments_option)
+json_option = click.option(
+    "--json",
+    "output",
+    metavar="PATH",
+    callback=_output,
+    help="Write the result as a JSON document to PATH; - writes it to standard output instead of the text.",
+)
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,  # harness.cli.app.run reads it
+    help="Show the traceback of an error.",
+)
+evidence_option = click.option("--evidence", is_flag=True, help="Show the evidence for requirements that hold, too.")
+contract_option = click.option(
+    "--contract",
+    "contract_name",
+    metavar="NAME|FILE",
+    help="Contract to check: a built-in name or a TOML file. Default: the contract of the model's card for a shipped model, "
+    f"{DEFAULT_CONTRACT} for other models.",
+)
+recipe_option = click.option(
+    "--recipe",
+    "recipe_name",
+    metavar="NAME|FILE",
+    help="Training recipe: the name of a shipped model, or a TOML file. Default: its own recipe for a shipped model, the "
+    f"recipe of the model {DEFAULT_RECIPE!r} for other models.",
+)
+data_option = click.option(
+    "--data",
+    default=AUTO,
+    show_default=True,
+    metavar="NAME|PATH",
+    help=f"Data set: {', '.join(data_choices())}, or a folder with the MNIST files. auto is MNIST, or the embedded digits if "
+    "MNIST is not found and not downloadable. The environment variable HARNESS_DATA names a folder with data sets.",
+)
+training_options = combine(
+    recipe_option,
+    seed_option("Seed of the run."),
+    device_option("Device to train on."),
+    click.option(
+        "--engine",
         default="auto",
         show_default=True,
-        metavar="NAME|PATH",
-        help=f"Data set: {', '.join(data_choices())}, or a folder with the MNIST files. auto is MNIST, or the embedded digits if "
-        "MNIST is not found and not downloadable. HARNESS_DATA names a folder with data sets.",
-    )(function)
-
-
-def training_options(function: _Command) -> _Command:
-    """``--recipe``, ``--seed``, ``--device``, ``--engine``, ``--out`` and ``--fresh``."""
-    for option in (
-        click.option("--fresh", is_flag=True, help="Start over even where an unfinished run could be gone on with."),
-        click.option(
-            "--out",
-            metavar="FOLDER",
-            help="Where record and checkpoints go. Default: a folder under runs/, named after the run.",
-        ),
-        click.option(
-            "--engine",
-            default="auto",
-            show_default=True,
-            metavar="auto|eager|fast|bf16|graph",
-            help="How to compute the steps: auto is fast on a CPU and graph on a CUDA device, where it computes what the model "
-            "says, else eager.",
-        ),
-        click.option(
-            "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train."
-        ),
-        click.option(
-            "--seed",
-            default=DEFAULT_SEED,
-            show_default=True,
-            type=click.IntRange(min=0, max=2**63 - 1),
-            help="Seed of the run.",
-        ),
-        click.option(
-            "--recipe",
-            "recipe_name",
-            metavar="NAME|FILE",
-            help="A shipped model's recipe or a TOML file. Default: the model's own if shipped, the reference recipe otherwise.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
-def contract_for(model: str, name: str | None) -> Contract:
-    """The contract asked for, or the model's own, or the default."""
-    from harness.contracts import load_contract
-
-    if name is None and model in mnist_models.list_models():
-        name = mnist_models.model_card(model).contract
-    return load_contract(name or DEFAULT_CONTRACT)
-
-
-def rule_for(contract: Contract) -> ConsistencyRule | None:
-    """The contract's accuracy rule, if it asks for accuracy."""
-    from harness.certification import ConsistencyRule
-
-    if contract.accuracy is None:
-        return None
-    return ConsistencyRule.from_table(contract.accuracy, where=f"contract {contract.name}: [accuracy]")
-
-
-def recipe_for(model: str, name: str | None) -> Recipe:
-    """The recipe asked for, or the model's own, or the reference recipe."""
-    from harness.training import Recipe, load_recipe
-
-    if name is None:
-        name = model if model in mnist_models.list_models() else DEFAULT_RECIPE
-    if name in mnist_models.list_models():
-        return Recipe.from_mapping(mnist_models.model_card(name).recipe, name=name)
-    return load_recipe(name)
-
-
-def dataset_for(choice: str) -> Dataset:
-    """The data asked for; says so when they are not MNIST."""
-    from harness.data import load_dataset
-
-    with DownloadProgress() as progress:
-        dataset = load_dataset(choice, announce=announce, progress=progress)
-    announce(f"data: {dataset.title}, {dataset.source}")
-    return dataset
+        metavar="auto|eager|fast|bf16|graph",
+        help="How training steps are computed. auto is fast on a CPU and graph on a CUDA device where that computes the same as "
+        "eager on this model, and eager otherwise.",
+    ),
+    click.option(
+        "--out",
+        metavar="FOLDER",
+        help="Folder for the run record and the checkpoints. Default: a folder under runs/, named after the run.",
+    ),
+    click.option("--fresh", is_flag=True, help="Start over instead of resuming an unfinished run."),
+)
+rerun_options = combine(
+    click.option("--model", metavar="MODEL", help="The model on record. Default: the source that the record names."),
+    click.option(
+        "--data", metavar="NAME|PATH", help="The data set on record. Default: the data set that the record names."
+    ),
+    device_option("Device to train on. Default: the kind of device that the record names.", default=None),
+)

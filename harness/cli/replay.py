@@ -1,4 +1,4 @@
-"""`harness replay`: a record's training once more."""
+"""`harness replay`: a recorded training repeated and compared."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from harness.cli.console import TrainingProgress, exit_code, results, write_json
-from harness.cli.options import debug_option, json_option
-from harness.cli.reruns import rerun_for, rerun_options
+from harness.cli.console import Output, exit_code
+from harness.cli.inputs import rerun_for
+from harness.cli.options import debug_option, json_option, rerun_options
+from harness.cli.progress import TrainingProgress
 
 
 @click.command()
@@ -18,27 +19,25 @@ from harness.cli.reruns import rerun_for, rerun_options
     "--seeds",
     "seeds_folder",
     metavar="FOLDER",
-    help="Records of the same training under other seeds: the noise that a replay in another environment is held to. "
-    "Default: what is shipped.",
+    help="Folder of run records of the same training with other seeds; a replay in another environment is compared with their "
+    "spread. Default: the records shipped with the package.",
 )
 @json_option
 @debug_option
-@click.pass_context
 def replay(
-    ctx: click.Context,
     record_path: str,
     model: str | None,
     data: str | None,
     device: str | None,
     seeds_folder: str | None,
-    json_path: str | None,
-) -> None:
-    """Train again what RECORD declares, and compare.
+    output: Output,
+) -> int:
+    """Repeat the training that RECORD describes, and compare the results.
 
-    Bit for bit where the environment is the one on record. Elsewhere the comparison is a statistical one, and exit code 3
-    says that no more could be shown.
+    In the environment on record, the comparison is bit for bit. In other environments it is statistical, and the exit code is
+    3 if it finds no difference.
     """
-    from harness.reporting import document, findings_content, findings_table, verdict_line
+    from harness.reporting import findings_content, findings_table, verdict_line
     from harness.reproducibility import Replay, read_records, seed_noise
     from harness.training import RunRecord
 
@@ -48,10 +47,8 @@ def replay(
     with TrainingProgress() as progress:
         repeated = again.train(observer=progress)
     finding = Replay(record=record, repeated=repeated, noise=seed_noise(record, others)).finding()
-    words = f"{record.model}, recipe {record.recipe.name}, seed {record.seed}, on {record.data_title}"
-    if json_path != "-":
-        results().print(findings_table([finding], evidence=True))
-        results().print(verdict_line(finding.status, words))
+    title = f"{record.model}, recipe {record.recipe.name}, seed {record.seed}, on {record.data_title}"
+    output.print(findings_table([finding], evidence=True), verdict_line(finding.status, title))
     content = {
         "model": record.model,
         "source": record.source,
@@ -60,5 +57,5 @@ def replay(
         **findings_content([finding]),
         "record": repeated.to_json(),
     }
-    write_json(json_path, document("replay", content))
-    ctx.exit(exit_code([finding]))
+    output.write("replay", content)
+    return exit_code([finding])

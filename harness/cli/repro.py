@@ -1,4 +1,4 @@
-"""`harness repro`: is a training reproducible, and if not, on which axis and why."""
+"""`harness repro`: whether a training is reproducible, and if not, on which axis and why."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 
 import click
 
-from harness.cli.console import announce, exit_code, results, write_json
+from harness.cli.console import Output, announce, exit_code
+from harness.cli.inputs import dataset_for, recipe_for
 from harness.cli.options import (
-    DEFAULT_SEED,
-    dataset_for,
     debug_option,
+    device_option,
+    evidence_option,
     json_option,
     model_argument,
-    recipe_for,
+    recipe_option,
+    seed_option,
 )
+from harness.datasets import DIGITS
 from harness.findings import overall
 
 
@@ -26,41 +29,29 @@ from harness.findings import overall
     default=50,
     show_default=True,
     type=click.IntRange(min=2),
-    help="Steps of each training, rounded up to whole epochs of ten.",
+    help="Steps of each training, rounded up to whole epochs of ten steps.",
 )
-@click.option(
-    "--recipe",
-    "recipe_name",
-    metavar="NAME|FILE",
-    help="A shipped model's recipe or a TOML file. Default: the model's own if shipped, the reference recipe otherwise.",
-)
+@recipe_option
 @click.option(
     "--procedure",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A Python file with a loader, batches(seed, epoch), an evaluation, evaluate(module, images, labels), or both.",
+    help="Python file that defines a data loader, batches(seed, epoch), an evaluation, evaluate(module, images, labels), or "
+    "both.",
 )
-@click.option(
-    "--seed",
-    default=DEFAULT_SEED,
-    show_default=True,
-    type=click.IntRange(min=0, max=2**63 - 1),
-    help="Seed of the trainings; a few steps are made with others.",
-)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps", help="Where to train.")
+@seed_option("Seed of the trainings; the check of other seeds derives them from it.")
+@device_option("Device to train on.")
 @click.option(
     "--data",
-    default="digits",
+    default=DIGITS,
     show_default=True,
     metavar="NAME|PATH",
-    help="What to train on: a few images of it are enough.",
+    help="Data set to train on, as for `harness train`; a few of its images are used.",
 )
-@click.option("--evidence", is_flag=True, help="Show the evidence of what holds, too.")
+@evidence_option
 @json_option
 @debug_option
-@click.pass_context
 def repro(
-    ctx: click.Context,
     model: str,
     arguments: str,
     steps: int,
@@ -69,18 +60,18 @@ def repro(
     seed: int,
     device: str,
     data: str,
-    json_path: str | None,
+    output: Output,
     *,
     evidence: bool,
-) -> None:
-    """Show whether a training is reproducible, and on which axis it is not.
+) -> int:
+    """Check whether a training is reproducible, and on which axis it is not.
 
-    The model itself, not its captured graph, is trained again and again for a few steps, with one thing changed each
-    time, and every step is compared bit for bit.
+    The model itself, not its captured graph, is trained repeatedly for a few steps. Each training changes one thing, such as
+    the process, and every step is compared bit for bit.
     """
     from harness.determinism import check_determinism
     from harness.errors import CaptureError
-    from harness.reporting import document, findings_content, findings_table, verdict_line
+    from harness.reporting import findings_content, findings_table, verdict_line
     from harness.sources import load_model, parse_source
     from harness.training import DIGEST_EVERY, RunSpec, environment, resolve_device
 
@@ -115,19 +106,19 @@ def repro(
         hooks_file=procedure,
         announce=announce,
     )
-    words = f"{name}, recipe {recipe.name}, seed {seed}, {dataset.title}, on {chosen}"
-    if json_path != "-":
-        console = results()
-        console.print(f"{words}: trainings of {report.steps} steps in {report.epochs} epochs")
-        console.print(findings_table(report.findings, evidence=evidence))
-        console.print(verdict_line(overall(report.findings), f"{name} on {chosen}, in {report.seconds:.0f} s"))
+    title = f"{name}, recipe {recipe.name}, seed {seed}, {dataset.title}, on {chosen}"
+    output.print(
+        f"{title}: trainings of {report.steps} steps in {report.epochs} epochs",
+        findings_table(report.findings, evidence=evidence),
+        verdict_line(overall(report.findings), f"{name} on {chosen}, in {report.seconds:.0f} s"),
+    )
     content = {
         "model": name,
         "recipe": recipe.name,
         "procedure": procedure and str(procedure),
         "seed": seed,
         "device": str(chosen),
-        "data": {"name": dataset.name, "title": dataset.title, "digest": dataset.digest},
+        "data": dataset.to_json(),
         "steps": report.steps,
         "epochs": report.epochs,
         "images": report.images,
@@ -135,5 +126,5 @@ def repro(
         "seconds": report.seconds,
         **findings_content(report.findings),
     }
-    write_json(json_path, document("repro", content))
-    ctx.exit(exit_code(report.findings))
+    output.write("repro", content)
+    return exit_code(report.findings)

@@ -1,31 +1,59 @@
-"""Trainings as a command runs them: folders, progress, what is said."""
+"""Trainings as commands run them: the engine, the run's folder, progress, and what to do after an interruption."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli.console import TrainingProgress, announce
+from harness.cli.console import announce
+from harness.cli.progress import SeedsProgress, TrainingProgress
+from harness.datasets import DIGITS
 
 if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.graph import CapturedModel
-    from harness.training import RunRecord, RunSpec
+    from harness.training import RunRecord, RunSpec, SeedOutcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of a training that do not change its result.
+
+    Args:
+        engine: name of an engine, or ``auto``.
+        out: folder of the run; ``None`` for a folder under ``runs/`` that is named after the run.
+        fresh: start over instead of resuming an unfinished run.
+    """
+
+    engine: str
+    out: str | None
+    fresh: bool
+
+    def folder(self, spec: RunSpec, dataset: Dataset, suffix: str) -> Path:
+        """The folder of the run."""
+        if self.out:
+            return Path(self.out)
+        model = "".join(character if character.isalnum() or character in "-_" else "-" for character in spec.model)
+        recipe, device = spec.recipe, spec.device.partition(":")[0]
+        return Path("runs") / f"{model}-{recipe.name}-{recipe.epochs}-{dataset.name}-{device}-{spec.engine}-{suffix}"
 
 
 def run_training(
-    captured: CapturedModel, dataset: Dataset, spec: RunSpec, *, engine: str, out: str | None, fresh: bool
+    captured: CapturedModel, dataset: Dataset, spec: RunSpec, options: RunOptions
 ) -> tuple[RunRecord, Path]:
-    """Train, or resume an unfinished run of the same spec; returns the record and its path.
+    """Train one seed, or resume an unfinished run of the same spec.
 
     Args:
         captured: the model, with its initial weights.
-        dataset: the data to train and test on.
-        spec: the description of the run; its engine is replaced by the one that ``engine`` stands for.
-        engine: name of an engine, or ``auto``.
-        out: folder of the run; None for a folder under ``runs/`` that is named after the run.
-        fresh: start over instead of resuming.
+        dataset: the data set to train and test on.
+        spec: the description of the run; its engine is replaced by the one that the options select.
+        options: engine, folder, and whether to resume.
+
+    Returns:
+        The run record and its path.
 
     Raises:
         TrainingInterrupted: the user interrupted the run.
@@ -37,25 +65,72 @@ def run_training(
 
     keep_freed_memory()
     module = captured.to_module()
-    chosen, reason = choose_engine(engine, module, torch.device(spec.device))
-    spec = replace(spec, engine=chosen.name)
-    folder = Path(out) if out else run_folder(spec, dataset, f"seed{spec.seed}")
+    engine, reason = choose_engine(options.engine, module, torch.device(spec.device))
+    spec = replace(spec, engine=engine.name)
+    folder = options.folder(spec, dataset, f"seed{spec.seed}")
     path = folder / RECORD_FILE
     with TrainingProgress() as progress:
         if reason:
-            progress.on_warning(f"the engine {chosen.name} is used: {reason}")
+            progress.on_warning(f"the engine is {engine.name}: {reason}")
         try:
-            record = train_into(folder, module, spec, dataset, engine=chosen, resume=not fresh, observer=progress)
+            record = train_into(
+                folder, module, spec, dataset, engine=engine, resume=not options.fresh, observer=progress
+            )
         except TrainingInterrupted:
-            announce(f"record so far: {path}; run the same command again to resume")
+            announce(f"record of the finished epochs: {path}; run the same command again to resume")
             raise
+    announce(f"record: {path}")
     return record, path
 
 
-def run_folder(spec: RunSpec, dataset: Dataset, suffix: str) -> Path:
-    """The default folder of a run."""
-    plain = "".join(character if character.isalnum() or character in "-_" else "-" for character in spec.model)
-    device = spec.device.partition(":")[0]
-    return (
-        Path("runs") / f"{plain}-{spec.recipe.name}-{spec.recipe.epochs}-{dataset.name}-{device}-{spec.engine}-{suffix}"
+def run_seeds(
+    captured: CapturedModel,
+    dataset: Dataset,
+    spec: RunSpec,
+    options: RunOptions,
+    *,
+    seeds: Sequence[int],
+    jobs: int,
+    data: str,
+) -> tuple[RunSpec, tuple[SeedOutcome, ...]]:
+    """Train many seeds; those that an earlier call has finished are not trained again.
+
+    Args:
+        captured: the model, with the initial weights of one seed.
+        dataset: the data set, as loaded in this process.
+        spec: the description of the runs; seed and engine are replaced.
+        options: engine, folder, and whether to resume.
+        seeds: the seeds to train.
+        jobs: how many seeds to train at a time.
+        data: the value of ``--data``, from which each process loads the data set.
+
+    Returns:
+        The description of the runs with the engine used, and the outcome of each seed.
+
+    Raises:
+        SeedsInterrupted: the user interrupted the training.
+        InputError: the folder cannot be written, or another process trains into it.
+    """
+    import torch
+
+    from harness.data import load_dataset
+    from harness.sources import load_model
+    from harness.training import SeedsJob, choose_engine, opened, train_seeds
+
+    engine, reason = choose_engine(options.engine, captured.to_module(), torch.device(spec.device))
+    spec = replace(spec, engine=engine.name)
+    folder = options.folder(spec, dataset, "seeds")
+    job = SeedsJob(
+        load_model=functools.partial(load_model, spec.source, arguments=spec.arguments),
+        # If the digits replaced MNIST here, they do so in every process.
+        load_data=functools.partial(load_dataset, DIGITS if dataset.name == DIGITS else data),
+        spec=spec,
     )
+    announce(
+        f"{captured.name}: {len(seeds)} seeds into {folder} on {spec.device}, {min(jobs, len(seeds))} at a time, "
+        f"engine {engine.name}"
+    )
+    with opened(folder), SeedsProgress(len(seeds)) as progress:
+        if reason:
+            progress.warn(f"the engine is {engine.name}: {reason}")
+        return spec, train_seeds(job, seeds, folder, processes=jobs, observer=progress, fresh=options.fresh)

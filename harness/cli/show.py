@@ -1,4 +1,4 @@
-"""`harness show`: what a model is made of, and what is published about it."""
+"""`harness show`: the layers of a model, its receptive field, and its model card."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import mnist_models
-from harness.cli.console import announce, results, write_json
+from harness.cli.console import Output, announce
 from harness.cli.options import debug_option, json_option, model_argument
 
 if TYPE_CHECKING:
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @model_argument
-@click.option("--receptive-field", is_flag=True, help="Show the receptive-field table, in Markdown, and nothing else.")
+@click.option("--receptive-field", is_flag=True, help="Print only the receptive-field table, in Markdown.")
 @click.option(
     "--plot",
     metavar="FILE",
-    help="Draw the network as a strip of maps over a digit, as .png or .svg (needs matplotlib).",
+    help="Draw the feature maps of a digit and their receptive fields to FILE, .png or .svg (requires matplotlib).",
 )
 @json_option
 @debug_option
-def show(model: str, arguments: str, plot: str | None, json_path: str | None, *, receptive_field: bool) -> None:
-    """Show a model's layers and its card.
+def show(model: str, arguments: str, plot: str | None, output: Output, *, receptive_field: bool) -> None:
+    """Show the layers of a model and, for a shipped model, its card.
 
-    The table lists what runs in a training pass, in order, whatever the modules are called. The field is the receptive field in
-    pixels.
+    The table lists the operations of a training forward pass in the order in which they run. The field is the receptive field
+    in pixels.
     """
-    from harness.reporting import document, facts_table, markdown_table, plain_table
+    from harness.reporting import facts_table, markdown_table, plain_table
     from harness.sources import load_model
     from harness.structure import Structure, field_table
 
@@ -45,18 +45,13 @@ def show(model: str, arguments: str, plot: str | None, json_path: str | None, *,
     if plot is not None:
         _plot(Path(plot), captured, structure)
         announce(f"picture: {plot}")
-    if json_path != "-" and receptive_field:
-        click.echo(markdown_table(_FIELD_HEADERS, map(_field_cells, field_table(structure))))
-    elif json_path != "-":
-        console = results()
-        console.print(
-            plain_table(("layer", "module", "output", "parameters", "field"), map(_row, layers), right=(3, 4))
-        )
-        console.print()
-        console.print(facts_table(_facts(structure)))
+    if receptive_field:
+        output.print_unwrapped(markdown_table(_FIELD_HEADERS, map(_field_cells, field_table(structure))))
+    else:
+        headers = ("layer", "module", "output", "parameters", "field")
+        output.print(plain_table(headers, map(_row, layers), right=(3, 4)), "", facts_table(_facts(structure)))
         if card is not None:
-            console.print()
-            console.print(facts_table(_card_facts(card)))
+            output.print("", facts_table(_card_facts(card)))
     content: dict[str, Any] = {
         "model": captured.name,
         "graph": captured.graph.exact_digest(),
@@ -82,7 +77,7 @@ def show(model: str, arguments: str, plot: str | None, json_path: str | None, *,
             "activation_bytes": sum(layer["activation_bytes"] for layer in layers),
         },
     }
-    write_json(json_path, document("show", content))
+    output.write("show", content)
 
 
 def _layers(structure: Structure) -> Iterator[dict[str, Any]]:
@@ -134,7 +129,7 @@ def _field_cells(row: FieldRow) -> tuple[str, ...]:
 
 
 def _plot(path: Path, captured: CapturedModel, structure: Structure) -> None:
-    """The stages where the map changes, over a test digit that comes with the package."""
+    """Draw the map after each row of the receptive-field table, for one of the embedded digits."""
     import torch
 
     from harness.data import load_dataset
@@ -142,10 +137,11 @@ def _plot(path: Path, captured: CapturedModel, structure: Structure) -> None:
     from harness.structure import field_table
 
     if captured.graph.input_shape != (1, 28, 28):
-        message = f"the picture is drawn over a 28x28 digit; the model takes images of {captured.graph.input_shape}"
-        raise click.UsageError(message)
+        raise click.UsageError(
+            f"expected a model for images of shape (1, 28, 28) with --plot, which draws a digit, got {captured.graph.input_shape}"
+        )
     dataset = load_dataset("digits")
-    three = int((dataset.test_labels == 3).nonzero()[0])  # noqa: PLR2004 - a digit with something in the middle
+    three = int((dataset.test_labels == 3).nonzero()[0])  # noqa: PLR2004 - a digit with strokes in the middle
     image = dataset.normalise(dataset.test_images[three : three + 1])
     with torch.no_grad():
         values = captured.to_module().eval().trace(image)
@@ -165,7 +161,9 @@ def _plot(path: Path, captured: CapturedModel, structure: Structure) -> None:
                 activation=value[0].mean(0).tolist(),
             )
         )
-    plot_maps(path, title=f"{captured.name}: what the middle of each map sees", image=image[0, 0].tolist(), maps=maps)
+    plot_maps(
+        path, title=f"{captured.name}: receptive field of the middle of each map", image=image[0, 0].tolist(), maps=maps
+    )
 
 
 def _row(layer: dict[str, Any]) -> tuple[str, ...]:
@@ -183,12 +181,12 @@ def _row(layer: dict[str, Any]) -> tuple[str, ...]:
 def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
     macs = sum(layer.macs for layer in structure.layers)
     memory = sum(layer.activation_bytes for layer in structure.layers)
-    yield "cost", f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image"
+    yield "cost", f"{macs:,} multiply-accumulates and {memory:,} bytes of activations per image"
     count = structure.parameters
-    yield "parameters", f"{count.total:,}, {count.trainable:,} of them trainable"
+    yield "parameters", f"{count.total:,}, of which {count.trainable:,} are trainable"
     if count.unreached:
         names = ", ".join(spec.name for spec in count.unreached)
-        yield "never read", f"{count.unreached_elements:,} of these parameters: {names}"
+        yield "unused", f"{count.unreached_elements:,} of these parameters: {names}"
     if count.hidden:
         yield "hidden state", ", ".join(f"{spec.name} ({spec.elements:,})" for spec in count.hidden)
     for module in structure.never_called:
@@ -196,12 +194,12 @@ def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
     head = structure.head
     yield "output", f"{head.kind}, {'x'.join(str(dim) for dim in head.shape)}"
     if head.after:
-        yield "after the last weights", f"{', '.join(head.after)} stand between {head.last_weighted} and the output"
+        yield "after the last weights", f"{', '.join(head.after)} between {head.last_weighted} and the output"
     value, before = structure.field_before_head
     yield (
         "receptive field",
         (
-            f"{before.size} before the head's pooling (at {value}), {structure.field_with_head.size} including it; "
+            f"{before.size} before the head's pooling (at {value}), {structure.field_with_head.size} with it; "
             f"{structure.field_with_head.certainty}"
         ),
     )

@@ -1,4 +1,4 @@
-"""`harness verify`: structure, a smoke run on each device, and the consistency run."""
+"""`harness verify`: structure, a smoke run on each device, and a whole training judged by the accuracy rule."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.console import announce, exit_code, results, write_json
+from harness.cli.console import Output, announce, exit_code
+from harness.cli.inputs import contract_for, dataset_for, recipe_for, rule_for
 from harness.cli.options import (
-    contract_for,
     contract_option,
     data_option,
-    dataset_for,
     debug_option,
     json_option,
     model_argument,
-    recipe_for,
-    rule_for,
     training_options,
 )
-from harness.cli.runs import run_training
+from harness.cli.runs import RunOptions, run_training
+from harness.datasets import DIGITS
 from harness.findings import Finding, overall
 
 if TYPE_CHECKING:
     from harness.contracts import Contract
     from harness.data import Dataset
 
+# The contract whose accuracy rule was measured on the embedded digits.
 DIGITS_CONTRACT = "digits"
 
 
@@ -34,12 +33,10 @@ DIGITS_CONTRACT = "digits"
 @contract_option
 @training_options
 @data_option
-@click.option("--quick", is_flag=True, help="Leave out the long run: structure and smoke runs only.")
+@click.option("--quick", is_flag=True, help="Skip the whole training: check structure and smoke runs only.")
 @json_option
 @debug_option
-@click.pass_context
 def verify(
-    ctx: click.Context,
     model: str,
     arguments: str,
     contract_name: str | None,
@@ -49,23 +46,23 @@ def verify(
     engine: str,
     data: str,
     out: str | None,
-    json_path: str | None,
+    output: Output,
     *,
     fresh: bool,
     quick: bool,
-) -> None:
-    """Examine, smoke-run, train and judge a model.
+) -> int:
+    """Check a model against all requirements of a contract, including accuracy.
 
-    Structure by the contract, a short run on each device, then the whole recipe, judged by the accuracy rule.
-
-    Where the embedded digits stand in for MNIST, the contract's accuracy rule is replaced by the digits' own.
+    The structure is checked on the captured graph, a smoke run trains for a few steps on each device, and a training with the
+    whole recipe is judged by the contract's accuracy rule. With the embedded digits, the accuracy rule of the contract
+    'digits' replaces it.
     """
     from harness.contracts import examine
-    from harness.reporting import document, findings_content, findings_table, verdict_line
+    from harness.reporting import findings_content, findings_table, verdict_line
     from harness.sources import load_model, parse_source
     from harness.training import RunSpec, available_devices, resolve_device, smoke_run
 
-    # A mistyped MODEL is told before anything is downloaded.
+    # A mistyped MODEL is an error before anything is downloaded.
     parse_source(model)
     contract = contract_for(model, contract_name)
     recipe = recipe_for(model, recipe_name)
@@ -75,44 +72,39 @@ def verify(
     rule = rule_for(contract)
     announce(f"model: {model}; contract: {contract.name}; recipe: {recipe.name}; seed: {seed}")
     captured = load_model(model, seed=seed, input_shape=contract.input_shape, arguments=arguments, announce=announce)
-    console = results()
-    shown = json_path != "-"
     findings: list[Finding] = []
 
     def add(*new: Finding) -> None:
         findings.extend(new)
-        if shown:
-            console.print(findings_table(new))
+        output.print(findings_table(new))
 
     add(*examine(captured, contract))
     for name in available_devices() if device == "auto" else (str(chosen),):
         add(smoke_run(captured.to_module(), dataset, device=resolve_device(name), seed=seed).finding())
     record = None
     if rule is not None and quick:
-        add(*rule.skipped("not asked: --quick leaves the long run out"))
+        add(*rule.skipped("not checked: --quick skips the training"))
     elif rule is not None:
         spec = RunSpec.of(captured, recipe, seed=seed, device=chosen, source=model, arguments=arguments)
-        record, path = run_training(captured, dataset, spec, engine=engine, out=out, fresh=fresh)
-        announce(f"record: {path}")
+        record, _ = run_training(captured, dataset, spec, RunOptions(engine=engine, out=out, fresh=fresh))
         add(*rule.judge(record))
-    if shown:
-        console.print(verdict_line(overall(findings), f"{captured.name} against {contract.name}, on {dataset.title}"))
+    output.print(verdict_line(overall(findings), f"{captured.name} against {contract.name}, on {dataset.title}"))
     content = {
         "model": captured.name,
         "contract": contract.name,
         "graph": captured.graph.exact_digest(),
-        "data": {"name": dataset.name, "title": dataset.title, "digest": dataset.digest},
+        "data": dataset.to_json(),
         **findings_content(findings),
         "record": record.to_json() if record else None,
     }
-    write_json(json_path, document("verify", content))
-    ctx.exit(exit_code(findings))
+    output.write("verify", content)
+    return exit_code(findings)
 
 
 def _contract_on(contract: Contract, dataset: Dataset) -> Contract:
-    """The contract with the accuracy rule that fits the data."""
+    """The contract, with the accuracy rule of the contract 'digits' if the data set is the digits."""
     from harness.contracts import load_contract
 
-    if dataset.name != "digits" or contract.accuracy is None or contract.name == DIGITS_CONTRACT:
+    if dataset.name != DIGITS or contract.accuracy is None or contract.name == DIGITS_CONTRACT:
         return contract
     return contract.with_accuracy_of(load_contract(DIGITS_CONTRACT))

@@ -1,4 +1,4 @@
-"""Findings and plain documents, for a terminal and as JSON."""
+"""Findings and tables for the terminal, JSON documents, and pictures."""
 
 from harness.reporting.documents import document, findings_content
 from harness.reporting.plot import MapPicture, plot_images, plot_maps

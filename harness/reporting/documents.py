@@ -1,4 +1,4 @@
-"""Results as JSON documents, each with the name of its schema (``docs/schemas``)."""
+"""JSON documents, each with the name of its schema in ``docs/schemas``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from harness.findings import Finding, overall
 
 
 def document(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON document of a kind, such as ``check``: its content behind ``"schema": "harness.check/1"``."""
+    """A JSON document: the key ``schema``, such as ``"harness.check/1"`` for the kind ``check``, then the content."""
     return {"schema": f"harness.{kind}/1", **content}
 
 
 def findings_content(findings: Iterable[Finding]) -> dict[str, Any]:
-    """Findings and their overall status, for use in a document."""
+    """The keys ``status`` and ``findings`` of a document."""
     findings = tuple(findings)
     return {"status": overall(findings).value, "findings": [finding.to_json() for finding in findings]}

@@ -1,4 +1,4 @@
-"""Pictures of a network over an image, and of images, drawn with matplotlib, which is an extra."""
+"""Pictures of feature maps and of images; requires matplotlib, an optional dependency."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _COLUMNS = 7
 _IMAGE_COLUMNS = 10
 _FORMATS = ("png", "svg")
 _FIELD = "#e4572e"
-_BEYOND = "#f3a712"
+_UNCLIPPED = "#f3a712"
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapPicture:
-    """One stage of a network.
+    """One feature map of a network.
 
     Args:
-        title: the operation that gives the map.
-        size: the map's shape in words, such as ``16x24x24``.
-        field: the receptive field in words.
-        rows: first and last image row that the middle position sees, on an unbounded image.
-        columns: first and last column, likewise.
+        title: the operation that computes the map.
+        size: the map's shape as text, such as ``16x24x24``.
+        field: the receptive field as text.
+        rows: first and last image row in the receptive field of the middle position; may lie outside the image.
+        columns: first and last image column in the receptive field of the middle position; may lie outside the image.
         activation: the map, averaged over channels, as rows of numbers.
     """
 
@@ -43,38 +43,38 @@ class MapPicture:
 
 
 def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps: Sequence[MapPicture]) -> None:
-    """Draw the stages of a network as a strip: above, what the middle position sees of the image; below, the map.
+    """Draw the feature maps of a network in columns: above, the receptive field of the middle position; below, the map.
 
-    The solid frame is the part of the receptive field inside the image, the dashed one the field on an unbounded image.
+    The solid frame is the part of the receptive field inside the image, the dashed frame the whole field.
 
     Args:
-        path: where to write; ``.png`` or ``.svg``.
-        title: heading of the picture.
+        path: file to write, ``.png`` or ``.svg``.
+        title: title of the picture.
         image: the input, as rows of numbers.
-        maps: the stages, in order.
+        maps: the feature maps, in order.
 
     Raises:
-        InputError: another format, matplotlib is not installed, or the file cannot be written.
+        InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
     """
     bands = -(-len(maps) // _COLUMNS)
     columns = min(len(maps), _COLUMNS)
     figure = _figure(path, title=title, size=(1.75 * columns, 3.8 * bands + 0.5))
-    from matplotlib.patches import Rectangle  # noqa: PLC0415 - an extra
+    from matplotlib.patches import Rectangle  # noqa: PLC0415 - an optional dependency
 
     axes = figure.subplots(2 * bands, columns, squeeze=False)
     height, width = len(image), len(image[0])
-    for index, stage in enumerate(maps):
+    for index, feature_map in enumerate(maps):
         band, column = divmod(index, columns)
         above, below = axes[2 * band][column], axes[2 * band + 1][column]
         above.imshow(image, cmap="gray_r", interpolation="nearest")
-        first_row, last_row = stage.rows
-        first_column, last_column = stage.columns
+        first_row, last_row = feature_map.rows
+        first_column, last_column = feature_map.columns
         whole = Rectangle(
             (first_column - 0.5, first_row - 0.5),
             last_column - first_column + 1,
             last_row - first_row + 1,
             fill=False,
-            edgecolor=_BEYOND,
+            edgecolor=_UNCLIPPED,
             linestyle="--",
             linewidth=1.2,
             clip_on=False,
@@ -86,13 +86,13 @@ def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps:
         )
         above.add_patch(whole)
         above.add_patch(inside)
-        # A margin, so that a field beyond the image does not run into the next picture.
+        # A margin for receptive fields that extend beyond the image.
         above.set_xlim(-6.5, width + 5.5)
         above.set_ylim(height + 5.5, -6.5)
-        above.set_title(f"{index + 1}. {stage.title}", fontsize=8)
-        above.set_xlabel(f"field {stage.field}", fontsize=8)
-        below.imshow(stage.activation, cmap="viridis", interpolation="nearest")
-        below.set_xlabel(stage.size, fontsize=8)
+        above.set_title(f"{index + 1}. {feature_map.title}", fontsize=8)
+        above.set_xlabel(f"field {feature_map.field}", fontsize=8)
+        below.imshow(feature_map.activation, cmap="viridis", interpolation="nearest")
+        below.set_xlabel(feature_map.size, fontsize=8)
     _write(figure, path)
 
 
@@ -100,12 +100,12 @@ def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Seque
     """Draw images in rows, each with a caption.
 
     Args:
-        path: where to write; ``.png`` or ``.svg``.
-        title: heading of the picture.
-        images: rows of numbers and caption of each, at least one.
+        path: file to write, ``.png`` or ``.svg``.
+        title: title of the picture.
+        images: for each image its rows of numbers and its caption; at least one image.
 
     Raises:
-        InputError: another format, matplotlib is not installed, or the file cannot be written.
+        InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
     """
     columns = min(len(images), _IMAGE_COLUMNS)
     rows = -(-len(images) // columns)
@@ -120,12 +120,12 @@ def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Seque
 
 def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
     if path.suffix.removeprefix(".") not in _FORMATS:
-        msg = f"expected a picture's name that ends in {' or '.join('.' + name for name in _FORMATS)}, found {path.name!r}"
+        msg = f"expected a file name that ends in {' or '.join('.' + name for name in _FORMATS)}, got {path.name!r}"
         raise InputError(msg)
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
-        msg = "a picture needs matplotlib, which is not installed: install the extra with `pip install 'mnist-harness[plot]'`"
+        msg = "pictures require matplotlib, which is not installed; install it with `pip install 'mnist-harness[plot]'`"
         raise InputError(msg) from error
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=12)
@@ -133,7 +133,7 @@ def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
 
 
 def _write(figure: Figure, path: Path) -> None:
-    """Without ticks, and without the places that stayed empty."""
+    """Write the picture, without ticks and without empty axes."""
     for axis in figure.axes:
         axis.set_xticks([])
         axis.set_yticks([])

@@ -1,4 +1,4 @@
-"""Findings and tables as rich renderables; nothing here prints."""
+"""Findings and tables as rich renderables; this module does not print."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _STYLES = {
     Status.ERROR: "bold magenta",
     Status.SKIP: "dim",
 }
-# What a reader wants to see under a finding that holds: nothing. The JSON has it all.
+# The statuses whose findings are shown with expectation, evidence and hint.
 _EXPLAINED = (Status.FAIL, Status.UNKNOWN, Status.ERROR)
 
 
 def status_text(status: Status) -> Text:
-    """A status in its colour; the word stands alone without colour."""
+    """The status in its colour."""
     return Text(status.value, style=_STYLES[status])
 
 
 def findings_table(findings: Iterable[Finding], *, evidence: bool = False) -> RenderableType:
-    """One line a finding; under those that do not hold, what was expected, the evidence and the hint.
+    """One line per finding; below failed and undecided ones, what was expected, the evidence and the hint.
 
     Args:
-        findings: what to show, in order.
-        evidence: show it under the findings that hold, too.
+        findings: the findings, in order.
+        evidence: show expectation and evidence for all findings.
     """
     findings = tuple(findings)
     width = max((len(finding.requirement) for finding in findings), default=0)
@@ -62,7 +62,7 @@ def _explanation(finding: Finding) -> RenderableType:
 
 
 def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
-    """A table without rules, columns in ``right`` aligned to the right."""
+    """A table without lines; the columns with an index in ``right`` are right-aligned."""
     numbers = set(right)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for index, header in enumerate(headers):
@@ -73,7 +73,7 @@ def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right:
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, columns padded so that it reads well as text, too."""
+    """A table in Markdown, with padded columns."""
     lines = [tuple(headers), *(tuple(row) for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(headers))]
     padded = [
@@ -84,7 +84,7 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
-    """Names and values, one a line."""
+    """Names and values, one pair per line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
@@ -93,6 +93,6 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def verdict_line(status: Status, words: str) -> Text:
-    """The last line of an examination."""
-    return Text.assemble((status.value.upper(), _STYLES[status]), "  ", words)
+def verdict_line(status: Status, title: str) -> Text:
+    """The last line of a report: the overall status and what it is about."""
+    return Text.assemble((status.value.upper(), _STYLES[status]), "  ", title)

@@ -1,4 +1,4 @@
-"""What the benchmarks are for: a busy machine is no slow-down, a slower model is one, and nothing passes unmeasured."""
+"""A busy machine is not reported as a slow-down, a slower model is, and unmeasured benchmarks fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from harness.benchmarking import (
-    ROUNDS_A_SITTING,
+    ROUNDS_PER_BLOCK,
     Comparison,
     Kind,
     Measurement,
@@ -27,7 +27,7 @@ from harness.benchmarking import (
     steady,
 )
 from harness.graph import CapturedModel
-from tests.bench.work import SITTINGS, work_of
+from tests.bench.work import MAX_BLOCKS, work_of
 
 pytestmark = pytest.mark.bench
 
@@ -38,12 +38,12 @@ Build = Callable[[], Callable[[], object]]
 CPU = torch.device("cpu")
 ALLOWED = 1.1
 SLOWER = 0.15
-OURS = "reference"
+MODEL = "reference"
 
 
 @contextmanager
 def every_core_busy() -> Iterator[None]:
-    """As many processes that compute without end as there are cores."""
+    """Run one process per core that computes endlessly."""
     children = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
         yield
@@ -54,16 +54,16 @@ def every_core_busy() -> Iterator[None]:
 
 
 def measure(build: Build, kind: Kind) -> Measurement:
-    """As test_speed does it, without what pytest-benchmark adds."""
+    """Measure as test_speed does, without pytest-benchmark."""
     pairs = PairedRounds(build, kind=kind, device=CPU)
-    for _ in range(SITTINGS * ROUNDS_A_SITTING):
+    for _ in range(MAX_BLOCKS * ROUNDS_PER_BLOCK):
         pairs.time_reference()
         pairs.time_work()
     return pairs.measurement()
 
 
 def compared(baseline: Measurement, current: Measurement) -> Comparison:
-    """Two measurements on this machine, as saved runs."""
+    """The comparison of two measurements on this machine."""
     before, now = (
         SavedRun(path=path, commit=None, when="now", machine={}, measurements={"benchmark": measurement})
         for path, measurement in (("baseline", baseline), ("current", current))
@@ -72,7 +72,7 @@ def compared(baseline: Measurement, current: Measurement) -> Comparison:
 
 
 def slowed(build: Build) -> Build:
-    """The same work with more behind it: convolutions of as many images as take 15 % of its time, found out by timing."""
+    """The work followed by convolutions that take 15 % of its time, as measured here."""
     weights = torch.ones(8, 8, 3, 3)
 
     def convolutions(images: int) -> Callable[[], object]:
@@ -85,7 +85,7 @@ def slowed(build: Build) -> Build:
         return statistics.median(extra / plain for plain, extra in seconds[5:])
 
     images = 32
-    # First roughly; then at ten places in memory, since a single one is off by some per cent.
+    # First roughly, then at ten places in memory, since the time at a single one deviates by some per cent.
     for places in (1, 10):
         images = round(images * SLOWER / statistics.fmean(cost(images) for _ in range(places)))
 
@@ -102,16 +102,16 @@ def slowed(build: Build) -> Build:
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """How long the work computes."""
+    """CPU seconds of the work."""
     began = time.process_time()
     work()
     return time.process_time() - began
 
 
 @pytest.mark.parametrize("kind", ["training", "inference"])
-def test_a_busy_machine_is_no_slow_down(kind: Kind, shipped: Shipped) -> None:
+def test_a_busy_machine_is_not_a_slow_down(kind: Kind, shipped: Shipped) -> None:
     """With every core busy the calibrated ratio of an unchanged model stays within 10 %."""
-    build = functools.partial(work_of, shipped(OURS), kind, CPU)
+    build = functools.partial(work_of, shipped(MODEL), kind, CPU)
     with steady(CPU):
         idle = measure(build, kind)
         with every_core_busy():
@@ -123,19 +123,19 @@ def test_a_busy_machine_is_no_slow_down(kind: Kind, shipped: Shipped) -> None:
 
 
 @pytest.mark.parametrize("kind", ["training", "inference"])
-def test_a_slower_model_is_flagged(kind: Kind, shipped: Shipped) -> None:
-    """15 % more work than before is a slow-down where 10 % are allowed."""
-    build = functools.partial(work_of, shipped(OURS), kind, CPU)
+def test_a_slower_model_is_detected(kind: Kind, shipped: Shipped) -> None:
+    """15 % more work is a slow-down where 10 % are allowed."""
+    build = functools.partial(work_of, shipped(MODEL), kind, CPU)
     with steady(CPU):
         before, after = measure(build, kind), measure(slowed(build), kind)
 
     assert compared(before, after).slower
 
 
-def test_what_is_saved_can_be_compared(command: Command, tmp_path: Path) -> None:
-    """A run as pytest-benchmark saves it is read, and equals itself."""
+def test_a_saved_run_can_be_compared(command: Command, tmp_path: Path) -> None:
+    """A run saved by pytest-benchmark can be read and equals itself."""
     saved = tmp_path / "run.json"
-    run_benchmarks("-k", f"{OURS}-inference", f"--benchmark-json={saved}", expected=0)
+    run_benchmarks("-k", f"{MODEL}-inference", f"--benchmark-json={saved}", expected=0)
 
     code, out, _ = command("bench", "compare", saved, saved)
 
@@ -143,15 +143,15 @@ def test_what_is_saved_can_be_compared(command: Command, tmp_path: Path) -> None
     assert "1.000" == out.splitlines()[1].split()[3]
 
 
-def test_test_processes_side_by_side_are_an_error() -> None:
-    """Under pytest-xdist nothing is measured, and each benchmark fails and says so."""
-    out = run_benchmarks("-n", "2", "-k", f"{OURS}-inference", expected=1)
+def test_concurrent_test_processes_are_an_error() -> None:
+    """Under pytest-xdist nothing is measured, and each benchmark fails with the reason."""
+    out = run_benchmarks("-n", "2", "-k", f"{MODEL}-inference", expected=1)
 
-    assert "nothing would be measured: pytest-xdist is active. Run the benchmarks in one process, without -n." in out
+    assert "benchmarks are disabled: pytest-xdist is active. Run them in one process, without -n." in out
 
 
 def run_benchmarks(*options: str, expected: int) -> str:
-    """Run test_speed in a process of its own; returns what it prints."""
+    """Run test_speed in a new process; returns its output."""
     command = [sys.executable, "-m", "pytest", "-m", "bench", "--device", "cpu", "tests/bench/test_speed.py", *options]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

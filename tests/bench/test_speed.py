@@ -1,12 +1,11 @@
-"""How long a training step and an evaluation take: each shipped model on each device, beside the reference workload.
+"""Time of a training step and of an evaluation of each shipped model on each device, with the reference workload.
 
-The network is the one that is trained, rebuilt from its captured graph. After a warm-up its rounds and those of the
-reference workload take turns; `harness bench compare` reads both from the file that pytest-benchmark saves.
+The network is rebuilt from its captured graph, as in training. After a warm-up, its rounds alternate with rounds of the
+reference workload; `harness bench compare` reads both from the file that pytest-benchmark saves.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +16,11 @@ import torch
 from harness.benchmarking import EVALUATIONS, IMAGES, Kind, PairedRounds, steady
 from harness.graph import CapturedModel
 from mnist_models import list_models
-from tests.bench.work import SITTINGS, work_of
+from tests.bench.work import MAX_BLOCKS, work_of
 
 pytestmark = pytest.mark.bench
 
-# A large model takes fewer sittings, as many as fit.
+# A large model is measured in fewer blocks, as many as fit.
 SECONDS = 6.0
 
 
@@ -34,15 +33,15 @@ def test_speed(
     shipped: Callable[[str], CapturedModel],
     benchmark: Any,  # noqa: ANN401 - its class is not typed
 ) -> None:
-    """Rounds of the model's work, in turn with the reference workload's; both are saved."""
+    """Rounds of the model's work alternate with those of the reference workload; both are saved."""
     if benchmark.disabled:
         why = "pytest-xdist is active" if "PYTEST_XDIST_WORKER" in os.environ else "--benchmark-disable was given"
-        pytest.fail(f"nothing would be measured: {why}. Run the benchmarks in one process, without -n.", pytrace=False)
+        pytest.fail(f"benchmarks are disabled: {why}. Run them in one process, without -n.", pytrace=False)
     captured = shipped(name)
 
     with steady(chosen_device):
         pairs = PairedRounds(lambda: work_of(captured, kind, chosen_device), kind=kind, device=chosen_device)
-        rounds = pairs.rounds_within(SECONDS, most=SITTINGS)
+        rounds = pairs.rounds_within(SECONDS, most=MAX_BLOCKS)
         benchmark.pedantic(pairs.time_work, setup=pairs.time_reference, rounds=rounds)
         measurement = pairs.measurement()
 
@@ -50,6 +49,6 @@ def test_speed(
     benchmark.extra_info.update(
         images_per_second=round(images / benchmark.stats.stats.median),
         ratio=round(measurement.ratio, 4),
-        calibration=dataclasses.asdict(measurement),
+        calibration=measurement.to_json(),
     )
     assert rounds == measurement.rounds

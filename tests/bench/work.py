@@ -1,4 +1,4 @@
-"""What is measured: the work of a shipped model."""
+"""The work that is measured: a training step or evaluations of a shipped model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from harness.data import load_dataset
 from harness.graph import CapturedModel
 from harness.training import train_step
 
-SITTINGS = 30
+MAX_BLOCKS = 30
 
 digits = functools.cache(functools.partial(load_dataset, "digits"))
 
 
 def work_of(captured: CapturedModel, kind: Kind, device: torch.device) -> Callable[[], object]:
-    """A round: a training step without augmentation, or four evaluations, of images that stay the same."""
+    """A training step without augmentation, or four evaluations, always with the same images."""
     module, data = captured.to_module().to(device), digits().to(device)
     images, labels = data.normalise(data.train_images[:IMAGES]), data.train_labels[:IMAGES]
     if kind == "inference":

@@ -1,4 +1,4 @@
-"""What benchmarks/timed_training.py times is the same work in each loop."""
+"""benchmarks/timed_training.py times the same work in each loop."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.smoke
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    """Two whole batches and a part of one."""
+    """Two complete batches and a partial one."""
     return dataclasses.replace(made_up.dataset(train=300, test=40), name="mnist")
 
 
 def test_operations_of_known_layers() -> None:
-    """A layer's training takes three times its forward pass, the first layer's two."""
+    """A training step costs three times the forward pass of a layer, two times for the first layer."""
     network = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.Conv2d(4, 10, 26, bias=False), nn.Flatten())
     first, second = 2 * 4 * 9 * 26 * 26, 2 * 10 * 4 * 26 * 26
 
@@ -34,7 +34,7 @@ def test_operations_of_known_layers() -> None:
 
 
 def test_torchvision_reads_the_images_that_it_is_given(tmp_path: Path) -> None:
-    """Without rotation the course loader's images are the data set's, normalised."""
+    """Without rotation, the images of the course code's loader equal the normalised data set."""
     dataset = made_up.dataset(train=4, test=3)
     _, loader = timed_training.course_loaders(dataset, tmp_path)
     image, label = loader.dataset[2]
@@ -46,8 +46,8 @@ def test_torchvision_reads_the_images_that_it_is_given(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_the_loops_take_the_same_steps(dataset: Dataset) -> None:
-    """Course code and our engine compute each epoch in as many steps."""
-    found = [timed_training.plain(dataset, 2), timed_training.alone(dataset, 2, "fast")]
+    """Course code and the engine compute each epoch in the same number of steps."""
+    found = [timed_training.plain(dataset, 2), timed_training.single_seed(dataset, 2, "fast")]
 
     assert [3, 3] == [one["steps"] for one in found]
     assert [2, 2] == [len(one["epochs"]) for one in found]
@@ -55,7 +55,7 @@ def test_the_loops_take_the_same_steps(dataset: Dataset) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_takes_the_same_steps(dataset: Dataset) -> None:
-    """So does Lightning's trainer, where it is installed."""
+    """Lightning's trainer computes the same number of steps."""
     pytest.importorskip("lightning")
     found = timed_training.lightning(dataset, 2)
 
@@ -63,7 +63,7 @@ def test_lightning_takes_the_same_steps(dataset: Dataset) -> None:
 
 
 def test_every_part_around_the_steps_is_seen(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part whose function got another name would be 0 or missing; it is patched for the measurement only."""
+    """Every part has a time, and the timed functions are patched during the measurement only."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     before = DigestChain.add
     found = timed_training.surroundings(dataset, 1)
@@ -74,7 +74,7 @@ def test_every_part_around_the_steps_is_seen(dataset: Dataset, monkeypatch: pyte
 
 
 def test_a_step_is_seen_whole(dataset: Dataset) -> None:
-    """Each group of operations has time, and all of them together are the profiled steps' seconds."""
+    """Each group of operations has a time, and their total is the time of the profiled steps."""
     found = timed_training.step(dataset)
 
     assert 0 < min(found["parts"][name] for name, _ in timed_training.GROUPS)

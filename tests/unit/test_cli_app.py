@@ -1,4 +1,4 @@
-"""The command line as a whole: help, usage errors, exit codes, and what is imported when."""
+"""The command line as a whole: help, usage errors, exit codes, and lazy imports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def raiser(error: BaseException) -> Callable[..., NoReturn]:
-    """A function that raises, whatever it is called with."""
+    """A function that raises the error, whatever the arguments."""
 
     def fail(*_: object, **__: object) -> NoReturn:
         raise error
@@ -31,15 +31,15 @@ def raiser(error: BaseException) -> Callable[..., NoReturn]:
 
 
 def commands_below(group: click.Group) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command of a group, at any depth, with the words that call it."""
+    """Every command of a group, at any depth, with the names that call it."""
     for name, below in group.commands.items():
         yield (name,), below
         if isinstance(below, click.Group):
             yield from (((name, *names), deeper) for names, deeper in commands_below(below))
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    """The help is there before PyTorch, numpy or rich would be."""
+def test_help_is_fast_and_imports_no_large_package() -> None:
+    """--help does not import PyTorch, numpy or rich."""
     code = (
         "import sys\n"
         "from harness.cli.app import run\n"
@@ -50,28 +50,28 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    # A process that imported torch would take seconds; the bound leaves room for a busy machine.
+    # Importing torch takes seconds; the bound allows for a busy machine.
     assert time.perf_counter() - began < 2.5
     assert result.stdout.splitlines()[0].startswith("Usage: harness")
     assert result.stdout.splitlines()[-1] == "0"
 
 
-def test_module_and_command_are_one() -> None:
-    """`python -m harness` is the command, exit code included."""
+def test_the_module_is_the_command() -> None:
+    """`python -m harness` runs the command and exits with its exit code."""
     result = subprocess.run([sys.executable, "-m", "harness", "chekc"], capture_output=True, text=True, check=False)
 
     assert result.returncode == 2
     assert "No such command 'chekc'" in result.stderr
 
 
-def test_every_command_explains_itself(command: Command) -> None:
-    """Each command answers --help with its purpose, its options explained, and exit code 0."""
+def test_every_option_has_a_help_text(command: Command) -> None:
+    """Each command prints its help with exit code 0, and each option has a help text that ends with a period."""
     for names, subcommand in commands_below(app):
         code, out, _ = command(*names, "--help")
         unexplained = [
             parameter.name
             for parameter in subcommand.params
-            if isinstance(parameter, click.Option) and not parameter.help
+            if isinstance(parameter, click.Option) and not (parameter.help or "").endswith((".", '"'))
         ]
 
         assert (code, unexplained) == (0, [])
@@ -79,7 +79,7 @@ def test_every_command_explains_itself(command: Command) -> None:
 
 
 def test_help_names_the_exit_codes(command: Command) -> None:
-    """The help says what each exit code means."""
+    """The help explains each exit code."""
     _, out, _ = command("--help")
 
     assert [word for word in ("0", "1", "2", "3", "4", "130") if f" {word} " not in " ".join(out.split())] == []
@@ -108,8 +108,8 @@ def test_version(command: Command) -> None:
     ],
 )
 @pytest.mark.usefixtures("quick_load")
-def test_wrong_input_is_told_in_a_paragraph(arguments: tuple[str, ...], words: str, command: Command) -> None:
-    """A usage or input error ends with exit code 2, names what was wrong, and shows no traceback."""
+def test_wrong_input_is_an_error_message(arguments: tuple[str, ...], words: str, command: Command) -> None:
+    """A usage or input error is exit code 2 with a message that names the fault, without a traceback."""
     code, out, err = command(*arguments)
 
     assert (code, out) == (2, "")
@@ -125,7 +125,7 @@ def test_wrong_input_is_told_in_a_paragraph(arguments: tuple[str, ...], words: s
 def test_exit_code_of_a_finding(
     status: Status, expected: int, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The exit code follows from what was found, and the verdict says the same."""
+    """The exit code and the verdict line follow from the findings."""
     finding = Finding(requirement="tails", status=status, expected="two", observed="one")
     monkeypatch.setattr(harness.contracts, "examine", lambda *_, **__: (finding,))
 
@@ -138,8 +138,12 @@ def test_exit_code_of_a_finding(
 @pytest.mark.parametrize(
     ("error", "expected", "words"),
     [
-        (ExaminerError("the graph contradicts itself"), 4, "the examiner itself failed: the graph contradicts itself."),
-        (KeyError("layer"), 4, "the examiner itself failed: KeyError: 'layer'."),
+        (
+            ExaminerError("the graph contradicts itself"),
+            4,
+            "internal error of the harness: the graph contradicts itself.",
+        ),
+        (KeyError("layer"), 4, "internal error of the harness: KeyError: 'layer'."),
         (PermissionError(13, "Permission denied", "runs"), 2, "Permission denied: 'runs'. Check the path"),
         (KeyboardInterrupt(), 130, "error: interrupted"),
         (KeyboardInterrupt("interrupted after 3 of 15 epochs"), 130, "error: interrupted after 3 of 15 epochs"),
@@ -148,7 +152,7 @@ def test_exit_code_of_a_finding(
 def test_exit_code_of_an_exception(
     error: BaseException, expected: int, words: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is raised becomes one paragraph and an exit code; the examiner's own failures are no verdict."""
+    """Every exception becomes one message and an exit code; internal errors have an exit code of their own."""
     monkeypatch.setattr(harness.sources, "load_model", raiser(error))
 
     code, out, err = command("check", "cloud_2")
@@ -158,12 +162,12 @@ def test_exit_code_of_an_exception(
     assert "Traceback" not in err
 
 
-def test_debug_shows_where_the_examiner_failed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --debug the traceback comes before the message."""
+def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--debug prints the traceback before the message."""
     monkeypatch.setattr(harness.sources, "load_model", raiser(KeyError("layer")))
 
     code, _, err = command("check", "cloud_2", "--debug")
 
     assert code == 4
     assert err.startswith("Traceback")
-    assert err.splitlines()[-1].startswith("error: the examiner itself failed")
+    assert err.splitlines()[-1].startswith("error: internal error of the harness")

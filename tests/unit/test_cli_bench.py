@@ -1,4 +1,4 @@
-"""`harness bench compare`: a verdict, or an error of its own for everything that cannot be compared."""
+"""`harness bench compare`: a verdict, or a specific error for runs that cannot be compared."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from harness.benchmarking import WORKLOAD
+from tests.documents import schema_errors
 
 Command = Callable[..., tuple[int, str, str]]
 Change = Callable[[dict[str, Any]], object]
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/bench-compare.schema.json").read_text(encoding="utf-8"))
 NAMES = (
     "tests/bench/test_speed.py::test_speed[cpu-net-training]",
     "tests/bench/test_speed.py::test_speed[cpu-net-inference]",
@@ -25,8 +24,8 @@ NAMES = (
 
 
 def run(*, slower: float = 1.0) -> dict[str, Any]:
-    """What pytest-benchmark saves, as far as it is read: sittings that differ by up to 5 %, in a fixed pattern."""
-    sittings = [
+    """The parts of pytest-benchmark's file that are read, with blocks that differ by up to 5 % in a fixed pattern."""
+    blocks = [
         {"seconds": [0.02 * slower * (1 + 0.01 * (index * 7 % 11 - 5))] * 5, "reference_seconds": [0.01] * 6}
         for index in range(11)
     ]
@@ -37,7 +36,7 @@ def run(*, slower: float = 1.0) -> dict[str, Any]:
         "threads": 1,
         "xdist": False,
         "waits": 0,
-        "sittings": sittings,
+        "sittings": blocks,
     }
     return {
         "machine_info": {
@@ -63,39 +62,39 @@ def write(path: Path, document: dict[str, Any]) -> Path:
 
 @pytest.fixture
 def baseline(tmp_path: Path) -> Path:
-    """The run to compare with."""
+    """The baseline run."""
     return write(tmp_path / "baseline.json", run())
 
 
 def calibration(document: dict[str, Any]) -> dict[str, Any]:
-    """The second benchmark's."""
+    """The calibration of the second benchmark."""
     table: dict[str, Any] = document["benchmarks"][1]["extra_info"]["calibration"]
     return table
 
 
 def test_an_unchanged_version_passes(command: Command, baseline: Path, tmp_path: Path) -> None:
-    """Ratio, interval and what would have been seen, a line each benchmark, and what was compared with what."""
+    """Each benchmark has a line with its ratio, and the two runs are announced."""
     code, out, err = command("bench", "compare", baseline, write(tmp_path / "now.json", run(slower=1.02)))
 
     assert 0 == code
     assert ["test_speed[cpu-net-training]", "1.999", "2.039", "1.020"] == out.splitlines()[1].split()[:4]
-    assert "PASS  0 of 2 more than 1.1 times as slow as the baseline" == out.splitlines()[-1].strip()
+    assert "PASS  0 of 2 significantly slower than 1.1 times the baseline" == out.splitlines()[-1].strip()
     assert f"baseline: {baseline}, commit 0123abc, 2026-01-02T03:04:05+00:00" in err
 
 
 def test_a_slow_down_fails(command: Command, baseline: Path, tmp_path: Path) -> None:
-    """15 % are too many by default; with more allowed they pass."""
+    """15 % fail by default and pass with a larger --allow."""
     now = write(tmp_path / "now.json", run(slower=1.15))
     code, out, _ = command("bench", "compare", baseline, now)
     relaxed, _, _ = command("bench", "compare", baseline, now, "--allow", "1.2")
 
     assert (1, 0) == (code, relaxed)
-    assert "FAIL  2 of 2 more than 1.1 times as slow as the baseline" == out.splitlines()[-1].strip()
+    assert "FAIL  2 of 2 significantly slower than 1.1 times the baseline" == out.splitlines()[-1].strip()
     assert "slower" == out.splitlines()[1].split()[-1]
 
 
 def test_one_slow_benchmark_is_enough(command: Command, baseline: Path, tmp_path: Path) -> None:
-    """The exit code and the document say it, and the document is valid by its schema."""
+    """One slower benchmark fails the comparison; the document says which and is valid."""
     changed = run()
     changed["benchmarks"][1] = run(slower=1.3)["benchmarks"][1]
     code, out, _ = command("bench", "compare", baseline, write(tmp_path / "now.json", changed), "--json", "-")
@@ -104,12 +103,12 @@ def test_one_slow_benchmark_is_enough(command: Command, baseline: Path, tmp_path
     assert 1 == code
     assert ["pass", "fail"] == [found["status"] for found in document["benchmarks"]]
     assert "fail" == document["status"]
-    assert [] == list(Draft202012Validator(SCHEMA).iter_errors(document))
-    assert [] != list(Draft202012Validator(SCHEMA).iter_errors({**document, "more": 1}))
+    assert [] == schema_errors(document)
+    assert [] != schema_errors({**document, "more": 1})
 
 
-def lack_one(document: dict[str, Any]) -> None:
-    """Leave the second benchmark out."""
+def remove_one(document: dict[str, Any]) -> None:
+    """Remove the second benchmark."""
     del document["benchmarks"][1]
 
 
@@ -117,13 +116,13 @@ UNFIT: dict[str, tuple[Change, str]] = {
     "no JSON object": (dict.clear, "it has no 'machine_info'"),
     "no calibration": (
         lambda document: document["benchmarks"][1]["extra_info"].clear(),
-        "with our calibration; it has no 'calibration'",
+        "with the harness's calibration; it has no 'calibration'",
     ),
-    "no benchmark": (lambda document: document["benchmarks"].clear(), "it holds no benchmark"),
-    "no sittings": (lambda document: calibration(document).pop("sittings"), "expected a value for sittings"),
+    "no benchmark": (lambda document: document["benchmarks"].clear(), "it contains no benchmark"),
+    "no blocks": (lambda document: calibration(document).pop("sittings"), "expected a value for blocks"),
     "another CPU": (
         lambda document: document["machine_info"]["cpu"].update(brand_raw="Other CPU"),
-        "same class of machine, got others: CPU Some CPU in the baseline, Other CPU now.",
+        "same kind of machine, got differences: CPU Some CPU in the baseline, Other CPU now.",
     ),
     "another capability": (
         lambda document: document["machine_info"]["harness"].update(cpu_capability="AVX512"),
@@ -139,44 +138,44 @@ UNFIT: dict[str, tuple[Change, str]] = {
     ),
     "another device": (
         lambda document: calibration(document).update(device="cuda", clock="wall"),
-        "got others: device cpu in the baseline, cuda now; clock cpu in the baseline, wall now.",
+        "got differences: device cpu in the baseline, cuda now; clock cpu in the baseline, wall now.",
     ),
     "other threads": (
         lambda document: calibration(document).update(threads=2),
-        "got others: threads 1 in the baseline, 2 now.",
+        "got differences: threads 1 in the baseline, 2 now.",
     ),
     "another workload": (
         lambda document: calibration(document).update(workload="small-conv-net/0"),
         f"got '{WORKLOAD}' in the baseline and 'small-conv-net/0' now.",
     ),
-    "one benchmark less": (lack_one, "lacks 1 that {baseline} has: test_speed[cpu-net-inference]."),
+    "one benchmark less": (remove_one, "lacks 1 that {baseline} has: test_speed[cpu-net-inference]."),
     "one benchmark more": (
         lambda document: document["benchmarks"].append({**document["benchmarks"][0], "fullname": "new"}),
         "{baseline} lacks 1 that {now} has: new.",
     ),
     "under xdist": (
         lambda document: calibration(document).update(xdist=True),
-        "expected a run in one process, got one under pytest-xdist",
+        "expected a run in one process, got a run under pytest-xdist",
     ),
-    "too few sittings": (
+    "too few blocks": (
         lambda document: calibration(document).update(sittings=calibration(document)["sittings"][:7]),
-        "expected at least 40 rounds in 8 sittings, got 35 in 7, too few to tell a slow-down from chance.",
+        "expected at least 40 rounds in 8 blocks, got 35 in 7, too few to distinguish a slow-down from noise.",
     ),
     "too few rounds": (
         lambda document: calibration(document).update(sittings=[{"seconds": [1], "reference_seconds": [1, 1]}] * 39),
-        "expected at least 40 rounds in 8 sittings, got 39 in 39, too few",
+        "expected at least 40 rounds in 8 blocks, got 39 in 39, too few",
     ),
     "no variation": (
         lambda document: calibration(document).update(sittings=calibration(document)["sittings"][:1] * 8),
-        "expected times that vary as measured ones do",
+        "expected measured times, which vary",
     ),
-    "waiting": (lambda document: calibration(document).update(waits=1), "sleeps or waits for something in each round"),
+    "waiting": (lambda document: calibration(document).update(waits=1), "sleeps or waits in each round"),
 }
 
 
 @pytest.mark.parametrize("case", UNFIT)
-def test_what_cannot_be_compared_is_an_error(case: str, command: Command, baseline: Path, tmp_path: Path) -> None:
-    """Exit code 2 and a message of its own, never a pass."""
+def test_incomparable_runs_are_an_error(case: str, command: Command, baseline: Path, tmp_path: Path) -> None:
+    """Runs that cannot be compared are exit code 2 with a specific message."""
     change, words = UNFIT[case]
     document = run()
     change(document)
@@ -188,18 +187,16 @@ def test_what_cannot_be_compared_is_an_error(case: str, command: Command, baseli
 
 
 def test_a_missing_file_is_an_error(command: Command, baseline: Path, tmp_path: Path) -> None:
-    """The message says how to get one."""
+    """The message says how to save a run."""
     missing = tmp_path / "missing.json"
     code, out, err = command("bench", "compare", missing, baseline)
 
     assert (2, "") == (code, out)
-    assert (
-        f"expected a saved run of the benchmarks, found no file path='{missing}'. Save one with `tox -e bench`" in err
-    )
+    assert f"expected a saved benchmark run, but there is no file path='{missing}'. Save one with `tox -e bench`" in err
 
 
-def test_a_file_that_is_no_json_is_an_error(command: Command, baseline: Path, tmp_path: Path) -> None:
-    """A text, a folder and a list are no saved runs."""
+def test_a_file_of_another_kind_is_an_error(command: Command, baseline: Path, tmp_path: Path) -> None:
+    """A text file, a folder and a JSON list are not saved runs."""
     text, list_ = tmp_path / "text.json", tmp_path / "list.json"
     text.write_text("no JSON", encoding="utf-8")
     list_.write_text("[]", encoding="utf-8")
@@ -207,12 +204,12 @@ def test_a_file_that_is_no_json_is_an_error(command: Command, baseline: Path, tm
         code, _, err = command("bench", "compare", baseline, path)
 
         assert 2 == code
-        assert "to be a run of the benchmarks that pytest-benchmark saved" in err
+        assert "to be a benchmark run saved by pytest-benchmark" in err
         assert words in err
 
 
 def test_the_newest_runs_are_compared(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without paths the two newest, with a baseline alone the newest; with too few an error says so."""
+    """The two newest runs are compared by default, the newest with a given baseline; too few runs are an error."""
     monkeypatch.chdir(tmp_path)
     storage = tmp_path / ".benchmarks" / "Linux-CPython-3.11-64bit"
     storage.mkdir(parents=True)
@@ -224,5 +221,5 @@ def test_the_newest_runs_are_compared(command: Command, monkeypatch: pytest.Monk
     code, _, _ = command("bench", "compare", storage / "0001_run.json")
 
     assert [2, 0, 1] == [code for code, _, _ in outcomes]
-    assert "expected 2 saved runs of the benchmarks under '.benchmarks', found 1." in outcomes[0][2]
+    assert "expected 2 saved benchmark runs under '.benchmarks', found 1." in outcomes[0][2]
     assert 0 == code

@@ -1,4 +1,4 @@
-"""`harness contract`: contracts in words."""
+"""`harness contract`: the list, and the explanation of a contract."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ max_epochs = 19
 
 
 def test_the_built_in_contracts_are_listed(command: Command) -> None:
-    """A line for each of them, with its description."""
+    """Each built-in contract has a line."""
     code, out, _ = command("contract", "list")
 
     assert 0 == code
     assert list(builtin_contracts()) == [line.split()[0] for line in out.splitlines()[1:]]
 
 
-def test_a_contract_is_said_in_words(command: Command, tmp_path: Path) -> None:
-    """Each key of the language has a sentence with its figures."""
+def test_every_requirement_is_explained(command: Command, tmp_path: Path) -> None:
+    """Each key of a contract has a sentence with its values."""
     path = tmp_path / "all.toml"
     path.write_text(EVERYTHING, encoding="utf-8")
     code, out, _ = command("contract", "explain", path)
@@ -87,7 +87,7 @@ def test_a_contract_is_said_in_words(command: Command, tmp_path: Path) -> None:
 
 
 def test_an_unknown_contract_is_an_error(command: Command) -> None:
-    """The nearest known name is suggested."""
+    """An unknown name is an error that suggests the nearest names."""
     code, _, err = command("contract", "explain", "era-s8")
 
     assert 2 == code

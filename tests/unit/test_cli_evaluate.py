@@ -1,4 +1,4 @@
-"""`harness evaluate`: the counts of the record, the answers as data, the picture, and files that are no weights."""
+"""`harness evaluate`: counts, predictions, the picture, and unusable weights."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def evaluate(command: Command, folder: Path, *more: object) -> tuple[int, str, s
     return command("evaluate", "cloud_2", "--weights", weights, "--data", "digits", "--device", "cpu", *more)
 
 
-def test_the_counts_are_those_of_the_record(folder: Path, command: Command) -> None:
-    """Right answers, loss and digest of the saved weights are those after the run's last epoch, exactly."""
+def test_the_counts_equal_those_of_the_record(folder: Path, command: Command) -> None:
+    """Correct predictions, loss and digest of the saved weights equal those of the run's last epoch."""
     code, out, _ = evaluate(command, folder, "--json", "-")
     found, record = json.loads(out), RunRecord.read(folder / "record.json")
     last = record.epochs[-1]
@@ -50,8 +50,8 @@ def test_the_counts_are_those_of_the_record(folder: Path, command: Command) -> N
     )
 
 
-def test_the_answers_agree(folder: Path, command: Command) -> None:
-    """Confusion matrix, wrong images, table and CSV tell one story."""
+def test_the_outputs_are_consistent(folder: Path, command: Command) -> None:
+    """Confusion matrix, misclassified images, table and CSV are consistent."""
     path = folder / "answers.csv"
     _, out, _ = evaluate(command, folder, "--json", "-", "--answers", path)
     found = json.loads(out)
@@ -62,22 +62,22 @@ def test_the_answers_agree(folder: Path, command: Command) -> None:
     assert found["correct"] == sum(counts[label] for label, counts in enumerate(found["confusion"]))
     assert found["total"] == len(rows) == sum(map(sum, found["confusion"]))
     assert wrong == [one["index"] for one in found["wrong"]]
-    assert f"{found['correct']} of {found['total']} right" in table
+    assert f"{found['correct']} of {found['total']} correct" in table
     assert 10 == len([line for line in table.splitlines() if line.split()[:1] and line.split()[0].isdigit()])
 
 
-def test_the_wrong_images_are_drawn(folder: Path, command: Command) -> None:
-    """A picture is written; another format than PNG and SVG is refused."""
+def test_misclassified_images_are_drawn(folder: Path, command: Command) -> None:
+    """The picture is written as PNG; a format other than PNG and SVG is refused."""
     code, _, err = evaluate(command, folder, "--plot", folder / "wrong.png")
     assert (0, True) == (code, "picture: " in err)
     assert (folder / "wrong.png").read_bytes().startswith(b"\x89PNG")
 
     code, _, err = evaluate(command, folder, "--plot", folder / "wrong.gif")
-    assert (2, True) == (code, "expected a picture's name that ends in .png or .svg" in err)
+    assert (2, True) == (code, "expected a file name that ends in .png or .svg" in err)
 
 
-def test_nan_is_no_answer(folder: Path, command: Command) -> None:
-    """Weights that are no numbers answer nothing: no image is right, and the JSON is still JSON."""
+def test_nan_is_no_prediction(folder: Path, command: Command) -> None:
+    """With NaN weights no prediction is correct, and the document is valid JSON."""
     trained = load_file(folder / "weights.safetensors")
     state = {
         name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
@@ -93,14 +93,14 @@ def test_nan_is_no_answer(folder: Path, command: Command) -> None:
 
 
 def test_weights_of_another_model_are_refused(folder: Path, command: Command) -> None:
-    """Exit code 2 and the names that do not fit."""
+    """Weights of another model are exit code 2."""
     weights = folder / "weights.safetensors"
     code, _, err = command("evaluate", "cloud_1", "--weights", weights, "--data", "digits")
     assert (2, True) == (code, "expected the weights of this model" in err)
 
 
-def test_a_later_run_moves_the_weights_aside(folder: Path, command: Command) -> None:
-    """A finished run's weights stay beside its record, named by the same time."""
+def test_a_fresh_run_keeps_the_earlier_weights(folder: Path, command: Command) -> None:
+    """Record and weights of the finished run are renamed with the same time stamp."""
     recipe = folder / "short.toml"
     options = ("--recipe", recipe, "--data", "digits", "--device", "cpu", "--out", folder, "--fresh")
     command("train", "cloud_2", *options)

@@ -35,7 +35,7 @@ def test_a_picture_is_written(tmp_path: Path, name: str, start: bytes) -> None:
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     """Only the formats that are offered are taken, and nothing is written."""
-    with pytest.raises(InputError, match=r"ends in \.png or \.svg, found 'strip.gif'"):
+    with pytest.raises(InputError, match=r"ends in \.png or \.svg, got 'strip.gif'"):
         plot_maps(tmp_path / "strip.gif", title="net", image=IMAGE, maps=STAGES)
 
     assert [] == list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Every JSON document of the command line is valid by its published schema, and the schemas refuse what is not."""
+"""Every JSON document of the command line conforms to its schema, and the schemas reject other documents."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
-from referencing import Registry, Resource
+
+from tests.documents import SCHEMAS, schema_errors
 
 Command = Callable[..., tuple[int, str, str]]
 
-FOLDER = Path(__file__).parents[2] / "docs" / "schemas"
-SCHEMAS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.schema.json"))}
-REGISTRY: Registry[Any] = Registry().with_resources(
-    (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
-)
 COMMANDS = {
     "list": ("list",),
     "show": ("show", "cloud_1"),
@@ -28,56 +24,49 @@ COMMANDS = {
 }
 
 
-def faults(document: Any) -> list[str]:  # noqa: ANN401 - any JSON
-    """What about a document its schema refuses."""
-    kind = document["schema"].removeprefix("harness.").removesuffix("/1")
-    validator = Draft202012Validator(SCHEMAS[f"{kind}.schema.json"], registry=REGISTRY)
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]
-
-
 @pytest.fixture
 def document(request: pytest.FixtureRequest, command: Command, quick_load: None) -> Any:  # noqa: ANN401, ARG001 - any JSON
-    """What a command writes with --json."""
+    """The document that a command writes with --json."""
     _, out, _ = command(*COMMANDS[request.param], "--json", "-")
     return json.loads(out)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_schemas_are_schemas(name: str) -> None:
-    """Each published schema is valid by the 2020-12 dialect that it names."""
+    """Each schema conforms to the 2020-12 dialect that it names."""
     assert SCHEMAS[name]["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     Draft202012Validator.check_schema(SCHEMAS[name])
 
 
 @pytest.mark.parametrize("document", COMMANDS, indirect=True)
 def test_documents_are_valid(document: Any) -> None:  # noqa: ANN401 - any JSON
-    """What each command writes is valid by the schema that it names."""
-    assert faults(document) == []
+    """The document of each command conforms to the schema that it names."""
+    assert schema_errors(document) == []
 
 
 @pytest.mark.parametrize("document", COMMANDS, indirect=True)
-def test_every_key_is_required_and_known(document: Any) -> None:  # noqa: ANN401 - any JSON
-    """A document with a key missing, one too many, or of another type is refused."""
+def test_documents_have_exactly_the_keys_of_their_schema(document: Any) -> None:  # noqa: ANN401 - any JSON
+    """A missing key, an additional key and a value of another type are invalid."""
     for key in document.keys() - {"schema"}:
-        without, strange = copy.deepcopy(document), copy.deepcopy(document)
+        without, changed = copy.deepcopy(document), copy.deepcopy(document)
         del without[key]
-        strange[key] = {"of": "another type"}
+        changed[key] = {"of": "another type"}
 
-        assert faults(without) != []
-        assert faults(strange) != []
-    assert faults({**document, "more": 1}) != []
+        assert schema_errors(without) != []
+        assert schema_errors(changed) != []
+    assert schema_errors({**document, "more": 1}) != []
 
 
 @pytest.mark.parametrize("document", ["verify"], indirect=True)
-def test_a_verification_carries_a_run_record(document: Any) -> None:  # noqa: ANN401 - any JSON
-    """The record of the long run is held to the schema of run records."""
+def test_a_verification_contains_a_run_record(document: Any) -> None:  # noqa: ANN401 - any JSON
+    """The record in a verification must conform to the schema of run records."""
     assert document["record"] is None
-    assert faults({**document, "record": {"schema": "harness.run/1"}}) != []
+    assert schema_errors({**document, "record": {"schema": "harness.run/1"}}) != []
 
 
 @pytest.mark.smoke
-def test_a_record_is_valid(command: Command, tmp_path: Path, quick_load: None) -> None:  # noqa: ARG001 - spares a capture
-    """What train and verify write about a run is valid, alone and within a verification."""
+def test_a_record_is_valid(command: Command, tmp_path: Path, quick_load: None) -> None:  # noqa: ARG001 - avoids a capture
+    """The record of a run is valid, alone and within a verification."""
     recipe = tmp_path / "short.toml"
     recipe.write_text('batch_size = 512\nepochs = 1\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
     options = ("cloud_2", "--recipe", recipe, "--data", "digits", "--device", "cpu", "--json", "-", "--out", tmp_path)
@@ -85,14 +74,14 @@ def test_a_record_is_valid(command: Command, tmp_path: Path, quick_load: None) -
     _, verified, _ = command("verify", *options)
     _, trained, _ = command("train", *options)
 
-    assert faults(json.loads(trained)) == []
-    assert faults(json.loads(verified)) == []
+    assert schema_errors(json.loads(trained)) == []
+    assert schema_errors(json.loads(verified)) == []
     assert json.loads(trained)["epochs"] == json.loads(verified)["record"]["epochs"]
 
 
 @pytest.mark.smoke
-def test_comparisons_of_records_are_valid(command: Command, tmp_path: Path, quick_load: None) -> None:  # noqa: ARG001 - spares a capture
-    """What bisect and replay write is valid, with a difference and without one."""
+def test_comparisons_of_records_are_valid(command: Command, tmp_path: Path, quick_load: None) -> None:  # noqa: ARG001 - avoids a capture
+    """The documents of bisect and replay are valid, with a difference and without."""
     recipe = tmp_path / "short.toml"
     recipe.write_text('batch_size = 1024\nepochs = 1\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
     options = ("cloud_2", "--recipe", recipe, "--data", "digits", "--device", "cpu")
@@ -102,13 +91,13 @@ def test_comparisons_of_records_are_valid(command: Command, tmp_path: Path, quic
 
     for arguments in (("bisect", one, other), ("bisect", one, one), ("replay", one)):
         _, out, _ = command(*arguments, "--json", "-")
-        assert faults(json.loads(out)) == []
-        assert faults({**json.loads(out), "more": 1}) != []
+        assert schema_errors(json.loads(out)) == []
+        assert schema_errors({**json.loads(out), "more": 1}) != []
 
 
 @pytest.mark.parametrize("document", ["check"], indirect=True)
 def test_a_finding_has_one_of_five_statuses(document: Any) -> None:  # noqa: ANN401 - any JSON
-    """The schema of findings, shared by check and verify, is applied."""
+    """The schema of findings, shared by check and verify, rejects another status."""
     document["findings"][0]["status"] = "perhaps"
 
-    assert len(faults(document)) == 1
+    assert len(schema_errors(document)) == 1

@@ -1,4 +1,4 @@
-"""benchmarks/training_speed.py and timed_training.py: what they count, and their messages for bad input."""
+"""benchmarks/training_speed.py and timed_training.py: their counts and error messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUNDS = [
 
 
 def script(folder: Path, text: str) -> Path:
-    """A program that runs in place of the measurement."""
+    """A program that replaces the measurement."""
     path = folder / "timed.py"
     path.write_text(text, encoding="utf-8")
     return path
@@ -38,7 +38,7 @@ def test_operations_of_an_epoch() -> None:
 
 
 def test_ratios_are_those_of_the_medians() -> None:
-    """The ratio is the plain loop's median over that of the other program; its range is that of the rounds."""
+    """The ratio is the plain loop's median over the contender's; its range is that of the rounds."""
     figures = training_speed.figures_of(ROUNDS)
 
     assert ["plain", "fast"] == list(figures)
@@ -54,7 +54,7 @@ def test_ratios_are_those_of_the_medians() -> None:
 
 
 def test_without_the_plain_loop_there_is_no_ratio() -> None:
-    """The seconds are still reported."""
+    """Without the plain loop there are seconds but no ratios."""
     figures = training_speed.figures_of([{"fast": {"epochs": [3.0]}}])
 
     assert (3.0, None, None) == tuple(figures["fast"][key] for key in ("median", "ratio", "smallest_ratio"))
@@ -71,20 +71,20 @@ def test_without_the_plain_loop_there_is_no_ratio() -> None:
     ],
 )
 def test_an_operation_belongs_to_what_is_around_it(names: list[str], group: str) -> None:
-    """The outermost known name decides."""
+    """The outermost known name determines the group."""
     assert group == timed_training.group_of(iter(names))
 
 
 def test_other_data_are_refused() -> None:
-    """The embedded digits are not MNIST."""
-    with pytest.raises(InputError, match="expected MNIST, got --data digits, which is the"):
+    """The embedded digits are refused."""
+    with pytest.raises(InputError, match="expected MNIST, got --data digits: embedded"):
         timed_training.load_part("digits", None)
 
 
 def test_missing_data_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder without MNIST ends with code 2 and a message that names it."""
+    """A folder without MNIST is exit code 2 with a message that names it."""
     monkeypatch.setattr(sys, "argv", ["timed_training.py", "plain", "--data", str(tmp_path)])
 
     assert 2 == timed_training.main()
@@ -95,7 +95,7 @@ def test_missing_data_are_an_error(
 def test_a_measurement_that_fails_says_why(
     code: int, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message is what the process printed; the exit code says whether the input or the benchmark is at fault."""
+    """The message is the error output of the process; the class follows from its exit code."""
     monkeypatch.setattr(
         training_speed, "TIMED", script(tmp_path, f"import sys\nprint('error: no', file=sys.stderr)\nsys.exit({code})")
     )
@@ -105,7 +105,7 @@ def test_a_measurement_that_fails_says_why(
 
 
 def test_only_our_trainings_have_our_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Course code runs with PyTorch's defaults, whatever the shell sets; ours with the settings of the command line."""
+    """Course code runs with torch's defaults, the engines with the settings of the command line, whatever the shell sets."""
     text = "import json, os\nprint(json.dumps({name: os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')}))"
     monkeypatch.setattr(training_speed, "TIMED", script(tmp_path, text))
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
@@ -117,7 +117,7 @@ def test_only_our_trainings_have_our_settings(tmp_path: Path, monkeypatch: pytes
 
 
 def test_our_settings_are_those_of_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `harness` sets before torch is imported is what the benchmark sets."""
+    """The benchmark sets the same variables as `harness` before torch is imported."""
     surrounding: dict[str, str] = {}
     monkeypatch.setattr("os.environ", surrounding)
     monkeypatch.setattr(harness.cli.app, "run", lambda _: 0)
@@ -129,18 +129,18 @@ def test_our_settings_are_those_of_the_command_line(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_a_process_and_its_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory of child processes is counted too."""
+    """The memory of child processes is counted, too."""
     hold = "import time; held = bytearray(b'1') * 50_000_000; time.sleep(0.3)"
     text = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {hold!r}])\nprint('{{}}')"
     monkeypatch.setattr(training_speed, "TIMED", script(tmp_path, text))
-    monkeypatch.setattr(training_speed, "_SECONDS_BETWEEN_LOOKS", 0.02)
+    monkeypatch.setattr(training_speed, "_SAMPLING_SECONDS", 0.02)
     measured = training_speed.run_timed("fast", OPTIONS, seeds=2, memory=True)
 
     assert 50_000_000 < measured["pss_bytes"] <= measured["rss_bytes"]
 
 
 def test_a_trial_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With part of the images, title and JSON say that the result is not one for MNIST."""
+    """Title and JSON of a run on part of the images say so."""
     answers: dict[str, dict[str, Any]] = {
         "sgemm": {"flop_per_second": {"1": 2e9}},
         "operations": {"forward": 2, "training": 5},
@@ -153,15 +153,15 @@ def test_a_trial_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert 0 == training_speed.main([*given, "--images", "300"])
     document = json.loads(file.read_bytes())
     assert (False, 300, 2) == (document["whole_epochs"], document["images"], len(document["rounds"]))
-    assert page.read_text("utf-8").startswith("# Speed: TRIAL on 300 of 60,000 training images")
-    assert "| together   | 10.0 %" in capsys.readouterr().out
+    assert page.read_text("utf-8").startswith("# Speed: TEST RUN on 300 of 60,000 training images")
+    assert "| total      | 10.0 %" in capsys.readouterr().out
     assert 0 == training_speed.main(given)
-    assert "TRIAL" not in page.read_text("utf-8")
+    assert "TEST RUN" not in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize("given", [["--only", "fastest"], ["--rounds", "0"], ["--json", "/no/such/folder/x.json"]])
 def test_wrong_options_are_refused(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Before anything is measured."""
+    """Wrong options are refused before anything is measured."""
     with pytest.raises(SystemExit) as ended:
         training_speed.main(given)
 

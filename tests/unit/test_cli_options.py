@@ -1,4 +1,4 @@
-"""Every MODEL that cannot be used gets one paragraph and exit code 2, and with --debug the traceback."""
+"""The shared arguments: every unusable MODEL is one paragraph and exit code 2; a JSON file must be writable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.sources import load_model
 
 Command = Callable[..., tuple[int, str, str]]
 
-HERE: dict[str, tuple[str, tuple[str, ...]]] = {
+FAULTY: dict[str, tuple[str, tuple[str, ...]]] = {
     "no model": ("WIDTH = 10\n", ("defines no class derived from torch.nn.Module",)),
     "syntax error": ("class Net(\n", ("is not valid Python", "line 1")),
     "needs arguments": (
@@ -24,12 +24,12 @@ HERE: dict[str, tuple[str, tuple[str, ...]]] = {
         "from pathlib import Path\nPath('nosuch.csv').read_text()\n",
         ("failed in line 2: FileNotFoundError", '`if __name__ == "__main__":`'),
     ),
-    "exits politely": ("import sys\nsys.exit(0)\n", ("failed in line 2: SystemExit: 0",)),
+    "exits at import": ("import sys\nsys.exit(0)\n", ("failed in line 2: SystemExit: 0",)),
 }
 
 
 def paragraph(err: str) -> str:
-    """The one line that an error is told in."""
+    """The one line of an error message."""
     lines = [line for line in err.splitlines() if not line.startswith("data:")]
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
@@ -37,10 +37,10 @@ def paragraph(err: str) -> str:
 
 
 @pytest.mark.usefixtures("worker_here")
-@pytest.mark.parametrize("case", HERE)
-def test_a_file_that_cannot_be_used(case: str, command: Command, tmp_path: Path) -> None:
-    """The paragraph names the file and the fault; the traceback into the user's file comes with --debug only."""
-    content, words = HERE[case]
+@pytest.mark.parametrize("case", FAULTY)
+def test_an_unusable_model_file_is_an_error(case: str, command: Command, tmp_path: Path) -> None:
+    """The message names the file and the fault; --debug adds the traceback into the user's file."""
+    content, words = FAULTY[case]
     path = tmp_path / "net.py"
     path.write_text(content, encoding="utf-8")
 
@@ -54,8 +54,8 @@ def test_a_file_that_cannot_be_used(case: str, command: Command, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("worker_here")
-def test_what_a_file_does_when_imported_happens_beside_it(command: Command, tmp_path: Path) -> None:
-    """A file is imported in its own folder, and what it leaves behind lies there."""
+def test_a_model_file_is_imported_in_its_folder(command: Command, tmp_path: Path) -> None:
+    """A model file is imported with its own folder as working directory."""
     path = tmp_path / "net.py"
     path.write_text("from pathlib import Path\nPath('trace.txt').write_text('imported here')\n", encoding="utf-8")
 
@@ -74,8 +74,8 @@ def test_what_a_file_does_when_imported_happens_beside_it(command: Command, tmp_
     ],
 )
 @pytest.mark.parametrize("name", ["show", "check", "train"])
-def test_a_model_that_is_not_there(name: str, model: str, words: str, command: Command) -> None:
-    """A missing file and an unknown name are told alike by every command."""
+def test_an_unknown_model_is_an_error(name: str, model: str, words: str, command: Command) -> None:
+    """Every command reports a missing file and an unknown name in the same way."""
     code, out, err = command(name, model)
 
     assert (code, out) == (2, "")
@@ -84,7 +84,7 @@ def test_a_model_that_is_not_there(name: str, model: str, words: str, command: C
 
 @pytest.mark.smoke
 def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
-    """A file that kills its process when imported is told as such, with its last words."""
+    """A file that ends its process when imported is reported, with the last output."""
     path = tmp_path / "net.py"
     path.write_text("import os\nprint('farewell', flush=True)\nos._exit(0)\n", encoding="utf-8")
 
@@ -97,7 +97,7 @@ def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
 
 @pytest.mark.smoke
 def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that sleeps when imported is ended after the time-out."""
+    """A file that does not finish importing is stopped after the time-out."""
     path = tmp_path / "net.py"
     path.write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
     monkeypatch.setattr(harness.sources, "load_model", functools.partial(load_model, timeout=2.0))
@@ -106,3 +106,16 @@ def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: p
 
     assert (code, out) == (2, "")
     assert "did not finish loading within" in paragraph(err)
+
+
+@pytest.mark.parametrize("place", ["nosuch/list.json", "."])
+def test_an_unwritable_json_path_is_refused_first(
+    place: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that cannot be written is a usage error before anything is loaded."""
+    monkeypatch.setattr(harness.sources, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+
+    code, out, err = command("check", "cloud_2", "--json", tmp_path / place)
+
+    assert (code, out) == (2, "")
+    assert "Invalid value for '--json': expected a writable file" in " ".join(err.split())

@@ -1,0 +1,76 @@
+"""The contract, recipe, data set or recorded training that a command's options name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mnist_models
+from harness.cli.console import announce
+from harness.cli.options import DEFAULT_CONTRACT, DEFAULT_RECIPE
+from harness.cli.progress import DownloadProgress
+
+if TYPE_CHECKING:
+    from harness.certification import ConsistencyRule
+    from harness.contracts import Contract
+    from harness.data import Dataset
+    from harness.reproducibility import Rerun
+    from harness.training import Recipe, RunRecord
+
+
+def contract_for(model: str, name: str | None) -> Contract:
+    """The contract named; without a name that of the model's card, or the default contract."""
+    from harness.contracts import load_contract
+
+    if name is None and model in mnist_models.list_models():
+        name = mnist_models.model_card(model).contract
+    return load_contract(name or DEFAULT_CONTRACT)
+
+
+def rule_for(contract: Contract) -> ConsistencyRule | None:
+    """The contract's accuracy rule; ``None`` if the contract has no section ``[accuracy]``."""
+    from harness.certification import ConsistencyRule
+
+    if contract.accuracy is None:
+        return None
+    return ConsistencyRule.from_table(contract.accuracy, where=f"contract {contract.name}: [accuracy]")
+
+
+def recipe_for(model: str, name: str | None) -> Recipe:
+    """The recipe named; without a name that of the model's card, or the default recipe."""
+    from harness.training import Recipe, load_recipe
+
+    if name is None:
+        name = model if model in mnist_models.list_models() else DEFAULT_RECIPE
+    if name in mnist_models.list_models():
+        return Recipe.from_mapping(mnist_models.model_card(name).recipe, name=name)
+    return load_recipe(name)
+
+
+def dataset_for(choice: str) -> Dataset:
+    """The data set named; announces its title and where it was read from."""
+    from harness.data import load_dataset
+
+    with DownloadProgress() as progress:
+        dataset = load_dataset(choice, announce=announce, progress=progress)
+    announce(f"data: {dataset.title}, {dataset.source}")
+    return dataset
+
+
+def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device: str | None) -> Rerun:
+    """The training on record, ready to be repeated, with model, data set and device from the options or the record.
+
+    Raises:
+        InputError: the model, the data set or the device is not available, or is not the one on record.
+    """
+    from harness.errors import InputError
+    from harness.reproducibility import Rerun
+    from harness.sources import load_model
+    from harness.training import resolve_device
+
+    source = model or record.source
+    if not source:
+        msg = "expected a record that names the source of its model, got source=''. Name the model with --model."
+        raise InputError(msg)
+    chosen = resolve_device(device or record.device.split(":")[0])
+    captured = load_model(source, seed=record.seed, arguments=record.arguments, announce=announce)
+    return Rerun(record=record, captured=captured, dataset=dataset_for(data or record.data_name), device=chosen)

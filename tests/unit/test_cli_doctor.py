@@ -1,0 +1,37 @@
+"""`harness doctor`: versions, devices, data sets and remedies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.datasets import PUBLISHED
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_doctor_lists_what_is_missing_with_a_remedy(command: Command) -> None:
+    """Versions, devices and threads are listed; MNIST is missing in unit tests, and the remedy is printed."""
+    code, out, _ = command("doctor")
+    words = " ".join(out.split())
+
+    assert code == 0
+    assert [
+        name for name in ("torch", "threads", "devices", "data (cache)", "data (embedded)") if name not in words
+    ] == []
+    assert "missing MNIST: Name a folder with the four MNIST files by HARNESS_DATA or --data" in words
+
+
+def test_doctor_names_a_damaged_file(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with other content is reported as damaged, an absent one as missing."""
+    name = PUBLISHED["mnist"].files[1].name
+    (tmp_path / name).write_bytes(b"not MNIST")
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+
+    _, out, _ = command("doctor")
+    words = " ".join(out.split())
+
+    assert f"{name} damaged" in words
+    assert f"{PUBLISHED['mnist'].files[0].name} missing" in words
