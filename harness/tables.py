@@ -64,6 +64,37 @@ def require(error: type[InputError], holds: bool, expected: str, **got: object) 
         raise error(msg)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Range:
+    """Legal values of a number, for the annotation of a field: ``lr: Annotated[float, Range(above=0)]``."""
+
+    above: float = -math.inf
+    least: float = -math.inf
+    most: float = math.inf
+    below: float = math.inf
+
+    def require(self, name: str, value: Any, error: type[InputError]) -> None:  # noqa: ANN401 - a number or a tuple of them
+        """Raise ``error`` unless the number, or each of a tuple, is within the range; None is not checked."""
+        lower = ((self.above, "<", ">"), (self.least, "<=", ">="))
+        upper = ((self.below, "<"), (self.most, "<="))
+        below = [(bound, left, right) for bound, left, right in lower if bound > -math.inf]
+        above = "".join(f" {sign} {bound:g}" for bound, sign in upper if bound < math.inf)
+        words = "".join(
+            f"{bound:g} {left} {name}" if above else f"{name} {right} {bound:g}" for bound, left, right in below
+        )
+        expected = (words or name) + above
+        for number in value if isinstance(value, tuple) else () if value is None else (value,):
+            holds = self.above < number < self.below and self.least <= number <= self.most
+            require(error, holds, expected, **{name: value})
+
+
+def require_ranges(settings: object, error: type[InputError]) -> None:
+    """Raise ``error`` for the first field of a dataclass whose value is out of the `Range` in its annotation."""
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+        for legal in getattr(hint, "__metadata__", ()):
+            legal.require(name, getattr(settings, name), error)
+
+
 _NUMBERS: dict[object, tuple[tuple[type[float | Decimal], ...], str]] = {
     int: ((int,), "a whole number"),
     float: ((int, float, Decimal), "a number"),

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from torch.optim import lr_scheduler
 
 from harness.data import Augmentation
 from harness.errors import InputError, RecipeError
-from harness.tables import expect_mapping, read_table, refuse_unknown, require
+from harness.tables import Range, expect_mapping, read_table, refuse_unknown, require, require_ranges
 
 # When a schedule changes the learning rate: after each step of the optimizer or after each epoch.
 Interval = Literal["step", "epoch"]
@@ -30,43 +30,48 @@ Interval = Literal["step", "epoch"]
 _expect = functools.partial(require, RecipeError)
 
 
+_Positive = Annotated[float, Range(above=0)]
+_NotNegative = Annotated[float, Range(least=0)]
+_Momentum = Annotated[float, Range(least=0, below=1)]
+_Fraction = Annotated[float, Range(least=0, most=1)]
+_InnerFraction = Annotated[float, Range(above=0, below=1)]
+_Count = Annotated[int, Range(least=1)]
+
+
 @dataclass(frozen=True, kw_only=True)
-class SGD:
+class _Settings:
+    """Settings of which each is within the range in its annotation."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, RecipeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(_Settings):
     """Stochastic gradient descent with momentum (`torch.optim.SGD`); ``lr`` is the peak rate."""
 
     name: ClassVar[str] = "sgd"
 
-    lr: float
-    momentum: float = 0.0
+    lr: _Positive
+    momentum: _Momentum = 0.0
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: _NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        _expect(self.lr > 0, "lr > 0", lr=self.lr)
-        _expect(0 <= self.momentum < 1, "0 <= momentum < 1", momentum=self.momentum)
-        _expect(self.weight_decay >= 0, "weight_decay >= 0", weight_decay=self.weight_decay)
-        _expect(
-            self.momentum > 0 or not self.nesterov,
-            "a momentum above 0 with nesterov",
-            nesterov=self.nesterov,
-            momentum=self.momentum,
-        )
+        super().__post_init__()
+        holds = self.momentum > 0 or not self.nesterov
+        _expect(holds, "a momentum above 0 with nesterov", nesterov=self.nesterov, momentum=self.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam:
+class Adam(_Settings):
     """Adam (`torch.optim.Adam`)."""
 
     name: ClassVar[str] = "adam"
 
-    lr: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        _expect(self.lr > 0, "lr > 0", lr=self.lr)
-        _expect(all(0 <= beta < 1 for beta in self.betas), "each of betas at least 0 and below 1", betas=self.betas)
-        _expect(self.weight_decay >= 0, "weight_decay >= 0", weight_decay=self.weight_decay)
+    lr: _Positive
+    betas: Annotated[tuple[float, float], Range(least=0, below=1)] = (0.9, 0.999)
+    weight_decay: _NotNegative = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,34 +80,28 @@ class AdamW(Adam):
 
     name: ClassVar[str] = "adamw"
 
-    weight_decay: float = 0.01
+    weight_decay: _NotNegative = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneCycleLR:
-    """Up to ``max_lr`` and down again, updated after each step (`torch.optim.lr_scheduler.OneCycleLR`).
+class OneCycleLR(_Settings):
+    """Up to ``max_lr`` and down again, changing after each step (`torch.optim.lr_scheduler.OneCycleLR`).
 
-    As in torch, the optimizer's ``lr`` is replaced, and momentum (Adam's first beta) varies between 0.85 and 0.95.
+    As in PyTorch, the optimizer's own ``lr`` is replaced, and momentum (Adam's first beta) is cycled between 0.85 and 0.95.
     """
 
     name: ClassVar[str] = "one-cycle"
     interval: ClassVar[Interval] = "step"
 
-    max_lr: float
-    pct_start: float = 0.3
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
-
-    def __post_init__(self) -> None:
-        _expect(self.max_lr > 0, "max_lr > 0", max_lr=self.max_lr)
-        _expect(0 < self.pct_start < 1, "0 < pct_start < 1", pct_start=self.pct_start)
-        _expect(self.div_factor > 0, "div_factor > 0", div_factor=self.div_factor)
-        _expect(self.final_div_factor > 0, "final_div_factor > 0", final_div_factor=self.final_div_factor)
+    max_lr: _Positive
+    pct_start: _InnerFraction = 0.3
+    div_factor: _Positive = 25.0
+    final_div_factor: _Positive = 1e4
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmupCosine:
-    """Linear warm-up, half a cosine down, then constant, updated after each step (`torch.optim.lr_scheduler.LambdaLR`).
+class WarmupCosine(_Settings):
+    """Linear warm-up, half a cosine down, then constant, changing after each step.
 
     With ``T`` steps in all, ``w = int(warmup * T)`` and ``e = int(until * T)``, step ``t`` (from 0) runs at ``lr``
     times ``(t + 1) / w`` before ``w``, ``floor + (1 - floor) * (1 + cos(pi * (t - w) / (e - w))) / 2`` before ``e``
@@ -114,11 +113,11 @@ class WarmupCosine:
 
     warmup: float
     until: float
-    floor: float
+    floor: _Fraction
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _expect(0 <= self.warmup < self.until <= 1, "0 <= warmup < until <= 1", warmup=self.warmup, until=self.until)
-        _expect(0 <= self.floor <= 1, "0 <= floor <= 1", floor=self.floor)
 
     def factors(self, total: int) -> Callable[[int], float]:
         """The factor on ``lr`` as a function of the step, for a run of ``total`` steps."""
@@ -135,70 +134,54 @@ class WarmupCosine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReduceLROnPlateau:
-    """Multiplies by ``factor`` after more than ``patience`` epochs without a lower test loss.
+class ReduceLROnPlateau(_Settings):
+    """Times ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
 
-    `torch.optim.lr_scheduler.ReduceLROnPlateau`. The schedule depends on the test set, as in the published recipe that uses
-    it, which makes the reported accuracy slightly optimistic.
+    The schedule uses the test set, as the published recipe that has it does, which makes the accuracy slightly optimistic.
     """
 
     name: ClassVar[str] = "plateau"
     interval: ClassVar[Interval] = "epoch"
 
-    factor: float
-    patience: int
-
-    def __post_init__(self) -> None:
-        _expect(0 < self.factor < 1, "0 < factor < 1", factor=self.factor)
-        _expect(self.patience >= 0, "patience >= 0", patience=self.patience)
+    factor: _InnerFraction
+    patience: Annotated[int, Range(least=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepLR:
-    """Multiplies by ``gamma`` every ``step_size`` epochs (`torch.optim.lr_scheduler.StepLR`)."""
+class StepLR(_Settings):
+    """Times ``gamma`` every ``step_size`` epochs (`StepLR`)."""
 
     name: ClassVar[str] = "step"
     interval: ClassVar[Interval] = "epoch"
 
-    step_size: int
-    gamma: float
-
-    def __post_init__(self) -> None:
-        _expect(self.step_size >= 1, "step_size >= 1", step_size=self.step_size)
-        _expect(self.gamma > 0, "gamma > 0", gamma=self.gamma)
+    step_size: _Count
+    gamma: _Positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiStepLR:
-    """Multiplies by ``gamma`` after each of the epochs in ``milestones`` (`torch.optim.lr_scheduler.MultiStepLR`)."""
+class MultiStepLR(_Settings):
+    """Times ``gamma`` after each of the epochs in ``milestones`` (`MultiStepLR`)."""
 
     name: ClassVar[str] = "multi-step"
     interval: ClassVar[Interval] = "epoch"
 
     milestones: tuple[int, ...]
-    gamma: float
+    gamma: _Positive
 
     def __post_init__(self) -> None:
-        rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
-        _expect(
-            bool(self.milestones) and self.milestones[0] >= 1 and rising,
-            "milestones to be increasing epoch numbers from 1",
-            milestones=list(self.milestones),
-        )
-        _expect(self.gamma > 0, "gamma > 0", gamma=self.gamma)
+        super().__post_init__()
+        increasing = list(self.milestones) == sorted({*self.milestones}) and self.milestones[:1] >= (1,)
+        _expect(increasing, "milestones to be increasing epoch numbers from 1", milestones=list(self.milestones))
 
 
 @dataclass(frozen=True, kw_only=True)
-class CosineAnnealingLR:
-    """Half a cosine from ``lr`` to ``floor * lr`` over all epochs (`torch.optim.lr_scheduler.CosineAnnealingLR`)."""
+class CosineAnnealingLR(_Settings):
+    """Half a cosine from ``lr`` down to ``floor * lr`` over all epochs, changing after each epoch (`CosineAnnealingLR`)."""
 
     name: ClassVar[str] = "cosine"
     interval: ClassVar[Interval] = "epoch"
 
-    floor: float = 0.0
-
-    def __post_init__(self) -> None:
-        _expect(0 <= self.floor <= 1, "0 <= floor <= 1", floor=self.floor)
+    floor: _Fraction = 0.0
 
 
 Optimizer = SGD | Adam | AdamW
@@ -206,7 +189,7 @@ Schedule = OneCycleLR | WarmupCosine | ReduceLROnPlateau | StepLR | MultiStepLR 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(_Settings):
     """How to train: everything that determines a run except the network, the data and the seed.
 
     Args:
@@ -222,15 +205,11 @@ class Recipe:
     """
 
     name: str
-    batch_size: int
-    epochs: int
+    batch_size: _Count
+    epochs: _Count
     optimizer: Optimizer
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
-
-    def __post_init__(self) -> None:
-        _expect(self.batch_size >= 1, "batch_size >= 1", batch_size=self.batch_size)
-        _expect(self.epochs >= 1, "epochs >= 1", epochs=self.epochs)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, name: str) -> Self:
@@ -298,7 +277,7 @@ def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Opti
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
-        msg = f"expected a network with parameters to train, got {type(module).__name__} with none."
+        msg = f"expected a model with trainable parameters, got {type(module).__name__} with none."
         raise InputError(msg)
     return _TORCH_OPTIMIZERS[type(optimizer)](trainable, **dataclasses.asdict(optimizer))
 
@@ -306,14 +285,14 @@ def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Opti
 def build_schedule(
     schedule: Schedule, optimizer: torch.optim.Optimizer, *, epochs: int, steps: int
 ) -> lr_scheduler.LRScheduler:
-    """Torch's scheduler for a run of ``epochs`` of ``steps`` optimizer steps each.
+    """The scheduler of PyTorch for a run of ``epochs`` of ``steps`` optimizer steps each.
 
     Raises:
         RecipeError: a one-cycle schedule whose rise takes exactly one step, for which torch divides by zero.
     """
     match schedule:
         case OneCycleLR():
-            # torch divides by pct_start * total - 1.
+            # PyTorch divides by pct_start * total - 1.
             one_step = schedule.pct_start * epochs * steps == 1
             _expect(
                 not one_step,

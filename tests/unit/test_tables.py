@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from harness.errors import ContractError, InputError, RecipeError
-from harness.tables import expect_mapping, read_table, refuse_unknown, require
+from harness.tables import Range, expect_mapping, read_table, refuse_unknown, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +142,29 @@ def test_the_parts_of_the_reader() -> None:
     require(RecipeError, True, "lr > 0", lr=1)  # noqa: FBT003 - a condition
     with pytest.raises(RecipeError, match=r"^expected lr > 0, got lr=-1, name='x'\.$"):
         require(RecipeError, False, "lr > 0", lr=-1, name="x")  # noqa: FBT003 - a condition
+
+
+@pytest.mark.parametrize(
+    ("legal", "value", "message"),
+    [
+        (Range(above=0), 0, "expected x > 0, got x=0."),
+        (Range(least=1), 0, "expected x >= 1, got x=0."),
+        (Range(below=1), 1, "expected x < 1, got x=1."),
+        (Range(most=1), 2, "expected x <= 1, got x=2."),
+        (Range(least=0, below=1), 1.0, "expected 0 <= x < 1, got x=1.0."),
+        (Range(above=0, most=1), 0.0, "expected 0 < x <= 1, got x=0.0."),
+        (Range(least=0), (1, -1), "expected x >= 0, got x=(1, -1)."),
+        (Range(most=1), math.nan, "expected x <= 1, got x=nan."),
+    ],
+)
+def test_a_number_out_of_range_is_refused(legal: Range, value: object, message: str) -> None:
+    """Open and closed bounds on either side, for a number or each of a tuple; NaN is in no range."""
+    with pytest.raises(RecipeError) as caught:
+        legal.require("x", value, RecipeError)
+    assert message == str(caught.value)
+
+
+def test_a_value_in_range_is_accepted() -> None:
+    """Closed bounds include their ends, and None is not checked."""
+    for value in (0, 1, (0, 0.5, 1), None):
+        Range(least=0, most=1).require("x", value, RecipeError)

@@ -151,7 +151,7 @@ def test_a_bad_recipe_is_named(path: str, value: object, message: str) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"name": "adam", "lr": 0.1, "betas": [0.9, 1]}, "expected each of betas at least 0 and below 1"),
+        ({"name": "adam", "lr": 0.1, "betas": [0.9, 1]}, "expected 0 <= betas < 1"),
         ({"name": "adam", "lr": 0}, "expected lr > 0"),
         ({"name": "adamw", "lr": 1, "weight_decay": -1}, "expected weight_decay >= 0"),
         ({"name": "adam", "lr": 0.1, "momentum": 0.9}, "'momentum' is not a known key"),
@@ -228,7 +228,7 @@ def test_an_optimizer_is_torchs_own(optimizer: Optimizer, expected: type[torch.o
 
 def test_nothing_to_train_is_an_error() -> None:
     """A network without parameters cannot be trained."""
-    with pytest.raises(InputError, match="expected a network with parameters to train, got Flatten"):
+    with pytest.raises(InputError, match="expected a model with trainable parameters, got Flatten"):
         build_optimizer(SGD(lr=0.1), nn.Flatten())
 
 
