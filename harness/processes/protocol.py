@@ -93,7 +93,7 @@ class Failure:
 
     Args:
         kind: which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
-            other that the user can mend, or one of the more precise kinds.
+            other that the user can correct, or one of the more precise kinds.
         message: its message.
         traceback: where it was raised, with all its causes.
     """

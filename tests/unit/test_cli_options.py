@@ -92,7 +92,7 @@ def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
 
     assert (code, out) == (2, "")
     assert "ended the process that imported it" in paragraph(err)
-    assert "Its last words: farewell" in paragraph(err)
+    assert "Its last output: farewell" in paragraph(err)
 
 
 @pytest.mark.smoke
