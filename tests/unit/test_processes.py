@@ -292,8 +292,8 @@ def test_a_process_beyond_a_limit_is_killed(
 
 def test_progress_keeps_a_process_alive(python: Callable[..., list[Outcome]]) -> None:
     """A process that shows progress may take longer than the idle time."""
-    text = f"for _ in range(12): os.utime(folder / 'progress.txt'); time.sleep(0.1)\n{RESULT.format(3)}"
-    (outcome,) = python(text, idle_seconds=0.8)
+    text = f"for _ in range(25): os.utime(folder / 'progress.txt'); time.sleep(0.1)\n{RESULT.format(3)}"
+    (outcome,) = python(text, idle_seconds=2.0)
 
     assert Total(total=3) == outcome.result(SUM)
 
@@ -329,7 +329,7 @@ def test_what_a_process_started_ends_with_it(
         "import subprocess\nchild = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])\n"
         f"pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(child.pid))\n"
     )
-    python(text + ("os._exit(0)" if ends else "time.sleep(60)"), idle_seconds=1.0)
+    python(text + ("os._exit(0)" if ends else "while True: print('x' * 1000)"), output_bytes=10_000)
 
     assert wait_for_end(int((tmp_path / "pid").read_text(encoding="utf-8")))
 
