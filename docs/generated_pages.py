@@ -23,6 +23,8 @@ from harness.certification import ConsistencyRule
 from harness.contracts import REQUIREMENTS, Contract, builtin_contracts, load_contract
 from harness.contracts.requirement import section_of
 from harness.datasets import PUBLISHED
+from harness.determinism.axes import Axis, finding
+from harness.findings import Status
 from harness.training import recipe
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,7 @@ def write_pages(folder: Path) -> None:
     pages = {
         "models.md": models_page(),
         "schemas.md": schemas_page(),
+        "parts/axes.md": axes_part(),
         "parts/contracts.md": contracts_part(),
         "parts/requirements.md": requirements_part(),
         "parts/datasets.md": datasets_part(),
@@ -156,6 +159,12 @@ def _keys_of(kind: type) -> Iterator[str]:
         yield f"`{field.name}`" + ("" if field.default is dataclasses.MISSING else f" ({field.default})")
 
 
+def axes_part() -> str:
+    """The axes of the determinism check, in the order of a report, and what is expected on each."""
+    rows = [(axis.value, finding(axis, Status.PASS, "").expected) for axis in Axis]
+    return table(("axis", "expected"), rows) + "\n"
+
+
 def datasets_part() -> str:
     """The data sets that can be downloaded, and their files with size and digest."""
     heads = ("`--data`", "data set", "training and test images", "mean, standard deviation")
@@ -229,7 +238,9 @@ def packages_part() -> str:
     files = [path for package in ("harness", "mnist_models") for path in (ROOT / package).rglob("*.py")]
     lines = {path: path.read_text("utf-8").count("\n") for path in files}
     longest = max(files, key=lambda path: lines[path])
-    figure = f"The longest source file is `{longest.relative_to(ROOT).as_posix()}`, {lines[longest]:,} lines."
+    name = longest.relative_to(ROOT).as_posix()
+    summary = _summary(name.removesuffix(".py").replace("/", "."))
+    figure = f"The longest source file is `{name}`, {lines[longest]:,} lines: {summary[0].lower()}{summary[1:]}"
     return f"{table(('package', 'what it does'), rows)}\n\n{figure}\n"
 
 
