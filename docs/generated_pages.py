@@ -156,7 +156,7 @@ def _docstring(kind: type) -> str:
 
 def _keys_of(kind: type) -> Iterator[str]:
     for field in dataclasses.fields(kind):
-        yield f"`{field.name}`" + ("" if field.default is dataclasses.MISSING else f" ({field.default})")
+        yield f"`{field.name}`" + ("" if field.default is dataclasses.MISSING else f" ({json.dumps(field.default)})")
 
 
 def axes_part() -> str:
