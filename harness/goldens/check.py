@@ -166,12 +166,12 @@ class _Check:
         if digest(fixed_images()) != self.golden.images:
             status, observed = Status.FAIL, "the fixed images differ from the recorded ones"
         elif outside:
-            status, observed = Status.FAIL, f"outside tolerance, first at {outside[0]}"
+            status, observed = Status.FAIL, f"outside tolerance, first at depth {outside[0]!r}"
         elif self.entry is None:
             status, observed = Status.UNKNOWN, f"within tolerance, but no golden for {self.key.describe()}"
         elif differing:
             status = Status.FAIL if self.must_be_bit_equal else Status.UNKNOWN
-            observed = f"within tolerance, but not bit-equal, first at {differing[0]}"
+            observed = f"within tolerance, but not bit-equal, first at depth {differing[0]!r}"
         else:
             status, observed = Status.PASS, f"bit-equal at {len(lines)} depths"
         return self._finding(
@@ -210,7 +210,8 @@ class _Check:
         reasons: tuple[str, ...] = ()
         hint = f"If the change is intended, `{self.remedy}` records it." if status is Status.FAIL else ""
         if status is Status.UNKNOWN:
-            hint = f"Check on the machine that made the golden; if it passes there, `{self.remedy}` here adds this environment."
+            effect = "replaces its results by those of this one" if self.entry else "adds this environment"
+            hint = f"Check on the machine that made the golden; if it passes there, `{self.remedy}` here {effect}."
             keys = "; ".join(entry.key.describe() for entry in self.golden.bits)
             reasons = tuple(f"made on another machine: {line}" for line in self.machine_differences)
             reasons = reasons or (f"recorded environments: {keys}",)

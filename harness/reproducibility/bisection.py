@@ -5,6 +5,7 @@ The recorded digests narrow it down to a range of steps; training this range aga
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,16 +31,16 @@ class Bisection:
     Args:
         steps: the last step with digests in both records.
         agreed: the last step at which all digests agree.
+        exact: whether the step of the difference is exact; if not, the runs differ after ``agreed`` and by this step.
         difference: the first difference; None if there is none.
-        exact: whether the difference's step is exact; if not, the runs differ after ``agreed`` and by this step.
         declared: the declarations that differ between the records.
         notes: why the result is less precise than asked for.
     """
 
     steps: int
     agreed: int
-    difference: Difference | None
     exact: bool
+    difference: Difference | None
     declared: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -56,23 +57,10 @@ class Bisection:
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON data."""
         found = self.difference
-        return {
-            "steps": self.steps,
-            "agreed": self.agreed,
-            "exact": self.exact,
-            "difference": found
-            and {
-                "step": found.step,
-                "kind": found.kind,
-                "between_steps": found.between_steps,
-                "tensor": found.tensor,
-                "size": None if found.size is None else repr(found.size),
-                "cause": found.cause.value,
-                "detail": found.detail,
-            },
-            "declared": list(self.declared),
-            "notes": list(self.notes),
-        }
+        size = None if found is None or found.size is None else repr(found.size)
+        difference = found and {**dataclasses.asdict(found), "size": size, "cause": found.cause.value}
+        lists = {"declared": list(self.declared), "notes": list(self.notes)}
+        return {**dataclasses.asdict(self), "difference": difference, **lists}
 
 
 def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, TraceSteps] | None = None) -> Bisection:

@@ -52,19 +52,19 @@ class Difference:
     Args:
         step: number of the first step that differs; 0: the trainings differ before the first step.
         kind: the input or part of the state that differs first, as named in `StepDigests`.
-        cause: the likely cause.
+        between_steps: whether the state changed after the previous step had ended and before this one began.
         tensor: name of the first tensor that differs, in module order; None if an input differs or the tensors are unknown.
         size: the largest absolute difference in this tensor; infinite or NaN if one of the two is; None if it is unknown.
-        between_steps: whether the state changed after the previous step had ended and before this one began.
+        cause: the likely cause.
         detail: both values as text, if there is a short form.
     """
 
     step: int
     kind: str
-    cause: Cause
+    between_steps: bool = False
     tensor: str | None = None
     size: float | None = None
-    between_steps: bool = False
+    cause: Cause
     detail: str = ""
 
     def describe(self) -> str:

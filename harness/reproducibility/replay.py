@@ -54,6 +54,7 @@ class Replay:
 
     def _compare_bits(self, difference: str, irrelevant: tuple[str, ...]) -> Finding:
         epochs, steps = len(self.record.epochs), self.record.digests[-1].step
+        hint = "The environment equals the recorded one. `harness repro MODEL` shows why the training does not repeat."
         return Finding(
             requirement="replay",
             status=Status.FAIL if difference else Status.PASS,
@@ -64,53 +65,51 @@ class Replay:
                 f"state digest {self.repeated.state_digest}",
                 *(f"differs from the record, without effect on the bits: {line}" for line in irrelevant),
             ),
-            hint="The environment equals the recorded one. `harness repro MODEL` shows why the training does not repeat."
-            if difference
-            else "",
+            hint=hint if difference else "",
         )
 
     def _compare_accuracy(self, environment: tuple[str, ...], difference: str) -> Finding:
-        """Compare the correct predictions after the last epoch, within the seed noise."""
-        evidence = (
-            *(f"the environment differs: {line}" for line in environment),
-            *self._counts(),
-            f"bits: {difference or 'equal nevertheless'}",
-        )
-        expected = "in another environment: as many correct predictions as recorded, within the seed noise"
-        if len(self.repeated.epochs) < len(self.record.epochs):
-            epoch = len(self.repeated.epochs) + 1
-            return Finding(
-                requirement="replay",
-                status=Status.FAIL,
-                expected=expected,
-                observed=f"the loss became infinite or NaN in epoch {epoch}, which the record completed",
-                evidence=evidence,
-            )
-        if self.noise is None:
-            return Finding(
-                requirement="replay",
-                status=Status.UNKNOWN,
-                expected=expected,
-                observed="cannot compare: another environment, and the seed noise of this training is not known",
-                evidence=evidence,
-                hint=f"Train with {FEWEST_SEEDS} or more other seeds and pass the folder of their records as --seeds.",
-            )
-        bound = self.noise.bound(len(self.record.epochs))
-        count = abs(self.record.epochs[-1].test_correct - self.repeated.epochs[-1].test_correct)
-        within = count <= bound
+        status, observed, hint = self._accuracy_within_noise()
         return Finding(
             requirement="replay",
-            status=Status.UNKNOWN if within else Status.FAIL,
-            expected=expected,
-            observed=f"another environment; correct predictions differ by {count}, {'within' if within else 'outside'} the "
-            f"seed noise of {bound:.1f}",
+            status=status,
+            expected="in another environment: as many correct predictions as recorded, within the seed noise",
+            observed=observed,
             evidence=(
-                *evidence,
-                f"from {len(self.noise.counts)} other seeds: two runs differ by at most {bound:.1f} in 99 of 100 cases",
+                *(f"the environment differs: {line}" for line in environment),
+                *self._counts(),
+                f"bits: {difference or 'equal nevertheless'}",
             ),
-            hint="A statistical comparison does not show that the training repeats bit for bit."
-            if within
-            else "Chance does not explain this difference in accuracy. Look for what changed since the record was made.",
+            hint=hint,
+        )
+
+    def _accuracy_within_noise(self) -> tuple[Status, str, str]:
+        """Status, observation and hint from the correct predictions after the last epoch."""
+        epochs = len(self.record.epochs)
+        if len(self.repeated.epochs) < epochs:
+            epoch = len(self.repeated.epochs) + 1
+            return Status.FAIL, f"the loss became infinite or NaN in epoch {epoch}, which the record completed", ""
+        if self.noise is None:
+            observed = "cannot compare: another environment, and the seed noise of this training is not known"
+            hint = f"Train with {FEWEST_SEEDS} or more other seeds and pass the folder of their records as --seeds."
+            return Status.UNKNOWN, observed, hint
+        bound = self.noise.bound(epochs)
+        count = abs(self.record.epochs[-1].test_correct - self.repeated.epochs[-1].test_correct)
+        within = count <= bound
+        observed = (
+            f"another environment; correct predictions differ by {count}, {'within' if within else 'outside'} the seed noise: "
+            f"at most {bound:.1f} in 99 of 100 cases, from {len(self.noise.counts)} other seeds"
+        )
+        if within:
+            return (
+                Status.UNKNOWN,
+                observed,
+                "A statistical comparison does not show that the training repeats bit for bit.",
+            )
+        return (
+            Status.FAIL,
+            observed,
+            "Chance does not explain this difference. Look for what changed since the record was made.",
         )
 
     def _counts(self) -> tuple[str, ...]:

@@ -102,9 +102,9 @@ def test_one_percent_is_located_in_the_outputs(name: str) -> None:
     first, last = (
         check(with_state(shipped(name), weight, one_percent))["outputs"] for weight in (weights[0], weights[-1])
     )
-    assert (Status.FAIL, f"outside tolerance, first at {depths[0]}") == (first.status, first.observed)
+    assert (Status.FAIL, f"outside tolerance, first at depth {depths[0]!r}") == (first.status, first.observed)
     later = depths[depths.index("before the head") + 1 :]
-    assert (Status.FAIL, f"outside tolerance, first at {later[0]}") == (last.status, last.observed)
+    assert (Status.FAIL, f"outside tolerance, first at depth {later[0]!r}") == (last.status, last.observed)
 
 
 @every_model

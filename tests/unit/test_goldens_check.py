@@ -97,7 +97,7 @@ def test_one_percent_is_located_in_the_outputs(
     assert ("pfff", "puf") == (statuses(recorded), statuses(other)[:3])
     for findings in (recorded, other):
         assert f"{tensor} has other values" == findings["weights"].observed
-        assert f"outside tolerance, first at {place}" == findings["outputs"].observed
+        assert f"outside tolerance, first at depth {place!r}" == findings["outputs"].observed
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_changed_layer_is_named_in_the_graph(changed: dict[str, Any], expected
 def test_a_rounding_is_found_in_the_bits_of_the_outputs(path: Path) -> None:
     """Within tolerance, but a failure where the results must be bit-equal."""
     finding = check(with_state(captured_net(), "conv2.weight", all_next_floats), path)["outputs"]
-    expected = "within tolerance, but not bit-equal, first at features"
+    expected = "within tolerance, but not bit-equal, first at depth 'features'"
     assert (Status.FAIL, expected) == (finding.status, finding.observed)
 
 
@@ -161,6 +161,7 @@ def test_other_bits_on_another_machine_are_unknown(path: Path, monkeypatch: pyte
     findings = check(with_state(captured_net(), "conv2.weight", all_next_floats), path)
     assert "puuu" == statuses(findings)
     assert "made on another machine: processor: " in findings["outputs"].evidence[-1]
+    assert f"`{REMEDY}` here replaces its results" in findings["outputs"].hint
 
 
 def test_another_recipe_is_named(path: Path) -> None:

@@ -67,7 +67,9 @@ def test_another_environment_is_compared_statistically(change: dict[str, Any]) -
     (name,) = change
 
     assert Status.UNKNOWN == finding.status
-    assert finding.observed.startswith("another environment; correct predictions differ by 0, within the seed noise of")
+    assert finding.observed.startswith(
+        "another environment; correct predictions differ by 0, within the seed noise: at most"
+    )
     assert any(f"the environment differs: {name}: " in line for line in finding.evidence)
     assert "bits: equal nevertheless" in finding.evidence
 
