@@ -21,7 +21,7 @@ RECORD = Path(__file__).parent / "records" / "reference-on-digits.json"
 
 
 def test_an_earlier_record_replays_bit_equal(one_thread: None) -> None:  # noqa: ARG001 - a fixture
-    """Skipped where the environment is not the one on record: other bits are no fault there."""
+    """Skipped in another environment than the recorded one, where the last bits may differ."""
     record = RunRecord.read(RECORD)
     captured = load_model(record.source, seed=record.seed)
     rerun = Rerun(record=record, captured=captured, dataset=load_dataset("digits"), device=torch.device("cpu"))
