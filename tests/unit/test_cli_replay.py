@@ -69,7 +69,7 @@ def test_a_folder_of_records_gives_the_seed_noise(short_run: Run, command: Comma
 
     code, out, _ = command("replay", elsewhere, "--seeds", tmp_path)
     assert code == 3
-    assert "from 5 other seeds: two runs differ by at most" in " ".join(out.split())
+    assert "in 99 of 100 cases, from 5 other seeds" in " ".join(out.split())
 
     code, _, err = command("replay", elsewhere, "--seeds", tmp_path / "none")
     assert (2, True) == (code, "which contains none" in err)
