@@ -31,7 +31,7 @@ from harness.files import write_whole
 from harness.graph import CapturedModel
 from harness.sources import load_model
 from harness.training import EpochResult, Recipe, RunRecord, RunSpec, SeedOutcome, SeedsJob, train_seeds
-from harness.training.fusion import without_dropout
+from harness.training.dropout import without_dropout
 from mnist_models import model_card
 
 MODEL = "five_step_4"

@@ -112,8 +112,8 @@ training_options = combine(
         default="auto",
         show_default=True,
         metavar="auto|eager|fast|bf16|graph",
-        help="How training steps are computed. auto is fast on a CPU and graph on a CUDA device where that computes the same as "
-        "eager on this model, and eager otherwise.",
+        help="How training steps are computed. auto is fast on a CPU if it computes the same as eager on this model, and eager "
+        "otherwise and on other devices. graph (CUDA) has not run on a GPU yet and is chosen by name only.",
     ),
     click.option(
         "--out",

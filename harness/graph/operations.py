@@ -4,7 +4,7 @@ The table below is also the allow-list: a rebuilt module runs the operations in 
 shape changes, or in-place forms of them: none reads files, runs code, or reaches outside the tensors it is given.
 
 Every package asks `Operation.kind` (or `kind_of`) instead of keeping names of its own. Names that an engine matches exactly, as
-in `harness.training.fusion` (ReLU, dropout, batch norm, convolution), `harness.training.cuda_graphs` (the dropouts) and
+in `harness.training.fusion` (ReLU, dropout, batch norm, convolution), `harness.training.dropout` (the dropouts) and
 `harness.training.engines` (softmax, log-softmax), belong to the functions that replace them and stay there.
 """
 

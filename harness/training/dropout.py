@@ -1,17 +1,29 @@
-"""Dropout that draws where the next dropped value lies, instead of a number for each value.
+"""Every form of dropout that engines use: sparse, drawn from a generator, without effect, and with nothing dropped.
 
-With p = 0.025 a usual dropout draws forty numbers to drop one value, which takes a third of a small network's training
-time on a CPU. The distances between dropped values are geometrically distributed, so one number for each dropped value
-does: the same distribution exactly, from other random numbers.
+Sparse dropout draws the distances between dropped values. With p = 0.025, the usual dropout draws forty random numbers to
+drop one value, which takes a third of a small network's training time on a CPU. The distances are geometrically distributed,
+so one number per dropped value suffices: exactly the same distribution, from other random numbers.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.graph import Program
+
+# ATen's native/Dropout.cpp: the negative saturation value of SELU.
+_ALPHA = 1.7580993408473766
+
+
+# Sparse ---------------------------------------------------------------------------------------------------------------
 
 
 def dropped_positions(count: int, p: float) -> Tensor:
@@ -31,44 +43,44 @@ def dropped_positions(count: int, p: float) -> Tensor:
     if p == 0:
         return torch.empty(0, dtype=torch.int64)
     expected = count * p
-    # Six standard deviations above the mean: a second helping is needed once in a billion times.
+    # Six standard deviations above the mean: a second chunk is needed once in a billion times.
     draws = math.ceil(expected + 6 * math.sqrt(expected) + 6)
-    last, helpings = -1, []
+    last, chunks = -1.0, []
     while last < count:
         kept = torch.rand(draws, dtype=torch.float64).neg_().log1p_().mul_(1 / math.log1p(-p)).floor_()
         positions = kept.add_(1).cumsum_(0).add_(last)
-        helpings.append(positions)
-        last = int(positions[-1])
-    positions = torch.cat(helpings) if len(helpings) > 1 else helpings[0]
+        chunks.append(positions)
+        last = positions[-1].item()
+    positions = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
     return positions[: int(torch.searchsorted(positions, count))].long()
 
 
 def sparse_dropout(maps: Tensor, p: float, factor: float, *, in_place: bool) -> Tensor:
-    """Dropout with ``p``, what is kept multiplied by ``factor``.
+    """Dropout with probability ``p`` that multiplies the kept values by ``factor``.
 
     Args:
         maps: any shape, on the CPU.
         p: probability of each value to be dropped.
-        factor: 1 / (1 - p) for the usual dropout; 1 where the layer before has the factor in it.
-        in_place: write into ``maps``, whose values nobody else may need.
+        factor: 1 / (1 - p) for the usual dropout; 1 if the previous layer applies the factor.
+        in_place: write into ``maps``; nothing else may read its values.
     """
-    result: Tensor = _Dropout.apply(maps, p, factor, in_place)
+    result: Tensor = _SparseDropout.apply(maps, p, factor, in_place)
     return result
 
 
 def sparse_relu_dropout(maps: Tensor, p: float, factor: float, *, in_place: bool) -> Tensor:
-    """ReLU and then `sparse_dropout`, in one.
+    """ReLU followed by `sparse_dropout`, in one pass.
 
-    A dropped value and one that the ReLU made 0 have the same gradient, 0: so the backward pass needs the result only.
+    Dropped values and values that ReLU sets to 0 both have gradient 0, so the backward pass needs the result only.
     """
-    result: Tensor = _ReluDropout.apply(maps, p, factor, in_place)
+    result: Tensor = _SparseReluDropout.apply(maps, p, factor, in_place)
     return result
 
 
-class _Dropout(torch.autograd.Function):
+class _SparseDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, p: float, factor: float, in_place: bool) -> Tensor:  # noqa: ANN401, FBT001 - torch's signature
-        result = _own(ctx, maps, in_place=in_place)
+        result = _writable(ctx, maps, in_place=in_place)
         if factor != 1:
             result.mul_(factor)
         ctx.factor, ctx.positions, ctx.memory_format = factor, dropped_positions(maps.numel(), p), _memory_format(maps)
@@ -84,10 +96,10 @@ class _Dropout(torch.autograd.Function):
         return gradient, None, None, None
 
 
-class _ReluDropout(torch.autograd.Function):
+class _SparseReluDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, p: float, factor: float, in_place: bool) -> Tensor:  # noqa: ANN401, FBT001
-        result = _own(ctx, maps, in_place=in_place).relu_()
+        result = _writable(ctx, maps, in_place=in_place).relu_()
         if factor != 1:
             result.mul_(factor)
         _flat(result).index_fill_(0, dropped_positions(maps.numel(), p), 0)
@@ -102,8 +114,8 @@ class _ReluDropout(torch.autograd.Function):
         return gradient.mul_(ctx.factor) if ctx.factor != 1 else gradient, None, None, None
 
 
-def _own(ctx: Any, maps: Tensor, *, in_place: bool) -> Tensor:  # noqa: ANN401
-    """Values to write into, without gaps in memory."""
+def _writable(ctx: Any, maps: Tensor, *, in_place: bool) -> Tensor:  # noqa: ANN401
+    """Values to write into, dense in memory: the given ones if that is allowed, else a copy."""
     memory_format = _memory_format(maps)
     if in_place and maps.is_contiguous(memory_format=memory_format):
         ctx.mark_dirty(maps)
@@ -118,5 +130,103 @@ def _memory_format(maps: Tensor) -> torch.memory_format:
 
 
 def _flat(dense: Tensor) -> Tensor:
-    """The values in the order in which they lie in memory."""
+    """The values in memory order."""
     return dense.as_strided((dense.numel(),), (1,))
+
+
+# From a generator -----------------------------------------------------------------------------------------------------
+
+
+def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[..., Tensor]]:
+    """ATen's dropouts by name, drawing from a generator. On a CPU they return ATen's bits for the same random state.
+
+    Args:
+        generator: on the device of the network; None for torch's global one.
+    """
+    return {
+        f"aten.{name}{ending}.default": functools.partial(
+            _dropout,
+            generator=generator,
+            whole_maps="feature" in name,
+            saturated="alpha" in name,
+            in_place=bool(ending),
+        )
+        for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+        for ending in ("", "_")
+    }
+
+
+def unseedable_operation(program: Program) -> str:
+    """The first operation that draws random numbers without accepting a generator (any but dropout); empty if none."""
+    return next(
+        (
+            operation.op
+            for operation in program.operations
+            if operation.kind.draws and operation.kind.family != "dropout"
+        ),
+        "",
+    )
+
+
+def _dropout(
+    values: Tensor,
+    p: float,
+    train: bool,  # noqa: FBT001 - ATen's signature
+    *,
+    generator: torch.Generator | None,
+    whole_maps: bool,
+    saturated: bool,
+    in_place: bool,
+) -> Tensor:
+    """The computation of ATen's native/Dropout.cpp."""
+    if not train or p == 0:
+        return values
+    if p == 1:
+        return values.mul_(0) if in_place else values * 0
+    shape = (*values.shape[:2], *(1 for _ in values.shape[2:])) if whole_maps else values.shape
+    noise = values.new_empty(shape) if whole_maps else torch.empty_like(values)
+    noise.bernoulli_(1 - p, generator=generator)
+    if not saturated:
+        noise.div_(1 - p)
+        return values.mul_(noise) if in_place else values * noise
+    a = 1 / math.sqrt((_ALPHA**2 * p + 1) * (1 - p))
+    added = noise.add(-1).mul_(_ALPHA * a).add_(_ALPHA * a * p)
+    noise.mul_(a)
+    return values.mul_(noise).add_(added) if in_place else (values * noise).add_(added)
+
+
+# Without randomness, to compare engines -------------------------------------------------------------------------------
+
+
+def without_dropout(program: Program) -> Program:
+    """The program with p = 0 in every dropout."""
+    return replace(
+        program,
+        operations=tuple(
+            replace(operation, args=(operation.args[0], 0.0, *operation.args[2:]))
+            if operation.kind.family == "dropout"
+            else operation
+            for operation in program.operations
+        ),
+    )
+
+
+class NothingDropped(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within this context, every dropout on the CPU keeps all its values and scales them as it does the kept ones.
+
+    All dropouts here draw with ``bernoulli_`` (1 is kept) or with ``rand`` (1 is an infinite distance to the next dropped
+    value); both return ones instead. The result does not depend on the order or the layout in which an engine draws, but still
+    on the scale that it applies.
+    """
+
+    def __torch_dispatch__(
+        self,
+        operation: Callable[..., Any],
+        _: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operation returns
+        result = operation(*args, **(kwargs or {}))
+        if operation in (torch.ops.aten.bernoulli_.float, torch.ops.aten.rand.default):
+            result.fill_(1)
+        return result

@@ -109,7 +109,7 @@ def _drive(running: list[_GroupMember]) -> None:
     while running:
         group = running
         try:
-            compute = group[0].run.engine.together([member.run.branch() for member in group])
+            compute = group[0].run.engine.group([member.run.branch() for member in group])
             while len(running) == len(group):
                 done = compute([(member.batch.images, member.batch.labels) for member in group])
                 # A graph always computes all its branches. When a run ends, a graph of the others is captured, since the

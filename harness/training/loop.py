@@ -17,7 +17,6 @@ from torch.optim import lr_scheduler
 from harness.data import Dataset
 from harness.errors import InputError, RecipeError
 from harness.training.checkpoint import Checkpoints
-from harness.training.cuda_graphs import Branch
 from harness.training.digests import DigestChain, StepDigests, state_digest
 from harness.training.engines import Compute, Engine, choose_engine
 from harness.training.machine import environment
@@ -26,6 +25,7 @@ from harness.training.randomness import RandomStreams, preserved_randomness
 from harness.training.recipe import build_optimizer, build_schedule
 from harness.training.record import EpochResult, RunRecord
 from harness.training.run_spec import RunSpec
+from harness.training.step_graphs import Branch
 from harness.training.steps import Batch, Step, TrainingHooks
 
 _SECONDS_BETWEEN_REPORTS = 0.1
@@ -130,7 +130,7 @@ class Run:
         self._data = data.to(self._device)
         self._observer = observer or NullObserver()
         self._hooks = hooks or TrainingHooks()
-        self._streams = RandomStreams(spec.seed, self._device, own_dropout=engine.capturer is not None)
+        self._streams = RandomStreams(spec.seed, self._device, own_dropout=engine.has_own_random_generator)
         self._steps_per_epoch = math.ceil(len(data.train_images) / spec.recipe.batch_size)
         self._optimizer = build_optimizer(spec.recipe.optimizer, module)
         self._scheduler = spec.recipe.schedule and build_schedule(
@@ -164,7 +164,7 @@ class Run:
             InputError: the engine does not compute groups.
         """
         if self._streams.dropout is None:
-            msg = f"expected an engine that computes many runs together, got engine={self.engine.name!r}. Use graph."
+            msg = f"expected an engine that computes several runs at once, got engine={self.engine.name!r}. Use graph."
             raise InputError(msg)
         return self.engine.branch(self._module, self._optimizer, self._streams.dropout)
 

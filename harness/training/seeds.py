@@ -154,7 +154,7 @@ def train_seeds(
     finished = {} if fresh else _finished(job, seeds, folder)
     for outcome in finished.values():
         observer.on_seed_end(outcome)
-    in_processes = torch.device(job.spec.device).type == "cpu" and ENGINES[job.spec.engine].capturer is None
+    in_processes = torch.device(job.spec.device).type == "cpu" and not ENGINES[job.spec.engine].supports_groups
     call = _Call(job=job, folder=folder, observer=observer, fresh=fresh, outcomes=finished)
     workers = (_InProcesses if in_processes else _InThisProcess)(call)
     waiting = [seed for seed in reversed(seeds) if seed not in finished]
@@ -275,7 +275,7 @@ class _InThisProcess:
 
     def wait(self) -> None:
         """Train them."""
-        if ENGINES[self._call.job.spec.engine].capturer:
+        if ENGINES[self._call.job.spec.engine].supports_groups:
             self._train_as_group()
         else:
             self._train_in_turn()

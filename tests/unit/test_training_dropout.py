@@ -10,7 +10,13 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from harness.training.dropout import dropped_positions, sparse_dropout, sparse_relu_dropout
+from harness.training.dropout import (
+    NothingDropped,
+    dropped_positions,
+    seeded_operations,
+    sparse_dropout,
+    sparse_relu_dropout,
+)
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
@@ -158,3 +164,36 @@ def test_values_with_gaps_in_memory_are_copied_first() -> None:
 
     assert bool((larger == 1).all())
     assert 0 < int((result == 0).sum()) < result.numel()
+
+
+NAMES = sorted(seeded_operations(None))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("p", "train"), [(0.3, True), (0.0, True), (1.0, True), (0.3, False)])
+def test_dropout_is_that_of_aten(name: str, p: float, train: bool) -> None:  # noqa: FBT001
+    """The same bits from the same random state, so the same distribution."""
+    values = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(1))
+    theirs, ours = values.clone(), values.clone()
+    torch.manual_seed(5)
+    expected = getattr(torch.ops.aten, name.split(".")[1])(theirs, p, train)
+    found = seeded_operations(torch.Generator().manual_seed(5))[name](ours, p, train)
+    assert torch.equal(expected, found)
+    assert torch.equal(theirs, ours)
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.5])
+def test_with_nothing_dropped_every_value_is_scaled(p: float) -> None:
+    """The usual, the sparse and the seeded dropout multiply all values by 1 / (1 - p), however many there are."""
+    values = torch.rand(100_000) + 0.1
+    with NothingDropped():  # type: ignore[no-untyped-call]
+        found = [
+            torch.dropout(values, p, train=True),
+            sparse_dropout(values, p, 1 / (1 - p), in_place=False),
+            sparse_relu_dropout(values, p, 1 / (1 - p), in_place=False),
+            seeded_operations(torch.Generator())["aten.dropout.default"](values, p, True),  # noqa: FBT003 - ATen's signature
+        ]
+
+    for result in found:
+        torch.testing.assert_close(values / (1 - p), result)
+    assert bool((torch.dropout(values, p, train=True) == 0).any())

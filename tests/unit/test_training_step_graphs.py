@@ -29,19 +29,23 @@ from harness.training import (
     SeedOutcome,
     SeedsInterrupted,
     SeedsJob,
+    TrainingHooks,
     choose_engine,
-    cuda_graphs,
     engines,
+    graph_optimizers,
     load_weights,
     shuffled_batches,
     state_digest,
+    step_graphs,
     train,
     train_seeds,
     train_step,
+    verification,
 )
-from harness.training.cuda_graphs import StepGraphs, Work, seeded_operations
+from harness.training.dropout import seeded_operations
 from harness.training.engines import Engine
 from harness.training.group import Member, train_group
+from harness.training.step_graphs import StepGraphs, Work
 from tests.made_up import dataset, network, spec
 
 pytestmark = pytest.mark.smoke  # it trains a hundred times over, for seconds in all
@@ -226,37 +230,37 @@ def test_a_run_is_the_steps_and_nothing_else(captured: CapturedModel) -> None:
     assert same(plain_steps(captured, 1), alone(captured)[1].state_dict())
 
 
-PUT_BACK = cuda_graphs._Kept.put_back
-NOT_PUT_BACK: dict[str, Callable[[Any], Iterable[Tensor]]] = {
-    "parameters": lambda kept: kept._branch.module.parameters(),
-    "buffers": lambda kept: kept._branch.module.buffers(),
-    "momentum": lambda kept: cuda_graphs._states(kept._branch.optimizer),
+RESTORE = step_graphs._Snapshot.restore
+NOT_RESTORED: dict[str, Callable[[Any], Iterable[Tensor]]] = {
+    "parameters": lambda snapshot: snapshot._branch.module.parameters(),
+    "buffers": lambda snapshot: snapshot._branch.module.buffers(),
+    "momentum": lambda snapshot: step_graphs._optimizer_state(snapshot._branch.optimizer),
     "generator": lambda _: (),
 }
 
 
-@pytest.mark.parametrize("what", NOT_PUT_BACK)
+@pytest.mark.parametrize("what", NOT_RESTORED)
 def test_a_warm_up_that_leaves_a_trace_is_seen(
     what: str, captured: CapturedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mutants: one part of the run's state is not put back."""
+    """Mutants: one part of the run's state is not restored."""
 
-    def put_back(kept: Any) -> None:
-        left = [(tensor, tensor.detach().clone()) for tensor in NOT_PUT_BACK[what](kept)]
-        generator = kept._branch.generator.get_state()
-        PUT_BACK(kept)
+    def restore(snapshot: Any) -> None:
+        left = [(tensor, tensor.detach().clone()) for tensor in NOT_RESTORED[what](snapshot)]
+        generator = snapshot._branch.generator.get_state()
+        RESTORE(snapshot)
         with torch.no_grad():
             for tensor, after in left:
                 tensor.copy_(after)
         if what == "generator":
-            kept._branch.generator.set_state(generator)
+            snapshot._branch.generator.set_state(generator)
 
-    monkeypatch.setattr(cuda_graphs._Kept, "put_back", put_back)
+    monkeypatch.setattr(step_graphs._Snapshot, "restore", restore)
     if what != "generator":
-        # Without dropout, as the engine is tried before it is used, the generator makes no difference.
-        with pytest.raises(InputError, match="comes out of graph differently"):
+        # The verification runs without dropout, where the generator makes no difference.
+        with pytest.raises(InputError, match="graph differs from eager in"):
             choose_engine("graph", captured.to_module(), CPU)
-    monkeypatch.setattr(engines, "_steps_on_device", lambda *_: {})
+    monkeypatch.setattr(Engine, "reason_against", lambda *_: "")
     assert not same(plain_steps(captured, 1), alone(captured)[1].state_dict())
 
 
@@ -309,14 +313,14 @@ def test_a_number_in_the_graph_is_seen(
 
     def baked(optimizer: torch.optim.Optimizer) -> Any:
         update: Any = update_of(optimizer)
-        move, fixed = update.move, update.numbers()
-        update.move = lambda gradients, numbers: move(
+        apply, fixed = update.apply, update.numbers()
+        update.apply = lambda gradients, numbers: apply(
             gradients, [torch.tensor(fixed[at]) if at == number else its for at, its in enumerate(numbers)]
         )
         return update
 
-    update_of = cuda_graphs._update
-    monkeypatch.setattr(cuda_graphs, "_update", baked)
+    update_of = graph_optimizers.update_of
+    monkeypatch.setattr(step_graphs, "update_of", baked)
     expected, found = (alone(without_dropout, how=RECIPES[name], engine=engine)[1] for engine in ("eager", "graph"))
     assert not close(expected.state_dict(), found.state_dict())
 
@@ -376,7 +380,7 @@ def test_an_engine_that_computes_runs_one_by_one_trains_no_group(captured: Captu
     ended: list[RunRecord | Exception] = []
     member = Member(module=captured.to_module(), spec=spec(recipe()))
     train_group([member], DATA, on_end=lambda _, result: ended.append(result))
-    assert "expected an engine that computes many runs together, got engine='eager'" in str(ended[0])
+    assert "expected an engine that computes several runs at once, got engine='eager'" in str(ended[0])
 
 
 def test_a_group_without_room_says_what_to_do(captured: CapturedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,9 +393,7 @@ def test_a_group_without_room_says_what_to_do(captured: CapturedModel, monkeypat
         return capture_one(self, works, generators)
 
     monkeypatch.setattr(Recorder, "capture", too_much)
-    expected = (
-        "expected memory for 3 runs at a time, got too little: CUDA out of memory. Train fewer at a time (--jobs)."
-    )
+    expected = "not enough memory for 3 runs at a time: CUDA out of memory. Train fewer at a time (--jobs)."
     assert dict.fromkeys(SEEDS, expected) == {seed: str(result) for seed, result in together(captured).items()}
 
 
@@ -402,11 +404,11 @@ def test_batches_of_a_group_have_one_size() -> None:
         graphs([(torch.zeros(2, 1), torch.zeros(2)), (torch.zeros(3, 1), torch.zeros(3))])
 
 
-def test_whoever_looks_from_inside_sees_the_run(captured: CapturedModel) -> None:
+def test_callbacks_see_the_steps_of_a_captured_run(captured: CapturedModel) -> None:
     """A tracer's digests are the record's, dropout's link among them, and gradients are where they usually are."""
     tracer, seen = Tracer(CPU), []
 
-    class StepCallback:
+    class Inspector:
         def before_step(self, step: Any) -> None:
             tracer.before_step(step)
 
@@ -414,26 +416,10 @@ def test_whoever_looks_from_inside_sees_the_run(captured: CapturedModel) -> None
             tracer.after_step(step)
             seen.append(torch.cat([p.grad.flatten().clone() for p in step.module.parameters()]))
 
-    record, _ = alone(captured, how=recipe(epochs=1), watcher=StepCallback())
+    record, _ = alone(captured, how=recipe(epochs=1), hooks=TrainingHooks(callbacks=(Inspector(),)))
     assert record.digests[1:] == tuple(step.end for step in tracer.trace)
     assert len({digests.dropout for digests in record.digests}) == len(record.digests)
     assert all(not torch.equal(one, other) for one, other in itertools.pairwise(seen))
-
-
-NAMES = sorted(seeded_operations(None))
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("p", "train"), [(0.3, True), (0.0, True), (1.0, True), (0.3, False)])
-def test_dropout_is_that_of_aten(name: str, p: float, train: bool) -> None:  # noqa: FBT001
-    """The same bits from the same random state, so the same distribution."""
-    values = torch.randn(4, 6, 5, 5, generator=torch.Generator().manual_seed(1))
-    theirs, ours = values.clone(), values.clone()
-    torch.manual_seed(5)
-    expected = getattr(torch.ops.aten, name.split(".")[1])(theirs, p, train)
-    found = seeded_operations(torch.Generator().manual_seed(5))[name](ours, p, train)
-    assert torch.equal(expected, found)
-    assert torch.equal(theirs, ours)
 
 
 class Noisy(nn.Module):
@@ -449,18 +435,16 @@ class Noisy(nn.Module):
 
 
 @pytest.mark.usefixtures("as_shipped")
-def test_auto_captures_on_cuda_what_can_be_given_a_generator(
-    captured: CapturedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dropout can be; a network that draws otherwise is trained by `eager`, with the reason, and refused for `graph`."""
-    monkeypatch.setattr(engines, "_steps_on_device", lambda *_: {})
+def test_graph_is_chosen_by_name_only(captured: CapturedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA `auto` is `eager`, without a warning; `graph` is refused for a network that draws other than by dropout."""
+    monkeypatch.setattr(verification, "_trained", lambda *_: {})
     monkeypatch.setattr(engines, "preserved_randomness", contextlib.nullcontext)
-    assert (ENGINES["graph"], "") == choose_engine("auto", captured.to_module(), CUDA)
+    assert (ENGINES["eager"], "") == choose_engine("auto", captured.to_module(), CUDA)
+    assert (ENGINES["graph"], "") == choose_engine("graph", captured.to_module(), CUDA)
     noisy = capture(Noisy(), name="noisy", twice=False).to_module()
-    engine, reason = choose_engine("auto", noisy, CUDA)
-    assert "eager" == engine.name
-    assert "aten.randn_like.default draws random numbers" in reason
-    with pytest.raises(InputError, match="cannot be told which generator to draw from"):
+    with pytest.raises(
+        InputError, match=r"aten\.randn_like\.default, which draws random numbers and accepts no generator"
+    ):
         choose_engine("graph", noisy, CUDA)
     with pytest.raises(InputError, match="graph runs on cuda, not on cpu"):
         choose_engine("graph", captured.to_module(), CPU)
@@ -539,7 +523,7 @@ def test_a_seed_that_cannot_be_written_costs_itself_only(
     assert [1, 3] == [
         outcome.seed for outcome in outcomes if outcome.record and solo[outcome.seed] == bits(outcome.record)
     ]
-    assert "expected a folder that can be made" in outcomes[1].problem
+    assert "could not create the folder" in outcomes[1].problem
 
 
 class Elsewhere(SeedsJob):
@@ -621,7 +605,7 @@ def test_branches_fork_from_the_capture_and_join_it(monkeypatch: pytest.MonkeyPa
         "graph": graph,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    capturer = cuda_graphs.CudaCapturer(CUDA, 2)
+    capturer = step_graphs.CudaCapturer(CUDA, 2)
 
     def parallel(stream: str) -> list[str]:
         sides = ["side 1", "side 2"]
