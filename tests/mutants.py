@@ -1,4 +1,4 @@
-"""A sound network, a contract that it keeps in full, and networks that each break one thing of it.
+"""A sound network, a contract that it satisfies in full, and networks that each break one requirement of it.
 
 A mutant overrides one step of `Sound`. Where breaking one requirement cannot but touch another, the mutant says which, what
 becomes of it, and why.
@@ -115,7 +115,7 @@ class Sound(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Companion:
-    """Another requirement that changes its mind with the mutant's own: to what, and why it must."""
+    """Another requirement whose status changes with the mutant's own: to what, and why it must."""
 
     status: Status
     reason: str
@@ -163,7 +163,7 @@ def _fails(reason: str) -> Companion:
 
 
 class Frozen(Sound):
-    """Training leaves the first layer alone; it counts all the same, and owes no gradient."""
+    """The first layer is frozen: its parameters count, and need no gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -362,7 +362,7 @@ class ReluAfterHead(Sound):
 
 @_breaks("head", "clamp after Conv2d head")
 class ClampAfterHead(Sound):
-    """The same cut, spelled as a clamp."""
+    """The same as a clamp."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return super().scores(pooled).clamp(min=0)
@@ -399,7 +399,7 @@ class DropoutAfterHead(Sound):
 
 @_breaks("head", "Softmax after Conv2d head")
 class SoftmaxTwice(Sound):
-    """Log-softmax of a softmax: the flattest of answers."""
+    """Log-softmax of a softmax: nearly uniform probabilities."""
 
     def answer(self, scores: Tensor) -> Tensor:
         return F.log_softmax(F.softmax(scores, dim=1), dim=1)
@@ -432,7 +432,7 @@ class OneParameterMore(_Shifted):
 
 @_breaks("parameters", "6,963 parameters")
 class OneFrozenParameterMore(OneParameterMore):
-    """One over the budget that training leaves alone."""
+    """One over the budget, and frozen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -484,7 +484,7 @@ class WeightsInLiteral(_Shifted):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsNamedLikeStatistics(WeightsInBuffer):
-    """Weights in a buffer that goes by the name of a running mean, and is none."""
+    """Weights in a buffer that is named like a running mean, and is none."""
 
     running_mean: Tensor
 
@@ -502,7 +502,7 @@ class WeightsNamedLikeStatistics(WeightsInBuffer):
     gradients=_fails("what forward never calls gets no gradient"),
 )
 class NeverCalledLayer(Sound):
-    """A layer that is declared, paid for and never called."""
+    """A layer that is declared, holds parameters, and is never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -660,13 +660,13 @@ class DropoutNotCalled(Sound):
         return maps
 
 
-_RANDOM_ANSWERS = Companion(
+_RANDOM_PREDICTIONS = Companion(
     status=Status.UNKNOWN,
     reason="answers that are drawn anew in each pass cannot show whether other images have a part in them",
 )
 
 
-@_breaks("dropout", "ACTIVE in evaluation", batch=_RANDOM_ANSWERS)
+@_breaks("dropout", "ACTIVE in evaluation", batch=_RANDOM_PREDICTIONS)
 class DropoutInEvaluationOnly(Sound):
     """The condition is the wrong way round."""
 
@@ -674,7 +674,7 @@ class DropoutInEvaluationOnly(Sound):
         return F.dropout(maps, 0.1, training=not self.training)
 
 
-@_breaks("dropout", "ACTIVE in evaluation", batch=_RANDOM_ANSWERS)
+@_breaks("dropout", "ACTIVE in evaluation", batch=_RANDOM_PREDICTIONS)
 class DropoutLeftOn(Sound):
     """The function's default: on, in evaluation too."""
 
@@ -693,7 +693,7 @@ class DropoutDiscarded(Sound):
 
 @_breaks("dropout", "observed: absent")
 class DropoutTimesZero(Sound):
-    """Its result is used, times zero: what was dropped makes no difference to any output."""
+    """Its result is multiplied by zero, so that it does not affect the output."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return maps + 0.0 * super().dropped(maps)
@@ -863,7 +863,7 @@ class ScalesByTheBatch(Sound):
 
 @_breaks("batch", "depends on the order of the images")
 class AnswersForItsNeighbour(Sound):
-    """Each image gets the answer of the one before it."""
+    """Each image gets the prediction of the one before it."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return super().scores(pooled).roll(1, 0)
@@ -871,7 +871,7 @@ class AnswersForItsNeighbour(Sound):
 
 @_breaks("batch", "a single image gets another prediction")
 class SqueezesTheBatchAway(Sound):
-    """A squeeze that takes the batch of a single image with it."""
+    """A squeeze that also removes the batch dimension of a single image."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         scored: Tensor = self.head(pooled)
@@ -883,7 +883,7 @@ class SqueezesTheBatchAway(Sound):
 
 @_breaks("batch", "more or fewer predictions")
 class MoreRowsOnLargerImages(Sound):
-    """`view(-1, 10)` turns further positions into further answers."""
+    """`view(-1, 10)` turns further positions into further predictions."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return F.avg_pool2d(maps, 7, stride=1)
@@ -926,7 +926,7 @@ class RootOfZero(Sound):
 
 @_breaks("gradients", "the backward pass fails")
 class DropsInPlace(Sound):
-    """Changes what the rectifier had kept for its backward pass."""
+    """Changes in place what the ReLU saved for its backward pass."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return F.dropout(maps, 0.1, self.training, inplace=True)
@@ -934,7 +934,7 @@ class DropsInPlace(Sound):
 
 @_breaks("gradients", "no gradient for other.weight, other.bias")
 class AnswersWithAnotherHead(Sound):
-    """Trains one head and answers with another, which stays as it was drawn."""
+    """Trains one head and predicts with another, which keeps its initial weights."""
 
     def __init__(self) -> None:
         super().__init__(width=40)

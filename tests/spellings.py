@@ -1,4 +1,4 @@
-"""One network spelled in many ways, and networks that only look like it.
+"""One network written in many ways, and networks that only look like it.
 
 Every class here is one of three: a spelling of `Sound`, a spelling of `Skipping`, or near to one of the two and different in
 one setting.
@@ -38,13 +38,13 @@ class Examined:
         digest: its identity.
         statuses: by requirement.
         figures: what was observed, where it is a figure.
-        answers: log-probabilities of four images, from the weights of the first of its group.
+        outputs: log-probabilities of four images, from the weights of the first of its group.
     """
 
     digest: str
     statuses: dict[str, str]
     figures: dict[str, str]
-    answers: list[list[float]]
+    outputs: list[list[float]]
 
 
 SPELLINGS: dict[str, type[nn.Module]] = {}
@@ -91,7 +91,7 @@ class Skipping(Sound):
 
 @_spelling
 class FunctionalDropout(Sound):
-    """As a function that is told the mode."""
+    """As a function with the mode as an argument."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return F.dropout(maps, 0.1, self.training)
@@ -99,7 +99,7 @@ class FunctionalDropout(Sound):
 
 @_spelling
 class DropoutInPlace(Sound):
-    """On the spot."""
+    """In place."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return F.dropout(maps.clone(), p=0.1, training=self.training, inplace=True)
@@ -339,7 +339,7 @@ class ReluByThreshold(_Rectified):
 
 @_spelling
 class NothingInBetween(_Rectified):
-    """Copies, conversions to what it is, identities, and a result that nobody reads."""
+    """Copies, conversions to the same type, identities, and a result that is not used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -522,7 +522,7 @@ class _OwnConvolution(nn.Conv2d):
 
 @_spelling
 class SubclassedLayers(Sound):
-    """Layers of a class of one's own."""
+    """Layers of a class derived from nn.Conv2d and others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -532,7 +532,7 @@ class SubclassedLayers(Sound):
 
 @_spelling
 class NothingButFunctions(nn.Module):
-    """Weights made by hand, and functions."""
+    """Plain parameters, and functions."""
 
     mean: Tensor
     variance: Tensor
@@ -651,7 +651,7 @@ class DropsWholeChannels(Sound):
 
 @_near
 class NoDropout(Sound):
-    """None at all: it would evaluate alike."""
+    """None at all: evaluation would be equal."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return maps
@@ -667,7 +667,7 @@ class OtherStride(Sound):
 
 @_near
 class OtherMomentum(Sound):
-    """Running statistics that move faster."""
+    """Running statistics with another momentum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -725,7 +725,7 @@ class AverageForMaximum(Sound):
 
 @_near
 class SumForAverage(Sound):
-    """The sum over the map, undivided."""
+    """The sum over the map, not divided."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return maps.sum((2, 3), keepdim=True)
@@ -785,7 +785,7 @@ class Transposed(Sound):
 
 @_near
 class FrozenFirstLayer(Sound):
-    """Training leaves the first layer alone."""
+    """The first layer is frozen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -802,7 +802,7 @@ class WithoutSoftmax(Sound):
 
 @_near
 class Difference(Skipping):
-    """Less in place of plus."""
+    """A difference in place of a sum."""
 
     def joined(self, maps: Tensor, beside: Tensor) -> Tensor:
         return maps - beside
@@ -851,7 +851,7 @@ class SharedWeights(Skipping):
 
 @_near
 class OwnWeights(SharedWeights):
-    """As before, with weights of its own for the second time."""
+    """The side layer applied twice, with other weights the second time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -877,13 +877,13 @@ def examined(name: str) -> Examined:
     findings = {finding.requirement: finding for finding in examine(captured, _CONTRACT, probe=True)}
     images = torch.randn((4, 1, 28, 28), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        answers = network.eval()(images)
+        outputs = network.eval()(images)
     return Examined(
         digest=identity_digest(captured.graph),
         statuses={requirement: finding.status.value for requirement, finding in findings.items()},
         figures={requirement: findings[requirement].observed for requirement in _FIGURES}
         | {"macs": findings["cost"].observed.partition(" and ")[0]},
-        answers=answers.tolist(),
+        outputs=outputs.tolist(),
     )
 
 

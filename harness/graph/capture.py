@@ -94,7 +94,7 @@ def capture(
 ) -> CapturedModel:
     """Capture a module in both modes and compare the result with the module itself.
 
-    The module's parameters, buffers and modes are left as they were, and so is the random state of Python, NumPy and torch.
+    The module's parameters, buffers and modes are restored, and so is the random state of Python, NumPy and torch.
     Lazy modules get their shapes.
 
     Args:
@@ -148,7 +148,7 @@ def _modes_and_randomness_restored(module: nn.Module) -> Iterator[None]:
 
 
 def _restore(module: nn.Module, before: Mapping[str, torch.Tensor]) -> None:
-    """Put parameters and buffers back as they were: a training-mode pass moves the running statistics."""
+    """Restore parameters and buffers: a training-mode pass changes the running statistics."""
     held = _ModuleTensors(module)
     with torch.no_grad():
         for key, names in held.names.items():

@@ -41,7 +41,7 @@ SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
 
 _DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"})
 # Two images: a single one would hide a dimension that is lost.
-_REHEARSED_BATCH = 2
+_CHECKED_BATCH = 2
 
 
 def content_digest(tensor: torch.Tensor) -> str:
@@ -87,8 +87,8 @@ class GraphModule(nn.Module):
         held = {spec.name for spec in graph.tensors}
         self._train_steps = _Steps(graph.train, graph.input_name, held)
         self._eval_steps = _Steps(graph.evaluate, graph.input_name, held)
-        self._train_steps.rehearse(self, graph.train, graph.input_shape)
-        self._eval_steps.rehearse(self, graph.evaluate, graph.input_shape)
+        self._train_steps.check_on_meta(self, graph.train, graph.input_shape)
+        self._eval_steps.check_on_meta(self, graph.evaluate, graph.input_shape)
 
     def _hold(self, name: str, value: torch.Tensor, *, persistent: bool) -> None:
         # Straight into torch's tables: its register functions refuse names such as "graph", which another class may well use.
@@ -129,18 +129,18 @@ class GraphModule(nn.Module):
     def run_with(
         self, images: torch.Tensor, changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
     ) -> torch.Tensor:
-        """Run the program of the current mode with some values changed, by name, as soon as they are there."""
+        """Run the program of the current mode; the values named in ``changes`` are changed as soon as they are computed."""
         steps = self._train_steps if self.training else self._eval_steps
         return steps.run(self, images, changes=changes)
 
     def runner(
         self, program: Program, operations: Mapping[str, Callable[..., Any]]
     ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What runs another program on this module's tensors, such as one that computes the same faster.
+        """A function that runs another program on this module's tensors, such as one that computes the same faster.
 
         Args:
             program: the operations, which read this graph's input and tensors.
-            operations: functions by name, for operations that are not on the allow-list or are to be done otherwise.
+            operations: functions by name, for operations that are not on the allow-list or that get another implementation.
 
         Raises:
             GraphFormatError: an operation is neither in ``operations`` nor on the allow-list.
@@ -219,14 +219,14 @@ class _Steps:
             values[slot] = owner._buffers[leaf] if tensor is None else tensor  # noqa: SLF001
         return values
 
-    def rehearse(self, module: nn.Module, program: Program, input_shape: tuple[int, ...]) -> None:
+    def check_on_meta(self, module: nn.Module, program: Program, input_shape: tuple[int, ...]) -> None:
         """Run on torch's meta device, which computes shapes and no numbers: nothing of any size is allocated.
 
         Raises:
             GraphFormatError: an operation does not fit its operands, or its result is not what the graph says.
         """
         meta = torch.device("meta")
-        images = torch.empty((_REHEARSED_BATCH, *input_shape), device=meta)
+        images = torch.empty((_CHECKED_BATCH, *input_shape), device=meta)
         values = [
             value.detach().to(meta) if isinstance(value, torch.Tensor) else value
             for value in self._loaded(module, images)
@@ -262,7 +262,7 @@ def _require_declared(place: str, operation: Operation, result: object) -> None:
         if not fits or str(tensor.dtype) != f"torch.{meta.dtype}":
             msg = (
                 f"{place}: the graph says {meta.dtype} of shape {list(meta.shape)}, but it gives {tensor.dtype} of shape "
-                f"{list(tensor.shape)} for {_REHEARSED_BATCH} images"
+                f"{list(tensor.shape)} for {_CHECKED_BATCH} images"
             )
             raise GraphFormatError(msg)
         if tensor.numel() > MAX_ELEMENTS:
@@ -271,13 +271,13 @@ def _require_declared(place: str, operation: Operation, result: object) -> None:
 
 
 def _size(dim: int | str) -> int | None:
-    """A declared size for the rehearsed batch; None for an expression that is not worked out here."""
+    """A declared size for the batch that is checked; None for an expression that is not evaluated here."""
     if isinstance(dim, int):
         return dim
     factor, _, batch = dim.rpartition("*")
     if batch != "B" or not (factor.isdigit() or not factor):
         return None
-    return int(factor or 1) * _REHEARSED_BATCH
+    return int(factor or 1) * _CHECKED_BATCH
 
 
 _Template = Callable[[list[Any], torch.device], Any]

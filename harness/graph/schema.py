@@ -12,7 +12,7 @@ from harness.graph.form import Argument, Operation
 def bind(operation: Operation) -> dict[str, Argument]:
     """The operation's arguments by their declared names, defaults included.
 
-    An operation that this version of torch does not know keeps only its keyword arguments.
+    An operation unknown to this version of torch keeps only its keyword arguments.
     """
     declared = _arguments(operation.op)
     bound: dict[str, Argument] = dict(declared)

@@ -1,7 +1,7 @@
-"""Experiments on a rebuilt model: what the graph proves must also show when it runs.
+"""Experiments on a rebuilt model: what is read off the graph must also show when it runs.
 
 Numbers are compared in double precision, where rounding stays many orders of magnitude below any real dependence; a model that
-cannot run in double precision is compared in single precision with a bound to match.
+cannot run in double precision is compared in single precision with a larger tolerance.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 @dataclass(frozen=True, kw_only=True)
 class FieldComparison:
-    """The proved receptive field against the probed one.
+    """The traced receptive field compared with the probed one.
 
     Args:
         checked: how many values were compared, position by position: those whose field is called exact.
@@ -43,12 +43,12 @@ class FieldComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """What one backward pass leaves behind.
+    """The gradients after one backward pass.
 
     Args:
         missing: trainable parameters without a gradient, or with zeros only.
         not_finite: trainable parameters whose gradient holds NaN or infinity.
-        failure: why the backward pass broke off; empty when it did not.
+        failure: why the backward pass failed; empty when it did not.
     """
 
     missing: tuple[str, ...]
@@ -73,7 +73,7 @@ class Experiments:
 
     @cached_property
     def fields(self) -> FieldComparison:
-        """The receptive field of every value, proved against probed."""
+        """The receptive field of every value, as traced and as probed."""
         checked, disagreements = 0, []
         for name, found in probe_receptive_field(self._captured.to_module()).items():
             field_map = self._structure.field_maps.get(name)
@@ -123,7 +123,7 @@ class Experiments:
 
     @cached_property
     def predictions_vary(self) -> bool:
-        """Whether different images get different answers: nothing shows in an output that is constant."""
+        """Whether different images get different predictions: an output that is constant shows no effect."""
         return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
 
     @cached_property
@@ -134,7 +134,7 @@ class Experiments:
 
     @cached_property
     def batch_size_invariant(self) -> bool:
-        """Whether each image gets the same answer alone as among others."""
+        """Whether each image gets the same prediction in a batch of one as in a larger batch."""
         with torch.no_grad():
             try:
                 alone = torch.cat([self._evaluating(image[None]) for image in self._images])
@@ -145,21 +145,21 @@ class Experiments:
 
     @cached_property
     def permutation_equivariant(self) -> bool:
-        """Whether permuting the images permutes the answers."""
+        """Whether permuting the images permutes the predictions."""
         order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(_SEED))
         with torch.no_grad():
             return self._same(self._evaluating(self._images[order]), self._predictions[order])
 
     @cached_property
     def batch_independent(self) -> bool:
-        """Whether an image's answer stays when all the other images are replaced."""
-        crowd = torch.cat([self._images[:1], -3 * self._images[1:]])
+        """Whether an image's prediction stays the same when all other images of the batch are replaced."""
+        batch = torch.cat([self._images[:1], -3 * self._images[1:]])
         with torch.no_grad():
-            return self._same(self._evaluating(crowd)[:1], self._predictions[:1])
+            return self._same(self._evaluating(batch)[:1], self._predictions[:1])
 
     @cached_property
     def gradients(self) -> Gradients:
-        """What one backward pass over a batch leaves behind."""
+        """The gradients after one backward pass over a batch."""
         module = self._captured.to_module().train()
         generator = torch.Generator().manual_seed(_SEED)
         images = torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator)
@@ -191,8 +191,8 @@ class Experiments:
     @cached_property
     def _predictions(self) -> torch.Tensor:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            answers: torch.Tensor = self._evaluating(self._images)
-            return answers
+            predictions: torch.Tensor = self._evaluating(self._images)
+            return predictions
 
     def _same(self, a: torch.Tensor, b: torch.Tensor) -> bool:
         if a.shape != b.shape:

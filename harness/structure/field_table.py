@@ -24,8 +24,8 @@ class FieldRow:
         module: the submodule it runs in.
         value: the name of its result.
         kernel: size of the window in positions of the map before; empty where there is no window.
-        stride: its step, likewise.
-        padding: zeros around the map, likewise.
+        stride: step of the window; empty where there is no window.
+        padding: zeros around the map; empty where there is no window.
         positions_in: size of the map before.
         positions_out: size of the map after.
         jump_in: input pixels between neighbouring positions before; None where no single figure holds.

@@ -1,7 +1,7 @@
-"""The identity digest: equal for two spellings of one network, different for two networks.
+"""The identity digest: equal for one network written in two ways, different for two networks.
 
 Each program is rewritten into a canonical form: what does not reach the output, changes no number or only adds and removes
-dimensions of size one is dropped; in-place forms, functional forms and synonyms become one; the spellings of a global average
+dimensions of size one is dropped; in-place forms, functional forms and synonyms become one; the forms of a global average
 become one; tensors are known by what they are and where they are used, not by name. Two networks with equal digests compute the
 same function of the same weights up to rounding.
 """

@@ -1,7 +1,7 @@
 """The receptive field by experiment: a NaN is put at one input pixel, and shows wherever that pixel is read.
 
 A NaN passes sums, maxima, saturated activations and weights of zero, where a gradient would vanish, so what turns NaN is what
-reads the pixel. The experiment shares nothing with the proof in `harness.structure.field_trace` but the graph, and must agree
+reads the pixel. The experiment shares only the graph with `harness.structure.field_trace`, and must agree
 with it.
 """
 
@@ -108,11 +108,11 @@ def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images:
     parts: dict[str, list[Mask]] = {name: [] for name in axes}
     for start in range(0, pixels, images):
         count = min(images, pixels - start)
-        crowd = clean.repeat(count + (images > 1), 1, 1, 1)
-        # The i-th image lacks the i-th pixel; the last one, if there is a crowd, is clean.
+        batch = clean.repeat(count + (images > 1), 1, 1, 1)
+        # The i-th image lacks the i-th pixel; the last one, if there are several, is clean.
         each = torch.arange(count)
-        crowd.flatten(2)[each, :, start + each] = torch.nan
-        values = probed.trace(crowd)
+        batch.flatten(2)[each, :, start + each] = torch.nan
+        values = probed.trace(batch)
         for name, axis in axes.items():
             missing = values[name].movedim(axis, 0).isnan()
             missing = missing.any(1) if missing.ndim == _MAP_DIMS else missing.flatten(1).any(1)[:, None, None]

@@ -34,7 +34,7 @@ def original(name: str) -> nn.Module:
 
 
 def passed(module: nn.Module, *, training: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """The answers of one pass from a fixed random state, and the tensors after it."""
+    """The outputs of one pass from a fixed random state, and the tensors after it."""
     torch.manual_seed(11)
     with torch.no_grad():
         answers = module.train(training)(IMAGES)
@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused(graph: Graph, state: Mapping[str, Tensor],
     ],
     ids=["hidden result", "shape", "dtype", "operands", "giant"],
 )
-def test_what_a_rehearsal_refuses(graph: Graph, words: str) -> None:
+def test_what_the_check_on_the_meta_device_refuses(graph: Graph, words: str) -> None:
     """A graph whose operations do not fit, or make something giant, is refused before a number is computed."""
     with pytest.raises(GraphFormatError, match=words):
         GraphModule(graph, STATE)

@@ -1,4 +1,4 @@
-"""One network in many spellings is one network, and what only looks like it is another."""
+"""One network written in many ways has one identity, and what only looks like it has another."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TWINS = [("cloud_2", "pipeline_second"), ("cloud_3", "pipeline_third"), ("five_s
 
 @pytest.mark.parametrize("name", [name for name in SPELLINGS if EVERY_NETWORK or name in SAMPLE])
 def test_a_spelling_is_the_same_network(name: str) -> None:
-    """It passes in full, with the figures, the identity and, up to rounding, the answers of the first of its group."""
+    """It passes in full, with the figures, the identity and, up to rounding, the outputs of the first of its group."""
     first, other = examined(original_of(name).__name__), examined(name)
 
     assert dict.fromkeys(first.statuses, "pass") == other.statuses
     assert (first.figures, first.digest) == (other.figures, other.digest)
-    assert [pytest.approx(row, abs=1e-5) for row in first.answers] == other.answers
+    assert [pytest.approx(row, abs=1e-5) for row in first.outputs] == other.outputs
 
 
 def test_what_is_near_is_another_network() -> None:
