@@ -15,7 +15,7 @@ def test_arguments_are_bound_by_name_with_defaults() -> None:
         "kernel_size": (2, 2),
         "stride": (),
         "padding": (1, 1),
-        "dilation": 1,
+        "dilation": (1, 1),
         "ceil_mode": False,
     } == bind(pooling)
 
