@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -26,6 +27,9 @@ _MAX_NAMED = 5
 def save_weights(module: nn.Module, path: Path, *, about: Mapping[str, str]) -> None:
     """Write a model's parameters and buffers as safetensors, atomically.
 
+    A tensor that the model holds under several names is written once, under the first of them, as
+    `safetensors.torch.save_model` does.
+
     Args:
         module: the model, on any device.
         path: the file.
@@ -34,20 +38,26 @@ def save_weights(module: nn.Module, path: Path, *, about: Mapping[str, str]) -> 
     Raises:
         InputError: the file cannot be written.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    write_whole(path, save(state, metadata=dict(about)))
+    state = module.state_dict()
+    # Copies: safetensors refuses tensors that share memory, such as views of one another.
+    unique = {
+        names[0]: state[names[0]].detach().cpu().clone(memory_format=torch.contiguous_format)
+        for names in _names_of_tensors(module)
+    }
+    write_whole(path, save(unique, metadata=dict(about)))
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load weights from a file into a model.
 
     Args:
-        module: the model; every entry of its ``state_dict`` gets its value from the file.
+        module: the model; every entry of its ``state_dict`` gets its value from the file. Of a tensor with several names,
+            the file may have any or all of them.
         path: a safetensors file, or a file of `torch.save` (suffix .pt, .pth, .bin or .ckpt), which is read with
             ``weights_only``: no code in it is executed.
 
     Raises:
-        InputError: the file cannot be read, holds objects other than tensors, or the tensors of another model.
+        InputError: the file cannot be read, holds objects other than plain tensors, or the tensors of another model.
     """
     try:
         content = path.read_bytes()
@@ -58,20 +68,56 @@ def load_weights(module: nn.Module, path: Path) -> None:
     if given and all(name.startswith(_WRAPPED) for name in given):
         given = {name.removeprefix(_WRAPPED): tensor for name, tensor in given.items()}
     own = module.state_dict()
+    shared = _names_of_tensors(module)
     faults = [
-        *(f"{name} is missing" for name in own if name not in given),
+        *(f"{names[0]} is missing" for names in shared if not any(name in given for name in names)),
         *(f"{name} is not in the model" for name in given if name not in own),
         *(
-            f"{name} has shape {list(given[name].shape)} instead of {list(tensor.shape)}"
+            f"{name} {reason}"
             for name, tensor in own.items()
-            if name in given and given[name].shape != tensor.shape
+            if name in given and (reason := _why_unfit(given[name], tensor))
         ),
     ]
+    faults = faults or list(_contradictions(given, shared))
     if faults:
         more = f" and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
         msg = f"expected the weights of this model, got path={str(path)!r}: {'; '.join(faults[:_MAX_NAMED])}{more}."
         raise InputError(msg)
-    module.load_state_dict(given)
+    module.load_state_dict(given, strict=False)
+
+
+def _names_of_tensors(module: nn.Module) -> list[list[str]]:
+    """The names of each tensor in the ``state_dict``; a shared tensor has several."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    return list(names.values())
+
+
+def _why_unfit(given: Tensor, own: Tensor) -> str:
+    """Why a tensor cannot be copied into one of the model's; empty if it can."""
+    if given.layout is not torch.strided or given.is_quantized or given.is_meta:
+        kind = "quantised" if given.is_quantized else "without data (meta)" if given.is_meta else str(given.layout)
+        return f"is {kind}, not a plain tensor"
+    if given.shape != own.shape:
+        return f"has shape {list(given.shape)} instead of {list(own.shape)}"
+    if given.is_complex() != own.is_complex() or given.is_floating_point() != own.is_floating_point():
+        return f"has dtype {given.dtype} instead of {own.dtype}"
+    return ""
+
+
+def _contradictions(given: Mapping[str, Tensor], shared: list[list[str]]) -> Iterator[str]:
+    """The names of one tensor of the model for which a file has different values."""
+    for names in shared:
+        first, *others = [name for name in names if name in given] or [""]
+        for name in others:
+            if not torch.equal(_bits(given[first]), _bits(given[name])):
+                yield f"{first} and {name} are one tensor in the model, but differ in the file"
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    # Compared as bytes, since NaN is not equal to itself.
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _safe_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
@@ -87,7 +133,10 @@ def _safe_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
 
 def _torch_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        found: object = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # PyTorch warns of its own deprecated storage types.
+            warnings.simplefilter("ignore")
+            found: object = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as problem:
         # The message of PyTorch would advise to load the file without weights_only.
         asked = re.search(r"GLOBAL (\S+)", str(problem))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,78 @@ def test_another_networks_weights_are_refused(tmp_path: Path) -> None:
     ):
         assert words in str(caught.value)
     assert digest(made(2)) == digest(module)
+
+
+class Shared(nn.Module):
+    """A layer that is registered under two names, and a buffer that is a view of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(784, 10)
+        self.again = self.first
+        scale = torch.ones(10)
+        self.register_buffer("scale", scale)
+        self.register_buffer("scale_part", scale[:5])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.again(images.flatten(1)) * self.get_buffer("scale")
+        return scores
+
+
+def test_a_shared_tensor_is_written_once_and_read_back_shared(tmp_path: Path) -> None:
+    """Under the first of its names; what `torch.save` writes has all of them, and is read as well."""
+    module, path = initialise(Shared, seed=1), tmp_path / "weights.safetensors"
+    save_weights(module, path, about={})
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+
+    with safe_open(path, framework="pt") as file:
+        assert ["first.bias", "first.weight", "scale", "scale_part"] == sorted(file.keys())
+    for name in ("weights.safetensors", "weights.pt"):
+        other = initialise(Shared, seed=2)
+        load_weights(other, tmp_path / name)
+        assert digest(module) == digest(other)
+        assert other.first.weight is other.again.weight
+
+
+def quantised() -> torch.Tensor:
+    """A tensor of a type that newer versions of PyTorch deprecate."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(torch.ones(10), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"again.weight": torch.zeros(10, 784)},
+            "first.weight and again.weight are one tensor in the model, but differ",
+        ),
+        ({"scale": torch.ones(10).to_sparse()}, "scale is torch.sparse_coo, not a plain tensor"),
+        ({"scale": torch.empty(10, device="meta")}, "scale is without data (meta), not a plain tensor"),
+        ({"scale": quantised()}, "scale is quantised"),
+        ({"scale": torch.ones(10, dtype=torch.complex64)}, "scale has dtype torch.complex64 instead of torch.float32"),
+        ({"scale": torch.ones(10, dtype=torch.int64)}, "scale has dtype torch.int64 instead of torch.float32"),
+    ],
+)
+def test_a_tensor_that_cannot_be_loaded_is_named(change: dict[str, torch.Tensor], message: str, tmp_path: Path) -> None:
+    """Names of one tensor with different values, tensors that are not plain ones, and other kinds of number."""
+    state = initialise(Shared, seed=1).state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(state | change, tmp_path / "weights.pt")
+    with pytest.raises(InputError) as caught:
+        load_weights(initialise(Shared, seed=2), tmp_path / "weights.pt")
+
+    assert message in str(caught.value)
+
+
+def test_nan_weights_are_read(tmp_path: Path) -> None:
+    """NaN is not equal to itself, but a tensor of NaN under two names is one tensor."""
+    module = initialise(Shared, seed=1)
+    nn.init.constant_(module.first.weight, torch.nan)
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    other = initialise(Shared, seed=2)
+    load_weights(other, tmp_path / "weights.pt")
+
+    assert digest(module) == digest(other)
