@@ -57,10 +57,10 @@ class Checkpoints:
                 old.unlink()
         self._newest = path
 
-    def load(self, *, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """The newest intact state, on the CPU; None if there is none.
+    def restore(self, restore: Callable[[dict[str, Any]], None], *, warn: Callable[[str], None]) -> bool:
+        """Pass the newest usable state, on the CPU, to ``restore``; returns whether there is one.
 
-        ``warn`` is called with a message for each damaged file, which is skipped.
+        ``warn`` is called with a message for each file that is damaged or that ``restore`` cannot use, which is skipped.
 
         Raises:
             CheckpointError: the folder holds the checkpoints of another run.
@@ -72,9 +72,15 @@ class Checkpoints:
                     f"checkpoint {path} is damaged (its content does not match the digest in its name) and is skipped."
                 )
                 continue
-            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            run = state.pop("run")
-            differing = [key for key in sorted(self._run.keys() | run.keys()) if run.get(key) != self._run.get(key)]
+            try:
+                state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                run = dict(state.pop("run"))
+            except Exception as error:  # noqa: BLE001 - foreign content can fail in any way
+                warn(f"checkpoint {path} is not a checkpoint of this package ({type(error).__name__}) and is skipped.")
+                continue
+            differing = [
+                key for key in sorted(self._run.keys() | run.keys(), key=str) if run.get(key) != self._run.get(key)
+            ]
             if differing:
                 found = "; ".join(f"{key}={run.get(key)!r} instead of {self._run.get(key)!r}" for key in differing)
                 msg = (
@@ -82,9 +88,14 @@ class Checkpoints:
                     "Name another folder with --out, or start over with --fresh, which deletes it."
                 )
                 raise CheckpointError(msg)
+            try:
+                restore(state)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                warn(f"checkpoint {path} cannot be restored ({type(error).__name__}) and is skipped.")
+                continue
             self._newest = path
-            return state
-        return None
+            return True
+        return False
 
     def clear(self) -> None:
         """Delete all checkpoints in the folder, including those of other runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Generator
@@ -144,8 +145,10 @@ class Run:
 
     def steps(self, checkpoints: Checkpoints | None) -> Steps:
         """All remaining steps, from the newest checkpoint if there is one, to the end of the last epoch."""
-        if checkpoints and (saved := checkpoints.load(warn=self._observer.on_warning)):
-            self._restore(saved)
+        if checkpoints:
+            initial = copy.deepcopy(self._state())
+            if not checkpoints.restore(self._restore, warn=self._observer.on_warning):
+                self._restore(initial)
         self._observer.on_start(spec=self.spec, steps=self._steps_per_epoch, done=tuple(self.epochs))
         while len(self.epochs) < self.spec.recipe.epochs:
             result = yield from self._next_epoch()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness.errors import CheckpointError, InputError
 from harness.training import (
@@ -97,3 +101,47 @@ def test_an_unusable_checkpoint_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match=r"could not create the checkpoint folder .*taken"):
         run(checkpoint_dir=tmp_path / "taken")
+
+
+def without_optimizer(content: bytes) -> bytes:
+    """The checkpoint of this run, less a part of its state."""
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    del state["optimizer"]
+    return saved(state)
+
+
+def saved(value: object) -> bytes:
+    """What `torch.save` writes."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("foreign", "message"),
+    [
+        (lambda _: b"no archive", "is not a checkpoint of this package"),
+        (lambda _: saved([1, 2]), "is not a checkpoint of this package"),
+        (lambda _: saved({"weight": torch.zeros(1)}), "is not a checkpoint of this package"),
+        (lambda _: saved({"run": 3}), "is not a checkpoint of this package"),
+        (without_optimizer, "cannot be restored (KeyError)"),
+    ],
+)
+@pytest.mark.parametrize("earlier", [True, False])
+def test_foreign_content_is_skipped(
+    foreign: Callable[[bytes], bytes], message: str, *, earlier: bool, tmp_path: Path
+) -> None:
+    """A file named like a checkpoint that is none: the one before is used, or the run starts over with the same bits."""
+    completed = bits(run(checkpoint_dir=tmp_path))
+    before, newest = sorted(tmp_path.iterdir())
+    content = foreign(newest.read_bytes())
+    newest.unlink()
+    (tmp_path / f"epoch-0003-{hashlib.sha256(content).hexdigest()[:16]}.pt").write_bytes(content)
+    if not earlier:
+        before.unlink()
+    observer = RecordingObserver()
+
+    assert completed == bits(run(checkpoint_dir=tmp_path, observer=observer))
+    assert ([3] if earlier else [1, 2, 3]) == [result.epoch for result in observer.epochs]
+    (warning,) = observer.warnings
+    assert message in warning
