@@ -104,13 +104,13 @@ class Sound(nn.Module):
         scored: Tensor = self.head(pooled)
         return scored.flatten(1)
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         """To log-probabilities."""
         return F.log_softmax(scores, dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """All steps in a row."""
-        return self.answer(self.scores(self.pooled(self.dropped(self.late(self.early(images))))))
+        return self.predict(self.scores(self.pooled(self.dropped(self.late(self.early(images))))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +287,7 @@ class SixteenClasses(Sound):
 class BareScores(Sound):
     """No softmax at all."""
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return scores
 
 
@@ -295,7 +295,7 @@ class BareScores(Sound):
 class Probabilities(Sound):
     """Softmax, and not its logarithm."""
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return F.softmax(scores, dim=1)
 
 
@@ -303,26 +303,26 @@ class Probabilities(Sound):
 class ProbabilitiesByExponential(Sound):
     """The exponential takes the logarithm back."""
 
-    def answer(self, scores: Tensor) -> Tensor:
-        return super().answer(scores).exp()
+    def predict(self, scores: Tensor) -> Tensor:
+        return super().predict(scores).exp()
 
 
 @_breaks("output", "probabilities of shape", head=_fails("the sigmoid bends each score on its own, as any activation"))
 class OneOfMany(Sound):
     """A sigmoid for each class on its own."""
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return torch.sigmoid(scores)
 
 
-_OVER_BATCH = "the softmax over the batch makes each answer depend on the other images"
+_OVER_BATCH = "the softmax over the batch makes each prediction depend on the other images"
 
 
 @_breaks("output", "softmax over another dimension", batch=_fails(_OVER_BATCH))
 class LogSoftmaxOverBatch(Sound):
     """Log-softmax along the images in place of the classes."""
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return F.log_softmax(scores, dim=0)
 
 
@@ -330,7 +330,7 @@ class LogSoftmaxOverBatch(Sound):
 class SoftmaxOverBatch(Sound):
     """Softmax along the images in place of the classes."""
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return F.softmax(scores, dim=0)
 
 
@@ -345,7 +345,7 @@ class LogSoftmaxOverOnePosition(Sound):
     def scores(self, pooled: Tensor) -> Tensor:
         return F.log_softmax(self.head(pooled), dim=2).flatten(1)
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return scores
 
 
@@ -401,7 +401,7 @@ class DropoutAfterHead(Sound):
 class SoftmaxTwice(Sound):
     """Log-softmax of a softmax: nearly uniform probabilities."""
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return F.log_softmax(F.softmax(scores, dim=1), dim=1)
 
 
@@ -662,7 +662,7 @@ class DropoutNotCalled(Sound):
 
 _RANDOM_PREDICTIONS = Companion(
     status=Status.UNKNOWN,
-    reason="answers that are drawn anew in each pass cannot show whether other images have a part in them",
+    reason="predictions that are drawn anew in each pass cannot show whether they depend on other images",
 )
 
 
@@ -862,7 +862,7 @@ class ScalesByTheBatch(Sound):
 
 
 @_breaks("batch", "depends on the order of the images")
-class AnswersForItsNeighbour(Sound):
+class PredictsForItsNeighbour(Sound):
     """Each image gets the prediction of the one before it."""
 
     def scores(self, pooled: Tensor) -> Tensor:
@@ -877,7 +877,7 @@ class SqueezesTheBatchAway(Sound):
         scored: Tensor = self.head(pooled)
         return scored.squeeze()
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return F.log_softmax(scores, dim=-1)
 
 
@@ -933,7 +933,7 @@ class DropsInPlace(Sound):
 
 
 @_breaks("gradients", "no gradient for other.weight, other.bias")
-class AnswersWithAnotherHead(Sound):
+class PredictsWithAnotherHead(Sound):
     """Trains one head and predicts with another, which keeps its initial weights."""
 
     def __init__(self) -> None:

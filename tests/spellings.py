@@ -417,7 +417,7 @@ class LogSoftmaxLayer(Sound):
         super().__init__()
         self.last = nn.LogSoftmax(dim=-1)
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         logs: Tensor = self.last(scores)
         return logs
 
@@ -426,7 +426,7 @@ class LogSoftmaxLayer(Sound):
 class LogOfSoftmax(Sound):
     """The logarithm of the softmax."""
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return scores.softmax(1).log()
 
 
@@ -438,7 +438,7 @@ class LogSoftmaxBeforeFlattening(Sound):
         scored: Tensor = self.head(pooled)
         return scored.log_softmax(1).flatten(1)
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return scores
 
 
@@ -481,8 +481,8 @@ class Nested(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Body, then tail."""
-        answer: Tensor = self.tail(self.body(images))
-        return answer
+        output: Tensor = self.tail(self.body(images))
+        return output
 
 
 @_spelling
@@ -796,7 +796,7 @@ class FrozenFirstLayer(Sound):
 class WithoutSoftmax(Sound):
     """Scores as they are."""
 
-    def answer(self, scores: Tensor) -> Tensor:
+    def predict(self, scores: Tensor) -> Tensor:
         return scores
 
 

@@ -1,0 +1,72 @@
+"""Experiments on networks whose predictions depend on what they should not depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.graph import capture
+from harness.structure import Experiments, Structure
+
+Step = Callable[[Tensor], Tensor]
+
+
+class Stepping(nn.Module):
+    """A convolution, its mean over the map, and a step on the scores; a parameter is trained in vain."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+        self.vain = nn.Parameter(torch.ones(1))
+        self.step = step
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Three numbers an image."""
+        return self.step(functional.relu(self.conv(images)).mean((2, 3)) + 0 * self.vain)
+
+
+def experiments(step: Step) -> Experiments:
+    """Experiments on the network with this step, on 1x6x6 images."""
+    captured = capture(Stepping(step), (1, 6, 6), name="stepping", twice=False)
+    return Experiments(captured, Structure(captured.graph))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (lambda x: x, [True, True, True, True]),
+        (lambda x: x - x.mean(0), [False, True, False, True]),
+        (lambda x: x.roll(1, 0), [False, False, False, True]),
+        (lambda x: 0 * x, [True, True, True, False]),
+    ],
+    ids=["independent", "centred over the batch", "of the image before", "constant"],
+)
+def test_dependence_on_the_batch_shows(step: Step, expected: list[bool]) -> None:
+    """Batch-size invariance, permutation equivariance and batch independence each fail where they should."""
+    found = experiments(step)
+
+    assert expected == [
+        found.batch_size_invariant,
+        found.permutation_equivariant,
+        found.batch_independent,
+        found.predictions_vary,
+    ]
+
+
+def test_positions_gradients_and_modes() -> None:
+    """The pooling ignores positions, a parameter times zero gets no gradient, dropout makes training passes differ."""
+    plain, noisy = experiments(lambda x: x), experiments(lambda x: functional.dropout(x, 0.5, training=True))
+
+    assert plain.pooling_ignores_positions
+    assert (("vain",), (), False) == (
+        plain.gradients.missing,
+        plain.gradients.not_finite,
+        plain.gradients.complete,
+    )
+    assert (False, True) == (plain.training_passes_differ, plain.evaluation_repeats)
+    assert (True, False) == (noisy.training_passes_differ, noisy.evaluation_repeats)
+    assert (None, ()) == (noisy.pooling_ignores_positions, plain.fields.disagreements)
