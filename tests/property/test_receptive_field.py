@@ -47,6 +47,11 @@ def _certainties(network: Network, captured: CapturedModel) -> Counter[str]:
     return Counter(field_map.certainty for field_map in field_maps.values())
 
 
+def _assert_equal(expected: torch.Tensor, found: torch.Tensor) -> None:
+    """Equal to the last bit; NaN equals NaN: a max pooling with dilation may have windows that lie in the padding only."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")  # torch says so; the padding is exact
 def test_random_networks() -> None:
     """Trace and experiment agree at every position, the graph's outputs are the network's, and hardly a field is unknown."""
@@ -61,14 +66,14 @@ def test_random_networks() -> None:
         counts.update(_certainties(network, captured))
         images = torch.randn(3, *network.input_shape, generator=torch.Generator().manual_seed(network.seed))
         with torch.no_grad():
-            assert torch.equal(original(images), captured.to_module().eval()(images))
+            _assert_equal(original(images), captured.to_module().eval()(images))
         graph = graph_from_json(json.loads(json.dumps(graph_to_json(captured.graph))))
         assert captured.graph == graph
         assert captured.graph.exact_digest() == graph.exact_digest()
         if network.seed % 4 == 0:
             rebuilt = captured.to_module()
             for expected, found in zip(_trained(original, network), _trained(rebuilt, network), strict=True):
-                assert torch.equal(expected, found)
+                _assert_equal(expected, found)
 
     check()
     assert counts["exact"] > 0
