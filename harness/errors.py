@@ -49,3 +49,9 @@ class CheckpointError(HarnessError, RuntimeError):
 
 class ExaminerError(HarnessError, RuntimeError):
     """An internal error of the harness, such as contradicting results; never caused by the model. Exit code 4."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop, for a message of one paragraph."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else "no message").rstrip(".")[:300]

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
-from harness.errors import CaptureError, GraphFormatError
-from harness.graph.export import dtype_name, export_program, first_line, renamed_program
+from harness.errors import CaptureError, GraphFormatError, first_line
+from harness.graph.export import dtype_name, export_program, renamed_program
 from harness.graph.form import DeclaredModule, Graph, TensorKind, TensorSpec
 from harness.graph.rebuild import GraphModule, content_digest
 

@@ -19,7 +19,7 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from harness.errors import CaptureError
+from harness.errors import CaptureError, first_line
 from harness.graph.form import (
     RUNTIME_CUDNN,
     RUNTIME_DEVICE,
@@ -265,12 +265,6 @@ def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
         ),
         output=names.get(program.output, program.output),
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for a message of one paragraph."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else "no message").rstrip(".")[:300]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
-from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError
+from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError, first_line
 from harness.files import write_whole
 from harness.tables import read_table
 
@@ -31,11 +31,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """The folder of one worker process.
-
-    Args:
-        folder: holds the request, the progress, the result and whatever files go with them.
-    """
+    """The folder of one worker process: the request, the progress, the result and whatever files go with them."""
 
     folder: Path
 
@@ -105,24 +101,17 @@ class Failure:
     @staticmethod
     def of(error: Exception) -> Failure:
         """Describe an error; one that the harness does not raise on purpose is its internal error."""
-        kind: ErrorKind = "input" if isinstance(error, HarnessError) else "internal"
-        kind = next((kind for kind, cls in _ERROR_CLASSES.items() if isinstance(error, cls)), kind)
-        message = str(error)
+        lines = traceback.format_exception(error)
         if not isinstance(error, HarnessError):
-            message = f"a worker process failed with {type(error).__name__}: {first_line(error)}"
-        return Failure(kind=kind, message=message, traceback="".join(traceback.format_exception(error)))
+            error = ExaminerError(f"a worker process failed with {type(error).__name__}: {first_line(error)}")
+        kind: ErrorKind = next((kind for kind, cls in _ERROR_CLASSES.items() if isinstance(error, cls)), "input")
+        return Failure(kind=kind, message=str(error), traceback="".join(lines))
 
     def error(self) -> HarnessError:
         """The error to raise in this process, with the worker's traceback as its note."""
         error = _ERROR_CLASSES[self.kind](self.message)
         error.add_note(self.traceback)
         return error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else "no message").rstrip(".")[:300]
 
 
 def write_request(request: Request[Any], folder: Path) -> None:
@@ -186,16 +175,11 @@ def unreadable(problem: Exception) -> ExaminerError:
 
 
 def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -> bytes:
-    """Read a regular file that another process may have put there.
-
-    Args:
-        path: the file; neither a link nor a pipe, which could lead elsewhere or block.
-        max_bytes: its largest size.
-        last_bytes: read so many bytes at its end only.
+    """Read a regular file that another process may have put there, or only the last bytes of it.
 
     Raises:
         FileNotFoundError: there is none.
-        OSError: it is no regular file, too large or not readable.
+        OSError: it is too large, not readable, or no regular file: a link or a pipe could lead elsewhere or block.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
@@ -205,5 +189,4 @@ def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -
             raise OSError(f"{path.name} has {status.st_size:,} bytes, at most {max_bytes:,} are read")
         if last_bytes is not None:
             file.seek(max(status.st_size - last_bytes, 0))
-            return file.read(last_bytes)
-        return file.read(max_bytes)
+        return file.read(max_bytes if last_bytes is None else last_bytes)

@@ -16,14 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from harness.processes.protocol import (
-    OUTPUT_FILE,
-    PROGRESS_FILE,
-    Request,
-    read_limited,
-    read_result,
-    write_request,
-)
+from harness.processes.protocol import OUTPUT_FILE, PROGRESS_FILE, Request, read_limited, read_result, write_request
 
 _SECONDS_BETWEEN_CHECKS = 0.05
 # A process that has less time than this is not started.
@@ -36,7 +29,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much a call of `run_processes` may use.
+    """What a call of `run_processes` may use.
 
     Args:
         seconds: wall time of all processes together.
@@ -53,13 +46,9 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A request and the surroundings of the process that performs it.
+    """A request, with the working folder and the additional environment variables of the process that performs it.
 
-    Args:
-        request: what to do.
-        working_folder: the process's working directory, the folder of the user's file.
-        variables: environment variables of the process besides this one's.
-        title: what the process does, for `run_processes`'s ``announce``; empty without.
+    The title says what the process does, before each line that `run_processes` announces; it may be empty.
     """
 
     request: Request[Any]
@@ -87,16 +76,25 @@ class Outcome:
         folder: its workspace, with the files that it wrote.
         ending: how it ended; it was killed unless it exited.
         exit_code: the exit code, negative for a signal; None where it was not started.
-        output: the end of what it printed, on one line.
-        progress: the lines of its progress.
     """
 
     job: Job
     folder: Path
     ending: Ending
-    exit_code: int | None
-    output: str
-    progress: tuple[str, ...]
+    exit_code: int | None = None
+
+    @property
+    def output(self) -> str:
+        """The end of what the process printed, on one line."""
+        output = b""
+        with contextlib.suppress(OSError):
+            output = read_limited(self.folder / OUTPUT_FILE, sys.maxsize, last_bytes=_SHOWN_OUTPUT_BYTES)
+        return " ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:]
+
+    @property
+    def progress(self) -> tuple[str, ...]:
+        """The complete lines of the progress; none where the process put something else there."""
+        return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
         """The result of the request that the process performed; None where it ended without one.
@@ -157,8 +155,8 @@ def run_processes(
 
     Args:
         jobs: what to do.
-        folder: where the workspaces are made.
-        limits: what the processes may use; one that uses more is killed.
+        folder: where the workspaces are created.
+        limits: a process that uses more is killed.
         announce: called with each new line of a process's progress, behind the job's title.
         check: called as soon as a process has ended. An exception that it raises ends the others and is raised.
 
@@ -175,7 +173,7 @@ def run_processes(
                 number, job = waiting.pop(0)
                 workspace = Path(tempfile.mkdtemp(dir=folder))
                 if deadline - time.monotonic() < min(_MIN_SECONDS, limits.seconds / 2):
-                    outcomes[number] = _outcome(job, workspace, Ending.NOT_STARTED)
+                    outcomes[number] = Outcome(job=job, folder=workspace, ending=Ending.NOT_STARTED)
                     check(outcomes[number])
                     continue
                 (workspace / PROGRESS_FILE).touch()
@@ -186,7 +184,7 @@ def run_processes(
                 one.announce(announce)
                 if ending is not None:
                     exit_code = running.pop(number).process.end()
-                    outcomes[number] = _outcome(one.job, one.folder, ending, exit_code)
+                    outcomes[number] = Outcome(job=one.job, folder=one.folder, ending=ending, exit_code=exit_code)
                     check(outcomes[number])
             if running:
                 time.sleep(_SECONDS_BETWEEN_CHECKS)
@@ -198,14 +196,7 @@ def run_processes(
 
 @dataclass(kw_only=True)
 class _Running:
-    """A process that runs.
-
-    Args:
-        job: what it does.
-        folder: its workspace.
-        process: the process.
-        announced: how many lines of its progress were announced.
-    """
+    """A process that runs, and how many lines of its progress were announced."""
 
     job: Job
     folder: Path
@@ -230,22 +221,7 @@ class _Running:
         self.announced = len(lines)
 
 
-def _outcome(job: Job, folder: Path, ending: Ending, exit_code: int | None = None) -> Outcome:
-    output = b""
-    with contextlib.suppress(OSError):
-        output = read_limited(folder / OUTPUT_FILE, sys.maxsize, last_bytes=_SHOWN_OUTPUT_BYTES)
-    return Outcome(
-        job=job,
-        folder=folder,
-        ending=ending,
-        exit_code=exit_code,
-        output=" ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:],
-        progress=_progress(folder),
-    )
-
-
 def _progress(folder: Path) -> tuple[str, ...]:
-    """The complete lines of the progress; none where the process put something else there."""
     try:
         content = read_limited(folder / PROGRESS_FILE, _MAX_PROGRESS_BYTES)
     except OSError:

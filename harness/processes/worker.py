@@ -12,12 +12,7 @@ from harness.processes.protocol import Failure, Workspace, read_request, write_r
 
 
 def main(folder: Path, *, prepare: bool = True) -> None:
-    """Perform the request in a folder and write its result, or the error that it ended with, there.
-
-    Args:
-        folder: the workspace.
-        prepare: import everything that the request needs before it is performed.
-    """
+    """Perform the request in a workspace and write its result, or the error that it ended with, there."""
     try:
         request = read_request(folder)
         if prepare:

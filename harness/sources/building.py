@@ -1,33 +1,69 @@
-"""Building a module of a user's class: with which arguments, under which seed. Called in worker processes only."""
+"""Building a module of a user's class, under a seed and with the arguments of ``--args "dropout_prob=0.1, width=16"``."""
 
 from __future__ import annotations
 
+import ast
+import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 import mnist_models
-from harness.errors import ModelSourceError
-from harness.processes.protocol import first_line
-from harness.sources.arguments import parse_arguments
+from harness.errors import ModelSourceError, first_line
 from harness.sources.importing import ModelClass, import_models
 from harness.sources.source import ModelSource
 
 # The shape of an image that a training gives the model.
 _IMAGE_SHAPE = (1, 28, 28)
+_MAX_CHARACTERS = 2_000
+
+
+def parse_arguments(text: str) -> dict[str, Any]:
+    """Read constructor arguments such as ``dropout_prob=0.1, width=16``; nothing is evaluated.
+
+    Values are literals: numbers, quoted strings, True, False, None, and tuples, lists, dictionaries and sets of these.
+
+    Raises:
+        ModelSourceError: the text is anything else.
+    """
+    try:
+        if len(text) > _MAX_CHARACTERS:
+            raise ValueError(f"the text is longer than {_MAX_CHARACTERS:,} characters")  # noqa: TRY301 - one message for all
+        return _literals(text)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        msg = (
+            f'expected constructor arguments as name=literal, such as "dropout_prob=0.1, width=16", got args={text[:200]!r}: '
+            f"{reason}. Literals are numbers, quoted strings, True, False, None, and tuples and lists of them"
+        )
+        raise ModelSourceError(msg) from error
+
+
+def _literals(text: str) -> dict[str, Any]:
+    call = ast.parse(f"_({text}\n)", mode="eval").body
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise ValueError("a bracket is closed that was never opened")  # noqa: TRY004 - about the text, not a type
+    if call.args:
+        raise ValueError(f"{ast.unparse(call.args[0])} has no name")
+    found: dict[str, Any] = {}
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            raise ValueError(f"**{ast.unparse(keyword.value)} has no name")
+        if keyword.arg in found:
+            raise ValueError(f"{keyword.arg} is given twice")
+        try:
+            found[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{keyword.arg}={ast.unparse(keyword.value)} is not a literal") from error
+    return found
 
 
 def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Module:
-    """Build a module, its weights drawn under ``torch.manual_seed(seed)``.
-
-    Args:
-        cls: its class.
-        name: name of the class in messages.
-        arguments: see `harness.sources.arguments.parse_arguments`.
-        seed: seed of the weights.
+    """Build a module, its weights drawn under ``torch.manual_seed(seed)``; ``name`` is that of the class in messages.
 
     Raises:
         ModelSourceError: the arguments do not fit, or the constructor raises an error.
@@ -60,6 +96,12 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
         raise ModelSourceError(msg) from error
 
 
+def build_shipped(name: str, seed: int) -> nn.Module:
+    """Build a shipped model, its weights drawn under ``torch.manual_seed(seed)``."""
+    torch.manual_seed(seed)
+    return mnist_models.create_model(name)
+
+
 def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Module]:
     """Import the class that a source of `harness.sources.source.module_source` names.
 
@@ -70,13 +112,7 @@ def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Mo
         ModelSourceError: the class cannot be imported, or more than one can be meant. From the function: it cannot be built.
     """
     if source.shipped is not None:
-        shipped = source.shipped
-
-        def build_shipped(seed: int) -> nn.Module:
-            torch.manual_seed(seed)
-            return mnist_models.create_model(shipped)
-
-        return build_shipped
+        return functools.partial(build_shipped, source.shipped)
     imported = import_models(source)
     if len(imported.classes) > 1:
         listed = ", ".join(imported.classes.values())

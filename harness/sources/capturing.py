@@ -36,11 +36,9 @@ class ClassReport:
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedClasses:
-    """The classes of a file.
+    """The classes of a file, and sentences for the user on how it was read.
 
-    Args:
-        classes: the graph and tensors of the n-th are in the workspace under the name ``n``, see `write_captured`.
-        notes: sentences for the user on how the file was read.
+    The graph and tensors of the n-th class are in the workspace under the name ``n``, see `write_captured`.
     """
 
     classes: tuple[ClassReport, ...]
@@ -49,13 +47,9 @@ class CapturedClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureRequest(Request[CapturedClasses]):
-    """Import a file and capture each model in it. The progress names the file, then each class.
+    """Import a file, not a shipped model, and capture each model in it. The progress names the file, then each class.
 
-    Args:
-        source: the file, not a shipped model.
-        arguments: arguments of the constructor.
-        seed: seed of the initial weights.
-        input_shape: shape of one input, without the batch dimension.
+    The arguments are those of the constructor; the input shape is that of one input, without the batch dimension.
     """
 
     source: ModelSource

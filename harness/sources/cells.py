@@ -23,12 +23,7 @@ _MAGIC_LINE = re.compile(r"^(\s*)(?:(?:[A-Za-z_][\w, ]*=\s*)?[%!](?=\S)|\?+\w|[\
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A piece of source: a notebook's code cell, or a whole file.
-
-    Args:
-        place: its name in messages, such as ``cell 3``.
-        source: the text, magics included.
-    """
+    """A notebook's code cell, magics included, or a whole file. Its place is named in messages, such as ``cell 3``."""
 
     place: str
     source: str
@@ -64,11 +59,8 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
 
 def _code_cells(document: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     # Until version 3 of the format the cells were in worksheets, their text under "input".
-    cells = (
-        document["cells"]
-        if "cells" in document
-        else [cell for sheet in document["worksheets"] for cell in sheet["cells"]]
-    )
+    sheets = [document] if "cells" in document else document["worksheets"]
+    cells = [cell for sheet in sheets for cell in sheet["cells"]]
     for number, cell in enumerate(cells, start=1):
         if cell["cell_type"] == "code":
             yield number, "".join(cell["source"] if "source" in cell else cell["input"])

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.errors import HarnessError, ModelSourceError
+from harness.errors import ModelSourceError
 from harness.graph import CapturedModel
+from harness.sources.capturing import ClassReport
 from harness.structure.identity import identity_digest
 
 _CLASSES = 10
@@ -18,24 +19,16 @@ _MAX_REASON_CHARACTERS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A class that may be the model, after it was built and captured.
+class Candidate(ClassReport):
+    """A class that may be the model, or a file that could not be imported.
 
     Args:
-        name: how it can be typed, such as ``net.py:Net``.
-        key: its file and name, the same whichever way the file was imported.
-        parts: keys of the classes that it is built from or derives from.
         model: the captured model, or None.
-        error: why it was not captured, or None.
-        runs: it was built and accepts the images, captured or not.
+        notes: sentences for the user on how its file was read.
     """
 
-    name: str
-    key: str
-    parts: frozenset[str] = frozenset()
-    model: CapturedModel | None = None
-    error: HarnessError | None = None
-    runs: bool = False
+    model: CapturedModel | None
+    notes: tuple[str, ...]
 
     @property
     def output_shape(self) -> tuple[int | str, ...]:
@@ -54,12 +47,12 @@ class Candidate:
     @property
     def uncertain(self) -> bool:
         """Whether it may be the model although it was not captured: it accepts the images, or could not be built."""
-        return self.error is not None and (self.runs or isinstance(self.error, ModelSourceError))
+        return self.failure is not None and (self.runs or self.failure.kind == "source")
 
     def describe(self) -> str:
         """How it can be typed, and what is known about it."""
-        if self.error is not None:
-            reason = " ".join(str(self.error).removeprefix(self.name).lstrip(": ").split())
+        if self.failure is not None:
+            reason = " ".join(self.failure.message.removeprefix(self.name).lstrip(": ").split())
             known = reason if len(reason) <= _MAX_REASON_CHARACTERS else f"{reason[:_MAX_REASON_CHARACTERS]}..."
         else:
             tensors = self.model.graph.tensors if self.model else ()
@@ -84,14 +77,14 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
         ModelSourceError: more than one can be meant, or none can be built.
         CaptureError: the only one cannot be captured.
     """
-    parts = {part for candidate in candidates for part in candidate.parts - {candidate.key}}
+    parts = {part for candidate in candidates for part in candidate.parts if part != candidate.key}
     models = [candidate for candidate in candidates if candidate.key not in parts] or list(candidates)
     blocks = [candidate for candidate in candidates if candidate not in models]
     fitting = sorted((candidate for candidate in models if candidate.classifies), key=_has_unusual_name)
     if len(models) == 1:
         (only,) = models
-        if only.error is not None:
-            raise only.error
+        if only.failure is not None:
+            raise only.failure.error()
         return only, _because(only, "the only class that is not a building block of another", blocks) if blocks else ""
     uncertain = [candidate for candidate in models if candidate.uncertain]
     digests = {identity_digest(candidate.model.graph) for candidate in fitting if candidate.model is not None}
@@ -104,9 +97,9 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
         return fitting[0], _because(fitting[0], f"which is the same network as {same}", others)
     rest = sorted(
         (candidate for candidate in models if candidate not in fitting),
-        key=lambda candidate: (candidate.error is not None, _has_unusual_name(candidate)),
+        key=lambda candidate: (candidate.failure is not None, _has_unusual_name(candidate)),
     )
-    if all(candidate.error is not None for candidate in models):
+    if all(candidate.failure is not None for candidate in models):
         msg = f"{text}: none of {len(models)} classes can be examined: {_listing(rest)}"
         raise ModelSourceError(msg)
     found = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"

@@ -12,39 +12,17 @@ from dataclasses import dataclass
 
 from harness.sources.cells import Cell, parse, parsed
 
-_SIMPLE = (
-    ast.Constant,
-    ast.Tuple,
-    ast.List,
-    ast.Dict,
-    ast.Set,
-    ast.UnaryOp,
-    ast.BinOp,
-    ast.BoolOp,
-    ast.Compare,
-    ast.IfExp,
-    ast.Name,
-    ast.Attribute,
-    ast.Subscript,
-    ast.Slice,
-    ast.operator,
-    ast.unaryop,
-    ast.boolop,
-    ast.cmpop,
-    ast.expr_context,
-)
+_LITERALS = (ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.Set)
+_REFERENCES = (ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.expr_context)
+_OPERATIONS = (ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.IfExp)
+_OPERATORS = (ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
+_SIMPLE = (*_LITERALS, *_REFERENCES, *_OPERATIONS, *_OPERATORS)
 _LIBRARY_BASES = frozenset({"LightningModule", "Module", "Sequential"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """One statement that is taken.
-
-    Args:
-        place: name of the cell that it stands in.
-        node: the statement.
-        names: what it binds; ``*`` for an ``import *``.
-    """
+    """One statement that is taken, with the name of its cell and the names that it binds: ``*`` for an ``import *``."""
 
     place: str
     node: ast.stmt
@@ -134,11 +112,7 @@ def _bound_names(statement: ast.stmt) -> set[str]:
 def base_names(cells: Iterable[Cell]) -> dict[str, frozenset[str]]:
     """For each class, nested ones included, the last part of the names of its bases: ``Module`` for ``nn.Module``."""
     return {
-        node.name: frozenset(
-            base.attr if isinstance(base, ast.Attribute) else base.id
-            for base in node.bases
-            if isinstance(base, ast.Attribute | ast.Name)
-        )
+        node.name: frozenset(getattr(base, "attr", getattr(base, "id", "")) for base in node.bases)
         for node in _classes(cells)
     }
 

@@ -21,8 +21,7 @@ from types import ModuleType
 
 from torch import nn
 
-from harness.errors import ModelSourceError
-from harness.processes.protocol import first_line
+from harness.errors import ModelSourceError, first_line
 from harness.sources.cells import NOTEBOOK_SUFFIX, Cell, read_cells
 from harness.sources.definitions import (
     Definition,

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-import mnist_models
 from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
 from harness.graph import CapturedModel, capture, read_captured
-from harness.processes import Ending, Job, Limits, Outcome, run_processes
+from harness.processes import Ending, Failure, Job, Limits, Outcome, run_processes
 from harness.processes.protocol import unreadable
-from harness.sources.arguments import parse_arguments
-from harness.sources.capturing import CaptureRequest, ClassReport
+from harness.sources.building import build_shipped, parse_arguments
+from harness.sources.capturing import CaptureRequest
 from harness.sources.choice import Candidate, choose
 from harness.sources.source import candidate_files, name_suffix, parse_source
 
@@ -59,8 +58,7 @@ def load_model(
             msg = f"{text} is a shipped model and takes no arguments, got args={arguments!r}. Omit --args"
             raise ModelSourceError(msg)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            module = mnist_models.create_model(source.shipped)
+            module = build_shipped(source.shipped, seed)
         return capture(module, input_shape, name=text)
     files = candidate_files(source)
     requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
@@ -70,35 +68,28 @@ def load_model(
         outcomes = run_processes(jobs, Path(folder), limits=Limits(seconds=timeout))
         load = _load_file if len(files) == 1 else _load_file_or_report
         loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
-    chosen, reason = choose([candidate for file in loaded for candidate in file.candidates], text)
+    chosen, reason = choose([candidate for candidates in loaded for candidate in candidates], text)
     if chosen.model is None:
         msg = f"{chosen.name} was chosen, but not captured"
         raise ExaminerError(msg)
     if announce is not None:
-        file_of_chosen = next(file for file in loaded if chosen in file.candidates)
-        for note in (*file_of_chosen.notes, *([reason] if reason else [])):
+        for note in (*chosen.notes, *([reason] if reason else [])):
             announce(note)
     name = chosen.name + (name_suffix(arguments) if has_arguments else "")
-    return CapturedModel(name=name, graph=chosen.model.graph, state=chosen.model.state, fidelity=chosen.model.fidelity)
+    return replace(chosen.model, name=name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _LoadedFile:
-    """The classes of one file, and sentences for the user on how it was read."""
-
-    candidates: tuple[Candidate, ...]
-    notes: tuple[str, ...] = ()
-
-
-def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> _LoadedFile:
+def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
     """One file of several: an error makes it a candidate that cannot be taken."""
     try:
         return _load_file(request, outcome, timeout)
     except (ModelSourceError, CaptureError) as error:
-        return _LoadedFile(candidates=(Candidate(name=request.source.text, key=str(request.source.path), error=error),))
+        name, key = request.source.text, str(request.source.path)
+        failure = Failure.of(error)
+        return [Candidate(name=name, key=key, parts=(), runs=False, failure=failure, model=None, notes=())]
 
 
-def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> _LoadedFile:
+def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
     text = request.source.text
     if outcome.ending is not Ending.EXITED:
         raise ModelSourceError(_limit_message(outcome, text, timeout))
@@ -110,12 +101,14 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> _Lo
         )
         raise ModelSourceError(msg)
     try:
-        candidates = tuple(
-            _candidate(report, outcome.folder / str(number)) for number, report in enumerate(result.classes)
-        )
+        models = [
+            read_captured(outcome.folder / str(number), report.name) if report.failure is None else None
+            for number, report in enumerate(result.classes)
+        ]
     except GraphFormatError as error:
         raise unreadable(error) from error
-    return _LoadedFile(candidates=candidates, notes=result.notes)
+    reports = zip(result.classes, models, strict=True)
+    return [Candidate(**vars(report), model=model, notes=result.notes) for report, model in reports]
 
 
 def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
@@ -137,15 +130,4 @@ def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
     return (
         f"{late} a model that is captured in seconds, and it was still at {outcome.progress[-1][:200]}. Name the class that "
         "you mean, or try again when the machine is less busy"
-    )
-
-
-def _candidate(report: ClassReport, stem: Path) -> Candidate:
-    return Candidate(
-        name=report.name,
-        key=report.key,
-        parts=frozenset(report.parts),
-        model=read_captured(stem, report.name) if report.failure is None else None,
-        error=None if report.failure is None else report.failure.error(),
-        runs=report.runs,
     )
