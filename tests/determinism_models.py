@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from harness.determinism.interventions import Interventions
 from harness.determinism.model_under_test import ImportedModel, ModelUnderTest
-from harness.determinism.repetition import repeat
 from harness.determinism.runner import shortened
+from harness.determinism.variations import repeat
 from harness.findings import Finding
 from harness.training import DIGEST_EVERY, Recipe, RunSpec, TrainingHooks
 from tests import made_up

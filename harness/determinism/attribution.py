@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +49,7 @@ class Attribution:
         return tuple(f"{cause.name} is called {callers[cause.name]}" for cause in self.causes if cause.name in callers)
 
 
-class Describable(Protocol):
-    """How two runs differ."""
-
-    def describe(self) -> str:
-        """Describe the difference, such as ``differs at step 3``."""
-
-
-Experiment = Callable[[frozenset[str]], Describable | None]
+Experiment = Callable[[frozenset[str]], str | None]
 
 
 def attribute(sources: Iterable[NondeterminismSource], experiment: Experiment) -> Attribution:
@@ -66,12 +58,12 @@ def attribute(sources: Iterable[NondeterminismSource], experiment: Experiment) -
     Args:
         sources: the possible causes.
         experiment: runs twice with the sources of these names released and all others pinned, and returns how the runs
-            differ; None if they do not.
+            differ, such as ``differs at step 3``; None if they do not.
     """
     sources = tuple(sources)
     names = ", ".join(source.name for source in sources)
     if (left := experiment(frozenset())) is not None:
-        pinned = f"with {names} pinned, it still {left.describe()}" if sources else "no source to pin was found"
+        pinned = f"with {names} pinned, it still {left}" if sources else "no source to pin was found"
         return Attribution(causes=(), evidence=(f"cause unknown: {pinned}",))
     released = {source: _difference_if_released(source, experiment) for source in sources}
     found = {source: shown for source, shown in released.items() if shown is not None}
@@ -79,13 +71,12 @@ def attribute(sources: Iterable[NondeterminismSource], experiment: Experiment) -
         words = f"cause unknown: bit-equal with {names} pinned, and with each of them released"
         return Attribution(causes=(), evidence=(words,))
     evidence = (
-        f"with {names} pinned: bit-equal; with {source.name} alone released: {one.describe()}"
-        for source, one in found.items()
+        f"with {names} pinned: bit-equal; with {source.name} alone released: {found[source]}" for source in found
     )
     return Attribution(causes=tuple(found), evidence=(*(f"cause: it {cause.words}" for cause in found), *evidence))
 
 
-def _difference_if_released(source: NondeterminismSource, experiment: Experiment) -> Describable | None:
+def _difference_if_released(source: NondeterminismSource, experiment: Experiment) -> str | None:
     attempts = (experiment(frozenset({source.name})) for _ in range(source.tries))
     return next((found for found in attempts if found is not None), None)
 
@@ -122,12 +113,4 @@ GLOBALS = NondeterminismSource(
     words="keeps something from one run to the next in a global or a class attribute of its file",
     hint="Keep what changes in a buffer of the module (register_buffer).",
 )
-SOURCES: Sequence[NondeterminismSource] = (
-    PYTHON_RANDOM,
-    NUMPY_RANDOM,
-    CLOCK,
-    URANDOM,
-    ADDRESS,
-    ARITHMETIC,
-    GLOBALS,
-)
+SOURCES: Sequence[NondeterminismSource] = (PYTHON_RANDOM, NUMPY_RANDOM, CLOCK, URANDOM, ADDRESS, ARITHMETIC, GLOBALS)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from harness.determinism.attribution import SOURCES, Describable, NondeterminismSource, attribute
+from harness.determinism.attribution import SOURCES, NondeterminismSource, attribute
 from harness.determinism.axes import Axis, compared, finding
 from harness.determinism.interventions import Interventions
 from harness.determinism.model_under_test import ModelUnderTest
 from harness.determinism.snapshot import RANDOM_STATES, TORCH_RANDOM, StateSnapshot
 from harness.findings import Finding, Status
-from harness.reproducibility.comparison import Difference, first_difference
+from harness.reproducibility.comparison import describe_difference, first_difference
 from harness.reproducibility.trace import Trace
 from harness.training import Step
 
@@ -30,10 +29,10 @@ def evaluation_between(model: ModelUnderTest, reference: Trace) -> Finding:
     if difference is None:
         return compared(Axis.EVALUATION, None)
 
-    def again(released: frozenset[str]) -> Difference | None:
+    def again(released: frozenset[str]) -> str | None:
         restored = [name for name in callback.changed if name not in released]
         varied = model.trace(callbacks=[_EvaluateBetween(model, restored)], upto=difference.step)
-        return first_difference(reference[: difference.step], varied)
+        return describe_difference(reference[: difference.step], varied)
 
     found = attribute(map(_evaluation_source, callback.changed), again)
     return compared(Axis.EVALUATION, difference, evidence=found.evidence, hint=found.hint)
@@ -79,8 +78,8 @@ def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Find
     module = model.module()
     model.trace(module, upto=_STEPS_BETWEEN_EVALUATIONS)
     module.eval()
-    draws, start = _DrawingModules(module, model.device), StateSnapshot(module, model.device)
-    with draws.recorded():
+    start = StateSnapshot(module, model.device)
+    with _drawing_modules(module, model.device) as drawing:
         first, second = _outputs(model, module), _outputs(model, module)
     changed = start.changed(StateSnapshot(module, model.device))
     before = StateSnapshot(module, model.device)
@@ -90,14 +89,14 @@ def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Find
     by_evaluation = [n for n in _shared(before.changed(StateSnapshot(module, model.device))) if n not in by_network]
     observed, evidence, hints = [], [], []
     if (difference := _compare_outputs(first, second)) is not None:
-        observed.append(difference.describe())
+        observed.append(difference)
     if counted[0].correct != counted[1].correct:
         observed.append(f"two evaluations count {counted[0].correct} and {counted[1].correct} correct predictions")
     elif difference is None and counted[0] != counted[1]:
         observed.append(f"two evaluations return the losses {counted[0].loss} and {counted[1].loss}")
     for name in by_network:
         observed.append(f"the network in eval mode changes {name}")
-        evidence.append(f"cause: {_network_cause(name, draws.modules.get(name))}")
+        evidence.append(f"cause: {_network_cause(name, drawing.get(name))}")
         hints.append("Do nothing in eval mode that belongs to training: F.dropout(x, p, training=self.training).")
     for name in by_evaluation:
         observed.append(f"the evaluation changes {name}")
@@ -107,7 +106,7 @@ def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Find
         return finding(Axis.PURE, Status.PASS, "bit-equal, and all state unchanged")
     if not evidence:
 
-        def again(released: frozenset[str]) -> Describable | None:
+        def again(released: frozenset[str]) -> str | None:
             start.restore(module, changed)
             first = _outputs(model, module)
             start.restore(module, [name for name in changed if name not in released])
@@ -134,25 +133,13 @@ def _outputs(model: ModelUnderTest, module: nn.Module) -> Tensor:
         return torch.cat([module(part) for part in torch.split(images, _BATCH_SIZE)]).cpu()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _OutputDifference:
-    """The largest absolute difference between two evaluations' outputs."""
-
-    size: float
-
-    def describe(self) -> str:
-        return f"differs between two evaluations, in the outputs, by {self.size:.2g}"
-
-
-def _compare_outputs(one: Tensor, other: Tensor) -> _OutputDifference | None:
+def _compare_outputs(one: Tensor, other: Tensor) -> str | None:
     if torch.equal(one.view(torch.uint8), other.view(torch.uint8)):
         return None
-    return _OutputDifference(size=float((one - other).abs().max()))
+    return f"differs between two evaluations, in the outputs, by {float((one - other).abs().max()):.2g}"
 
 
-def _evaluated_twice(
-    model: ModelUnderTest, interventions: Interventions, released: frozenset[str]
-) -> _OutputDifference | None:
+def _evaluated_twice(model: ModelUnderTest, interventions: Interventions, released: frozenset[str]) -> str | None:
     outputs = []
     for _ in range(2):
         with interventions.pinned(released, reimport=model.reimport):
@@ -169,35 +156,23 @@ def _network_cause(name: str, place: str | None) -> str:
     return f"the network updates {name} in eval mode{where}"
 
 
-class _DrawingModules:
-    """For each random state, the innermost module that changes it in its forward pass."""
+@contextmanager
+def _drawing_modules(module: nn.Module, device: torch.device) -> Iterator[dict[str, str]]:
+    """For each random state, the innermost module that changes it in a forward pass in the block."""
+    drawing: dict[str, str] = {}
+    no_module = nn.Module()
+    titles = {part: f"{path or 'the module itself'} ({type(part).__name__})" for path, part in module.named_modules()}
+    started: dict[nn.Module, list[StateSnapshot]] = {part: [] for part in titles}
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self._module = module
-        self._device = device
-        self.modules: dict[str, str] = {}
+    def start(part: nn.Module, _: object) -> None:
+        started[part].append(StateSnapshot(no_module, device))
 
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Record the forward passes in the block."""
-        handles = []
-        no_module = nn.Module()
-        for path, part in self._module.named_modules():
-            started: list[StateSnapshot] = []
-            title = f"{path or 'the module itself'} ({type(part).__name__})"
+    def end(part: nn.Module, _: object, __: object) -> None:
+        for name in started[part].pop().changed(StateSnapshot(no_module, device)):
+            drawing.setdefault(name, titles[part])
 
-            def start(_: nn.Module, __: object, started: list[StateSnapshot] = started) -> None:
-                started.append(StateSnapshot(no_module, self._device))
-
-            def end(
-                _: nn.Module, __: object, ___: object, started: list[StateSnapshot] = started, title: str = title
-            ) -> None:
-                for name in started.pop().changed(StateSnapshot(no_module, self._device)):
-                    self.modules.setdefault(name, title)
-
-            handles += [part.register_forward_pre_hook(start), part.register_forward_hook(end)]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    with ExitStack() as hooks:
+        for part in titles:
+            hooks.callback(part.register_forward_pre_hook(start).remove)
+            hooks.callback(part.register_forward_hook(end).remove)
+        yield drawing

@@ -10,7 +10,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -106,9 +107,11 @@ class Interventions:
         """
         self._pinned = frozenset(source.name for source in SOURCES) - released
         self._calls = 0
-        contexts = {
-            PYTHON_RANDOM: _python_seeded,
-            NUMPY_RANDOM: _numpy_seeded,
+        # The legacy global generator of numpy is the one that a model's forward pass would draw from.
+        in_numpy = (np.random.get_state, np.random.seed, np.random.set_state)
+        contexts: dict[NondeterminismSource, Callable[[], AbstractContextManager[None]]] = {
+            PYTHON_RANDOM: partial(_seeded, random.getstate, random.seed, random.setstate),
+            NUMPY_RANDOM: partial(_seeded, *in_numpy),
             ADDRESS: self._numbered_ids,
             ARITHMETIC: ordered_arithmetic,
         }
@@ -146,24 +149,16 @@ def _is_user_code(frame: FrameType) -> bool:
 
 
 @contextmanager
-def _python_seeded() -> Iterator[None]:
-    state = random.getstate()
-    random.seed(0)
+def _seeded(
+    get_state: Callable[[], Any], seed: Callable[[int], None], set_state: Callable[[Any], None]
+) -> Iterator[None]:
+    """Seed a random generator with 0 in the block, and restore its state."""
+    state = get_state()
+    seed(0)
     try:
         yield
     finally:
-        random.setstate(state)
-
-
-@contextmanager
-def _numpy_seeded() -> Iterator[None]:
-    # The legacy global generator is the one that a model's forward pass would draw from.
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+        set_state(state)
 
 
 @contextmanager

@@ -17,12 +17,7 @@ from harness.training import Observer, RunSpec, Step, StepCallback, TrainingHook
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedModel:
-    """A model's file and the file with the training hooks, imported.
-
-    Args:
-        build: builds the module under a seed.
-        hooks: loader and evaluation.
-    """
+    """A model's file, of which ``build`` builds the module under a seed, and the file with the training hooks, imported."""
 
     build: Callable[[int], nn.Module]
     hooks: TrainingHooks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,13 @@ from torch import nn
 
 from harness.data import Dataset
 from harness.determinism.attribution import GLOBALS, SOURCES
-from harness.determinism.axes import Axis, not_applicable
-from harness.determinism.evaluation import evaluation_between, pure_evaluation
-from harness.determinism.graph_comparison import frozen_draws, rebuilt_graph
 from harness.determinism.interventions import Interventions, ordered_arithmetic
 from harness.determinism.model_under_test import ModelUnderTest
-from harness.determinism.repetition import one_thread, other_algorithms, pinned_trace, repeat
-from harness.determinism.resumption import resume
-from harness.determinism.seed_variation import other_seeds
 from harness.determinism.user_files import UserFiles, explained_error
+from harness.determinism.variations import pinned_trace, vary
 from harness.errors import InputError
-from harness.findings import Finding, Status
-from harness.graph import CapturedModel, read_captured
+from harness.findings import Finding
+from harness.graph import read_captured
 from harness.processes import Request, Workspace
 from harness.reproducibility.trace import Trace, write_trace
 from harness.sources import ModelSource
@@ -130,8 +125,7 @@ class ReferenceRequest(TrainingRequest):
 class AxesRequest(TrainingRequest):
     """Train once as `ReferenceRequest` does, then vary each axis that one process can vary. The progress names each.
 
-    Args:
-        why_not_captured: why there is no graph; None if there is one.
+    ``why_not_captured`` is the reason why there is no graph; None if there is one.
     """
 
     why_not_captured: str | None
@@ -139,11 +133,10 @@ class AxesRequest(TrainingRequest):
     def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:
         """Vary the axes."""
         reference = _train_reference(model, workspace)
-        captured = None
-        if self.why_not_captured is None:
-            captured = read_captured(Path(self.setup.inputs) / GRAPH_STEM, self.setup.source.text)
+        graph, reason = Path(self.setup.inputs) / GRAPH_STEM, self.why_not_captured
+        captured = read_captured(graph, self.setup.source.text) if reason is None else None
         findings = []
-        for finding in vary(model, reference, interventions, captured, self.why_not_captured or ""):
+        for finding in vary(model, reference, interventions, captured, reason or ""):
             findings.append(finding)
             workspace.report(f"{finding.requirement}: {finding.status.value}")
         return TrainingResult(findings=tuple(findings))
@@ -153,10 +146,7 @@ class AxesRequest(TrainingRequest):
 class PinnedRequest(TrainingRequest):
     """Train with all sources of nondeterminism pinned, and with each released alone that two processes may differ by.
 
-    The traces are in the workspace, see `trace_file`.
-
-    Args:
-        upto: steps of each training.
+    The traces, each of ``upto`` steps, are in the workspace, see `trace_file`.
     """
 
     upto: int
@@ -191,39 +181,3 @@ def _train_reference(model: ModelUnderTest, workspace: Workspace) -> Trace:
         raise InputError(msg)
     write_trace(reference, workspace.folder / REFERENCE_TRACE)
     return reference
-
-
-def vary(
-    model: ModelUnderTest,
-    reference: Trace,
-    interventions: Interventions,
-    captured: CapturedModel | None,
-    why_not_captured: str,
-) -> Iterator[Finding]:
-    """Vary each axis that one process can vary.
-
-    Args:
-        model: the model.
-        reference: its first training in this process.
-        interventions: entered before the model was imported.
-        captured: its graph; None if it could not be captured.
-        why_not_captured: the reason then.
-    """
-    repeated = repeat(model, reference, interventions)
-    yield repeated
-    dependent: dict[Axis, Callable[[], Finding]] = {
-        Axis.THREADS: lambda: one_thread(model, reference),
-        Axis.EVALUATION: lambda: evaluation_between(model, reference),
-        Axis.RESUME: lambda: resume(model, reference),
-        Axis.GRAPH: lambda: rebuilt_graph(model, reference, captured, why_not_captured),
-        Axis.DETERMINISTIC: lambda: other_algorithms(model, reference),
-    }
-    for axis, variation in dependent.items():
-        if repeated.status is Status.PASS:
-            yield variation()
-        else:
-            yield not_applicable(axis, "the training does not repeat itself")
-    if captured is not None and not captured.fidelity.holds:
-        yield frozen_draws(captured)
-    yield from other_seeds(model)
-    yield pure_evaluation(model, interventions)

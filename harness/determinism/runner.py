@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from harness.data import Dataset
 from harness.determinism.attribution import GLOBALS, SOURCES, attribute
 from harness.determinism.axes import Axis, compared, not_applicable
-from harness.determinism.repetition import attribution_steps
 from harness.determinism.requests import (
     ALL_PINNED,
     DATA_FILE,
@@ -34,12 +33,13 @@ from harness.determinism.requests import (
     TrainingSetup,
     trace_file,
 )
+from harness.determinism.variations import attribution_steps
 from harness.errors import InputError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, write_captured
 from harness.processes import Ending, Job, Limits, Outcome, run_processes
 from harness.processes.protocol import unreadable
-from harness.reproducibility.comparison import Difference, first_difference
+from harness.reproducibility.comparison import Difference, describe_difference, first_difference
 from harness.reproducibility.trace import Trace, read_trace
 from harness.sources import module_source
 from harness.training import RunSpec
@@ -51,15 +51,7 @@ _TEST_IMAGES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class DeterminismReport:
-    """The result of a determinism check.
-
-    Args:
-        findings: one for each axis, in the order of `Axis`.
-        steps: steps of each training.
-        epochs: epochs of each training.
-        images: training images.
-        seconds: wall time of the whole check.
-    """
+    """The findings of a determinism check in the order of `Axis`, the size of each training, and the wall time of all."""
 
     findings: tuple[Finding, ...]
     steps: int
@@ -87,7 +79,7 @@ def check_determinism(
         steps: steps of each training.
         captured: the model's graph; None if it cannot be captured.
         why_not_captured: the reason then.
-        hooks_file: a Python file with loader and evaluation, see `harness.determinism.training_hooks`.
+        hooks_file: a Python file with loader and evaluation, see `harness.determinism.user_files`.
         idle_seconds: seconds that may pass without a step.
         announce: called with a sentence on what is being done.
 
@@ -99,7 +91,10 @@ def check_determinism(
     spec, dataset = shortened(spec, dataset, steps=steps)
     with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
         folder = Path(name)
-        _write_inputs(folder, dataset, captured)
+        tensors = ("train_images", "train_labels", "test_images", "test_labels")
+        save_file({fact: getattr(dataset, fact).contiguous() for fact in tensors}, folder / DATA_FILE)
+        if captured is not None:
+            write_captured(captured, folder / GRAPH_STEM)
         setup = TrainingSetup(
             spec=spec,
             source=module_source(spec.source, captured, arguments=spec.arguments),
@@ -144,23 +139,9 @@ def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, 
     )
 
 
-def _write_inputs(folder: Path, dataset: Dataset, captured: CapturedModel | None) -> None:
-    names = ("train_images", "train_labels", "test_images", "test_labels")
-    save_file({name: getattr(dataset, name).contiguous() for name in names}, folder / DATA_FILE)
-    if captured is not None:
-        write_captured(captured, folder / GRAPH_STEM)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Check:
-    """Worker processes that all train the same model on the same data.
-
-    Args:
-        folder: holds the data, the graph and the workspaces.
-        setup: what is trained.
-        limits: what the processes may use.
-        announce: called with the progress of the processes.
-    """
+    """Worker processes that all train the same model on the same data, with their workspaces in one folder."""
 
     folder: Path
     setup: TrainingSetup
@@ -201,9 +182,9 @@ class _Check:
         request = PinnedRequest(setup=self.setup, upto=attribution_steps(difference, steps))
         one, other = self._run(*(self._job(request, title="looking for the cause") for _ in range(2)))
 
-        def between(released: frozenset[str]) -> Difference | None:
+        def between(released: frozenset[str]) -> str | None:
             (name,) = released or {ALL_PINNED}
-            return first_difference(_trace(one, trace_file(name)), _trace(other, trace_file(name)))
+            return describe_difference(_trace(one, trace_file(name)), _trace(other, trace_file(name)))
 
         found = attribute([source for source in SOURCES if source is not GLOBALS], between)
         evidence = (*found.evidence, *found.locations(self._result(one).callers))
@@ -246,9 +227,7 @@ class _Check:
         result: TrainingResult | None = outcome.result(outcome.job.request)
         if result is None:
             code = outcome.exit_code
-            killed = (
-                f"It was killed by signal {-code}; is there enough memory? " if code is not None and code < 0 else ""
-            )
+            killed = f"It was killed by signal {-code}; is there enough memory? " if code and code < 0 else ""
             printed = f"Its last output: {outcome.output}" if outcome.output else "It printed nothing."
             msg = f"{text} ended the process that trained it{after}: expected a model that trains. {killed}{printed}"
             raise InputError(msg)

@@ -101,6 +101,12 @@ def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARI
     return None
 
 
+def describe_difference(one: Trace, other: Trace) -> str | None:
+    """The first difference between two traces as a phrase; None if there is none."""
+    difference = first_difference(one, other)
+    return None if difference is None else difference.describe()
+
+
 def _difference_in_step(
     one: StepTrace, other: StepTrace, previous: tuple[StepTrace, StepTrace] | None, unexplained: Cause
 ) -> Difference | None:

@@ -23,13 +23,7 @@ from torch import nn
 
 from harness.errors import ModelSourceError, first_line
 from harness.sources.cells import NOTEBOOK_SUFFIX, Cell, read_cells
-from harness.sources.definitions import (
-    Definition,
-    hidden_models,
-    import_depth,
-    names_in_classes,
-    read_definitions,
-)
+from harness.sources.definitions import Definition, hidden_models, import_depth, names_in_classes, read_definitions
 from harness.sources.source import ModelSource
 
 ModelClass = type[nn.Module]
@@ -191,15 +185,13 @@ def _packages(path: Path, depth: int) -> dict[str, Path]:
 
 def _make_package(name: str, folder: Path) -> None:
     init = folder / "__init__.py"
-    spec = None
-    if init.is_file():
-        spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(folder)])
-    if spec is None or spec.loader is None:
-        sys.modules[name] = ModuleType(name)
-        sys.modules[name].__path__ = [str(folder)]
-    else:
+    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(folder)])
+    if init.is_file() and spec is not None and spec.loader is not None:
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
+    else:
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = [str(folder)]
 
 
 @contextmanager
@@ -207,33 +199,33 @@ def _import_errors(text: str, path: Path | None) -> Iterator[None]:
     """Turn whatever an import raises into a `ModelSourceError` that says what to do."""
     try:
         yield
-    except SyntaxError as error:
-        where = f"line {error.lineno}" if error.lineno else "an unknown line"
-        name = Path(str(error.filename)).name
-        msg = f"{text} is not valid Python: {error.msg} in {where} of {name}. Correct the syntax and try again"
-        raise ModelSourceError(msg) from error
-    except ModuleNotFoundError as error:
-        msg = (
-            f"importing {text} failed{_line(error, path)}: the module {error.name!r} is neither installed nor in the folder of "
-            "the file. Install it, put its file there, or remove the import if the model does not need it"
-        )
-        raise ModelSourceError(msg) from error
-    except SystemExit as error:
-        msg = (
-            f"importing {text} failed{_line(error, path)}: SystemExit: {error.code}. Expected a file that only defines the "
-            'model; put code that reads a command line or ends the program under `if __name__ == "__main__":`'
-        )
-        raise ModelSourceError(msg) from error
-    except (Exception, KeyboardInterrupt) as error:
-        msg = (
-            f"importing {text} failed{_line(error, path)}: {type(error).__name__}: {first_line(error)}. Expected a file that "
-            'only defines the model; put code that trains or loads data under `if __name__ == "__main__":`'
-        )
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        failed, guard = f"importing {text} failed{line_of(error, path)}", '`if __name__ == "__main__":`'
+        match error:
+            case SyntaxError():
+                where = f"line {error.lineno}" if error.lineno else "an unknown line"
+                name = Path(str(error.filename)).name
+                msg = f"{text} is not valid Python: {error.msg} in {where} of {name}. Correct the syntax and try again"
+            case ModuleNotFoundError():
+                msg = (
+                    f"{failed}: the module {error.name!r} is neither installed nor in the folder of the file. Install it, put "
+                    "its file there, or remove the import if the model does not need it"
+                )
+            case SystemExit():
+                msg = (
+                    f"{failed}: SystemExit: {error.code}. Expected a file that only defines the model; put code that reads "
+                    f"a command line or ends the program under {guard}"
+                )
+            case _:
+                msg = (
+                    f"{failed}: {type(error).__name__}: {first_line(error)}. Expected a file that only defines the model; "
+                    f"put code that trains or loads data under {guard}"
+                )
         raise ModelSourceError(msg) from error
 
 
-def _line(error: BaseException, path: Path | None) -> str:
-    """The line of the user's file that raised an error."""
+def line_of(error: BaseException, path: Path | None) -> str:
+    """The line of the user's file that raised an error, such as `` in line 3``; empty if it is none of this file."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f" in line {lines[-1]}" if lines else ""
 

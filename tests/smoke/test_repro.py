@@ -14,8 +14,8 @@ from harness.cli.app import run
 from harness.determinism import Axis, check_determinism
 from harness.determinism.interventions import Interventions
 from harness.determinism.model_under_test import ImportedModel, ModelUnderTest
-from harness.determinism.repetition import repeat
 from harness.determinism.runner import shortened
+from harness.determinism.variations import repeat
 from harness.findings import Finding, Status
 from harness.graph import computing_threads
 from harness.training import TrainingHooks
