@@ -29,12 +29,7 @@ class NondeterminismSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """The causes of a difference.
-
-    Args:
-        causes: the sources that were shown to be a cause; empty if none was.
-        evidence: what showed it, or why nothing could be shown.
-    """
+    """The sources that were shown to be causes of a difference, and what showed it, or why nothing could be shown."""
 
     causes: tuple[NondeterminismSource, ...]
     evidence: tuple[str, ...]

@@ -42,11 +42,7 @@ _EXPECTED = {
 def compared(axis: Axis, difference: Difference | None, *, evidence: Sequence[str] = (), hint: str = "") -> Finding:
     """The finding of an axis on which two trainings should have the same bits.
 
-    Args:
-        axis: the axis.
-        difference: how the two differ; None if they do not.
-        evidence: what shows the cause; without it, what the first difference suggests.
-        hint: what to do about the cause.
+    ``evidence`` shows the cause; without it, it is what the first difference suggests.
     """
     if difference is None:
         return finding(axis, Status.PASS, "bit-equal")

@@ -101,9 +101,7 @@ class Interventions:
     def pinned(self, released: frozenset[str], *, reimport: Callable[[], None]) -> Iterator[None]:
         """Pin all sources in the block except the released ones.
 
-        Args:
-            released: names of sources.
-            reimport: imports the model again, so that its globals are new.
+        ``reimport`` imports the model again, so that its globals are new.
         """
         self._pinned = frozenset(source.name for source in SOURCES) - released
         self._calls = 0

@@ -76,14 +76,8 @@ class ModelUnderTest:
     ) -> Trace:
         """Train once and keep the inputs and results of the steps.
 
-        Args:
-            module: the module to train; by default one with its initial weights.
-            tracer: keeps the steps; by default a new one.
-            seed: seed of weights and streams; by default that of the run.
-            upto: number of the last step.
-            callbacks: called around each step, after the tracer.
-            observer: called with the epochs.
-            folder: folder of the checkpoints.
+        By default a module with its initial weights is trained, under the seed of the run, to the last step. The callbacks are
+        called after the tracer; ``upto`` is the number of the last step, and the checkpoints are in ``folder``.
 
         Returns:
             The steps; fewer than `steps` if the loss became infinite or NaN.

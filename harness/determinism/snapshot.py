@@ -40,10 +40,6 @@ class StateSnapshot:
 
     Each item has a name: one of `RANDOM_STATES`, ``parameter conv.weight``, ``buffer norm.running_mean``, or, for what no
     ``state_dict`` contains, ``attribute block.calls``. Attributes that cannot be copied or compared are left out.
-
-    Args:
-        module: the module.
-        device: the device that it is on.
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:

@@ -59,15 +59,7 @@ def vary(
     captured: CapturedModel | None,
     why_not_captured: str,
 ) -> Iterator[Finding]:
-    """Vary each axis that one process can vary.
-
-    Args:
-        model: the model.
-        reference: its first training in this process.
-        interventions: entered before the model was imported.
-        captured: its graph; None if it could not be captured.
-        why_not_captured: the reason then.
-    """
+    """Vary each axis that one process can vary; the interventions were entered before the model was imported."""
     repeated = repeat(model, reference, interventions)
     yield repeated
     dependent: dict[Axis, Callable[[], Finding]] = {

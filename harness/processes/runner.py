@@ -71,11 +71,7 @@ class Ending(StrEnum):
 class Outcome:
     """What is left of a process.
 
-    Args:
-        job: what it was to do.
-        folder: its workspace, with the files that it wrote.
-        ending: how it ended; it was killed unless it exited.
-        exit_code: the exit code, negative for a signal; None where it was not started.
+    The process was killed unless it exited. The exit code is negative for a signal; None where it was not started.
     """
 
     job: Job

@@ -22,9 +22,7 @@ _MAX_REASON_CHARACTERS = 200
 class Candidate(ClassReport):
     """A class that may be the model, or a file that could not be imported.
 
-    Args:
-        model: the captured model, or None.
-        notes: sentences for the user on how its file was read.
+    ``model`` is None where it was not captured; the notes are sentences for the user on how its file was read.
     """
 
     model: CapturedModel | None
@@ -69,9 +67,7 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
     return ten numbers for each; several of them are one model if their graphs have the same identity digest. A class that
     could not be built could be the model, so it prevents a decision.
 
-    Args:
-        candidates: at least one.
-        text: what the user named.
+    The user named ``text``.
 
     Raises:
         ModelSourceError: more than one can be meant, or none can be built.

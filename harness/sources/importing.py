@@ -33,11 +33,8 @@ ModelClass = type[nn.Module]
 class ImportedFile:
     """An imported file.
 
-    Args:
-        classes: the classes that may be the model, and how each can be typed.
-        missing: for names that were not defined, the reason.
-        notes: sentences for the user.
-        mentions: for each class, the names that occur in its body.
+    It has how each class can be typed, the reason for each name that is missing, notes for the user, and for each class the
+    names that occur in its body.
     """
 
     classes: Mapping[ModelClass, str]
