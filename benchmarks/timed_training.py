@@ -350,7 +350,7 @@ def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
         ("digests", loop, ("state_digest",)),
         ("progress", TrainingProgress, ("on_start", "on_step", "on_epoch")),
         ("progress", Live, ("refresh",)),
-        ("checkpoint, weights, record", Checkpoints, ("load", "save")),
+        ("checkpoint, weights, record", Checkpoints, ("restore", "save")),
         ("checkpoint, weights, record", run_folder, ("save_weights",)),
         ("checkpoint, weights, record", RunRecord, ("write",)),
     )
