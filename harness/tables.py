@@ -84,7 +84,8 @@ class Range:
         )
         expected = (words or name) + above
         for number in value if isinstance(value, tuple) else () if value is None else (value,):
-            holds = self.above < number < self.below and self.least <= number <= self.most
+            is_number = isinstance(number, int | float | Decimal) and not isinstance(number, bool)
+            holds = is_number and self.above < number < self.below and self.least <= number <= self.most
             require(error, holds, expected, **{name: value})
 
 
