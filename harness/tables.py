@@ -42,8 +42,7 @@ def read_table(cls: type[T], table: object, *, where: str, error: type[InputErro
 def expect_mapping(value: object, *, where: str, error: type[InputError]) -> Mapping[str, Any]:
     """Return ``value`` if it is a table with text keys; raise ``error`` otherwise."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        msg = f"{where}: expected a table of keys and values, got {value!r} ({type(value).__name__})."
-        raise error(msg)
+        raise error(f"{where}: expected a table of keys and values, got {value!r} ({type(value).__name__}).")
     return value
 
 
@@ -52,16 +51,16 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], *, where: str, err
     names = sorted(known)
     for key in keys:
         if key not in names:
-            msg = f"{where}: {key!r} is not a known key.{_suggestion(key, names)} Known keys: {', '.join(names)}."
-            raise error(msg)
+            raise error(
+                f"{where}: {key!r} is not a known key.{_suggestion(key, names)} Known keys: {', '.join(names)}."
+            )
 
 
 def require(error: type[InputError], holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
     """Raise ``error`` unless ``holds``: `require(RecipeError, lr > 0, "lr > 0", lr=lr)`."""
     if not holds:
         found = ", ".join(f"{name}={value!r}" for name, value in got.items())
-        msg = f"expected {expected}, got {found}."
-        raise error(msg)
+        raise error(f"expected {expected}, got {found}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,15 +116,13 @@ class _Place:
         refuse_unknown(keys, fields, where=self.where, error=self.error)
         missing = [name for name, field in fields.items() if name not in keys and _is_required(field)]
         if missing:
-            msg = f"{self.where}: expected a value for {', '.join(missing)}, got none. Add what is missing."
-            raise self.error(msg)
+            raise self.error(f"{self.where}: expected a value for {', '.join(missing)}, got none. Add what is missing.")
         hints = typing.get_type_hints(cls)
         values = {name: self._convert(hints[name], value, name) for name, value in keys.items()}
         try:
             return cls(**values)
         except InputError as problem:
-            msg = f"{self.where}: {problem}"
-            raise self.error(msg) from None
+            raise self.error(f"{self.where}: {problem}") from None
 
     def _convert(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
         origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
@@ -167,10 +164,9 @@ class _Place:
         name = table.pop("name", None)
         if not isinstance(name, str) or name not in named:
             legal = ", ".join(sorted(named))
-            msg = (
+            raise self.error(
                 f"{place.where}: expected name to be one of {legal}, got name={name!r}.{_suggestion(str(name), named)}"
             )
-            raise self.error(msg)
         return dataclasses.replace(place, where=f"{place.where} ({name})").read(named[name], table)
 
     def _sequence(self, origin: Any, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - a field may be of any type

@@ -36,19 +36,17 @@ class ConsistencyRule:
 
     def __post_init__(self) -> None:
         if not 0 < self.target <= 100:  # noqa: PLR2004 - percent
-            msg = f"expected a target above 0 and at most 100 percent, got target={self.target}."
-            raise ContractError(msg)
+            raise ContractError(f"expected a target above 0 and at most 100 percent, got target={self.target}.")
         if self.max_epochs < 1:
-            msg = f"expected max_epochs of at least 1, got max_epochs={self.max_epochs}."
-            raise ContractError(msg)
+            raise ContractError(f"expected max_epochs of at least 1, got max_epochs={self.max_epochs}.")
         if self.rule == "best" and self.last is not None:
-            msg = (
+            raise ContractError(
                 f"expected no last with rule='best', which looks at one epoch only, got last={self.last}. Remove last."
             )
-            raise ContractError(msg)
         if self.rule == "last" and (self.last is None or not 1 <= self.last <= self.max_epochs):
-            msg = f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}."
-            raise ContractError(msg)
+            raise ContractError(
+                f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}."
+            )
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, where: str = "[accuracy]") -> Self:

@@ -120,13 +120,15 @@ def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Seque
 
 def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
     if path.suffix.removeprefix(".") not in _FORMATS:
-        msg = f"expected a file name that ends in {' or '.join('.' + name for name in _FORMATS)}, got {path.name!r}"
-        raise InputError(msg)
+        raise InputError(
+            f"expected a file name that ends in {' or '.join('.' + name for name in _FORMATS)}, got {path.name!r}"
+        )
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
-        msg = "pictures require matplotlib, which is not installed; install it with `pip install 'mnist-harness[plot]'`"
-        raise InputError(msg) from error
+        raise InputError(
+            "pictures require matplotlib, which is not installed; install it with `pip install 'mnist-harness[plot]'`"
+        ) from error
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=12)
     return figure

@@ -254,11 +254,11 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         mapping = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
-        msg = f"expected a recipe file, got path={str(path)!r}, which cannot be read: {problem.strerror}."
-        raise RecipeError(msg) from problem
+        raise RecipeError(
+            f"expected a recipe file, got path={str(path)!r}, which cannot be read: {problem.strerror}."
+        ) from problem
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        msg = f"expected a recipe in TOML, got path={str(path)!r}, which is not: {problem}."
-        raise RecipeError(msg) from problem
+        raise RecipeError(f"expected a recipe in TOML, got path={str(path)!r}, which is not: {problem}.") from problem
     return Recipe.from_mapping(mapping, name=path.stem)
 
 
@@ -277,8 +277,7 @@ def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Opti
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
-        msg = f"expected a model with trainable parameters, got {type(module).__name__} with none."
-        raise InputError(msg)
+        raise InputError(f"expected a model with trainable parameters, got {type(module).__name__} with none.")
     return _TORCH_OPTIMIZERS[type(optimizer)](trainable, **dataclasses.asdict(optimizer))
 
 
