@@ -416,7 +416,7 @@ def _added_bias(operation: Operation, shapes: Mapping[str, Shape], layers: Conta
 
 
 def _without_in_place(program: Program) -> tuple[list[Operation], str, set[str]]:
-    """The operations that the output depends on, and its name; whoever reads a value written in place reads the result.
+    """The operations that the output depends on, and its name; reads of a value written in place read the result.
 
     Also returns the values in memory that has views and is written into: these are not followed.
     """
