@@ -71,7 +71,7 @@ class PublishedDataset:
     first_test_image: int = 0
 
 
-def _mnist_files(digests: tuple[str, str, str, str], *, gzipped: bool = True) -> tuple[IdxFile, ...]:
+def _mnist_files(*digests: str, gzipped: bool = True) -> tuple[IdxFile, ...]:
     """Four files with MNIST's names and shapes, given the MD5 of each gzipped, or the SHA-256 of each decompressed file."""
     shapes = {
         "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -85,6 +85,16 @@ def _mnist_files(digests: tuple[str, str, str, str], *, gzipped: bool = True) ->
     )
 
 
+_QMNIST_TEST_FILES = (
+    IdxFile(name="qmnist-test-images-idx3-ubyte", shape=(60_000, 28, 28), gzip_md5="1394631089c404de565df7b7aeaf9412"),
+    # Eight numbers for each digit: the class, then the writer and other facts about the sample.
+    IdxFile(
+        name="qmnist-test-labels-idx2-int",
+        shape=(60_000, 8),
+        dtype="int32",
+        gzip_md5="5b5b05890a5e13444e108efe57b788aa",
+    ),
+)
 # The MD5 digests are torchvision's.
 PUBLISHED = {
     dataset.name: dataset
@@ -94,12 +104,10 @@ PUBLISHED = {
             title="MNIST",
             torchvision="MNIST",
             files=_mnist_files(
-                (
-                    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-                ),
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
                 gzipped=False,
             ),
             address="https://ossci-datasets.s3.amazonaws.com/mnist/train-labels-idx1-ubyte.gz",
@@ -112,12 +120,10 @@ PUBLISHED = {
             title="Fashion-MNIST",
             torchvision="FashionMNIST",
             files=_mnist_files(
-                (
-                    "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                    "25c81989df183df01b3e8a0aad5dffbe",
-                    "bef4ecab320f06d8554ea6380940ec79",
-                    "bb300cfdad3c16e7a12a480ee83cd310",
-                )
+                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "25c81989df183df01b3e8a0aad5dffbe",
+                "bef4ecab320f06d8554ea6380940ec79",
+                "bb300cfdad3c16e7a12a480ee83cd310",
             ),
             address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
             size=30_878_645,
@@ -127,12 +133,10 @@ PUBLISHED = {
             title="KMNIST",
             torchvision="KMNIST",
             files=_mnist_files(
-                (
-                    "bdb82020997e1d708af4cf47b453dcf7",
-                    "e144d726b3acfaa3e44228e80efcd344",
-                    "5c965bf0a639b31b8f53240b1b52f4d7",
-                    "7320c461ea6c1c855c0b718fb2a4b134",
-                )
+                "bdb82020997e1d708af4cf47b453dcf7",
+                "e144d726b3acfaa3e44228e80efcd344",
+                "5c965bf0a639b31b8f53240b1b52f4d7",
+                "7320c461ea6c1c855c0b718fb2a4b134",
             ),
             address="http://codh.rois.ac.jp/kmnist/dataset/kmnist/train-labels-idx1-ubyte.gz",
             size=21_240_888,
@@ -141,20 +145,7 @@ PUBLISHED = {
             name="qmnist-holdout",
             title="QMNIST holdout (50,000 unused test digits)",
             torchvision="QMNIST",
-            files=(
-                IdxFile(
-                    name="qmnist-test-images-idx3-ubyte",
-                    shape=(60_000, 28, 28),
-                    gzip_md5="1394631089c404de565df7b7aeaf9412",
-                ),
-                # Eight numbers for each digit: the class, then the writer and other facts about the sample.
-                IdxFile(
-                    name="qmnist-test-labels-idx2-int",
-                    shape=(60_000, 8),
-                    dtype="int32",
-                    gzip_md5="5b5b05890a5e13444e108efe57b788aa",
-                ),
-            ),
+            files=_QMNIST_TEST_FILES,
             address="https://raw.githubusercontent.com/facebookresearch/qmnist/master/qmnist-test-labels-idx2-int.gz",
             size=10_269_079,
             train_on="mnist",

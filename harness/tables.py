@@ -14,12 +14,14 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from harness.errors import InputError
 
 T = TypeVar("T")
+_NUMBER = int | float | Decimal
 
 
 def read_table(cls: type[T], table: object, *, where: str, error: type[InputError]) -> T:
@@ -42,8 +44,7 @@ def read_table(cls: type[T], table: object, *, where: str, error: type[InputErro
 def expect_mapping(value: object, *, where: str, error: type[InputError]) -> Mapping[str, Any]:
     """Return ``value`` if it is a table with text keys; raise ``error`` otherwise."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        msg = f"{where}: expected a table of keys and values, got {value!r} ({type(value).__name__})."
-        raise error(msg)
+        raise error(f"{where}: expected a table of keys and values, got {value!r} ({type(value).__name__}).")
     return value
 
 
@@ -52,16 +53,15 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], *, where: str, err
     names = sorted(known)
     for key in keys:
         if key not in names:
-            msg = f"{where}: {key!r} is not a known key.{_suggestion(key, names)} Known keys: {', '.join(names)}."
-            raise error(msg)
+            hint = f"{_suggestion(key, names)} Known keys: {', '.join(names)}."
+            raise error(f"{where}: {key!r} is not a known key.{hint}")
 
 
 def require(error: type[InputError], holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
     """Raise ``error`` unless ``holds``: `require(RecipeError, lr > 0, "lr > 0", lr=lr)`."""
     if not holds:
         found = ", ".join(f"{name}={value!r}" for name, value in got.items())
-        msg = f"expected {expected}, got {found}."
-        raise error(msg)
+        raise error(f"expected {expected}, got {found}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,16 +75,14 @@ class Range:
 
     def require(self, name: str, value: Any, error: type[InputError]) -> None:  # noqa: ANN401 - a number or a tuple of them
         """Raise ``error`` unless the number, or each of a tuple, is within the range; None is not checked."""
-        lower = ((self.above, "<", ">"), (self.least, "<=", ">="))
-        upper = ((self.below, "<"), (self.most, "<="))
-        below = [(bound, left, right) for bound, left, right in lower if bound > -math.inf]
-        above = "".join(f" {sign} {bound:g}" for bound, sign in upper if bound < math.inf)
-        words = "".join(
-            f"{bound:g} {left} {name}" if above else f"{name} {right} {bound:g}" for bound, left, right in below
-        )
-        expected = (words or name) + above
+        lower, sign = (self.above, ">") if self.above > -math.inf else (self.least, ">=")
+        upper = f" < {self.below:g}" if self.below < math.inf else f" <= {self.most:g}" if self.most < math.inf else ""
+        expected = f"{name}{upper}" if upper else f"{name} {sign} {lower:g}"
+        if upper and lower > -math.inf:
+            expected = f"{lower:g} {sign.replace('>', '<')} {expected}"
         for number in value if isinstance(value, tuple) else () if value is None else (value,):
-            holds = self.above < number < self.below and self.least <= number <= self.most
+            is_number = isinstance(number, _NUMBER) and not isinstance(number, bool)
+            holds = is_number and self.above < number < self.below and self.least <= number <= self.most
             require(error, holds, expected, **{name: value})
 
 
@@ -95,11 +93,6 @@ def require_ranges(settings: object, error: type[InputError]) -> None:
             legal.require(name, getattr(settings, name), error)
 
 
-_NUMBERS: dict[object, tuple[tuple[type[float | Decimal], ...], str]] = {
-    int: ((int,), "a whole number"),
-    float: ((int, float, Decimal), "a number"),
-    Decimal: ((int, float, Decimal), "a number"),
-}
 _PLAIN: dict[object, str] = {str: "a text", bool: "true or false"}
 
 
@@ -114,17 +107,16 @@ class _Place:
         keys = expect_mapping(table, where=self.where, error=self.error)
         fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         refuse_unknown(keys, fields, where=self.where, error=self.error)
-        missing = [name for name, field in fields.items() if name not in keys and _is_required(field)]
+        required = [name for name, field in fields.items() if field.default is field.default_factory is MISSING]
+        missing = [name for name in required if name not in keys]
         if missing:
-            msg = f"{self.where}: expected a value for {', '.join(missing)}, got none. Add what is missing."
-            raise self.error(msg)
+            raise self.error(f"{self.where}: expected a value for {', '.join(missing)}, got none. Add what is missing.")
         hints = typing.get_type_hints(cls)
         values = {name: self._convert(hints[name], value, name) for name, value in keys.items()}
         try:
             return cls(**values)
         except InputError as problem:
-            msg = f"{self.where}: {problem}"
-            raise self.error(msg) from None
+            raise self.error(f"{self.where}: {problem}") from None
 
     def _convert(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
         origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
@@ -139,19 +131,15 @@ class _Place:
             return {name: self._convert(arguments[1], item, f"{key}.{name}") for name, item in items}
         if dataclasses.is_dataclass(hint):
             return self._within(key).read(typing.cast("type[Any]", hint), value)
-        if hint in _NUMBERS:
+        if hint in (int, float, Decimal):
             return self._number(hint, value, key)
-        if isinstance(hint, enum.EnumType):
-            legal = [member.value for member in typing.cast("type[enum.Enum]", hint)]
+        if isinstance(hint, enum.EnumType) or origin is typing.Literal:
+            legal = arguments or [member.value for member in typing.cast("type[enum.Enum]", hint)]
             if value not in legal:
                 raise self._refusal(f"one of {', '.join(map(repr, legal))}", value, key)
-            return hint(value)
-        if origin is typing.Literal:
-            fits, expected = value in arguments, f"one of {', '.join(map(repr, arguments))}"
-        else:
-            fits, expected = isinstance(value, hint), _PLAIN.get(hint, f"a {getattr(hint, '__name__', hint)}")
-        if not fits:
-            raise self._refusal(expected, value, key)
+            return value if arguments else hint(value)
+        if not isinstance(value, hint):
+            raise self._refusal(_PLAIN.get(hint, f"a {getattr(hint, '__name__', hint)}"), value, key)
         return value
 
     def _union(self, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
@@ -162,14 +150,10 @@ class _Place:
             return self._convert(kinds[0], value, key)
         place = self._within(key)
         table = dict(expect_mapping(value, where=place.where, error=self.error))
-        named = {kind.name: kind for kind in kinds}
-        name = table.pop("name", None)
+        named, name = {kind.name: kind for kind in kinds}, table.pop("name", None)
         if not isinstance(name, str) or name not in named:
-            legal = ", ".join(sorted(named))
-            msg = (
-                f"{place.where}: expected name to be one of {legal}, got name={name!r}.{_suggestion(str(name), named)}"
-            )
-            raise self.error(msg)
+            expected = f"one of {', '.join(sorted(named))}, got name={name!r}.{_suggestion(str(name), named)}"
+            raise self.error(f"{place.where}: expected name to be {expected}")
         return dataclasses.replace(place, where=f"{place.where} ({name})").read(named[name], table)
 
     def _sequence(self, origin: Any, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
@@ -182,10 +166,10 @@ class _Place:
         return tuple(items) if origin is tuple else items
 
     def _number(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
-        accepted, expected = _NUMBERS[hint]
+        accepted = int if hint is int else _NUMBER
         # bool is a kind of int to Python, but `epochs = true` is a mistake.
         if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
-            raise self._refusal(expected, value, key)
+            raise self._refusal("a whole number" if hint is int else "a number", value, key)
         # Through its text, a number written as 99.4 stays 99.4 exactly.
         return Decimal(str(value)) if hint is Decimal else hint(value)
 
@@ -193,13 +177,8 @@ class _Place:
         return dataclasses.replace(self, where=f"{self.where}, {key}")
 
     def _refusal(self, expected: str, value: object, key: str) -> InputError:
-        return self.error(
-            f"{self.where}: expected {key} to be {expected}, got {key}={value!r} ({type(value).__name__})."
-        )
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        got = f"got {key}={value!r} ({type(value).__name__})."
+        return self.error(f"{self.where}: expected {key} to be {expected}, {got}")
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

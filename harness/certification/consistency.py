@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from harness.errors import ContractError
 from harness.findings import Finding, Status
-from harness.tables import read_table
+from harness.tables import Range, read_table, require_ranges
 from harness.training import EpochResult, RunRecord
 
 
@@ -29,38 +29,29 @@ class ConsistencyRule:
         ContractError: a value out of range, or ``last`` with the wrong rule.
     """
 
-    target: Decimal
+    target: Annotated[Decimal, Range(above=0, most=100)]
     rule: Literal["last", "best"]
     last: int | None = None
-    max_epochs: int
+    max_epochs: Annotated[int, Range(least=1)]
 
     def __post_init__(self) -> None:
-        if not 0 < self.target <= 100:  # noqa: PLR2004 - percent
-            msg = f"expected a target above 0 and at most 100 percent, got target={self.target}."
-            raise ContractError(msg)
-        if self.max_epochs < 1:
-            msg = f"expected max_epochs of at least 1, got max_epochs={self.max_epochs}."
-            raise ContractError(msg)
+        require_ranges(self, ContractError)
         if self.rule == "best" and self.last is not None:
-            msg = (
+            raise ContractError(
                 f"expected no last with rule='best', which looks at one epoch only, got last={self.last}. Remove last."
             )
-            raise ContractError(msg)
         if self.rule == "last" and (self.last is None or not 1 <= self.last <= self.max_epochs):
-            msg = f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}."
-            raise ContractError(msg)
+            raise ContractError(
+                f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}."
+            )
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, where: str = "[accuracy]") -> Self:
         """Read the section from a parsed TOML table; the target keeps its decimal value: 99.4 is exactly 99.4.
 
-        Args:
-            table: the keys ``target``, ``rule``, ``max_epochs`` and, with rule ``last``, ``last``.
-            where: the beginning of messages, such as the contract's file and section.
-
         Raises:
-            ContractError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of
-                range.
+            ContractError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of range.
+                The message begins with ``where``.
         """
         return read_table(cls, table, where=where, error=ContractError)
 

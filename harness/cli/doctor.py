@@ -20,7 +20,7 @@ def doctor(output: Output) -> None:
 
     The MNIST files found are verified. For whatever is missing the report says how to get it.
     """
-    from harness.data import find_mnist
+    from harness.data import find_mnist, is_offline
     from harness.reporting import facts_table
     from harness.training import available_devices, environment
 
@@ -51,7 +51,7 @@ def doctor(output: Output) -> None:
         "environment": dataclasses.asdict(machine),
         "devices": list(devices),
         "data": places,
-        "offline": status.offline,
+        "offline": is_offline(),
         "missing": missing,
     }
     output.write("doctor", content)

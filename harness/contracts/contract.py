@@ -24,20 +24,19 @@ R = TypeVar("R", bound=Requirement)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contract:
-    """What is asked of a model.
-
-    Args:
-        name: what the contract is called.
-        description: the same in a sentence.
-        requirements: what is asked of the structure, in the order of `REQUIREMENTS`.
-        accuracy: the ``[accuracy]`` table as written, or None.
-    """
+class _Heading:
+    """The keys of a contract that belong to no requirement."""
 
     name: str
     description: str = ""
-    requirements: tuple[Requirement, ...]
     accuracy: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract(_Heading):
+    """What is asked of a model: of its structure, in the order of `REQUIREMENTS`, and the ``[accuracy]`` table as written."""
+
+    requirements: tuple[Requirement, ...]
 
     @property
     def requirement_names(self) -> tuple[str, ...]:
@@ -81,23 +80,18 @@ def load_contract(name: str) -> Contract:
     if not path.is_file():
         close = difflib.get_close_matches(name, builtin_contracts())
         hint = f"did you mean {' or '.join(close)}? " if close else ""
-        msg = f"there is no contract {name!r}: {hint}Expected one of {', '.join(builtin_contracts())}, or the path of a TOML file"
-        raise ContractError(msg)
+        raise ContractError(
+            f"there is no contract {name!r}: {hint}Expected one of {', '.join(builtin_contracts())}, or the path of a TOML file"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"contract file {name} cannot be read: {error}"
-        raise ContractError(msg) from error
+        raise ContractError(f"contract file {name} cannot be read: {error}") from error
     return parse_contract(text, name=path.stem, place=name)
 
 
 def parse_contract(text: str, *, name: str, place: str) -> Contract:
-    """Read a contract from TOML text.
-
-    Args:
-        text: the document.
-        name: what to call the contract unless the document says.
-        place: where the text came from, for messages.
+    """Read a contract from TOML text, called ``name`` unless it says otherwise; messages begin with ``place``.
 
     Raises:
         ContractError: no valid TOML, an unknown key, or a value of the wrong type or range.
@@ -105,28 +99,14 @@ def parse_contract(text: str, *, name: str, place: str) -> Contract:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        msg = f"{place} is not valid TOML: {error}"
-        raise ContractError(msg) from error
+        raise ContractError(f"{place} is not valid TOML: {error}") from error
     if "extends" in table:
         table = _extended(table, place)
     _refuse_unknown_keys(table, place)
     given = {field.name: table[field.name] for field in fields(_Heading) if field.name in table}
-    heading = read_table(_Heading, given, where=place, error=ContractError)
-    return Contract(
-        name=heading.name or name,
-        description=heading.description,
-        requirements=tuple(requirement for requirement in _read_requirements(table, place) if requirement.asked),
-        accuracy=heading.accuracy,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Heading:
-    """The keys of a contract that belong to no requirement."""
-
-    name: str = ""
-    description: str = ""
-    accuracy: Mapping[str, Any] | None = None
+    heading = read_table(_Heading, {"name": name, **given}, where=place, error=ContractError)
+    requirements = tuple(requirement for requirement in _read_requirements(table, place) if requirement.asked)
+    return Contract(**vars(heading), requirements=requirements)
 
 
 def _builtin_text(name: str) -> str:
@@ -137,8 +117,7 @@ def _extended(table: dict[str, Any], place: str) -> dict[str, Any]:
     """The document, with the keys and sections that it lacks taken from the built-in contract that it extends."""
     base = table["extends"]
     if base not in builtin_contracts():
-        msg = f"{place}: extends {base!r}; expected one of {', '.join(builtin_contracts())}"
-        raise ContractError(msg)
+        raise ContractError(f"{place}: extends {base!r}; expected one of {', '.join(builtin_contracts())}")
     parent = tomllib.loads(_builtin_text(base))
     if "extends" in parent:
         parent = _extended(parent, f"built-in contract {base}")
@@ -156,10 +135,8 @@ def _refuse_unknown_keys(table: Mapping[str, Any], place: str) -> None:
     refuse_unknown(table, top | sections.keys(), where=place, error=ContractError)
     for section, keys in sections.items():
         where = f"{place}, [{section}]"
-        if section in table:
-            refuse_unknown(
-                expect_mapping(table[section], where=where, error=ContractError), keys, where=where, error=ContractError
-            )
+        given = expect_mapping(table.get(section, {}), where=where, error=ContractError)
+        refuse_unknown(given, keys, where=where, error=ContractError)
 
 
 def _read_requirements(table: Mapping[str, Any], place: str) -> Iterator[Requirement]:

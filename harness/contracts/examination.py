@@ -19,12 +19,8 @@ def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None =
     """Decide every structure requirement of a contract on a captured model.
 
     An internal error of the harness becomes an ``error`` finding of its requirement; the others are decided all the same.
-
-    Args:
-        captured: the model.
-        contract: what is asked.
-        probe: whether decisions from the graph are confirmed by experiments; None for models up to 100,000 parameters. A
-            disagreement is an ``error``.
+    With ``probe``, and without it for models up to 100,000 parameters, experiments confirm the decisions from the graph; a
+    disagreement is an ``error``.
     """
     structure = Structure(captured.graph)
     model = ExaminedModel(captured=captured, structure=structure, experiments=Experiments(captured, structure))

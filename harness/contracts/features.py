@@ -6,11 +6,12 @@ import abc
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-from harness.contracts.requirement import LISTED, Confirmation, ExaminedModel, Requirement, shape_in_words
+from harness.contracts.requirement import LISTED, Confirmation, ExaminedModel, Requirement
 from harness.errors import ContractError
 from harness.findings import Finding
 from harness.structure import Structure
 from harness.structure.experiments import IMAGES, TRAINING_PASSES
+from harness.structure.layers import by_x
 from harness.tables import require
 
 # With fewer dropped numbers than this expected in all passes together, two passes may be equal by chance.
@@ -36,23 +37,14 @@ class Feature(Requirement):
     forbidden: bool = False
 
     def __post_init__(self) -> None:
-        require(
-            ContractError,
-            not (self.required and self.forbidden),
-            "one of required and forbidden at most",
-            required=self.required,
-            forbidden=self.forbidden,
-        )
+        both = self.required and self.forbidden
+        expected = "one of required and forbidden at most"
+        require(ContractError, not both, expected, required=self.required, forbidden=self.forbidden)
 
     @staticmethod
     @abc.abstractmethod
     def look(structure: Structure) -> Look:
         """Look for the feature."""
-
-    @property
-    def asked(self) -> bool:
-        """Whether the feature is required or forbidden."""
-        return self.required or self.forbidden
 
     @property
     def expected(self) -> str:
@@ -88,7 +80,7 @@ class GlobalAveragePooling(Feature):
         """Look for a pooling that feeds the head; name poolings on side branches and over parts of a map."""
         evidence = []
         for pool in structure.global_pools:
-            size = shape_in_words(pool.map_size)
+            size = by_x(pool.map_size)
             place = f" in {pool.module}" if pool.module else ""
             role = "feeds the head" if pool.feeds_head else "on a side branch, not the head"
             evidence.append(f"{pool.value}{place} averages the whole {size} map; {role}")
@@ -97,7 +89,7 @@ class GlobalAveragePooling(Feature):
             hint = "the images also reach the output around the pooling; " + hint
         if structure.head_pool is None:
             evidence += [
-                f"{layer.title} {layer.module} gives {shape_in_words(layer.shape[1:])}, not one value a channel"
+                f"{layer.title} {layer.module} gives {by_x(layer.shape[1:])}, not one value a channel"
                 for layer in structure.layers
                 if "Avg" in layer.title and layer.shape[-2:] != (1, 1)
             ]
@@ -212,11 +204,6 @@ class AnyOf(Requirement):
     section = ""
 
     any_of: tuple[Literal["gap", "dropout", "batch_norm", "linear"], ...] = ()
-
-    @property
-    def asked(self) -> bool:
-        """Whether any feature is named."""
-        return bool(self.any_of)
 
     @property
     def expected(self) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from harness.contracts.requirement import Confirmation, ExaminedModel, Requirement, in_section, shape_in_words
+from harness.contracts.requirement import Confirmation, ExaminedModel, Requirement, in_section
 from harness.errors import ContractError
 from harness.findings import Finding
-from harness.tables import require
+from harness.structure.layers import by_x
+from harness.tables import Range, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +48,24 @@ class InputShape(Requirement):
     name = "input"
     section = ""
 
-    input: tuple[int, ...] = ()
+    input: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        require(
-            ContractError,
-            bool(self.input) and all(size > 0 for size in self.input),
-            "input to be a list of sizes above 0 such as [1, 28, 28]",
-            input=list(self.input),
-        )
+        expected = "input to be a list of sizes above 0 such as [1, 28, 28]"
+        require(ContractError, min(self.input, default=0) > 0, expected, input=list(self.input))
 
     @property
     def expected(self) -> str:
         """The shape."""
-        return f"images of shape {shape_in_words(self.input)} (channels, rows, columns)"
+        return f"images of shape {by_x(self.input)} (channels, rows, columns)"
 
     def decide(self, model: ExaminedModel) -> Finding:
         """By the shape that the model was captured with."""
         found = model.captured.graph.input_shape
         return self.finding(
             holds=found == self.input,
-            observed=f"the model runs on images of shape {shape_in_words(found)}",
-            hint=f"build the model for {self.input[0]} channel(s) of {shape_in_words(self.input[1:])} pixels",
+            observed=f"the model runs on images of shape {by_x(found)}",
+            hint=f"build the model for {self.input[0]} channel(s) of {by_x(self.input[1:])} pixels",
         )
 
 
@@ -79,21 +76,8 @@ class Output(Requirement):
     name = "output"
     section = ""
 
-    classes: int | None = None
+    classes: Annotated[int | None, Range(least=1)] = None
     output: Literal["log-probabilities", "logits"] | None = in_section("head", None)
-
-    def __post_init__(self) -> None:
-        require(
-            ContractError,
-            self.classes is None or self.classes > 0,
-            "classes to be a whole number from 1",
-            classes=self.classes,
-        )
-
-    @property
-    def asked(self) -> bool:
-        """Whether a number of classes or a kind of output is given."""
-        return self.classes is not None or self.output is not None
 
     @property
     def _kinds(self) -> tuple[str, ...]:
@@ -133,11 +117,6 @@ class BareHead(Requirement):
     expected = "no activation, normalisation or dropout between the last layer with weights and the output"
 
     bare: bool = False
-
-    @property
-    def asked(self) -> bool:
-        """Whether ``bare`` is true."""
-        return self.bare
 
     def decide(self, model: ExaminedModel) -> Finding:
         """By the operations after the last layer with weights."""

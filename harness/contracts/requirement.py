@@ -6,20 +6,21 @@ import abc
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from harness.errors import ContractError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel
 from harness.structure import Experiments, Structure
-from harness.tables import require
+from harness.tables import Range, require_ranges
 
+# A bound on a count; None for no bound.
+Bound = Annotated[int | None, Range(least=0)]
 # A finding lists at most this many places: a model may have hundreds of dropouts.
 LISTED = 6
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExaminedModel:
+class ExaminedModel(NamedTuple):
     """What a requirement looks at: the captured model, the structure read off its graph, and experiments to run on it."""
 
     captured: CapturedModel
@@ -27,8 +28,7 @@ class ExaminedModel:
     experiments: Experiments
 
 
-@dataclass(frozen=True, kw_only=True)
-class Confirmation:
+class Confirmation(NamedTuple):
     """What an experiment showed about a decision: whether it agrees, and what was observed."""
 
     agrees: bool
@@ -41,7 +41,7 @@ class Requirement(abc.ABC):
 
     The fields of a subclass are its keys in the contract, with the values that stand for an absent key. All but a
     field of metadata ``in_section(...)`` belong to the section ``[section]``, or to the top of the document where
-    ``section`` is empty. ``__post_init__`` raises `ContractError` for values out of range.
+    ``section`` is empty. A value out of the `Range` in its annotation raises `ContractError`.
     """
 
     name: ClassVar[str]
@@ -50,10 +50,19 @@ class Requirement(abc.ABC):
     section: ClassVar[str]
     """The section of the contract that holds its keys; empty for keys at the top."""
 
+    bounds: ClassVar[tuple[str, ...]] = ()
+    """Keys of which at least one must be given; empty where none needs to be."""
+
+    def __post_init__(self) -> None:
+        if self.bounds and all(getattr(self, bound) is None for bound in self.bounds):
+            raise ContractError(f"expected a value for at least one of {', '.join(self.bounds)}, got none.")
+        require_ranges(self, ContractError)
+
     @property
     def asked(self) -> bool:
-        """Whether these values ask for anything."""
-        return True
+        """Whether any value is other than the default, which asks nothing; true of a requirement without keys."""
+        keys = dataclasses.fields(self)
+        return not keys or any(getattr(self, key.name) != key.default for key in keys)
 
     @property
     @abc.abstractmethod
@@ -73,14 +82,7 @@ class Requirement(abc.ABC):
         return None
 
     def finding(self, *, holds: bool | None, observed: str, evidence: Sequence[str] = (), hint: str = "") -> Finding:
-        """The finding of this requirement.
-
-        Args:
-            holds: whether the requirement is met; None where that cannot be decided.
-            observed: what is the case, in words.
-            evidence: lines that let a reader check it, most important first.
-            hint: what to do about it; left out where the requirement is met.
-        """
+        """The finding of this requirement: met if it ``holds``, undecided if None; the hint is for what is not met."""
         status = Status.UNKNOWN if holds is None else Status.PASS if holds else Status.FAIL
         return Finding(
             requirement=self.name,
@@ -103,21 +105,7 @@ def section_of(requirement: type[Requirement], field: dataclasses.Field[Any]) ->
     return section
 
 
-def require_bounds(**bounds: int | None) -> None:
-    """Raise `ContractError` unless there is at least one bound, and none below 0."""
-    if all(bound is None for bound in bounds.values()):
-        msg = f"expected a value for at least one of {', '.join(bounds)}, got none."
-        raise ContractError(msg)
-    for name, bound in bounds.items():
-        require(ContractError, bound is None or bound >= 0, f"{name} to be a whole number from 0", **{name: bound})
-
-
 def bounds_in_words(*, below: int | None = None, least: int | None = None, most: int | None = None) -> str:
     """Such as ``fewer than 8,000 and at least 100``."""
     bounds = (("fewer than", below), ("at most", most), ("at least", least))
     return " and ".join(f"{words} {bound:,}" for words, bound in bounds if bound is not None)
-
-
-def shape_in_words(dims: Sequence[object]) -> str:
-    """Such as ``1x28x28``."""
-    return "x".join(str(dim) for dim in dims)

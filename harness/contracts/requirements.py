@@ -6,21 +6,16 @@ To add a requirement, write its class here and enter it in `REQUIREMENTS`: its f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from harness.contracts.features import AnyOf, BatchNorm, Dropout, GlobalAveragePooling, Linear
 from harness.contracts.interface import BareHead, FaithfulCapture, InputShape, Output
-from harness.contracts.requirement import (
-    LISTED,
-    Confirmation,
-    ExaminedModel,
-    Requirement,
-    bounds_in_words,
-    require_bounds,
-)
+from harness.contracts.requirement import LISTED, Bound, Confirmation, ExaminedModel, Requirement, bounds_in_words
 from harness.findings import Finding
 from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, TensorSpec
 from harness.graph.schema import bind
@@ -37,13 +32,12 @@ class ParameterBudget(Requirement):
 
     name = section = "parameters"
 
-    below: int | None = None
-    max: int | None = None
-    min: int | None = None
-    hidden_state: bool = True
+    bounds = ("below", "max", "min")
 
-    def __post_init__(self) -> None:
-        require_bounds(below=self.below, max=self.max, min=self.min)
+    below: Bound = None
+    max: Bound = None
+    min: Bound = None
+    hidden_state: bool = True
 
     @property
     def expected(self) -> str:
@@ -52,11 +46,9 @@ class ParameterBudget(Requirement):
 
     def explain(self) -> str:
         """The bounds, and what counts."""
-        hidden = (
-            "numbers in constants and in buffers that are no normalisation statistics count, too"
-            if self.hidden_state
-            else "only declared parameters count"
-        )
+        hidden = "only declared parameters count"
+        if self.hidden_state:
+            hidden = "numbers in constants and in buffers that are no normalisation statistics count, too"
         return f"{super().explain()[:-1]}; shared ones count once, uncalled ones count, and {hidden}."
 
     def decide(self, model: ExaminedModel) -> Finding:
@@ -93,12 +85,11 @@ class ReceptiveFieldBound(Requirement):
 
     name = section = "receptive_field"
 
-    min: int | None = None
-    max: int | None = None
-    including_pool: bool = False
+    bounds = ("min", "max")
 
-    def __post_init__(self) -> None:
-        require_bounds(min=self.min, max=self.max)
+    min: Bound = None
+    max: Bound = None
+    including_pool: bool = False
 
     @property
     def expected(self) -> str:
@@ -123,33 +114,20 @@ class ReceptiveFieldBound(Requirement):
         if field.rows.size != field.columns.size:
             size += f"x{field.columns.size}"
         place = "the output" if self.including_pool else value
-        hint = ""
+        hint = "remove a convolution, or pool later" if too_large else ""
         if too_small:
             hint = "add a convolution, or pool earlier: each 3x3 convolution adds 2 pixels, after a pooling by two 4"
-        elif too_large:
-            hint = "remove a convolution, or pool later"
-        return self.finding(
-            holds=holds,
-            observed=f"{size} ({field.certainty})",
-            evidence=[
-                f"{size} pixels at {place}, {field.clipped} of them inside the image",
-                *([field.note] if field.note else []),
-            ],
-            hint=hint,
-        )
+        evidence = [f"{size} pixels at {place}, {field.clipped} of them inside the image"]
+        evidence += [field.note] if field.note else []
+        return self.finding(holds=holds, observed=f"{size} ({field.certainty})", evidence=evidence, hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation:
         """A NaN in single pixels must reach the positions whose exact field holds them, and no others."""
         fields = model.experiments.fields
+        reached = f"exactly the computed positions, in {fields.checked} values"
         if fields.disagreements:
-            places = ", ".join(fields.disagreements[:LISTED])
-            return Confirmation(
-                agrees=False, observed=f"a NaN in single pixels reaches other positions than computed at {places}"
-            )
-        return Confirmation(
-            agrees=True,
-            observed=f"a NaN in single pixels reaches exactly the computed positions, in {fields.checked} values",
-        )
+            reached = f"other positions than computed at {', '.join(fields.disagreements[:LISTED])}"
+        return Confirmation(not fields.disagreements, f"a NaN in single pixels reaches {reached}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +144,6 @@ class BatchRule(Requirement):
     strict_size: bool = False
 
     @property
-    def asked(self) -> bool:
-        """Whether either key is true."""
-        return self.independent or self.strict_size
-
-    @property
     def expected(self) -> str:
         """What is asked by each key that is true."""
         asked = []
@@ -184,9 +157,18 @@ class BatchRule(Requirement):
         """By experiments: images alone, permuted, and among others."""
         faults: list[str] = []
         evidence: list[str] = []
-        repeats = not self.independent or model.experiments.evaluation_repeats
-        if self.independent:
-            faults, evidence = self._dependences(model) if repeats else ([], [_RANDOM])
+        experiments = model.experiments
+        repeats = not self.independent or experiments.evaluation_repeats
+        if self.independent and repeats:
+            outcomes = {
+                "a single image gets another prediction than in a batch": experiments.batch_size_invariant,
+                "a prediction depends on the order of the images": experiments.permutation_equivariant,
+                "a prediction depends on the other images": experiments.batch_independent,
+            }
+            faults = [words for words, holds in outcomes.items() if not holds]
+            evidence = [f"{IMAGES} images compared alone, together, permuted, and among others, in double precision"]
+        elif self.independent:
+            evidence = ["evaluation passes over the same images differ, so that comparing batches shows nothing"]
         if self.strict_size:
             outcome = model.captured.fidelity.other_size
             evidence.append(f"images four pixels larger: {outcome}")
@@ -201,18 +183,6 @@ class BatchRule(Requirement):
             else "",
         )
 
-    def _dependences(self, model: ExaminedModel) -> tuple[list[str], list[str]]:
-        outcomes = {
-            "a single image gets another prediction than in a batch": model.experiments.batch_size_invariant,
-            "a prediction depends on the order of the images": model.experiments.permutation_equivariant,
-            "a prediction depends on the other images": model.experiments.batch_independent,
-        }
-        compared = f"{IMAGES} images compared alone, together, permuted, and among others, in double precision"
-        return [words for words, holds in outcomes.items() if not holds], [compared]
-
-
-_RANDOM = "evaluation passes over the same images differ, so that comparing batches shows nothing"
-
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteGradients(Requirement):
@@ -223,11 +193,6 @@ class CompleteGradients(Requirement):
     expected = "a finite gradient, not zero throughout, for every trainable parameter"
 
     complete: bool = False
-
-    @property
-    def asked(self) -> bool:
-        """Whether ``complete`` is true."""
-        return self.complete
 
     def decide(self, model: ExaminedModel) -> Finding:
         """By one backward pass in training mode."""
@@ -258,20 +223,16 @@ class CostBound(Requirement):
 
     name = section = "cost"
 
-    max_macs: int | None = None
-    max_activation_bytes: int | None = None
+    bounds = ("max_macs", "max_activation_bytes")
 
-    def __post_init__(self) -> None:
-        require_bounds(max_macs=self.max_macs, max_activation_bytes=self.max_activation_bytes)
+    max_macs: Bound = None
+    max_activation_bytes: Bound = None
 
     @property
     def expected(self) -> str:
         """The bounds."""
-        macs = [f"{self.max_macs:,} multiply-accumulates"] if self.max_macs is not None else []
-        memory = (
-            [f"{self.max_activation_bytes:,} bytes of activations"] if self.max_activation_bytes is not None else []
-        )
-        return f"at most {' and '.join([*macs, *memory])} an image"
+        bounds = ((self.max_macs, "multiply-accumulates"), (self.max_activation_bytes, "bytes of activations"))
+        return f"at most {' and '.join(f'{most:,} {what}' for most, what in bounds if most is not None)} an image"
 
     def decide(self, model: ExaminedModel) -> Finding:
         """By the sums over all layers."""
@@ -302,11 +263,6 @@ class NoBiasBeforeNorm(Requirement):
 
     before_norm: bool = True
 
-    @property
-    def asked(self) -> bool:
-        """Whether ``before_norm`` is false: true allows such biases and asks nothing."""
-        return not self.before_norm
-
     def decide(self, model: ExaminedModel) -> Finding:
         """By the operations that read each layer's result, in training and in evaluation."""
         found = _removed_biases(model.captured.graph)
@@ -330,18 +286,18 @@ class NoBiasBeforeNorm(Requirement):
         if not removed:
             return None
         module = model.captured.to_module().double().train()
-        images = torch.rand((IMAGES, *module.graph.input_shape), dtype=torch.float64, generator=_generator())
         outputs = []
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for _ in range(2):
                 torch.manual_seed(_SEED)
+                images = torch.rand((IMAGES, *module.graph.input_shape), dtype=torch.float64)
                 try:
                     outputs.append(module(images))
                 except RuntimeError:
                     return None  # such as a model that cannot run in double precision
                 for name, tensor in (*module.named_parameters(), *module.named_buffers()):
                     if name in removed:
-                        tensor.add_(torch.randn(tensor.shape, dtype=tensor.dtype, generator=_generator()))
+                        tensor.add_(torch.randn(tensor.shape, dtype=tensor.dtype))
         same = bool((outputs[1] - outputs[0]).abs().max() <= _ROUNDING * outputs[0].abs().max())
         effect = "leaves the output of a training pass as it is" if same else "changes the output of a training pass"
         return Confirmation(agrees=same, observed=f"adding numbers to these biases {effect}")
@@ -352,12 +308,7 @@ _SEED = 5_113
 _ROUNDING = 1e-9
 
 
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(_SEED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _RemovedBias:
+class _RemovedBias(NamedTuple):
     """A bias that a batch norm removes: a tensor, the layer that it belongs to, and whether that is certain."""
 
     tensor: TensorSpec
@@ -365,130 +316,135 @@ class _RemovedBias:
     certain: bool
 
 
+# Whether a batch norm removes a bias, by tensor and layer; None where that cannot be decided.
+_Verdicts = dict[str, dict[str, list[bool | None]]]
+
+
 def _removed_biases(graph: Graph) -> list[_RemovedBias]:
     """The tensors that are read as biases only, and removed wherever they are read, once for each layer."""
-    reads: dict[str, list[_Read]] = {}
-    for program, training in ((graph.train, True), (graph.evaluate, False)):
-        for name, found in _LayerResults(graph, program, training=training).reads().items():
-            reads.setdefault(name, []).extend(reversed(found))
+    verdicts: _Verdicts = {spec.name: {} for spec in graph.tensors}
+    _judge_biases(graph, graph.train, verdicts)
+    _judge_biases(graph, graph.evaluate, verdicts)
+    removed = {name: _all_removed(map(_all_removed, layers.values())) for name, layers in verdicts.items()}
     return [
-        _RemovedBias(tensor=spec, layer=layer, certain=_all_removed(reads[spec.name]) is True)
+        _RemovedBias(spec, layer, removed[spec.name] is True)
         for spec in graph.tensors
-        if _all_removed(reads.get(spec.name, [])) is not False
-        for layer in dict.fromkeys(layer for layer, _ in reads[spec.name])
+        if removed[spec.name] is not False
+        for layer in verdicts[spec.name]
     ]
 
 
-# The layer that a value is read for as a bias, and whether a batch norm removes it; None where that cannot be decided.
-_Read = tuple[str, bool | None]
+def _all_removed(verdicts: Iterable[bool | None]) -> bool | None:
+    return min(verdicts, key=(False, None, True).index, default=False)
 
 
-def _all_removed(reads: Sequence[_Read]) -> bool | None:
-    verdicts = [removed for _, removed in reads]
-    return False if False in verdicts or not verdicts else None if None in verdicts else True
+class _Bias(NamedTuple):
+    """A tensor that is a bias of a layer, and the only dimension along which it varies; None if that is unknown."""
+
+    tensor: str
+    layer: str
+    dim: int | None
 
 
-class _LayerResults:
-    """The results of the convolution and linear layers of one program, and the biases added to them."""
+def _judge_biases(graph: Graph, program: Program, verdicts: _Verdicts) -> None:
+    """Follow each tensor to the layers that it is a bias of, and the result to the operations that read it.
 
-    def __init__(self, graph: Graph, program: Program, *, training: bool) -> None:
-        self._training = training
-        self._shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
-        self._shapes |= {operation.name: operation.shape for operation in program.operations}
-        # A value that an operation in place has written into is the result of that operation from then on.
-        written: dict[str, str] = {}
-        operations = []
-        # The first value that is held in the memory of each value; what has views and is written into is not followed.
-        self._memory: dict[str, str] = {}
-        views, in_place = set[str](), set[str]()
-        for operation in program.operations:
-            current = replace(
-                operation,
-                args=tuple(_renamed(argument, written) for argument in operation.args),
-                kwargs={key: _renamed(argument, written) for key, argument in operation.kwargs.items()},
-            )
-            operations.append(current)
-            if not operation.kind.shares_memory or not isinstance(current.args[0], Ref):
-                continue
-            old = current.args[0].name
-            self._memory[current.name] = self._memory.get(old, old)
-            (in_place if operation.kind.in_place else views).add(self._memory[current.name])
-            if operation.kind.in_place:
-                written |= {name: current.name for name, now in (*written.items(), (old, old)) if now == old}
-        self._entangled = views & in_place
-        self._output = written.get(program.output, program.output)
-        needed = {self._output}
-        for operation in reversed(operations):
-            needed |= set(operation.refs()) if operation.name in needed else set()
-        self._operations = [operation for operation in operations if operation.name in needed]
-        # The layer whose result a value holds, as it is or with biases added, and the value that it was made of.
-        self._layers: dict[str, str] = {}
-        self._sources: dict[str, str] = {}
-        for operation in self._operations:
-            source = next((ref for ref in operation.refs() if ref in self._layers), None)
-            if operation.kind.family in ("convolution", "transposed convolution", "matrix product"):
-                self._layers[operation.name] = f"{operation_title(operation)} {operation.module}".strip()
-            elif source is not None and (operation.kind.family in _FOLLOWED or self._bias(operation)):
-                self._layers[operation.name] = self._layers[source]
-                self._sources[operation.name] = source
-
-    def reads(self) -> dict[str, list[_Read]]:
-        """Every read of each value; a value that only a bias is computed from is read as that bias."""
-        reads: dict[str, list[_Read]] = {}
-        for operation in reversed(self._operations):
-            bias = self._bias(operation)
-            result = reads.get(operation.name, []) if operation.name != self._output else []
-            for ref in dict.fromkeys(operation.refs()):
-                read = [("", False)] if _all_removed(result) is False else result
-                if bias is not None and ref == bias[0]:
-                    read = [(self._layers[operation.name], self._removed(operation.name, bias[1]))]
-                reads.setdefault(ref, []).extend(read)
-        return reads
-
-    def _bias(self, operation: Operation) -> tuple[str, int] | None:
-        """The value that an operation adds to the result of a layer, and the only dimension along which it varies."""
-        bound, count = bind(operation), len(operation.shape)
-        if operation.kind.name in ("add", "sub"):
-            sides = [side.name for side in (bound.get("self"), bound.get("other")) if isinstance(side, Ref)]
-            names = [name for name in sides if name not in self._layers]
-            if len(sides) - len(names) != 1:
-                return None
+    Each such operation adds its verdict. A tensor that reaches the output otherwise is no bias: of layer "", not removed.
+    """
+    operations, output, entangled = _without_in_place(program)
+    shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
+    shapes |= {operation.name: operation.shape for operation in operations}
+    # The tensors that a value is computed from, other than as biases.
+    tensors = {name: {name} for name in verdicts}
+    # The layer whose result a value holds, as it is or with biases added, and these biases.
+    layers: dict[str, str] = {}
+    biases: defaultdict[str, list[_Bias]] = defaultdict(list)
+    for operation in operations:
+        name, refs, family = operation.name, dict.fromkeys(operation.refs()), operation.kind.family
+        added, dim = _added_bias(operation, shapes, layers)
+        source = next((ref for ref in refs if ref in layers), "")
+        if family in ("convolution", "transposed convolution", "matrix product"):
+            source, layers[name] = "", f"{operation_title(operation)} {operation.module}".strip()
+        elif source and (added or family in ("copy", "reshape", "permutation")):
+            layers[name] = layers[source]
+            biases[name] = [bias._replace(dim=_moved(bias.dim, operation, shapes[source])) for bias in biases[source]]
         else:
-            side = bound.get("self" if operation.kind.name == "addmm" else "bias")
-            names = [side.name] if isinstance(side, Ref) and operation.kind.family != "normalisation" else []
-        if len(names) != 1:
-            return None
-        shape = self._shapes.get(names[0], ("B",))
-        if "convolution" in operation.kind.family and isinstance(bound["weight"], Ref):
-            return names[0], count - len(self._shapes[bound["weight"].name]) + 1
-        varying = [count - len(shape) + dim for dim, size in enumerate(shape) if size != 1] or [1]
-        return (names[0], varying[0]) if len(varying) == 1 else None
-
-    def _removed(self, value: str, channels: int | None) -> bool | None:
-        """Whether a batch norm removes from a value what varies along one dimension only; None if that cannot be decided.
-
-        Args:
-            value: its name.
-            channels: the dimension; None where a change of shape left it unknown.
-        """
-        reads: list[_Read] = [("", False)] if value == self._output else []
-        removed: bool | None
-        for reader in self._operations:
-            if value not in reader.refs() or not reader.outputs:
-                continue
-            bound = bind(reader)
-            removed = False
-            if reader.kind.name == "batch_norm" and bound.get("input") == Ref(value):
-                by_batch = bound.get("training") is True or not self._training
-                removed = by_batch and (None if channels is None else channels == 1)
-            elif self._sources.get(reader.name) == value:
-                removed = self._removed(reader.name, _moved(channels, reader, self._shapes[value]))
-            reads.append(("", removed))
-        removed = _all_removed(reads)
-        return None if removed and self._memory.get(value, value) in self._entangled else removed
+            source = added = ""
+        tensors[name] = set().union(*(tensors.get(ref, ()) for ref in refs if ref != added))
+        for tensor in tensors.get(added, ()):
+            biases[name].append(_Bias(tensor, layers[name], dim))
+            verdicts[tensor].setdefault(layers[name], [])
+        for ref in refs if operation.outputs else ():
+            for bias in biases[ref] if ref != source else ():
+                removed = _removes(operation, ref, bias.dim, training=program is graph.train)
+                verdicts[bias.tensor][bias.layer].append(removed)
+        for bias in biases[name] if name in entangled else ():
+            verdicts[bias.tensor][bias.layer].append(None)
+    for bias in biases[output]:
+        verdicts[bias.tensor][bias.layer].append(False)
+    for tensor in tensors.get(output, ()):
+        verdicts[tensor][""] = [False]
 
 
-_FOLLOWED = ("copy", "reshape", "permutation")
+def _removes(reader: Operation, value: str, dim: int | None, *, training: bool) -> bool | None:
+    """Whether an operation removes from a value that it reads a bias that varies along one dimension only."""
+    bound = bind(reader)
+    by_batch = not training or bound.get("training") is True
+    if reader.kind.name != "batch_norm" or bound.get("input") != Ref(value) or not by_batch:
+        return False
+    return None if dim is None else dim == 1
+
+
+def _added_bias(operation: Operation, shapes: Mapping[str, Shape], layers: Container[str]) -> tuple[str, int]:
+    """The value that is added to the result of a layer, and the only dimension along which it varies; "" for none."""
+    bound, count = bind(operation), len(operation.shape)
+    if operation.kind.name in ("add", "sub"):
+        refs = list(operation.refs())
+        names = [ref for ref in refs if ref not in layers]
+        if len(refs) - len(names) != 1:
+            return "", 0
+    else:
+        side = bound.get("self" if operation.kind.name == "addmm" else "bias")
+        names = [side.name] if isinstance(side, Ref) and operation.kind.family != "normalisation" else []
+    if len(names) != 1:
+        return "", 0
+    shape = shapes.get(names[0], ("B",))
+    if "convolution" in operation.kind.family and isinstance(bound["weight"], Ref):
+        return names[0], count - len(shapes[bound["weight"].name]) + 1
+    varying = [count - len(shape) + dim for dim, size in enumerate(shape) if size != 1] or [1]
+    return (names[0], varying[0]) if len(varying) == 1 else ("", 0)
+
+
+def _without_in_place(program: Program) -> tuple[list[Operation], str, set[str]]:
+    """The operations that the output depends on, and its name; reads of a value written in place read the result.
+
+    Also returns the values in memory that has views and is written into: these are not followed.
+    """
+    operations = []
+    written: dict[str, str] = {}
+    # The first value that is held in the memory of each value.
+    memory: dict[str, str] = {}
+    views, in_place = set[str](), set[str]()
+    for operation in program.operations:
+        current = replace(
+            operation,
+            args=tuple(_renamed(argument, written) for argument in operation.args),
+            kwargs={key: _renamed(argument, written) for key, argument in operation.kwargs.items()},
+        )
+        operations.append(current)
+        if not operation.kind.shares_memory or not isinstance(current.args[0], Ref):
+            continue
+        old = current.args[0].name
+        memory[current.name] = memory.setdefault(old, old)
+        (in_place if operation.kind.in_place else views).add(memory[old])
+        if operation.kind.in_place:
+            written |= {name: current.name for name, now in (*written.items(), (old, old)) if now == old}
+    output = written.get(program.output, program.output)
+    needed = {output}
+    for operation in reversed(operations):
+        needed |= set(operation.refs()) if operation.name in needed else set()
+    entangled = {name for name, first in memory.items() if first in views & in_place}
+    return [operation for operation in operations if operation.name in needed], output, entangled
 
 
 def _renamed(argument: Argument, names: Mapping[str, str]) -> Argument:
@@ -499,19 +455,14 @@ def _renamed(argument: Argument, names: Mapping[str, str]) -> Argument:
 
 def _moved(dim: int | None, operation: Operation, before: Shape) -> int | None:
     """Where a copy, a change of shape or an added bias leaves a dimension; None if it does not stay one."""
-    after, family, bound = operation.shape, operation.kind.family, bind(operation)
-    if dim is None or family not in ("reshape", "permutation"):
+    after = operation.shape
+    if dim is None or operation.kind.family not in ("reshape", "permutation"):
         return dim
-    if family == "permutation":
-        order = list(range(len(before)))
-        match bound.get("dims"), bound.get("dim0"), bound.get("dim1"):
-            case (*dims,), _, _:
-                order = [item % len(before) for item in dims if isinstance(item, int)]
-            case _, int(a), int(b):
-                order[a], order[b] = order[b], order[a]
-            case _:
-                order.reverse()
-        return order.index(dim) if len(order) == len(before) else None
+    if operation.kind.family == "permutation":
+        # A tensor without memory whose sizes are the numbers of its dimensions shows where each goes.
+        permute = getattr(torch, operation.kind.name)
+        numbered = torch.empty(tuple(range(len(before))), device="meta")
+        return list(permute(numbered, *operation.args[1:], **operation.kwargs).shape).index(dim)
     if dim > 0 and len(after) == 2 and after[0] == before[0]:  # noqa: PLR2004 - one row for each image
         return 1  # each column is a channel of its own, in which nothing varies but from image to image
     behind = _elements(before[dim + 1 :])

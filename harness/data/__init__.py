@@ -2,16 +2,7 @@
 
 from harness.data.augmentation import AffineDraws, Augmentation
 from harness.data.dataset import Dataset
-from harness.data.folders import DataStatus, FileStatus, PlaceStatus, find_mnist
+from harness.data.folders import find_mnist, is_offline
 from harness.data.loading import load_dataset
 
-__all__ = [
-    "AffineDraws",
-    "Augmentation",
-    "DataStatus",
-    "Dataset",
-    "FileStatus",
-    "PlaceStatus",
-    "find_mnist",
-    "load_dataset",
-]
+__all__ = ["AffineDraws", "Augmentation", "Dataset", "find_mnist", "is_offline", "load_dataset"]

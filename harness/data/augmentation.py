@@ -7,13 +7,16 @@ one for the whole batch, so that the same angle, shift and scale give the same p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from harness.errors import InputError
+from harness.tables import Range, require, require_ranges
+
+_Grey = Annotated[int, Range(least=0, most=255)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,42 +53,25 @@ class Augmentation:
         InputError: a value is out of its range.
     """
 
-    rotation: float = 0.0
-    rotation_fill: int = 0
-    shift: float = 0.0
-    shift_fill: int = 0
-    scale: tuple[float, float] | None = None
+    rotation: Annotated[float, Range(least=0, most=180)] = 0.0
+    rotation_fill: _Grey = 0
+    shift: Annotated[float, Range(least=0, most=1)] = 0.0
+    shift_fill: _Grey = 0
+    scale: Annotated[tuple[float, float] | None, Range(least=0.01, most=100)] = None
     interpolation: Literal["nearest", "bilinear"] = "nearest"
 
     def __post_init__(self) -> None:
-        _require_number("rotation", self.rotation, 0, 180)
-        _require_number("rotation_fill", self.rotation_fill, 0, 255)
-        _require_number("shift", self.shift, 0, 1)
-        _require_number("shift_fill", self.shift_fill, 0, 255)
-        match self.scale:
-            case None:
-                pass
-            case (smallest, largest):
-                _require_number("the smallest scale", smallest, 0.01, 100)
-                _require_number("the largest scale", largest, smallest, 100)
-            case _:
-                raise InputError(
-                    f"expected scale to be two factors (smallest, largest) or None, got scale={self.scale!r}."
-                )
-        if self.interpolation not in ("nearest", "bilinear"):
-            raise InputError(
-                f"expected interpolation to be 'nearest' or 'bilinear', got interpolation={self.interpolation!r}."
-            )
+        require_ranges(self, InputError)
+        factors = sorted(self.scale) if isinstance(self.scale, tuple) else []
+        ordered = self.scale is None or (len(factors) == 2 and self.scale == tuple(factors))  # noqa: PLR2004
+        require(InputError, ordered, "scale to be two factors (smallest, largest) or None", scale=self.scale)
+        known = self.interpolation in ("nearest", "bilinear")
+        require(InputError, known, "interpolation to be 'nearest' or 'bilinear'", interpolation=self.interpolation)
 
     def draw(self, n: int, *, generator: torch.Generator) -> AffineDraws:
         """Draw the parameters of ``n`` images; always consumes four random numbers per image.
 
-        Args:
-            n: number of images.
-            generator: a CPU generator, so that the draws are the same for every device.
-
-        Returns:
-            The parameters of the ``n`` images.
+        ``generator`` is a CPU generator, so that the draws are the same for every device.
         """
         uniform = torch.rand(n, 4, dtype=torch.float64, generator=generator)
         signed = uniform * 2 - 1
@@ -99,23 +85,17 @@ class Augmentation:
     def apply(self, images: Tensor, draws: AffineDraws) -> Tensor:
         """Transform each image with its own parameters.
 
-        Args:
-            images: (N, C, H, W) uint8, on any device.
-            draws: the parameters of N images.
-
-        Returns:
-            New images of the same shape, type and device; the same tensor if no transform is configured.
+        From (N, C, H, W) uint8 on any device to new images of the same shape, type and device; the same tensor if no
+        transform is configured.
 
         Raises:
             InputError: the images are not a uint8 batch, or the numbers of draws and images differ.
         """
-        if images.dtype != torch.uint8 or images.dim() != len("NCHW"):
-            raise InputError(
-                "expected a uint8 batch of shape (N, C, H, W), got "
-                f"shape={tuple(images.shape)}, dtype={images.dtype}. Augment before normalising."
-            )
-        if len(draws.angles) != len(images):
-            raise InputError(f"expected one draw per image, got draws={len(draws.angles)}, images={len(images)}.")
+        expected, shape = "a uint8 batch of shape (N, C, H, W), not yet normalised", tuple(images.shape)
+        is_batch = images.dtype == torch.uint8 and len(shape) == len("NCHW")
+        require(InputError, is_batch, expected, shape=shape, dtype=images.dtype)
+        count = len(draws.angles)
+        require(InputError, count == len(images), "one draw per image", draws=count, images=len(images))
         if self.rotation:
             images = self._resample(images, _rotations(draws.angles), fill=self.rotation_fill)
         if self.shift or self.scale:
@@ -129,13 +109,8 @@ class Augmentation:
         height, width = images.shape[-2:]
         grid = _sampling_grid(matrices.to(images.device, non_blocking=images.is_cuda), height=height, width=width)
         # The extra channel is the weight of the pixels inside the image in each sampled value.
-        sampled = functional.grid_sample(
-            torch.cat((images.float(), torch.ones_like(images[:, :1], dtype=torch.float32)), dim=1),
-            grid,
-            mode=self.interpolation,
-            padding_mode="zeros",
-            align_corners=False,
-        )
+        weighted = torch.cat((images.float(), torch.ones_like(images[:, :1], dtype=torch.float32)), dim=1)
+        sampled = functional.grid_sample(weighted, grid, mode=self.interpolation, align_corners=False)
         values, inside = sampled[:, :-1], sampled[:, -1:]
         # torchvision applies the weight a second time at the border; so do we, to get the same pixels.
         return (values * inside + (1.0 - inside) * fill).round_().to(torch.uint8)
@@ -168,9 +143,3 @@ def _sampling_grid(matrices: Tensor, *, height: int, width: int) -> Tensor:
     # Stored as two planes and viewed as pairs: several times as fast as stacking pairs.
     planes = (along_x * x)[:, :, None, :] + (along_y * y)[..., None] + offset[..., None]
     return planes.permute(0, 2, 3, 1)
-
-
-def _require_number(name: str, value: object, lowest: float, highest: float) -> None:
-    """Raise InputError unless ``value`` is a finite number in the closed range."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-        raise InputError(f"expected {name} to be a number from {lowest:g} to {highest:g}, got {value!r}.")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from harness.data.idx import content_digest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,15 +41,35 @@ class Dataset:
     std: float
     source: str
 
-    def to(self, device: torch.device | str) -> Dataset:
-        """A copy with all four tensors on ``device``."""
-        return replace(
-            self,
-            train_images=self.train_images.to(device),
-            train_labels=self.train_labels.to(device),
-            test_images=self.test_images.to(device),
-            test_labels=self.test_labels.to(device),
+    @classmethod
+    def from_arrays(
+        cls, arrays: Sequence[Tensor], *, name: str, title: str, source: str, scale: tuple[float, float] | None = None
+    ) -> Self:
+        """A data set of four uint8 arrays: training images (N, 28, 28) and labels (N,), test images and labels.
+
+        ``scale`` is the mean and the standard deviation to use; without it they are measured.
+        """
+        train_images, train_labels, test_images, test_labels = arrays
+        mean, std = scale or _mean_and_std(train_images)
+        return cls(
+            name=name,
+            title=title,
+            train_images=train_images[:, None],
+            train_labels=train_labels.long(),
+            test_images=test_images[:, None],
+            test_labels=test_labels.long(),
+            digest=content_digest(arrays),
+            mean=mean,
+            std=std,
+            source=source,
         )
+
+    def to(self, device: torch.device | str) -> Self:
+        """A copy with all four tensors on ``device``."""
+        moved: dict[str, Any] = {
+            key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     def normalise(self, images: Tensor) -> Tensor:
         """A uint8 batch as float32 of the same shape, scaled to 0..1, minus the mean, divided by the standard deviation."""
@@ -53,3 +78,14 @@ class Dataset:
     def to_json(self) -> dict[str, str]:
         """Name, title and digest, as result documents give them."""
         return {"name": self.name, "title": self.title, "digest": self.digest}
+
+
+def _mean_and_std(images: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation on the scale 0 to 1, rounded to four decimals, as is usual for MNIST.
+
+    The sums are exact integers, so every machine computes the same values.
+    """
+    counts = images.flatten().bincount(minlength=256).tolist()
+    mean = sum(value * count for value, count in enumerate(counts)) / images.numel()
+    square = sum(value * value * count for value, count in enumerate(counts)) / images.numel()
+    return round(mean / 255, 4), round(math.sqrt(square - mean * mean) / 255, 4)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.data.dataset import Dataset
-from harness.data.idx import content_digest, read_verified
+from harness.data.idx import read_verified
 from harness.datasets import DIGITS, IdxFile
 
 _EMBEDDED = Path(__file__).with_name("embedded")
@@ -44,32 +44,15 @@ def load_digits() -> Dataset:
     images = enlarge(read_verified(_EMBEDDED / f"{_IMAGES.name}.gz", _IMAGES, remedy=_REMEDY))
     is_test = torch.zeros(len(labels), dtype=torch.bool)
     is_test[labels.argsort(stable=True)[::5]] = True
-    train_images, train_labels = images[~is_test], labels[~is_test]
-    test_images, test_labels = images[is_test], labels[is_test]
-    return Dataset(
-        name=DIGITS,
-        title=DIGITS_TITLE,
-        train_images=train_images[:, None],
-        train_labels=train_labels.long(),
-        test_images=test_images[:, None],
-        test_labels=test_labels.long(),
-        digest=content_digest((train_images, train_labels, test_images, test_labels)),
-        mean=0.1560,
-        std=0.2694,
-        source="embedded in the package",
-    )
+    arrays = (images[~is_test], labels[~is_test], images[is_test], labels[is_test])
+    return Dataset.from_arrays(arrays, name=DIGITS, title=DIGITS_TITLE, source="embedded in the package")
 
 
 def enlarge(images: Tensor) -> Tensor:
     """Enlarge 8x8 images to 20x20 by bilinear interpolation, centred on a black 28x28 image.
 
-    The arithmetic is on integers only, so every machine computes the same bytes.
-
-    Args:
-        images: (N, 8, 8) grey levels from 0 to 16.
-
-    Returns:
-        (N, 28, 28) uint8 from 0 to 255, rounded half up.
+    From (N, 8, 8) grey levels from 0 to 16 to (N, 28, 28) uint8, rounded half up. The arithmetic is on integers only, so
+    every machine computes the same bytes.
     """
     # Output pixel p lies at (4 p - 19) / 10 input pixels; outside the input is background.
     tenths = 4 * torch.arange(28)[:, None] - 19

@@ -11,13 +11,11 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.errors import DataMissingError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 _TORCHVISION = Path(__file__).with_name("torchvision_download.py")
 
 
@@ -69,44 +67,31 @@ def download_into(
     Raises:
         DataMissingError: the download failed, stalled or exceeded the limit; the process is killed.
     """
+    started = last_growth = time.monotonic()
+    known = 0
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [*command, str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            _wait(process, folder, progress=progress, stall_limit=stall_limit, limit=limit)
+            while process.poll() is None:
+                sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+                now = time.monotonic()
+                if sum(sizes.values()) != known:
+                    known, last_growth = sum(sizes.values()), now
+                    if progress is not None:
+                        progress(sum(size for path, size in sizes.items() if path.suffix == ".gz"))
+                if now - last_growth > stall_limit:
+                    raise DataMissingError(f"no data received for {stall_limit:g} s, after {known:,} bytes")
+                if now - started > limit:
+                    raise DataMissingError(f"not complete after {limit:g} s, with {known:,} bytes")
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.1)
         finally:
             process.kill()
             process.wait()
         if process.returncode:
             log.seek(0)
             output = log.read().decode(errors="replace").strip() or "no output"
-            raise DataMissingError(
-                f"torchvision's downloader ended with exit code {process.returncode}: {output.splitlines()[-1]}"
-            )
-
-
-def _wait(
-    process: subprocess.Popen[bytes],
-    folder: Path,
-    *,
-    progress: Callable[[int], None] | None,
-    stall_limit: float,
-    limit: float,
-) -> None:
-    """Wait for the process while the size of the folder grows and the limits hold."""
-    started = last_growth = time.monotonic()
-    known = 0
-    while process.poll() is None:
-        sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-        now = time.monotonic()
-        if sum(sizes.values()) != known:
-            known, last_growth = sum(sizes.values()), now
-            if progress is not None:
-                progress(sum(size for path, size in sizes.items() if path.suffix == ".gz"))
-        if now - last_growth > stall_limit:
-            raise DataMissingError(f"no data received for {stall_limit:g} s, after {known:,} bytes")
-        if now - started > limit:
-            raise DataMissingError(f"not complete after {limit:g} s, with {known:,} bytes")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.1)
+            code, reason = process.returncode, output.splitlines()[-1]
+            raise DataMissingError(f"torchvision's downloader ended with exit code {code}: {reason}")

@@ -5,42 +5,29 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import platformdirs
 from torch import Tensor
 
 from harness.data.idx import read_verified
-from harness.datasets import PUBLISHED, IdxFile, PublishedDataset, data_choices
+from harness.datasets import PUBLISHED, PublishedDataset, data_choices
 from harness.errors import DataError, DataMissingError
 
+State = Literal["verified", "damaged", "missing"]
 
-@dataclass(frozen=True, kw_only=True)
-class FileStatus:
-    """The state of one of MNIST's four files.
 
-    Args:
-        name: file name without ``.gz``.
-        path: the file found; ``None`` if it is missing.
-        state: whether the file exists and its content has the expected digest.
-        detail: what is wrong; empty if nothing is.
-    """
+class FileStatus(NamedTuple):
+    """The state of one of MNIST's four files, named without ``.gz``; ``detail`` says what is wrong, if anything is."""
 
     name: str
-    path: Path | None
-    state: Literal["verified", "damaged", "missing"]
+    state: State
     detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceStatus:
-    """The state of MNIST in one folder.
-
-    Args:
-        origin: why this folder was searched: ``HARNESS_DATA`` names it, or it is the cache.
-        folder: the folder.
-        files: the state of the four files.
-    """
+    """The state of MNIST's four files in one folder, which ``HARNESS_DATA`` names or which is the cache."""
 
     origin: Literal["HARNESS_DATA", "cache"]
     folder: Path
@@ -52,24 +39,11 @@ class PlaceStatus:
         return all(file.state == "verified" for file in self.files)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataStatus:
-    """Where MNIST was searched for and what was found.
-
-    Args:
-        places: the folders searched; loading would use the first.
-        offline: whether ``HARNESS_OFFLINE`` disables downloads.
-        remedy: how to get MNIST; empty if it can be loaded.
-    """
+class DataStatus(NamedTuple):
+    """The folders searched for MNIST, of which loading would use the first, and how to get MNIST; empty if it is there."""
 
     places: tuple[PlaceStatus, ...]
-    offline: bool
     remedy: str
-
-    @property
-    def verified(self) -> bool:
-        """Whether MNIST can be loaded without a network."""
-        return self.places[0].verified
 
 
 def data_folder() -> Path | None:
@@ -78,38 +52,31 @@ def data_folder() -> Path | None:
     return Path(named).expanduser() if named else None
 
 
-def cache_folder() -> Path:
-    """The folder for downloads: ``HARNESS_CACHE`` if set, else the user's cache folder on this system."""
-    named = os.environ.get("HARNESS_CACHE")
-    return Path(named).expanduser() if named else platformdirs.user_cache_path("mnist-harness")
-
-
 def is_offline() -> bool:
     """Whether ``HARNESS_OFFLINE`` disables downloads: set, and neither empty nor ``0``."""
     return os.environ.get("HARNESS_OFFLINE", "0") not in ("", "0")
 
 
 def cached_copy(published: PublishedDataset) -> Path:
-    """The data set's folder in the cache; it is created by one rename, after verification."""
-    return cache_folder() / published.torchvision
+    """The data set's folder in the cache; it is created by one rename, after verification.
+
+    The cache is the folder that ``HARNESS_CACHE`` names, else the user's cache folder on this system.
+    """
+    named = os.environ.get("HARNESS_CACHE")
+    cache = Path(named).expanduser() if named else platformdirs.user_cache_path("mnist-harness")
+    return cache / published.torchvision
 
 
 def find_mnist() -> DataStatus:
     """Search this machine for MNIST and verify the files found; does not use the network."""
     mnist = PUBLISHED["mnist"]
-    named = data_folder()
-    places = [_place_status("cache", cached_copy(mnist), mnist, remedy=cache_remedy(mnist))]
+    named, cached = data_folder(), cached_copy(mnist)
+    places = [_place_status("cache", cached, remedy=cache_remedy(mnist))]
+    remedy = cache_remedy(mnist) if cached.exists() else missing_remedy(mnist)
     if named is not None:
-        places.insert(0, _place_status("HARNESS_DATA", named, mnist, remedy=folder_remedy(mnist)))
-    remedy = ""
-    if not places[0].verified:
-        if named is not None:
-            remedy = folder_remedy(mnist)
-        elif cached_copy(mnist).exists():
-            remedy = cache_remedy(mnist)
-        else:
-            remedy = missing_remedy(mnist)
-    return DataStatus(places=tuple(places), offline=is_offline(), remedy=remedy)
+        remedy = folder_remedy(mnist)
+        places.insert(0, _place_status("HARNESS_DATA", named, remedy=remedy))
+    return DataStatus(places=tuple(places), remedy="" if places[0].verified else remedy)
 
 
 def folder_remedy(published: PublishedDataset) -> str:
@@ -150,16 +117,10 @@ def _files(published: PublishedDataset) -> str:
 
 
 def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tuple[Tensor, ...]:
-    """Read and verify the files of a data set in a folder.
+    """Read and verify the files of a data set; returns the arrays in the order of `PublishedDataset.files`.
 
-    Args:
-        folder: where the files are: in its subfolder ``raw``, under torchvision's ``NAME/raw``, or, for a data set with
-            ``flat``, directly in it.
-        published: the data set.
-        remedy: last sentence of an error message: what to do.
-
-    Returns:
-        The arrays, in the order of `PublishedDataset.files`.
+    They lie in the folder's subfolder ``raw``, under torchvision's ``NAME/raw``, or, for a data set with ``flat``, directly
+    in it. ``remedy`` is the last sentence of an error message: what to do.
 
     Raises:
         DataMissingError: the folder or a file does not exist.
@@ -188,23 +149,18 @@ def _find_files(folder: Path, published: PublishedDataset) -> dict[str, Path]:
     return paths
 
 
-def _place_status(
-    origin: Literal["HARNESS_DATA", "cache"], folder: Path, published: PublishedDataset, *, remedy: str
-) -> PlaceStatus:
-    paths = _find_files(folder, published)
-    return PlaceStatus(
-        origin=origin,
-        folder=folder,
-        files=tuple(_file_status(paths.get(file.name), file, remedy=remedy) for file in published.files),
-    )
-
-
-def _file_status(path: Path | None, file: IdxFile, *, remedy: str) -> FileStatus:
-    if path is None:
+def _place_status(origin: Literal["HARNESS_DATA", "cache"], folder: Path, *, remedy: str) -> PlaceStatus:
+    mnist = PUBLISHED["mnist"]
+    paths = _find_files(folder, mnist)
+    files = []
+    for file in mnist.files:
+        state: State = "missing"
         detail = f"found neither {file.name} nor {file.name}.gz"
-        return FileStatus(name=file.name, path=None, state="missing", detail=detail)
-    try:
-        read_verified(path, file, remedy=remedy)
-    except DataError as error:
-        return FileStatus(name=file.name, path=path, state="damaged", detail=str(error))
-    return FileStatus(name=file.name, path=path, state="verified", detail="")
+        if file.name in paths:
+            state, detail = "verified", ""
+            try:
+                read_verified(paths[file.name], file, remedy=remedy)
+            except DataError as error:
+                state, detail = "damaged", str(error)
+        files.append(FileStatus(name=file.name, state=state, detail=detail))
+    return PlaceStatus(origin=origin, folder=folder, files=tuple(files))

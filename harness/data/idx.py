@@ -11,7 +11,9 @@ import hashlib
 import math
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +21,6 @@ from torch import Tensor
 
 from harness.datasets import IdxFile
 from harness.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
 
 # The type's code in the header, and how the elements are stored.
 _TYPES: dict[str, tuple[int, np.dtype[Any]]] = {"uint8": (8, np.dtype("u1")), "int32": (12, np.dtype(">i4"))}
@@ -43,9 +41,8 @@ def decode_idx(content: bytes, shape: tuple[int, ...], dtype: str = "uint8") -> 
     """
     header = _header(shape, dtype)
     if content[: len(header)] != header:
-        raise DataError(
-            f"expected an idx header for dtype={dtype}, shape={shape}, got bytes={content[: len(header)].hex()}"
-        )
+        found = content[: len(header)].hex()
+        raise DataError(f"expected an idx header for dtype={dtype}, shape={shape}, got bytes={found}")
     stored = _TYPES[dtype][1]
     size = len(header) + math.prod(shape) * stored.itemsize
     if len(content) != size:
@@ -67,15 +64,9 @@ def content_digest(arrays: Iterable[Tensor]) -> str:
 
 
 def read_verified(path: Path, file: IdxFile, *, remedy: str) -> Tensor:
-    """Read an idx file, gzipped if the name of ``path`` ends in ``.gz``, and verify it.
+    """Read an idx file, gzipped if the name of ``path`` ends in ``.gz``, and verify its shape, type and digest.
 
-    Args:
-        path: the file to read.
-        file: shape, type and digest that it must have. An MD5 digest is compared before anything is decompressed.
-        remedy: last sentence of an error message: what to do.
-
-    Returns:
-        The array, of ``file.shape`` and ``file.dtype``.
+    An MD5 digest is compared before anything is decompressed. ``remedy`` is the last sentence of an error message.
 
     Raises:
         DataError: the file cannot be read, is truncated or has another digest.

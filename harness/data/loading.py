@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,7 +13,6 @@ from harness.data.dataset import Dataset
 from harness.data.digits import DIGITS_TITLE, load_digits
 from harness.data.download import download_into, torchvision_command, unreachable_reason
 from harness.data.folders import (
-    cache_folder,
     cache_remedy,
     cached_copy,
     data_folder,
@@ -23,12 +21,8 @@ from harness.data.folders import (
     missing_remedy,
     read_folder,
 )
-from harness.data.idx import content_digest
 from harness.datasets import AUTO, DIGITS, PUBLISHED, PublishedDataset
 from harness.errors import DataError, DataMissingError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def load_dataset(
@@ -62,69 +56,43 @@ def load_dataset(
     arrays: list[Tensor] = []
     sources: list[str] = []
     for part in dict.fromkeys((trained, published)):
-        found = _read_local(part, named)
-        if found is None:
+        cached = cached_copy(part)
+        if named is not None:
+            arrays += read_folder(named, part, remedy=folder_remedy(part))
+            sources.append(f"folder {named.resolve()}")
+        elif cached.exists():
+            arrays += read_folder(cached, part, remedy=cache_remedy(part))
+            sources.append(f"cache {cached}")
+        else:
             try:
-                found = _download(part, announce=announce, progress=progress)
+                arrays += _download(part, announce=announce, progress=progress)
             except DataMissingError as error:
                 if choice == AUTO:
                     if announce is not None:
                         announce(f"MNIST is not on this machine, and {error}: using the {DIGITS_TITLE} instead.")
                     return load_digits()
                 raise DataMissingError(
-                    f"{part.torchvision} was not found: HARNESS_DATA is not set, the cache folder {cached_copy(part)} does "
-                    f"not exist, and {error}. {missing_remedy(part)}"
+                    f"{part.torchvision} was not found: HARNESS_DATA is not set, the cache folder {cached} does not exist, "
+                    f"and {error}. {missing_remedy(part)}"
                 ) from error
-        arrays += found[0]
-        sources.append(found[1])
-    train_images, train_labels = arrays[:2]
+            sources.append(f"downloaded into {cached.parent}")
     test_images, test_labels = (array[published.first_test_image :] for array in arrays[-2:])
     if test_labels.ndim > 1:
         # QMNIST's labels have further columns; the first is the class.
         test_labels = test_labels[:, 0].to(torch.uint8)
-    mean, std = trained.scale or mean_and_std(train_images)
-    return Dataset(
+    return Dataset.from_arrays(
+        (*arrays[:2], test_images, test_labels),
         name=published.name,
         title=published.title,
-        train_images=train_images[:, None],
-        train_labels=train_labels.long(),
-        test_images=test_images[:, None],
-        test_labels=test_labels.long(),
-        digest=content_digest((train_images, train_labels, test_images, test_labels)),
-        mean=mean,
-        std=std,
         source=" and ".join(dict.fromkeys(sources)),
+        scale=trained.scale,
     )
 
 
-def mean_and_std(images: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 images on the scale 0 to 1, rounded to four decimals, as is usual for MNIST.
-
-    The sums are exact integers, so every machine computes the same values.
-    """
-    counts = images.flatten().bincount(minlength=256).tolist()
-    mean = sum(value * count for value, count in enumerate(counts)) / images.numel()
-    square = sum(value * value * count for value, count in enumerate(counts)) / images.numel()
-    return round(mean / 255, 4), round(math.sqrt(square - mean * mean) / 255, 4)
-
-
-def _read_local(published: PublishedDataset, named: Path | None) -> tuple[tuple[Tensor, ...], str] | None:
-    """The arrays and where they were read from: the named folder, else the cache; ``None`` if there is neither."""
-    if named is not None:
-        return read_folder(named, published, remedy=folder_remedy(published)), f"folder {named.resolve()}"
-    cached = cached_copy(published)
-    if cached.exists():
-        return read_folder(cached, published, remedy=cache_remedy(published)), f"cache {cached}"
-    return None
-
-
 def _download(
-    published: PublishedDataset,
-    *,
-    announce: Callable[[str], None] | None,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[tuple[Tensor, ...], str]:
-    """Download, verify and move the files into the cache; returns the arrays and where they were read from.
+    published: PublishedDataset, *, announce: Callable[[str], None] | None, progress: Callable[[int, int], None] | None
+) -> tuple[Tensor, ...]:
+    """Download, verify and move the files into the cache.
 
     Raises:
         DataMissingError: the download failed or is disabled; the message is a clause without a final period.
@@ -133,28 +101,24 @@ def _download(
         raise DataMissingError("HARNESS_OFFLINE disables the download")
     if reason := unreachable_reason(published.address):
         raise DataMissingError(f"the server cannot be reached ({published.address}: {reason})")
-    cache = cache_folder()
+    cached = cached_copy(published)
     if announce is not None:
-        announce(f"Downloading {published.torchvision} ({published.size / 1e6:.1f} MB) into {cache}.")
+        announce(f"Downloading {published.torchvision} ({published.size / 1e6:.1f} MB) into {cached.parent}.")
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as temporary:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=cached.parent) as temporary:
             download_into(
                 Path(temporary),
                 command=torchvision_command(published.torchvision),
                 progress=progress and (lambda received: progress(received, published.size)),
             )
             arrays = read_folder(Path(temporary), published, remedy="The download was discarded")
-            _move(Path(temporary) / published.torchvision, cached_copy(published))
+            try:
+                Path(temporary, published.torchvision).rename(cached)
+            except OSError:
+                # If another process was faster, its copy stays.
+                if not cached.is_dir():
+                    raise
     except (OSError, DataError) as error:
         raise DataMissingError(f"the download failed: {error}") from error
-    return arrays, f"downloaded into {cache}"
-
-
-def _move(verified: Path, place: Path) -> None:
-    """Rename the folder into the cache; if another process was faster, keep its copy."""
-    try:
-        verified.rename(place)
-    except OSError:
-        if not place.is_dir():
-            raise
+    return arrays

@@ -30,7 +30,7 @@ class MapPicture:
         size: the map's shape as text, such as ``16x24x24``.
         field: the receptive field as text.
         rows: first and last image row in the receptive field of the middle position; may lie outside the image.
-        columns: first and last image column in the receptive field of the middle position; may lie outside the image.
+        columns: its first and last image column.
         activation: the map, averaged over channels, as rows of numbers.
     """
 
@@ -45,13 +45,8 @@ class MapPicture:
 def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps: Sequence[MapPicture]) -> None:
     """Draw the feature maps of a network in columns: above, the receptive field of the middle position; below, the map.
 
-    The solid frame is the part of the receptive field inside the image, the dashed frame the whole field.
-
-    Args:
-        path: file to write, ``.png`` or ``.svg``.
-        title: title of the picture.
-        image: the input, as rows of numbers.
-        maps: the feature maps, in order.
+    The solid frame is the part of the receptive field inside the image, the dashed frame the whole field. The input image
+    is given as rows of numbers; the name of the file ends in ``.png`` or ``.svg``.
 
     Raises:
         InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
@@ -69,23 +64,13 @@ def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps:
         above.imshow(image, cmap="gray_r", interpolation="nearest")
         first_row, last_row = feature_map.rows
         first_column, last_column = feature_map.columns
-        whole = Rectangle(
-            (first_column - 0.5, first_row - 0.5),
-            last_column - first_column + 1,
-            last_row - first_row + 1,
-            fill=False,
-            edgecolor=_UNCLIPPED,
-            linestyle="--",
-            linewidth=1.2,
-            clip_on=False,
-        )
+        corner, size = (first_column - 0.5, first_row - 0.5), (last_column - first_column + 1, last_row - first_row + 1)
+        whole = Rectangle(corner, *size, fill=False, clip_on=False, edgecolor=_UNCLIPPED, linestyle="--", linewidth=1.2)
+        above.add_patch(whole)
         top, bottom = max(first_row, 0), min(last_row, height - 1)
         left, right = max(first_column, 0), min(last_column, width - 1)
-        inside = Rectangle(
-            (left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, edgecolor=_FIELD, linewidth=1.8
-        )
-        above.add_patch(whole)
-        above.add_patch(inside)
+        corner, size = (left - 0.5, top - 0.5), (right - left + 1, bottom - top + 1)
+        above.add_patch(Rectangle(corner, *size, fill=False, edgecolor=_FIELD, linewidth=1.8))
         # A margin for receptive fields that extend beyond the image.
         above.set_xlim(-6.5, width + 5.5)
         above.set_ylim(height + 5.5, -6.5)
@@ -97,12 +82,7 @@ def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps:
 
 
 def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Sequence[float]], str]]) -> None:
-    """Draw images in rows, each with a caption.
-
-    Args:
-        path: file to write, ``.png`` or ``.svg``.
-        title: title of the picture.
-        images: for each image its rows of numbers and its caption; at least one image.
+    """Draw one or more images, each given as its rows of numbers and its caption, into a ``.png`` or ``.svg`` file.
 
     Raises:
         InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
@@ -120,13 +100,14 @@ def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Seque
 
 def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
     if path.suffix.removeprefix(".") not in _FORMATS:
-        msg = f"expected a file name that ends in {' or '.join('.' + name for name in _FORMATS)}, got {path.name!r}"
-        raise InputError(msg)
+        endings = " or ".join("." + name for name in _FORMATS)
+        raise InputError(f"expected a file name that ends in {endings}, got {path.name!r}")
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
     except ImportError as error:
-        msg = "pictures require matplotlib, which is not installed; install it with `pip install 'mnist-harness[plot]'`"
-        raise InputError(msg) from error
+        raise InputError(
+            "pictures require matplotlib, which is not installed; install it with `pip install 'mnist-harness[plot]'`"
+        ) from error
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=12)
     return figure

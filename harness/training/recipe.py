@@ -26,9 +26,7 @@ from harness.tables import Range, expect_mapping, read_table, refuse_unknown, re
 # When a schedule changes the learning rate: after each step of the optimizer or after each epoch.
 Interval = Literal["step", "epoch"]
 
-
 _expect = functools.partial(require, RecipeError)
-
 
 _Positive = Annotated[float, Range(above=0)]
 _NotNegative = Annotated[float, Range(least=0)]
@@ -213,15 +211,10 @@ class Recipe(_Settings):
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, name: str) -> Self:
-        """Read a recipe from a mapping, as parsed from TOML or JSON.
-
-        Args:
-            mapping: the recipe in the format of ``docs/recipes.md``.
-            name: the recipe's name; messages begin with it.
+        """Read a recipe from a mapping in the format of ``docs/recipes.md``, as parsed from TOML or JSON.
 
         Raises:
-            RecipeError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of
-                range.
+            RecipeError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of range.
         """
         where = f"recipe {name}"
         table = expect_mapping(mapping, where=where, error=RecipeError)
@@ -231,13 +224,13 @@ class Recipe(_Settings):
 
     def to_mapping(self) -> dict[str, Any]:
         """The recipe without its name, as plain data with every setting; `from_mapping` reads it back."""
-        sections = {
-            "optimizer": {"name": self.optimizer.name, **_plain(self.optimizer)},
-            "schedule": self.schedule and {"name": self.schedule.name, **_plain(self.schedule)},
-            "augmentation": self.augmentation and _plain(self.augmentation),
-        }
-        given = {name: section for name, section in sections.items() if section is not None}
-        return {"batch_size": self.batch_size, "epochs": self.epochs, **given}
+        plain: dict[str, Any] = {"batch_size": self.batch_size, "epochs": self.epochs}
+        plain["optimizer"] = {"name": self.optimizer.name, **_plain(self.optimizer)}
+        if self.schedule is not None:
+            plain["schedule"] = {"name": self.schedule.name, **_plain(self.schedule)}
+        if self.augmentation is not None:
+            plain["augmentation"] = _plain(self.augmentation)
+        return plain
 
     def with_epochs(self, epochs: int) -> Self:
         """The same recipe with another number of epochs; a schedule over the whole run covers the new number."""
@@ -254,19 +247,11 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         mapping = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
-        msg = f"expected a recipe file, got path={str(path)!r}, which cannot be read: {problem.strerror}."
-        raise RecipeError(msg) from problem
+        reason = f"which cannot be read: {problem.strerror}."
+        raise RecipeError(f"expected a recipe file, got path={str(path)!r}, {reason}") from problem
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        msg = f"expected a recipe in TOML, got path={str(path)!r}, which is not: {problem}."
-        raise RecipeError(msg) from problem
+        raise RecipeError(f"expected a recipe in TOML, got path={str(path)!r}, which is not: {problem}.") from problem
     return Recipe.from_mapping(mapping, name=path.stem)
-
-
-_TORCH_OPTIMIZERS: dict[type[Optimizer], type[torch.optim.Optimizer]] = {
-    SGD: torch.optim.SGD,
-    Adam: torch.optim.Adam,
-    AdamW: torch.optim.AdamW,
-}
 
 
 def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Optimizer:
@@ -277,9 +262,9 @@ def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Opti
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
-        msg = f"expected a model with trainable parameters, got {type(module).__name__} with none."
-        raise InputError(msg)
-    return _TORCH_OPTIMIZERS[type(optimizer)](trainable, **dataclasses.asdict(optimizer))
+        raise InputError(f"expected a model with trainable parameters, got {type(module).__name__} with none.")
+    kind: type[torch.optim.Optimizer] = getattr(torch.optim, type(optimizer).__name__)
+    return kind(trainable, **dataclasses.asdict(optimizer))
 
 
 def build_schedule(
@@ -293,22 +278,14 @@ def build_schedule(
     match schedule:
         case OneCycleLR():
             # PyTorch divides by pct_start * total - 1.
-            one_step = schedule.pct_start * epochs * steps == 1
-            _expect(
-                not one_step,
-                "a rise over more or less than one step",
-                pct_start=schedule.pct_start,
-                steps=epochs * steps,
-            )
-            return lr_scheduler.OneCycleLR(optimizer, total_steps=epochs * steps, **dataclasses.asdict(schedule))
+            total, start = epochs * steps, schedule.pct_start
+            _expect(start * total != 1, "a rise over more or less than one step", pct_start=start, steps=total)
+            return lr_scheduler.OneCycleLR(optimizer, total_steps=total, **dataclasses.asdict(schedule))
         case WarmupCosine():
             return lr_scheduler.LambdaLR(optimizer, schedule.factors(epochs * steps))
-        case ReduceLROnPlateau():
-            return lr_scheduler.ReduceLROnPlateau(optimizer, **dataclasses.asdict(schedule))
-        case StepLR():
-            return lr_scheduler.StepLR(optimizer, **dataclasses.asdict(schedule))
-        case MultiStepLR():
-            return lr_scheduler.MultiStepLR(optimizer, **dataclasses.asdict(schedule))
+        case ReduceLROnPlateau() | StepLR() | MultiStepLR():
+            kind: type[lr_scheduler.LRScheduler] = getattr(lr_scheduler, type(schedule).__name__)
+            return kind(optimizer, **dataclasses.asdict(schedule))
         case CosineAnnealingLR():
             floor = schedule.floor * optimizer.param_groups[0]["lr"]
             return lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs, eta_min=floor)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.data import find_mnist, load_dataset, loading
+from harness.data import find_mnist, is_offline, load_dataset, loading
 from harness.errors import DataError, DataMissingError
 from tests.mnist_files import ARRAYS, CONTENTS, contents_of, fill, fill_packed, no_network
 
@@ -89,16 +89,16 @@ def test_status_lists_verified_damaged_and_missing_files(
     assert ["verified", "damaged", "verified", "missing"] == [file.state for file in status.places[0].files]
     assert "expected SHA-256" in status.places[0].files[1].detail
     assert status.places[1].verified
-    assert not status.verified
+    assert not status.places[0].verified
     assert status.remedy
 
 
 def test_status_of_a_verified_cache_has_no_remedy(mnist_cache: Path) -> None:
     """A verified cache needs no remedy; the remedy for a damaged one is to delete it."""
     folder = fill(mnist_cache / "MNIST" / "raw")
-    assert (find_mnist().verified, find_mnist().remedy) == (True, "")
+    assert (find_mnist().places[0].verified, find_mnist().remedy) == (True, "")
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    assert not find_mnist().verified
+    assert not find_mnist().places[0].verified
     assert find_mnist().remedy.startswith("Nothing was changed. Delete")
 
 
@@ -106,5 +106,5 @@ def test_status_without_mnist_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> N
     """Without MNIST the remedy says how to get it, depending on HARNESS_OFFLINE."""
     assert "connect to the network" in find_mnist().remedy
     monkeypatch.setenv("HARNESS_OFFLINE", "1")
-    assert find_mnist().offline
+    assert is_offline()
     assert "unset HARNESS_OFFLINE" in find_mnist().remedy

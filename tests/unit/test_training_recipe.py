@@ -135,7 +135,7 @@ def change(path: str, value: object) -> dict[str, Any]:
         ("schedule.warmup", 0.8, "expected 0 <= warmup < until <= 1, got warmup=0.8, until=0.75"),
         ("schedule.floor", 2, "expected 0 <= floor <= 1, got floor=2.0"),
         ("augmentation.rotaton", 7, "recipe r, augmentation: 'rotaton' is not a known key. Did you mean 'rotation'?"),
-        ("augmentation.rotation", 270, "recipe r, augmentation: expected rotation to be a number from 0 to 180"),
+        ("augmentation.rotation", 270, "recipe r, augmentation: expected 0 <= rotation <= 180, got rotation="),
         ("augmentation.scale", [1], "expected scale to be a list of 2, got scale=[1] (list)"),
         ("augmentation.scale", [1, "x"], "expected scale[1] to be a number, got scale[1]='x' (str)"),
         ("augmentation.interpolation", "cubic", "expected interpolation to be one of 'nearest', 'bilinear'"),
