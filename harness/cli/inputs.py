@@ -69,8 +69,9 @@ def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device:
 
     source = model or record.source
     if not source:
-        msg = "expected a record that names the source of its model, got source=''. Name the model with --model."
-        raise InputError(msg)
+        raise InputError(
+            "expected a record that names the source of its model, got source=''. Name the model with --model."
+        )
     chosen = resolve_device(device or record.device.split(":")[0])
     captured = load_model(source, seed=record.seed, arguments=record.arguments, announce=announce)
     return Rerun(record=record, captured=captured, dataset=dataset_for(data or record.data_name), device=chosen)
