@@ -34,8 +34,7 @@ def check(
     contract = contract_for(model, contract_name)
     captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
     findings = examine(captured, contract, probe=probe)
-    rule = rule_for(contract)
-    if rule is not None:
+    if rule := rule_for(contract):
         findings += rule.skipped("not checked: check does not train, use verify")
     title = f"{captured.name} against {contract.name}"
     output.print(

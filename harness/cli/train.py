@@ -170,8 +170,7 @@ def _seeds_table(outcomes: tuple[SeedOutcome, ...]) -> Table:
 
     rows = []
     for outcome in outcomes:
-        record = outcome.record
-        if record is None:
+        if (record := outcome.record) is None:
             rows.append((str(outcome.seed), f"not finished: {outcome.problem}", "", "", ""))
             continue
         counts = [epoch.test_correct for epoch in record.epochs]
