@@ -30,11 +30,10 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.unlink()
         if not isinstance(problem, OSError):
             raise
-        msg = (
+        raise InputError(
             f"could not write path={str(path)!r}: {problem.strerror}. The earlier file, if any, is unchanged. Free some space or "
             "choose another path."
-        )
-        raise InputError(msg) from problem
+        ) from problem
 
 
 @contextlib.contextmanager
@@ -48,14 +47,14 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        msg = (
+        raise InputError(
             f"expected a folder that is not in use, got {str(folder)!r}, into which another process is writing. Wait for that "
             "process, or choose another folder with --out."
-        )
-        raise InputError(msg) from None
+        ) from None
     except OSError as problem:
-        msg = f"expected a writable folder, got {str(folder)!r}: {problem.strerror}. Choose another folder with --out."
-        raise InputError(msg) from problem
+        raise InputError(
+            f"expected a writable folder, got {str(folder)!r}: {problem.strerror}. Choose another folder with --out."
+        ) from problem
     try:
         yield
     finally:

@@ -19,8 +19,6 @@ from harness.findings import Finding, Status
 if TYPE_CHECKING:
     from harness.contracts import Contract
 
-_DEFAULT_CONTRACT = "era-s7"
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the command-line options."""
@@ -34,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--harness-contract",
-        default=_DEFAULT_CONTRACT,
+        default="era-s7",
         metavar="NAME|FILE",
         help="Contract to check: a built-in name or a TOML file (default: %(default)s).",
     )
@@ -60,7 +58,8 @@ class ModelCollector(pytest.Collector):
 
         contract = load_contract(self.config.getoption("--harness-contract"))
         examination = _Examination(self.name, contract)
-        for requirement in examination.requirements(contract.requirement_names):
+        skipped = () if contract.accuracy is None else ("epochs", "accuracy")
+        for requirement in (*contract.requirement_names, *skipped):
             yield RequirementItem.from_parent(self, name=requirement, examination=examination)
 
 
@@ -71,10 +70,6 @@ class _Examination:
         self.model = model
         self.contract = contract
         self._outcome: dict[str, Finding] | HarnessError | None = None
-
-    def requirements(self, structure: tuple[str, ...]) -> tuple[str, ...]:
-        """The names of all requirements of the contract, including those that the plugin skips."""
-        return structure + (("epochs", "accuracy") if self.contract.accuracy is not None else ())
 
     def finding(self, requirement: str) -> Finding:
         """The finding of one requirement.
@@ -96,12 +91,10 @@ class _Examination:
         from harness.contracts import examine  # noqa: PLC0415
         from harness.sources import load_model  # noqa: PLC0415
 
-        captured = load_model(self.model, input_shape=self.contract.input_shape)
-        findings = examine(captured, self.contract)
-        if self.contract.accuracy is not None:
-            rule = ConsistencyRule.from_table(
-                self.contract.accuracy, where=f"contract {self.contract.name}: [accuracy]"
-            )
+        contract = self.contract
+        findings = examine(load_model(self.model, input_shape=contract.input_shape), contract)
+        if contract.accuracy is not None:
+            rule = ConsistencyRule.from_table(contract.accuracy, where=f"contract {contract.name}: [accuracy]")
             findings += rule.skipped("not checked: the plugin does not train, use harness verify")
         return {finding.requirement: finding for finding in findings}
 
@@ -133,8 +126,5 @@ class RequirementItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """The location and the title of the item."""
-        return (
-            self.config.rootpath,
-            None,
-            f"{self.examination.model} :: {self.examination.contract.name} :: {self.name}",
-        )
+        title = f"{self.examination.model} :: {self.examination.contract.name} :: {self.name}"
+        return self.config.rootpath, None, title

@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def chosen_device(request: pytest.FixtureRequest) -> torch.device:
     """A device that ``--device`` stands for; skips if this machine has none of that type."""
-    from harness.training import available_devices, resolve_device  # noqa: PLC0415 - as above
+    from harness.training import available_devices, resolve_device  # noqa: PLC0415 - torch only where a test trains
 
     if request.param not in available_devices():
         pytest.skip(f"needs the device {request.param}; this machine has {', '.join(available_devices())}")
@@ -64,7 +64,7 @@ def chosen_device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CapturedModel]:
     """The shipped models, initialised with the default seed, each captured once for all processes of a test run."""
-    import torch  # noqa: PLC0415 - as above
+    import torch  # noqa: PLC0415 - torch only where a test needs it
 
     from harness.graph import capture  # noqa: PLC0415
     from harness.sources import DEFAULT_SEED  # noqa: PLC0415
@@ -90,7 +90,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Capture
 @pytest.fixture
 def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands and the plugin load a shipped model from the fixture `shipped` instead of capturing it again."""
-    import harness.sources  # noqa: PLC0415 - as above
+    import harness.sources  # noqa: PLC0415 - imports torch
     from mnist_models import list_models  # noqa: PLC0415
 
     load = harness.sources.load_model
@@ -106,7 +106,7 @@ def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.Monk
 @pytest.fixture
 def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Perform the requests to worker processes in this process, which has imported PyTorch already."""
-    from harness.processes import Job, runner, worker  # noqa: PLC0415 - as above
+    from harness.processes import Job, runner, worker  # noqa: PLC0415 - imports torch
 
     class Ended:
         """A process that exited with 0."""
@@ -138,7 +138,7 @@ def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
 @pytest.fixture
 def load(worker_here: None) -> Callable[..., tuple[CapturedModel, list[str]]]:  # noqa: ARG001 - loads in this process
     """Loads a model; returns it with the sentences that were announced."""
-    from harness.sources import load_model  # noqa: PLC0415 - as above
+    from harness.sources import load_model  # noqa: PLC0415 - imports torch
 
     def load_here(model: object, **options: Any) -> tuple[CapturedModel, list[str]]:  # noqa: ANN401 - passed on
         notes: list[str] = []
@@ -150,7 +150,7 @@ def load(worker_here: None) -> Callable[..., tuple[CapturedModel, list[str]]]:  
 @pytest.fixture
 def golden_training_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let goldens train each model with each recipe once for all tests of a process."""
-    from harness.goldens import check, measurement  # noqa: PLC0415 - as above
+    from harness.goldens import check, measurement  # noqa: PLC0415 - imports torch
     from tests.golden_models import train_once  # noqa: PLC0415
 
     for module in (check, measurement):
@@ -160,7 +160,7 @@ def golden_training_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs the command line in this process; returns its exit code, standard output and standard error."""
-    from harness.cli.app import run  # noqa: PLC0415 - as above
+    from harness.cli.app import run  # noqa: PLC0415 - imports torch
 
     def run_command(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -208,7 +208,7 @@ def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     if len(sealed) < len(request.session.items):
         yield
         return
-    from harness.graph import computing_threads  # noqa: PLC0415 - as above
+    from harness.graph import computing_threads  # noqa: PLC0415 - imports torch
 
     with computing_threads(1):
         yield
@@ -217,7 +217,7 @@ def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Run a test of another folder on one thread."""
-    from harness.graph import computing_threads  # noqa: PLC0415 - as above
+    from harness.graph import computing_threads  # noqa: PLC0415 - imports torch
 
     with computing_threads(1):
         yield

@@ -1,21 +1,7 @@
 """Speed relative to a fixed reference workload measured in the same run, and the comparison of two runs."""
 
-from harness.benchmarking.comparison import (
-    CONFIDENCE,
-    Comparison,
-    SavedRun,
-    compare_runs,
-    newest_runs,
-    read_run,
-)
-from harness.benchmarking.measurement import (
-    MIN_BLOCKS,
-    ROUNDS_PER_BLOCK,
-    Block,
-    Measurement,
-    PairedRounds,
-    steady,
-)
+from harness.benchmarking.comparison import CONFIDENCE, Comparison, SavedRun, compare_runs, newest_runs, read_run
+from harness.benchmarking.measurement import MIN_BLOCKS, ROUNDS_PER_BLOCK, Block, Measurement, PairedRounds, steady
 from harness.benchmarking.workload import EVALUATIONS, IMAGES, WORKLOAD, Kind, reference_workload
 
 __all__ = [

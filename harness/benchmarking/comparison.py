@@ -50,12 +50,12 @@ class SavedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One benchmark in two runs.
+    """One benchmark in two runs, the times in units of the reference workload's time.
 
     Args:
         name: name of the benchmark.
-        baseline: time in the baseline, in units of the reference workload's time.
-        current: time in the current run, in units of the reference workload's time.
+        baseline: time in the baseline.
+        current: time in the current run.
         allowed: the largest accepted ratio of current to baseline.
         half_width: the factor, above 1, between the ratio and either end of its confidence interval.
     """
@@ -96,11 +96,10 @@ def read_run(path: str | Path) -> SavedRun:
     try:
         document = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
-        msg = (
+        raise InputError(
             f"expected a saved benchmark run, but there is no file path={str(path)!r}. Save one with `tox -e bench`, on this "
             f"machine and at the commit to compare with; it is written below {STORAGE}/."
-        )
-        raise InputError(msg) from None
+        ) from None
     except (OSError, ValueError) as problem:
         raise _foreign(path, f"it cannot be read as JSON ({problem})") from problem
     try:
@@ -124,42 +123,28 @@ def newest_runs(count: int, storage: Path = STORAGE) -> tuple[str, ...]:
     """
     found = sorted(storage.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
     if len(found) < count:
-        msg = (
+        raise InputError(
             f"expected {count} saved benchmark runs under {str(storage)!r}, found {len(found)}. Save one with `tox -e bench`, "
             "or name the files."
         )
-        raise InputError(msg)
     return tuple(str(path) for path in found[-count:])
 
 
 def compare_runs(baseline: SavedRun, current: SavedRun, *, allowed: float) -> tuple[Comparison, ...]:
-    """Compare each benchmark of two runs, in the order of the current one.
-
-    Args:
-        baseline: the run to compare with.
-        current: the run to judge.
-        allowed: the largest accepted ratio of the calibrated times, current over baseline.
+    """Compare each benchmark of two runs, in the order of the current one; `Comparison` describes ``allowed``.
 
     Raises:
         InputError: the runs cannot be compared; the message names the benchmark or the property of the machine.
     """
-    _check_machines(baseline, current)
-    _check_names(baseline, current)
+    _check_runs(baseline, current)
     comparisons = []
     for name, now in current.measurements.items():
         before = baseline.measurements[name]
-        for run, measurement in ((baseline, before), (current, now)):
-            _check_rounds(run, name, measurement)
+        _check_rounds(baseline, name)
+        _check_rounds(current, name)
         _check_conditions(name, before, now)
-        comparisons.append(
-            Comparison(
-                name=name,
-                baseline=before.ratio,
-                current=now.ratio,
-                allowed=allowed,
-                half_width=_half_width(before, now),
-            )
-        )
+        ratios = {"baseline": before.ratio, "current": now.ratio, "half_width": _half_width(before, now)}
+        comparisons.append(Comparison(name=name, allowed=allowed, **ratios))
     return tuple(comparisons)
 
 
@@ -175,75 +160,63 @@ def _half_width(before: Measurement, now: Measurement) -> float:
     return math.exp((interval.high - interval.low) / 2)
 
 
-def _check_machines(baseline: SavedRun, current: SavedRun) -> None:
-    differing = [
-        f"{what} {before} in the baseline, {current.machine[what]} now"
-        for what, before in baseline.machine.items()
-        if before != current.machine[what]
-    ]
-    if differing:
-        msg = (
-            f"expected two runs on the same kind of machine, got differences: {'; '.join(differing)}. Times relative to the "
+def _check_runs(baseline: SavedRun, current: SavedRun) -> None:
+    if differing := _differences(baseline.machine, current.machine):
+        raise InputError(
+            f"expected two runs on the same kind of machine, got differences: {differing}. Times relative to the "
             "reference workload hold for one kind of machine. Save a baseline on this machine."
         )
-        raise InputError(msg)
-
-
-def _check_names(baseline: SavedRun, current: SavedRun) -> None:
     for run, other in ((baseline, current), (current, baseline)):
-        lacking = [name for name in other.measurements if name not in run.measurements]
-        if lacking:
-            msg = (
+        if lacking := [name for name in other.measurements if name not in run.measurements]:
+            raise InputError(
                 f"expected the same benchmarks in both runs, but {run.path} lacks {len(lacking)} that {other.path} has: "
                 f"{', '.join(name.rpartition('::')[2] for name in lacking)}. Run both with the same selection."
             )
-            raise InputError(msg)
 
 
-def _check_rounds(run: SavedRun, name: str, measurement: Measurement) -> None:
-    """Check that a measurement can be compared at all."""
+def _check_rounds(run: SavedRun, name: str) -> None:
+    """Check that the measurement of a benchmark can be compared at all."""
+    measurement = run.measurements[name]
     if measurement.xdist:
-        msg = (
+        raise InputError(
             f"{run.path}, {name}: expected a run in one process, got a run under pytest-xdist, where benchmarks slow each other "
             "down. Run without -n."
         )
-        raise InputError(msg)
     fewest = MIN_BLOCKS * ROUNDS_PER_BLOCK
     if len(measurement.blocks) < MIN_BLOCKS or measurement.rounds < fewest:
-        msg = (
+        raise InputError(
             f"{run.path}, {name}: expected at least {fewest} rounds in {MIN_BLOCKS} blocks, got {measurement.rounds} "
             f"in {len(measurement.blocks)}, too few to distinguish a slow-down from noise. Run it again."
         )
-        raise InputError(msg)
     if len(set(measurement.log_ratios)) == 1:
-        msg = f"{run.path}, {name}: expected measured times, which vary, got the same in each block. Run it again."
-        raise InputError(msg)
+        raise InputError(
+            f"{run.path}, {name}: expected measured times, which vary, got the same in each block. Run it again."
+        )
     if measurement.waits:
-        msg = (
+        raise InputError(
             f"{run.path}, {name}: expected work that computes all the time, got work that sleeps or waits in each round "
             f"(waits={measurement.waits}), which a CPU clock does not measure. Remove the waiting."
         )
-        raise InputError(msg)
 
 
 def _check_conditions(name: str, before: Measurement, now: Measurement) -> None:
     if before.workload != now.workload:
-        msg = (
+        raise InputError(
             f"{name}: expected the same reference workload in both runs, got {before.workload!r} in the baseline and "
             f"{now.workload!r} now. Save a baseline with this version of the harness."
         )
-        raise InputError(msg)
-    differing = [
-        f"{what} {getattr(before, what)} in the baseline, {getattr(now, what)} now"
-        for what in ("device", "clock", "threads")
-        if getattr(before, what) != getattr(now, what)
-    ]
-    if differing:
-        msg = (
-            f"{name}: expected two runs with the same device, clock and number of threads, got differences: "
-            f"{'; '.join(differing)}. Save a baseline under the same conditions."
+    properties = [{what: getattr(run, what) for what in ("device", "clock", "threads")} for run in (before, now)]
+    if differing := _differences(*properties):
+        raise InputError(
+            f"{name}: expected two runs with the same device, clock and number of threads, got differences: {differing}. "
+            "Save a baseline under the same conditions."
         )
-        raise InputError(msg)
+
+
+def _differences(baseline: Mapping[str, object], current: Mapping[str, object]) -> str:
+    """The properties with different values, as text; empty if there are none."""
+    differing = [what for what, value in baseline.items() if value != current[what]]
+    return "; ".join(f"{what} {baseline[what]} in the baseline, {current[what]} now" for what in differing)
 
 
 def _foreign(path: str | Path, reason: str) -> InputError:

@@ -45,15 +45,12 @@ class Block:
 
     def __post_init__(self) -> None:
         if not self.seconds or len(self.reference_seconds) != len(self.seconds) + 1:
-            msg = (
+            raise InputError(
                 "expected at least one round, and one more round of the reference workload, "
                 f"got {len(self.seconds)} and {len(self.reference_seconds)}."
             )
-            raise InputError(msg)
-        shortest = min(*self.seconds, *self.reference_seconds)
-        if shortest <= 0:
-            msg = f"expected times above 0 seconds, got {shortest} seconds."
-            raise InputError(msg)
+        if (shortest := min(*self.seconds, *self.reference_seconds)) <= 0:
+            raise InputError(f"expected times above 0 seconds, got {shortest} seconds.")
 
     @property
     def log_ratio(self) -> float:
@@ -156,9 +153,8 @@ class PairedRounds:
 
     def rounds_within(self, seconds: float, *, most: int) -> int:
         """The number of rounds in as many blocks as fit into ``seconds``, between the minimum and ``most`` blocks."""
-        one = self._time(self._work) + self._time(self._reference)
-        blocks = int(seconds / (one * ROUNDS_PER_BLOCK))
-        return ROUNDS_PER_BLOCK * max(MIN_BLOCKS, min(most, blocks))
+        block = ROUNDS_PER_BLOCK * (self._time(self._work) + self._time(self._reference))
+        return ROUNDS_PER_BLOCK * max(MIN_BLOCKS, min(most, int(seconds / block)))
 
     def measurement(self) -> Measurement:
         """The result of all rounds; times a last round of the reference workload."""
@@ -178,8 +174,8 @@ class PairedRounds:
         self._reference_seconds: list[float] = []
         self._offset = bytearray(self._offsets.randrange(_MAX_OFFSET_BYTES))
         self._work, self._reference = self._build(), reference_workload(self._kind, self._device)
-        for work in (self._work, self._reference):
-            self._time(work)
+        self._time(self._work)
+        self._time(self._reference)
 
     def _end_block(self) -> None:
         self._reference_seconds.append(self._time(self._reference))
@@ -195,12 +191,10 @@ class PairedRounds:
 
 @contextmanager
 def steady(device: torch.device) -> Iterator[None]:
-    """Compute on one thread, without garbage collection, and keep freed memory in the process.
+    """Compute on one thread, without garbage collection, and keep freed memory; restores threads, collection, random state.
 
     With several threads, the slowest one determines the time as soon as other processes run. The cost of returning memory to
     the system depends on what the process did before, see `keep_freed_memory`.
-
-    Number of threads, garbage collection and torch's random state are restored afterwards.
     """
     keep_freed_memory()
     threads, collecting = torch.get_num_threads(), gc.isenabled()

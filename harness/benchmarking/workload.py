@@ -30,16 +30,9 @@ def reference_workload(kind: Kind, device: torch.device) -> Callable[[], object]
     Images, weights and dropout consume torch's random state.
     """
     images = torch.randn(IMAGES, 1, 28, 28, device=device)
-    network = nn.Sequential(
-        *_block(1, 8),
-        *_block(8, 12),
-        nn.MaxPool2d(2),
-        *_block(12, 12),
-        *_block(12, 16),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, 10),
-    ).to(device)
+    layers = [*_block(1, 8), *_block(8, 12), nn.MaxPool2d(2), *_block(12, 12), *_block(12, 16)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)]
+    network = nn.Sequential(*layers).to(device)
     if kind == "inference":
         network.eval()
 
@@ -62,9 +55,5 @@ def reference_workload(kind: Kind, device: torch.device) -> Callable[[], object]
 
 
 def _block(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
-    return (
-        nn.Conv2d(channels_in, channels_out, 3, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(),
-        nn.Dropout(0.1),
-    )
+    convolution = nn.Conv2d(channels_in, channels_out, 3, bias=False)
+    return convolution, nn.BatchNorm2d(channels_out), nn.ReLU(), nn.Dropout(0.1)

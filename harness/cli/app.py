@@ -35,9 +35,7 @@ _EPILOG = """Exit codes: 0 all requirements hold; 1 a requirement failed; 2 the 
 
 
 @click.group(
-    name="harness",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_EPILOG,
+    name="harness", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=_EPILOG
 )
 @click.version_option(__version__, prog_name="harness")
 def app() -> None:
@@ -48,21 +46,8 @@ def app() -> None:
     """
 
 
-for command in (
-    list_models,
-    show,
-    check,
-    train,
-    verify,
-    evaluate,
-    contract,
-    repro,
-    bisect,
-    replay,
-    golden,
-    bench,
-    doctor,
-):
+_COMMANDS = (list_models, show, check, train, verify, evaluate, contract, repro, bisect, replay, golden, bench, doctor)
+for command in _COMMANDS:
     app.add_command(command)
 
 

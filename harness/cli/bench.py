@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.console import Output, announce
-from harness.cli.options import debug_option, json_option
+from harness.cli.options import report_options
 from harness.findings import Status
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def bench() -> None:
     metavar="RATIO",
     help="Largest accepted ratio of the current time to the baseline time.",
 )
-@json_option
-@debug_option
+@report_options
 def compare(baseline: str | None, current: str | None, allow: float, output: Output) -> int:
     """Compare two saved benchmark runs.
 
@@ -51,12 +50,8 @@ def compare(baseline: str | None, current: str | None, allow: float, output: Out
     slower = [found.name for found in comparisons if found.slower]
     status = Status.FAIL if slower else Status.PASS
     headers = ("benchmark", "baseline", "current", "ratio", f"{CONFIDENCE:.0%} interval", "detectable", "")
-    output.print(
-        plain_table(headers, map(_row, comparisons), right=range(1, 6)),
-        verdict_line(
-            status, f"{len(slower)} of {len(comparisons)} significantly slower than {allow:g} times the baseline"
-        ),
-    )
+    summary = f"{len(slower)} of {len(comparisons)} significantly slower than {allow:g} times the baseline"
+    output.print(plain_table(headers, map(_row, comparisons), right=range(1, 6)), verdict_line(status, summary))
     content = {
         "baseline": _origin(before),
         "current": _origin(now),

@@ -9,7 +9,7 @@ import click
 
 from harness.cli.console import Output, announce
 from harness.cli.inputs import rerun_for
-from harness.cli.options import debug_option, json_option, rerun_options
+from harness.cli.options import report_options, rerun_options
 from harness.cli.progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -28,18 +28,8 @@ if TYPE_CHECKING:
     "the digests on record.",
 )
 @rerun_options
-@json_option
-@debug_option
-def bisect(
-    first: str,
-    second: str,
-    model: str | None,
-    data: str | None,
-    device: str | None,
-    output: Output,
-    *,
-    rerun: bool,
-) -> int:
+@report_options
+def bisect(first: str, second: str, output: Output, *, rerun: bool, **chosen: str | None) -> int:
     """Find the first difference between two runs.
 
     Reports the first step at which the runs differ, the first tensor that differs in it, by how much, and the likely cause.
@@ -52,7 +42,7 @@ def bisect(
     one, other = RunRecord.read(first), RunRecord.read(second)
     found = bisect_records(one, other)
     if rerun and found.difference is not None:
-        found = _refine(one, other, found, model=model, data=data, device=device)
+        found = _refine(one, other, found, **chosen)
     output.print(found.describe())
     if found.difference and found.difference.detail:
         output.print(f"  {found.difference.detail}")
@@ -64,15 +54,13 @@ def bisect(
     return 0 if found.difference is None else 1
 
 
-def _refine(
-    one: RunRecord, other: RunRecord, found: Bisection, *, model: str | None, data: str | None, device: str | None
-) -> Bisection:
+def _refine(one: RunRecord, other: RunRecord, found: Bisection, **chosen: str | None) -> Bisection:
     """The bisection with the range of steps repeated; unchanged if the runs cannot be repeated."""
     from harness.errors import InputError
     from harness.reproducibility import bisect as bisect_records
 
     try:
-        reruns = [rerun_for(record, model=model, data=data, device=device) for record in (one, other)]
+        reruns = [rerun_for(record, **chosen) for record in (one, other)]
     except InputError as error:
         announce(f"steps are not repeated, so only the digests on record locate the difference: {error}")
         return found

@@ -6,7 +6,7 @@ import click
 
 from harness.cli.console import Output, announce, exit_code
 from harness.cli.inputs import contract_for, rule_for
-from harness.cli.options import contract_option, debug_option, evidence_option, json_option, model_argument
+from harness.cli.options import contract_option, evidence_option, model_argument, report_options
 from harness.findings import overall
 
 
@@ -19,16 +19,9 @@ from harness.findings import overall
     help="Confirm the findings on the graph by experiments, or not. Default: confirm for models with up to 100,000 parameters.",
 )
 @evidence_option
-@json_option
-@debug_option
+@report_options
 def check(
-    model: str,
-    arguments: str,
-    contract_name: str | None,
-    output: Output,
-    *,
-    probe: bool | None,
-    evidence: bool,
+    model: str, arguments: str, contract_name: str | None, output: Output, *, probe: bool | None, evidence: bool
 ) -> int:
     """Check the structure of a model against a contract.
 
@@ -41,8 +34,7 @@ def check(
     contract = contract_for(model, contract_name)
     captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
     findings = examine(captured, contract, probe=probe)
-    rule = rule_for(contract)
-    if rule is not None:
+    if rule := rule_for(contract):
         findings += rule.skipped("not checked: check does not train, use verify")
     title = f"{captured.name} against {contract.name}"
     output.print(

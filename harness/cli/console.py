@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _CODES = {Status.ERROR: 4, Status.FAIL: 1, Status.UNKNOWN: 3, Status.PASS: 0, Status.SKIP: 0}
-# The width where there is no terminal (a pipe, CI); rich would wrap at 80 characters.
-_PIPE_WIDTH = 120
 
 
 class Output:
@@ -34,14 +32,10 @@ class Output:
 
     def print(self, *renderables: RenderableType) -> None:
         """Print text, tables and other rich renderables, one below the other."""
-        if self._target == "-":
-            return
-        from rich.console import Console
-
-        width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        console = Console(highlight=False, markup=False, emoji=False, width=width)
-        for renderable in renderables:
-            console.print(renderable)
+        if self._target != "-":
+            console = plain_console()
+            for renderable in renderables:
+                console.print(renderable)
 
     def print_unwrapped(self, text: str) -> None:
         """Print text without wrapping its lines at the width of the terminal."""
@@ -75,13 +69,12 @@ class Output:
         write_whole(Path(self._target), text.encode())
 
 
-def notices() -> Console:
-    """The rich console for progress and messages."""
+def plain_console(*, stderr: bool = False) -> Console:
+    """A rich console without markup; 120 characters wide where there is no terminal (a pipe, CI), not rich's 80."""
     from rich.console import Console
 
-    return Console(
-        stderr=True, highlight=False, markup=False, emoji=False, width=None if sys.stderr.isatty() else _PIPE_WIDTH
-    )
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else 120
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def announce(sentence: str) -> None:

@@ -33,11 +33,8 @@ def explain(name: str) -> None:
     from harness.contracts import load_contract
 
     loaded = load_contract(name)
-    rule = rule_for(loaded)
     lines = list(loaded.explain())
-    lines += (
-        [f"{finding.requirement.capitalize()}: {finding.expected}." for finding in rule.skipped("")] if rule else []
-    )
-    click.echo(f"{loaded.name}: {loaded.description}" if loaded.description else loaded.name)
-    for line in lines:
-        click.echo(f"* {line}")
+    if rule := rule_for(loaded):
+        lines += [f"{finding.requirement.capitalize()}: {finding.expected}." for finding in rule.skipped("")]
+    title = f"{loaded.name}: {loaded.description}" if loaded.description else loaded.name
+    click.echo("\n* ".join((title, *lines)))

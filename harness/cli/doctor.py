@@ -8,13 +8,12 @@ from typing import Any
 import click
 
 from harness.cli.console import Output
-from harness.cli.options import debug_option, json_option
+from harness.cli.options import report_options
 from harness.datasets import data_choices
 
 
 @click.command()
-@json_option
-@debug_option
+@report_options
 def doctor(output: Output) -> None:
     """Describe this machine: versions, devices, threads and data sets.
 
@@ -34,14 +33,9 @@ def doctor(output: Output) -> None:
     for place in status.places:
         state = "MNIST, verified" if place.verified else "; ".join(f"{file.name} {file.state}" for file in place.files)
         facts.append((f"data ({place.origin})", f"{place.folder}: {state}"))
-        places.append(
-            {
-                "origin": place.origin,
-                "folder": str(place.folder),
-                "verified": place.verified,
-                "files": [{"name": file.name, "state": file.state, "detail": file.detail} for file in place.files],
-            }
-        )
+        files = [{"name": file.name, "state": file.state, "detail": file.detail} for file in place.files]
+        searched = {"origin": place.origin, "folder": str(place.folder), "verified": place.verified}
+        places.append(searched | {"files": files})
     facts.append(("data (embedded)", "1,797 handwritten digits of 8x8 pixels, always available (--data digits)"))
     facts.append(("data (--data)", f"{', '.join(data_choices())}, or a folder with the MNIST files"))
     if status.remedy:

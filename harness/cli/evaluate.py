@@ -12,7 +12,7 @@ import click
 
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for
-from harness.cli.options import data_option, debug_option, device_option, json_option, model_argument
+from harness.cli.options import data_option, device_option, model_argument, report_options
 
 if TYPE_CHECKING:
     from harness.data import Dataset
@@ -36,8 +36,7 @@ _MOST_DRAWN = 100
 )
 @device_option("Device to compute on.")
 @data_option
-@json_option
-@debug_option
+@report_options
 def evaluate(
     model: str,
     arguments: str,
@@ -100,21 +99,17 @@ def _prediction(predictions: Predictions, index: int) -> dict[str, Any]:
     """One prediction as JSON data; where an output is NaN there is no predicted class and no probability."""
     label, predicted = int(predictions.labels[index]), int(predictions.classes[index])
     valid = predicted >= 0
-    return {
-        "index": index,
-        "label": label,
-        "answer": predicted if valid else None,
-        "probability": float(predictions.probabilities[index, predicted]) if valid else None,
-    }
+    probability = float(predictions.probabilities[index, predicted]) if valid else None
+    return {"index": index, "label": label, "answer": predicted if valid else None, "probability": probability}
 
 
 def _csv(predictions: Predictions) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("index", "label", "answer", *(f"p{digit}" for digit in range(predictions.probabilities.shape[1]))))
-    for index, (label, predicted, row) in enumerate(
-        zip(predictions.labels.tolist(), predictions.classes.tolist(), predictions.probabilities.tolist(), strict=True)
-    ):
+    labels, classes, probabilities = predictions.labels, predictions.classes, predictions.probabilities
+    writer.writerow(("index", "label", "answer", *(f"p{digit}" for digit in range(probabilities.shape[1]))))
+    rows = zip(labels.tolist(), classes.tolist(), probabilities.tolist(), strict=True)
+    for index, (label, predicted, row) in enumerate(rows):
         writer.writerow((index, label, predicted if predicted >= 0 else "", *(f"{value:.6g}" for value in row)))
     return text.getvalue()
 
@@ -130,9 +125,8 @@ def _plot(path: Path, predictions: Predictions, dataset: Dataset, name: str) -> 
     images = []
     for index in shown:
         one = _prediction(predictions, index)
-        predicted = (
-            "no prediction" if one["answer"] is None else f"as {one['answer']}, {100 * one['probability']:.0f} %"
-        )
+        valid = one["answer"] is not None
+        predicted = f"as {one['answer']}, {100 * one['probability']:.0f} %" if valid else "no prediction"
         images.append((dataset.test_images[index, 0].tolist(), f"{one['label']} {predicted}\n#{index}"))
     few = f", the first {len(shown)}" if len(shown) < len(wrong) else ""
     plot_images(path, title=f"{name}: {len(wrong):,} of {len(predictions.labels):,} misclassified{few}", images=images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from harness.cli.options import (
     debug_option,
     device_option,
     evidence_option,
-    json_option,
+    report_options,
 )
 from harness.errors import InputError, ModelSourceError
 from harness.findings import Finding, overall
@@ -65,8 +66,7 @@ def golden() -> None:
 @golden.command()
 @_computing_options
 @evidence_option
-@json_option
-@debug_option
+@report_options
 def check(
     models: tuple[str, ...],
     arguments: str,
@@ -92,16 +92,14 @@ def check(
     findings: list[Finding] = []
     content: list[dict[str, Any]] = []
     with computing_threads(threads):
-        for model in _numbered(selected):
-            captured = model.load()
+        for model, captured in _captured(selected):
             path = golden_path(place, captured.name)
             remedy = model.update_command(folder, device, threads)
             found = check_golden(captured, model.spec(captured, chosen), path, remedy=remedy)
             findings += found
             output.print(captured.name, findings_table(found, evidence=evidence))
-            content.append(
-                {"model": captured.name, "source": model.source, "file": path.name, **findings_content(found)}
-            )
+            named = {"model": captured.name, "source": model.source, "file": path.name}
+            content.append(named | findings_content(found))
         key = environment_key(environment(chosen), chosen)
     unused = () if models else unused_goldens(place, [model.path for model in selected if model.path])
     if unused:
@@ -141,8 +139,7 @@ def update(
     if not dry_run:
         place.mkdir(parents=True, exist_ok=True)
     with computing_threads(threads):
-        for model in _numbered(selected):
-            captured = model.load()
+        for model, captured in _captured(selected):
             path = golden_path(place, captured.name)
             made = update_golden(captured, model.spec(captured, chosen), _read_existing(path))
             if not made.changes:
@@ -150,16 +147,14 @@ def update(
                 continue
             size = f"{len(golden_bytes(made.golden)):,} bytes"
             click.echo(f"{captured.name}: {path}, {size}{', not written' if dry_run else ''}")
-            for line in made.changes:
-                click.echo(f"  {line}")
+            click.echo("\n".join(f"  {line}" for line in made.changes))
             if not dry_run:
                 write_golden(made.golden, path)
 
 
 @golden.command(name="list")
 @_folder_option
-@json_option
-@debug_option
+@report_options
 def list_goldens(folder: Path | None, output: Output) -> None:
     """List the models with goldens, and the environments in which they were recorded."""
     from harness.goldens import SUFFIX, golden_path, read_golden
@@ -182,42 +177,28 @@ def list_goldens(folder: Path | None, output: Output) -> None:
             entry |= {"model": found.model, "bytes": path.stat().st_size, "graph": found.graph}
             for bits in found.bits:
                 made = {"machine": dict(bits.machine), "harness": bits.harness}
-                entry["environments"].append({**dataclasses.asdict(bits.key), **made})
-                rows.append(
-                    (found.model, f"{entry['bytes']:,}", bits.key.describe(), bits.machine.get("processor", "-"))
-                )
+                entry["environments"].append(dataclasses.asdict(bits.key) | made)
+                processor = bits.machine.get("processor", "-")
+                rows.append((found.model, f"{entry['bytes']:,}", bits.key.describe(), processor))
         content.append(entry)
     output.print(plain_table(("model", "bytes", "environment", "recorded on"), rows, right=(1,)))
     output.write("golden-list", {"folder": str(place), "goldens": content})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _SelectedModel:
-    """A model whose golden is checked or updated.
-
-    Args:
-        source: as MODEL names it.
-        arguments: its constructor arguments, as for ``--args``.
-        path: the golden that selected it; ``None`` if the command line did.
-    """
+    """A model whose golden is checked or updated; ``path`` is the golden that selected it, unless MODEL did."""
 
     source: str
     arguments: str
     path: Path | None = None
 
-    def load(self) -> CapturedModel:
-        from harness.sources import load_model
-
-        return load_model(self.source, seed=DEFAULT_SEED, arguments=self.arguments, announce=announce)
-
     def spec(self, captured: CapturedModel, device: torch.device) -> RunSpec:
         """The description of the training whose results the golden records."""
         from harness.training import RunSpec
 
-        recipe = recipe_for(self.source, None)
-        return RunSpec.of(
-            captured, recipe, seed=DEFAULT_SEED, device=device, source=self.source, arguments=self.arguments
-        )
+        source, recipe = self.source, recipe_for(self.source, None)
+        return RunSpec.of(captured, recipe, seed=DEFAULT_SEED, device=device, source=source, arguments=self.arguments)
 
     def update_command(self, folder: Path | None, device: str, threads: int) -> str:
         """The command that records its golden."""
@@ -232,62 +213,52 @@ class _SelectedModel:
 
 
 def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[_SelectedModel]:
-    """The models named; without names the shipped models, or those with goldens in the folder."""
+    """The models named; without names the shipped models, or those with goldens in the folder whose source exists."""
+    from harness.goldens import SUFFIX, golden_path, read_golden
+    from harness.sources import parse_source
+
+    shipped = mnist_models.list_models()
     if arguments and len(models) != 1:
         raise click.UsageError(
             f"expected one MODEL with --args, got {len(models)}. Name the model that takes the arguments"
         )
-    own = [model for model in models if model not in mnist_models.list_models()]
+    own = [model for model in models if model not in shipped]
     if own and folder is None:
         raise click.UsageError(
             f"expected a shipped model, or --folder for a model of your own, got {own[0]!r} without --folder. Name the folder "
             "of its goldens with --folder"
         )
     if models:
-        return [_SelectedModel(source=model, arguments=arguments) for model in models]
-    if folder is not None:
-        return list(_recorded(folder))
-    from harness.goldens import golden_path
-
-    return [
-        _SelectedModel(source=name, arguments="", path=golden_path(SHIPPED, name))
-        for name in mnist_models.list_models()
-    ]
-
-
-def _recorded(folder: Path) -> Iterator[_SelectedModel]:
-    """The models with goldens in a folder; those whose source no longer exists are left out."""
-    from harness.goldens import SUFFIX, read_golden
-    from harness.sources import parse_source
-
-    paths = sorted(folder.glob(f"*{SUFFIX}"))
-    if not paths:
+        return [_SelectedModel(model, arguments) for model in models]
+    if folder is None:
+        return [_SelectedModel(name, "", golden_path(SHIPPED, name)) for name in shipped]
+    goldens = {path: read_golden(path) for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    if not goldens:
         raise click.UsageError(f"expected a MODEL, or a --folder with goldens, got --folder {folder}, which has none")
-    for path in paths:
-        found = read_golden(path)
-        try:
+    selected = []
+    for path, found in goldens.items():
+        with contextlib.suppress(ModelSourceError):
             parse_source(found.source)
-        except ModelSourceError:
-            continue
-        yield _SelectedModel(source=found.source, arguments=found.arguments, path=path)
+            selected.append(_SelectedModel(found.source, found.arguments, path))
+    return selected
 
 
-def _numbered(models: Sequence[_SelectedModel]) -> Iterator[_SelectedModel]:
-    """The models, each announced with its number if there are several."""
+def _captured(models: Sequence[_SelectedModel]) -> Iterator[tuple[_SelectedModel, CapturedModel]]:
+    """Each model with its graph and initial weights; announced with its number if there are several."""
+    from harness.sources import load_model
+
     for number, model in enumerate(models, start=1):
         if len(models) > 1:
             announce(f"{number} of {len(models)}: {model.source}")
-        yield model
+        yield model, load_model(model.source, seed=DEFAULT_SEED, arguments=model.arguments, announce=announce)
 
 
 def _read_existing(path: Path) -> Golden | None:
     """The golden to update; ``None``, with a message, if it cannot be read."""
     from harness.goldens import read_golden
 
-    if not path.exists():
-        return None
     try:
-        return read_golden(path)
+        return read_golden(path) if path.exists() else None
     except InputError as problem:
         announce(f"the golden is replaced, and what it recorded in other environments is lost: {problem}")
         return None

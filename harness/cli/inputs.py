@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mnist_models
 from harness.cli.console import announce
 from harness.cli.options import DEFAULT_CONTRACT, DEFAULT_RECIPE
 from harness.cli.progress import DownloadProgress
+from harness.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
     from harness.certification import ConsistencyRule
@@ -43,6 +45,8 @@ def recipe_for(model: str, name: str | None) -> Recipe:
         name = model if model in mnist_models.list_models() else DEFAULT_RECIPE
     if name in mnist_models.list_models():
         return Recipe.from_mapping(mnist_models.model_card(name).recipe, name=name)
+    if not Path(name).suffix and not Path(name).exists():
+        raise RecipeError(f"expected a recipe, got {name!r}. Use a TOML file, or a name from `harness list`")
     return load_recipe(name)
 
 
@@ -62,15 +66,14 @@ def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device:
     Raises:
         InputError: the model, the data set or the device is not available, or is not the one on record.
     """
-    from harness.errors import InputError
     from harness.reproducibility import Rerun
     from harness.sources import load_model
     from harness.training import resolve_device
 
-    source = model or record.source
-    if not source:
-        msg = "expected a record that names the source of its model, got source=''. Name the model with --model."
-        raise InputError(msg)
+    if not (source := model or record.source):
+        raise InputError(
+            "expected a record that names the source of its model, got source=''. Name the model with --model."
+        )
     chosen = resolve_device(device or record.device.split(":")[0])
     captured = load_model(source, seed=record.seed, arguments=record.arguments, announce=announce)
     return Rerun(record=record, captured=captured, dataset=dataset_for(data or record.data_name), device=chosen)

@@ -6,12 +6,11 @@ import click
 
 import mnist_models
 from harness.cli.console import Output
-from harness.cli.options import debug_option, json_option
+from harness.cli.options import report_options
 
 
 @click.command(name="list")
-@json_option
-@debug_option
+@report_options
 def list_models(output: Output) -> None:
     """List the shipped models with their parameters, contract, claimed accuracy and expected outcome."""
     from harness.reporting import plain_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,32 +24,25 @@ def combine(*decorators: Decorator) -> Decorator:
     """One decorator that declares several options, which help lists in this order."""
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
+        return functools.reduce(lambda declared, decorator: decorator(declared), reversed(decorators), function)
 
     return declare
 
 
-def _output(_: click.Context, parameter: click.Parameter, target: str | None) -> Output:
+def _output(_: click.Context, __: click.Parameter, target: str | None) -> Output:
     """Check that the document can be written before the command starts, not after minutes of training."""
     if target not in (None, "-"):
         path = Path(target)
         if path.is_dir() or not os.access(path.parent, os.W_OK):
             reason = "it is a folder" if path.is_dir() else f"the folder {str(path.parent)!r} is not writable"
-            message = f"expected a writable file, got {target!r}: {reason}. Choose another path."
-            raise click.BadParameter(message, param=parameter)
+            raise click.BadParameter(f"expected a writable file, got {target!r}: {reason}. Choose another path.")
     return Output(target)
 
 
 def seed_option(purpose: str) -> Decorator:
     """``--seed``, with its purpose as a sentence."""
     return click.option(
-        "--seed",
-        default=DEFAULT_SEED,
-        show_default=True,
-        type=click.IntRange(min=0, max=2**63 - 1),
-        help=purpose,
+        "--seed", default=DEFAULT_SEED, show_default=True, type=click.IntRange(min=0, max=2**63 - 1), help=purpose
     )
 
 
@@ -67,18 +61,21 @@ arguments_option = click.option(
     help='Constructor arguments for a model of your own, as Python literals: "dropout_prob=0.1, width=16".',
 )
 model_argument = combine(click.argument("model", metavar="MODEL"), arguments_option)
-json_option = click.option(
-    "--json",
-    "output",
-    metavar="PATH",
-    callback=_output,
-    help="Write the result as a JSON document to PATH; - writes it to standard output instead of the text.",
-)
 debug_option = click.option(
     "--debug",
     is_flag=True,
     expose_value=False,  # harness.cli.app.run reads it
     help="Show the traceback of an error.",
+)
+report_options = combine(
+    click.option(
+        "--json",
+        "output",
+        metavar="PATH",
+        callback=_output,
+        help="Write the result as a JSON document to PATH; - writes it to standard output instead of the text.",
+    ),
+    debug_option,
 )
 evidence_option = click.option("--evidence", is_flag=True, help="Show the evidence for requirements that hold, too.")
 contract_option = click.option(
@@ -122,6 +119,7 @@ training_options = combine(
     ),
     click.option("--fresh", is_flag=True, help="Start over instead of resuming an unfinished run."),
 )
+# Passed to a command as **chosen, the arguments of `harness.cli.inputs.rerun_for`.
 rerun_options = combine(
     click.option("--model", metavar="MODEL", help="The model on record. Default: the source that the record names."),
     click.option(

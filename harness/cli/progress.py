@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from harness.cli.console import notices
+from harness.cli.console import plain_console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
     from harness.training import EpochResult, RunSpec, SeedOutcome
 
@@ -17,17 +16,33 @@ class _Bar:
     """A progress bar that starts with the first thing to show and is removed when its block ends."""
 
     def __init__(self) -> None:
+        self._console = plain_console(stderr=True)
         self._progress: Progress | None = None
         self._task: Any = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress is not None:
             self._progress.stop()
+
+    def _start(self, *columns: ProgressColumn, total: int, done: int = 0) -> None:
+        """Start the bar, with the time left as its last column, unless it has started or there is no terminal."""
+        from rich.progress import Progress, TimeRemainingColumn
+
+        if self._progress is None and self._console.is_terminal:
+            self._progress = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
+            self._task = self._progress.add_task("", total=total, completed=done, figures="")
+            self._progress.start()
+
+    def _move(self, done: int, **shown: Any) -> None:  # noqa: ANN401 - what rich accepts
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, **shown)
+
+    def on_warning(self, message: str) -> None:
+        """Print a warning."""
+        self._console.print(f"warning: {message}", style="yellow")
 
 
 class DownloadProgress(_Bar):
@@ -35,61 +50,38 @@ class DownloadProgress(_Bar):
 
     def __call__(self, done: int, total: int) -> None:
         """Update the bar; the first call starts it."""
-        if self._progress is None:
-            from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+        from rich.progress import BarColumn, DownloadColumn
 
-            console = notices()
-            if not console.is_terminal:
-                return
-            self._progress = Progress(
-                BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=console, transient=True
-            )
-            self._task = self._progress.add_task("download", total=total)
-            self._progress.start()
-        self._progress.update(self._task, completed=done, total=total)
+        self._start(BarColumn(), DownloadColumn(), total=total)
+        self._move(done, total=total)
 
 
 class TrainingProgress(_Bar):
     """Observes a training: on a terminal a bar with step, accuracy and time left; elsewhere one line per epoch."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._console = notices()
-        self._epochs = 0
+    _epochs = 0
 
     def on_start(self, *, spec: RunSpec, steps: int, done: tuple[EpochResult, ...]) -> None:
         """Announce the run and start the bar."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-        recipe = spec.recipe
-        self._epochs = recipe.epochs
+        self._epochs = spec.recipe.epochs
         resumed = f", resuming after epoch {len(done)}" if done else ""
         self._console.print(
-            f"training on {spec.device}: {recipe.epochs} epochs of {steps} steps, batch size {recipe.batch_size}{resumed}"
+            f"training on {spec.device}: {self._epochs} epochs of {steps} steps, batch size {spec.recipe.batch_size}{resumed}"
         )
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            total = recipe.epochs * steps
-            self._task = self._progress.add_task("epoch", total=total, completed=len(done) * steps, figures="")
-            self._progress.start()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._start(*columns, total=self._epochs * steps, done=len(done) * steps)
 
     def on_step(self, *, epoch: int, step: int, steps: int, loss: float, correct: int, seen: int) -> None:
         """Move the bar."""
-        if self._progress is not None:
-            self._progress.update(
-                self._task,
-                completed=(epoch - 1) * steps + step,
-                description=f"epoch {epoch}/{self._epochs}",
-                figures=f"loss {loss:.4f}  train {100 * correct / max(seen, 1):.2f} %",
-            )
+        figures = f"loss {loss:.4f}  train {100 * correct / max(seen, 1):.2f} %"
+        self._move((epoch - 1) * steps + step, description=f"epoch {epoch}/{self._epochs}", figures=figures)
 
     def on_epoch(self, result: EpochResult) -> None:
         """Print the epoch's result as one line."""
@@ -101,17 +93,12 @@ class TrainingProgress(_Bar):
             f"loss {result.test_loss:.4f}  {result.seconds:.1f} s"
         )
 
-    def on_warning(self, message: str) -> None:
-        """Print a warning."""
-        self._console.print(f"warning: {message}", style="yellow")
-
 
 class SeedsProgress(_Bar):
     """Observes the training of many seeds: on a terminal a bar over all steps; one line per finished seed."""
 
     def __init__(self, seeds: int) -> None:
         super().__init__()
-        self._console = notices()
         self._seeds = seeds
         self._ended = 0
         self._done: dict[int, int] = {}
@@ -119,55 +106,37 @@ class SeedsProgress(_Bar):
 
     def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
         """Start the bar with the first seed, which tells the number of steps."""
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
-        self._steps = steps
-        self._total = epochs * steps
-        if self._progress is None and self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._progress.add_task("", total=(self._seeds - self._ended) * self._total)
-            self._progress.start()
-        self._move(seed, done * steps)
+        self._steps, self._total = steps, epochs * steps
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        self._start(*columns, total=(self._seeds - self._ended) * self._total)
+        self._move_seed(seed, done * steps)
 
     def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
         """Move the bar."""
-        self._move(seed, (epoch - 1) * self._steps + step)
+        self._move_seed(seed, (epoch - 1) * self._steps + step)
 
     def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
         """Move the bar; the results of the epoch are in the seed's record."""
-        self._move(seed, result.epoch * self._steps)
+        self._move_seed(seed, result.epoch * self._steps)
 
     def on_seed_warning(self, seed: int, message: str) -> None:
         """Print a warning."""
-        self.warn(f"seed {seed}: {message}")
+        self.on_warning(f"seed {seed}: {message}")
 
     def on_seed_end(self, outcome: SeedOutcome) -> None:
         """Print the outcome of the seed."""
         self._ended += 1
-        if self._progress is not None and outcome.seed in self._done:
-            self._move(outcome.seed, self._total)
+        if outcome.seed in self._done:
+            self._move_seed(outcome.seed, self._total)
         record = outcome.record
-        words = f"not finished: {outcome.problem}"
-        if record:
-            words = record.status
-            if record.epochs:
-                last = record.epochs[-1]
-                words += f", epoch {last.epoch}: test {last.test_correct:,} of {last.test_total:,}"
+        words = record.status if record else f"not finished: {outcome.problem}"
+        if record and record.epochs:
+            last = record.epochs[-1]
+            words += f", epoch {last.epoch}: test {last.test_correct:,} of {last.test_total:,}"
         self._console.print(f"seed {outcome.seed}  {words}  ({self._ended} of {self._seeds})")
 
-    def warn(self, message: str) -> None:
-        """Print a warning."""
-        self._console.print(f"warning: {message}", style="yellow")
-
-    def _move(self, seed: int, steps: int) -> None:
+    def _move_seed(self, seed: int, steps: int) -> None:
         self._done[seed] = steps
-        if self._progress is not None:
-            description = f"{self._ended} of {self._seeds} seeds"
-            self._progress.update(self._task, completed=sum(self._done.values()), description=description)
+        self._move(sum(self._done.values()), description=f"{self._ended} of {self._seeds} seeds")

@@ -8,7 +8,7 @@ import click
 
 from harness.cli.console import Output, exit_code
 from harness.cli.inputs import rerun_for
-from harness.cli.options import debug_option, json_option, rerun_options
+from harness.cli.options import report_options, rerun_options
 from harness.cli.progress import TrainingProgress
 
 
@@ -22,16 +22,8 @@ from harness.cli.progress import TrainingProgress
     help="Folder of run records of the same training with other seeds; a replay in another environment is compared with their "
     "spread. Default: the records shipped with the package.",
 )
-@json_option
-@debug_option
-def replay(
-    record_path: str,
-    model: str | None,
-    data: str | None,
-    device: str | None,
-    seeds_folder: str | None,
-    output: Output,
-) -> int:
+@report_options
+def replay(record_path: str, seeds_folder: str | None, output: Output, **chosen: str | None) -> int:
     """Repeat the training that RECORD describes, and compare the results.
 
     In the environment on record, the comparison is bit for bit. In other environments it is statistical, and the exit code is
@@ -43,7 +35,7 @@ def replay(
 
     record = RunRecord.read(record_path)
     others = read_records(Path(seeds_folder)) if seeds_folder else ()
-    again = rerun_for(record, model=model, data=data, device=device)
+    again = rerun_for(record, **chosen)
     with TrainingProgress() as progress:
         repeated = again.train(observer=progress)
     finding = Replay(record=record, repeated=repeated, noise=seed_noise(record, others)).finding()

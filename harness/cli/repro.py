@@ -10,12 +10,11 @@ import click
 from harness.cli.console import Output, announce, exit_code
 from harness.cli.inputs import dataset_for, recipe_for
 from harness.cli.options import (
-    debug_option,
     device_option,
     evidence_option,
-    json_option,
     model_argument,
     recipe_option,
+    report_options,
     seed_option,
 )
 from harness.datasets import DIGITS
@@ -49,8 +48,7 @@ from harness.findings import overall
     help="Data set to train on, as for `harness train`; a few of its images are used.",
 )
 @evidence_option
-@json_option
-@debug_option
+@report_options
 def repro(
     model: str,
     arguments: str,
@@ -98,13 +96,7 @@ def repro(
         digest_every=DIGEST_EVERY,
     )
     report = check_determinism(
-        spec,
-        dataset,
-        steps=steps,
-        captured=captured,
-        why_not_captured=why_not,
-        hooks_file=procedure,
-        announce=announce,
+        spec, dataset, steps=steps, captured=captured, why_not_captured=why_not, hooks_file=procedure, announce=announce
     )
     title = f"{name}, recipe {recipe.name}, seed {seed}, {dataset.title}, on {chosen}"
     output.print(

@@ -20,20 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """The options of a training that do not change its result.
-
-    Args:
-        engine: name of an engine, or ``auto``.
-        out: folder of the run; ``None`` for a folder under ``runs/`` that is named after the run.
-        fresh: start over instead of resuming an unfinished run.
-    """
+    """The options ``--engine``, ``--out`` and ``--fresh``, which do not change the result of a training."""
 
     engine: str
     out: str | None
     fresh: bool
 
     def folder(self, spec: RunSpec, dataset: Dataset, suffix: str) -> Path:
-        """The folder of the run."""
+        """The folder of the run; without ``--out`` a folder under ``runs/`` that is named after the run."""
         if self.out:
             return Path(self.out)
         model = "".join(character if character.isalnum() or character in "-_" else "-" for character in spec.model)
@@ -41,19 +35,8 @@ class RunOptions:
         return Path("runs") / f"{model}-{recipe.name}-{recipe.epochs}-{dataset.name}-{device}-{spec.engine}-{suffix}"
 
 
-def run_training(
-    captured: CapturedModel, dataset: Dataset, spec: RunSpec, options: RunOptions
-) -> tuple[RunRecord, Path]:
-    """Train one seed, or resume an unfinished run of the same spec.
-
-    Args:
-        captured: the model, with its initial weights.
-        dataset: the data set to train and test on.
-        spec: the description of the run; its engine is replaced by the one that the options select.
-        options: engine, folder, and whether to resume.
-
-    Returns:
-        The run record and its path.
+def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, options: RunOptions) -> RunRecord:
+    """Train one seed, or resume an unfinished run of the same spec; the options replace the engine of the spec.
 
     Raises:
         TrainingInterrupted: the user interrupted the run.
@@ -80,7 +63,7 @@ def run_training(
             announce(f"record of the finished epochs: {path}; run the same command again to resume")
             raise
     announce(f"record: {path}")
-    return record, path
+    return record
 
 
 def run_seeds(
@@ -101,7 +84,7 @@ def run_seeds(
         spec: the description of the runs; seed and engine are replaced.
         options: engine, folder, and whether to resume.
         seeds: the seeds to train.
-        jobs: how many seeds to train at a time.
+        jobs: number of seeds to train at a time.
         data: the value of ``--data``, from which each process loads the data set.
 
     Returns:
@@ -132,5 +115,5 @@ def run_seeds(
     )
     with opened(folder), SeedsProgress(len(seeds)) as progress:
         if reason:
-            progress.warn(f"the engine is {engine.name}: {reason}")
+            progress.on_warning(f"the engine is {engine.name}: {reason}")
         return spec, train_seeds(job, seeds, folder, processes=jobs, observer=progress, fresh=options.fresh)

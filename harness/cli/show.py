@@ -10,7 +10,7 @@ import click
 
 import mnist_models
 from harness.cli.console import Output, announce
-from harness.cli.options import debug_option, json_option, model_argument
+from harness.cli.options import model_argument, report_options
 
 if TYPE_CHECKING:
     from harness.graph import CapturedModel
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Draw the feature maps of a digit and their receptive fields to FILE, .png or .svg (requires matplotlib).",
 )
-@json_option
-@debug_option
+@report_options
 def show(model: str, arguments: str, plot: str | None, output: Output, *, receptive_field: bool) -> None:
     """Show the layers of a model and, for a shipped model, its card.
 
@@ -42,40 +41,35 @@ def show(model: str, arguments: str, plot: str | None, output: Output, *, recept
     structure = Structure(captured.graph)
     card = mnist_models.model_card(model) if model in mnist_models.list_models() else None
     layers = list(_layers(structure))
+    field_rows = [_field_cells(row) for row in field_table(structure)]
     if plot is not None:
         _plot(Path(plot), captured, structure)
         announce(f"picture: {plot}")
     if receptive_field:
-        output.print_unwrapped(markdown_table(_FIELD_HEADERS, map(_field_cells, field_table(structure))))
+        output.print_unwrapped(markdown_table(_TITLES, field_rows))
     else:
         headers = ("layer", "module", "output", "parameters", "field")
         output.print(plain_table(headers, map(_row, layers), right=(3, 4)), "", facts_table(_facts(structure)))
         if card is not None:
             output.print("", facts_table(_card_facts(card)))
+    count, head = structure.parameters, structure.head
     content: dict[str, Any] = {
         "model": captured.name,
         "graph": captured.graph.exact_digest(),
         "layers": layers,
-        "parameters": structure.parameters.total,
-        "trainable": structure.parameters.trainable,
-        "unreached_parameters": [spec.name for spec in structure.parameters.unreached],
-        "hidden_state": [{"name": spec.name, "elements": spec.elements} for spec in structure.parameters.hidden],
+        "parameters": count.total,
+        "trainable": count.trainable,
+        "unreached_parameters": [spec.name for spec in count.unreached],
+        "hidden_state": [{"name": spec.name, "elements": spec.elements} for spec in count.hidden],
         "never_called": [{"path": module.path, "type": module.type} for module in structure.never_called],
-        "output": {
-            "kind": structure.head.kind,
-            "shape": list(structure.head.shape),
-            "after_last_weights": structure.head.after,
-        },
+        "output": {"kind": head.kind, "shape": list(head.shape), "after_last_weights": head.after},
         "receptive_field": {
             "before_head": structure.field_before_head[1].size,
             "including_head": structure.field_with_head.size,
             "certainty": structure.field_with_head.certainty,
-            "table": [dict(zip(_FIELD_HEADERS, _field_cells(row), strict=True)) for row in field_table(structure)],
+            "table": [dict(zip(_TITLES, row, strict=True)) for row in field_rows],
         },
-        "cost": {
-            "macs": sum(layer["macs"] for layer in layers),
-            "activation_bytes": sum(layer["activation_bytes"] for layer in layers),
-        },
+        "cost": {figure: sum(layer[figure] for layer in layers) for figure in ("macs", "activation_bytes")},
     }
     output.write("show", content)
 
@@ -97,34 +91,16 @@ def _layers(structure: Structure) -> Iterator[dict[str, Any]]:
         }
 
 
-_FIELD_HEADERS = (
-    "layer",
-    "kernel",
-    "stride",
-    "padding",
-    "in",
-    "out",
-    "jump in",
-    "jump out",
-    "field",
-    "in image",
-    "certainty",
-)
+# The columns of the receptive-field table.
+_TITLES = ("layer", "kernel", "stride", "padding", "in", "out", "jump in", "jump out", "field", "in image", "certainty")
 
 
 def _field_cells(row: FieldRow) -> tuple[str, ...]:
     return (
         f"{row.title} {row.module}".strip(),
-        row.kernel,
-        row.stride,
-        row.padding,
-        row.positions_in,
-        row.positions_out,
-        "-" if row.jump_in is None else str(row.jump_in),
-        "-" if row.jump_out is None else str(row.jump_out),
-        row.size,
-        row.clipped,
-        row.certainty,
+        *(row.kernel, row.stride, row.padding, row.positions_in, row.positions_out),
+        *("-" if jump is None else str(jump) for jump in (row.jump_in, row.jump_out)),
+        *(row.size, row.clipped, row.certainty),
     )
 
 
@@ -167,15 +143,10 @@ def _plot(path: Path, captured: CapturedModel, structure: Structure) -> None:
 
 
 def _row(layer: dict[str, Any]) -> tuple[str, ...]:
-    shape = "x".join(str(dim) for dim in layer["shape"][1:])
     title = f"{layer['layer']} {layer['detail']}".strip()
-    return (
-        title,
-        layer["module"],
-        shape,
-        f"{layer['parameters']:,}",
-        "-" if layer["field"] is None else str(layer["field"]),
-    )
+    shape = "x".join(map(str, layer["shape"][1:]))
+    field = "-" if layer["field"] is None else str(layer["field"])
+    return title, layer["module"], shape, f"{layer['parameters']:,}", field
 
 
 def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
@@ -195,16 +166,10 @@ def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
     yield "output", f"{head.kind}, {'x'.join(str(dim) for dim in head.shape)}"
     if head.after:
         yield "after the last weights", f"{', '.join(head.after)} between {head.last_weighted} and the output"
-    value, before = structure.field_before_head
-    yield (
-        "receptive field",
-        (
-            f"{before.size} before the head's pooling (at {value}), {structure.field_with_head.size} with it; "
-            f"{structure.field_with_head.certainty}"
-        ),
-    )
-    pool = structure.head_pool
-    if pool is not None:
+    (value, before), whole = structure.field_before_head, structure.field_with_head
+    field = f"{before.size} before the head's pooling (at {value}), {whole.size} with it; {whole.certainty}"
+    yield "receptive field", field
+    if (pool := structure.head_pool) is not None:
         yield "global average pooling", f"over the whole {pool.map_size[0]}x{pool.map_size[1]} map, at {pool.value}"
     for site in structure.fully_connected:
         yield "fully connected", f"{site.module}: {site.kind} ({site.detail})"
@@ -213,28 +178,16 @@ def _facts(structure: Structure) -> Iterator[tuple[str, str]]:
 def _card_facts(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "card", " ".join(card.description.split())
     for source in card.sources:
-        yield (
-            "source",
-            f"{source.repository}, {source.section} (document {source.document}, lines {source.lines[0]}-{source.lines[1]})",
-        )
+        lines = "-".join(map(str, source.lines))
+        yield "source", f"{source.repository}, {source.section} (document {source.document}, lines {lines})"
     if card.claim:
         yield "claimed", f"{card.claim.test_percent} % on the test images"
     if card.log:
-        best = max(card.log.epochs, key=lambda epoch: epoch.correct)
-        last = card.log.epochs[-1]
-        yield (
-            "logged",
-            (
-                f"{len(card.log.epochs)} epochs, "
-                f"best {best.correct:,} of {best.total:,} (epoch {best.epoch}), last {last.correct:,}"
-            ),
-        )
-    yield (
-        "expected",
-        f"{card.expected.outcome} the accuracy rule of {card.contract}: {' '.join(card.expected.reason.split())}",
-    )
-    for discrepancy in card.discrepancies:
-        yield (
-            "discrepancy",
-            f"{discrepancy.kind}, lines {discrepancy.lines[0]}-{discrepancy.lines[1]}: {' '.join(discrepancy.what.split())}",
-        )
+        epochs = card.log.epochs
+        best = max(epochs, key=lambda epoch: epoch.correct)
+        figures = f"best {best.correct:,} of {best.total:,} (epoch {best.epoch}), last {epochs[-1].correct:,}"
+        yield "logged", f"{len(epochs)} epochs, {figures}"
+    reason = " ".join(card.expected.reason.split())
+    yield "expected", f"{card.expected.outcome} the accuracy rule of {card.contract}: {reason}"
+    for found in card.discrepancies:
+        yield "discrepancy", f"{found.kind}, lines {'-'.join(map(str, found.lines))}: {' '.join(found.what.split())}"

@@ -10,7 +10,7 @@ import click
 
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for, recipe_for
-from harness.cli.options import data_option, debug_option, json_option, model_argument, training_options
+from harness.cli.options import data_option, model_argument, report_options, training_options
 from harness.cli.runs import RunOptions, run_seeds, run_training
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     help="Record a digest of the training state every N steps; `harness bisect` searches for differences between them.",
 )
 @data_option
-@json_option
-@debug_option
+@report_options
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -110,30 +109,25 @@ def train(
     recipe = recipe_for(model, recipe_name)
     if epochs is not None:
         recipe = recipe.with_epochs(epochs)
-    if seeds is None and jobs:
-        raise click.UsageError("expected --seeds together with --jobs, got --jobs alone")
     if seeds is not None:
         _check_seeds_options(ctx, device, threads)
+    elif jobs:
+        raise click.UsageError("expected --seeds together with --jobs, got --jobs alone")
     chosen = resolve_device(device)
-    if seeds is not None and chosen.type != "cuda":
-        chosen = torch.device("cpu")
     if seeds is None and threads:
         torch.set_num_threads(threads)
+    elif seeds is not None and chosen.type != "cuda":
+        chosen = torch.device("cpu")
+    first = seeds[0] if seeds else seed
     # A model or data set that cannot be loaded is reported once, before any seed's process starts.
-    captured = load_model(model, seed=seeds[0] if seeds else seed, arguments=arguments, announce=announce)
+    captured = load_model(model, seed=first, arguments=arguments, announce=announce)
     dataset = dataset_for(data)
     spec = RunSpec.of(
-        captured,
-        recipe,
-        seed=seeds[0] if seeds else seed,
-        device=chosen,
-        source=model,
-        arguments=arguments,
-        digest_every=digest_every,
+        captured, recipe, seed=first, device=chosen, source=model, arguments=arguments, digest_every=digest_every
     )
     options = RunOptions(engine=engine, out=out, fresh=fresh)
     if seeds is None:
-        record, _ = run_training(captured, dataset, spec, options)
+        record = run_training(captured, dataset, spec, options)
         output.print(_run_summary(record))
         output.write_document(record.to_json())
         return 1 if record.status == "diverged" else 0
@@ -166,10 +160,8 @@ def _check_seeds_options(ctx: click.Context, device: str, threads: int | None) -
 def _run_summary(record: RunRecord) -> str:
     summary = f"{record.model}, recipe {record.recipe.name}, seed {record.seed}, {record.data_title}: {record.status}"
     if record.epochs:
-        last, best = record.epochs[-1], max(record.epochs, key=lambda epoch: epoch.test_correct)
-        summary += (
-            f" after epoch {last.epoch}; last {last.test_correct:,}, best {best.test_correct:,} of {last.test_total:,}"
-        )
+        last, best = record.epochs[-1], max(epoch.test_correct for epoch in record.epochs)
+        summary += f" after epoch {last.epoch}; last {last.test_correct:,}, best {best:,} of {last.test_total:,}"
     return summary
 
 
@@ -178,8 +170,7 @@ def _seeds_table(outcomes: tuple[SeedOutcome, ...]) -> Table:
 
     rows = []
     for outcome in outcomes:
-        record = outcome.record
-        if record is None:
+        if (record := outcome.record) is None:
             rows.append((str(outcome.seed), f"not finished: {outcome.problem}", "", "", ""))
             continue
         counts = [epoch.test_correct for epoch in record.epochs]

@@ -8,14 +8,7 @@ import click
 
 from harness.cli.console import Output, announce, exit_code
 from harness.cli.inputs import contract_for, dataset_for, recipe_for, rule_for
-from harness.cli.options import (
-    contract_option,
-    data_option,
-    debug_option,
-    json_option,
-    model_argument,
-    training_options,
-)
+from harness.cli.options import contract_option, data_option, model_argument, report_options, training_options
 from harness.cli.runs import RunOptions, run_training
 from harness.datasets import DIGITS
 from harness.findings import Finding, overall
@@ -34,8 +27,7 @@ DIGITS_CONTRACT = "digits"
 @training_options
 @data_option
 @click.option("--quick", is_flag=True, help="Skip the whole training: check structure and smoke runs only.")
-@json_option
-@debug_option
+@report_options
 def verify(
     model: str,
     arguments: str,
@@ -86,7 +78,7 @@ def verify(
         add(*rule.skipped("not checked: --quick skips the training"))
     elif rule is not None:
         spec = RunSpec.of(captured, recipe, seed=seed, device=chosen, source=model, arguments=arguments)
-        record, _ = run_training(captured, dataset, spec, RunOptions(engine=engine, out=out, fresh=fresh))
+        record = run_training(captured, dataset, spec, RunOptions(engine=engine, out=out, fresh=fresh))
         add(*rule.judge(record))
     output.print(verdict_line(overall(findings), f"{captured.name} against {contract.name}, on {dataset.title}"))
     content = {

@@ -79,10 +79,9 @@ def load_contract(name: str) -> Contract:
     path = Path(name)
     if not path.is_file():
         close = difflib.get_close_matches(name, builtin_contracts())
-        hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise ContractError(
-            f"there is no contract {name!r}: {hint}Expected one of {', '.join(builtin_contracts())}, or the path of a TOML file"
-        )
+        hint = f": did you mean {' or '.join(close)}?" if close else "."
+        known = ", ".join(builtin_contracts())
+        raise ContractError(f"there is no contract {name!r}{hint} Expected one of {known}, or the path of a TOML file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -132,7 +132,7 @@ def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tu
         # os.path, not Path: Path.is_dir raises where a parent folder may not be searched.
         state = "the folder lacks some" if os.path.isdir(folder) else "it is not a folder"  # noqa: PTH112
         raise DataMissingError(
-            f"Expected {_files(published)} in {folder}, but {state}: missing={', '.join(missing)}. {remedy}"
+            f"expected {_files(published)} in {folder}, but {state}: missing={', '.join(missing)}. {remedy}"
         )
     return tuple(read_verified(paths[file.name], file, remedy=remedy) for file in published.files)
 

@@ -136,7 +136,8 @@ def _class_not_found(
     class_name: str, module: ModuleType, text: str, cells: tuple[Cell, ...], missing: Mapping[str, str]
 ) -> str:
     value = getattr(module, class_name, None)
-    found = "nothing" if value is None else type(value).__name__
+    kind = "a class that is not" if isinstance(value, type) else type(value).__name__
+    found = "nothing" if value is None else kind
     names = ", ".join(_models_of(module)) or "none"
     hidden = hidden_models(cells).get(class_name)
     reason = missing.get(class_name) or (f"it is defined {hidden}" if hidden else "")

@@ -147,7 +147,10 @@ class RunRecord(RunSpec):
         table = dict(expect_mapping(document, where=where, error=InputError))
         schema = table.pop("schema", None)
         if schema != SCHEMA:
-            msg = f"{where}: expected schema={SCHEMA!r}, got schema={schema!r}. Read it with the version that wrote it."
+            msg = (
+                f"{where}: expected schema={SCHEMA!r}, got schema={schema!r}. Name a run record; one of "
+                "another schema is read by the version of the harness that wrote it."
+            )
             raise InputError(msg)
         return read_table(cls, table, where=where, error=InputError)
 

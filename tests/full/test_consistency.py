@@ -32,7 +32,7 @@ PUBLISHED_SEED = 1
 
 
 def runs() -> Iterator[object]:
-    """A run for each published model and two of ours; what its card expects is what is expected here."""
+    """One case for each published model and two of our own; the expected outcome is that of the card."""
     for name in list_models():
         expected = model_card(name).expected
         reason = f"by its card: {' '.join(expected.reason.split())}"
@@ -45,7 +45,7 @@ def runs() -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def mnist() -> Dataset:
-    """MNIST, or a skip where it is not; a folder that was named and does not hold it is an error."""
+    """MNIST; skips if it is not available. If a named folder does not contain it, that is an error."""
     try:
         return load_dataset("mnist")
     except DataMissingError as missing:
@@ -61,7 +61,7 @@ def trains_in_minutes(card: ModelCard) -> bool:
 
 @pytest.mark.parametrize(("name", "seed"), tuple(runs()))
 def test_consistency(name: str, seed: int, chosen_device: torch.device, request: pytest.FixtureRequest) -> None:
-    """The model completes the epochs that its recipe declares and keeps the accuracy that its contract asks for."""
+    """The model completes the epochs that its recipe declares and reaches the accuracy that its contract requires."""
     card = model_card(name)
     if chosen_device.type == "cpu" and not (trains_in_minutes(card) or request.config.getoption("--all")):
         pytest.skip(
@@ -90,7 +90,7 @@ def test_consistency(name: str, seed: int, chosen_device: torch.device, request:
 
 
 def written(record: RunRecord, *, folder: Path) -> RunRecord:
-    """The record as read back from its file; each run has a file of its own, so that none hides another."""
+    """The record as read back from its file; each run has a file of its own, so that no run overwrites another."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = "".join(character for character in record.started if character.isalnum())
     path = folder / f"{record.model}-seed{record.seed}-{record.device.replace(':', '')}-{stamp}.json"

@@ -53,14 +53,14 @@ def test_help_is_fast_and_imports_no_large_package() -> None:
     # Importing torch takes seconds; the bound allows for a busy machine.
     assert time.perf_counter() - began < 2.5
     assert result.stdout.splitlines()[0].startswith("Usage: harness")
-    assert result.stdout.splitlines()[-1] == "0"
+    assert "0" == result.stdout.splitlines()[-1]
 
 
 def test_the_module_is_the_command() -> None:
     """`python -m harness` runs the command and exits with its exit code."""
     result = subprocess.run([sys.executable, "-m", "harness", "chekc"], capture_output=True, text=True, check=False)
 
-    assert result.returncode == 2
+    assert 2 == result.returncode
     assert "No such command 'chekc'" in result.stderr
 
 
@@ -74,7 +74,7 @@ def test_every_option_has_a_help_text(command: Command) -> None:
             if isinstance(parameter, click.Option) and not (parameter.help or "").endswith((".", '"'))
         ]
 
-        assert (code, unexplained) == (0, [])
+        assert (0, []) == (code, unexplained)
         assert out.startswith(f"Usage: {' '.join(('harness', *names))}")
 
 
@@ -82,7 +82,7 @@ def test_help_names_the_exit_codes(command: Command) -> None:
     """The help explains each exit code."""
     _, out, _ = command("--help")
 
-    assert [word for word in ("0", "1", "2", "3", "4", "130") if f" {word} " not in " ".join(out.split())] == []
+    assert [] == [word for word in ("0", "1", "2", "3", "4", "130") if f" {word} " not in " ".join(out.split())]
 
 
 def test_version(command: Command) -> None:
@@ -101,9 +101,10 @@ def test_version(command: Command) -> None:
         (("train", "reference", "--seed", "one"), "not a valid integer"),
         (("train", "reference", "--epochs", "0"), "is not in the range"),
         (("check", "reference", "--contract", "era-s8"), "there is no contract 'era-s8': did you mean era-s"),
+        (("train", "reference", "--recipe", "nosuch"), "expected a recipe, got 'nosuch'. Use a TOML file, or a name"),
         (("train", "reference", "--recipe", "nosuch.toml"), "expected a recipe file, got path='nosuch.toml'"),
         (("train", "reference", "--device", "tpu", "--data", "digits"), "device='tpu'. Use one of: auto, cpu"),
-        (("verify", "reference", "--data", "nosuch"), "Expected the four MNIST files in nosuch"),
+        (("verify", "reference", "--data", "nosuch"), "expected the four MNIST files in nosuch"),
         (("verify", "reference", "--data", "mnist"), "--data digits"),
     ],
 )
@@ -112,7 +113,7 @@ def test_wrong_input_is_an_error_message(arguments: tuple[str, ...], words: str,
     """A usage or input error is exit code 2 with a message that names the fault, without a traceback."""
     code, out, err = command(*arguments)
 
-    assert (code, out) == (2, "")
+    assert (2, "") == (code, out)
     assert words in " ".join(err.split())
     assert "Traceback" not in err
 
@@ -168,6 +169,6 @@ def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyP
 
     code, _, err = command("check", "cloud_2", "--debug")
 
-    assert code == 4
+    assert 4 == code
     assert err.startswith("Traceback")
     assert err.splitlines()[-1].startswith("error: internal error of the harness")

@@ -18,7 +18,7 @@ def test_runs_with_different_seeds_are_bisected(short_run: Run, command: Command
     """Runs with different seeds differ before the first step, in the first tensor; exit code 1."""
     one, other = short_run("a"), short_run("b", "--seed", 2)
     code, out, _ = command("bisect", one, other)
-    assert code == 1
+    assert 1 == code
     assert out.startswith("differs before the first step in tensor block1.0.weight by ")
     assert "seed" in out.splitlines()[-1]
 

@@ -37,11 +37,11 @@ def test_check_fails_a_model_over_budget(name: str, contract: str, budget: str, 
     code, out, _ = command("check", name, "--contract", contract)
     lines = [" ".join(line.split()) for line in out.splitlines()]
 
-    assert code == 1
+    assert 1 == code
     assert f"fail parameters {found} parameters" in lines
     assert f"expected fewer than {budget} parameters" in lines
     assert any(line.startswith("hint remove at least ") for line in lines)
-    assert lines[-1] == f"FAIL {name} against {contract}, structure only"
+    assert f"FAIL {name} against {contract}, structure only" == lines[-1]
 
 
 @pytest.mark.usefixtures("quick_load")
@@ -50,10 +50,10 @@ def test_check_skips_accuracy(command: Command) -> None:
     code, out, _ = command("check", "cloud_2")
     lines = [" ".join(line.split()) for line in out.splitlines()]
 
-    assert code == 0
+    assert 0 == code
     assert "pass parameters 5,048 parameters" in lines
     assert "skip accuracy not checked: check does not train, use verify" in lines
-    assert lines[-1] == "PASS cloud_2 against era-s7, structure only"
+    assert "PASS cloud_2 against era-s7, structure only" == lines[-1]
     assert not any(line.startswith("evidence") for line in lines)
 
 

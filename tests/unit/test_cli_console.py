@@ -20,7 +20,7 @@ def test_names_are_not_interpreted_as_markup(command: Command, tmp_path: Path) -
 
     code, out, _ = command("check", "cloud_2", "--contract", contract)
 
-    assert code == 0
+    assert 0 == code
     assert "cloud_2 against [bold] :smile: []" in out
 
 
@@ -28,8 +28,8 @@ def test_json_on_standard_output_replaces_the_text(command: Command) -> None:
     """With --json - only the document is printed."""
     code, out, err = command("list", "--json", "-")
 
-    assert (code, err) == (0, "")
-    assert json.loads(out)["schema"] == "harness.list/1"
+    assert (0, "") == (code, err)
+    assert "harness.list/1" == json.loads(out)["schema"]
 
 
 def test_json_in_a_file_accompanies_the_text(command: Command, tmp_path: Path) -> None:
@@ -39,9 +39,9 @@ def test_json_in_a_file_accompanies_the_text(command: Command, tmp_path: Path) -
 
     code, out, _ = command("list", "--json", path)
 
-    assert code == 0
+    assert 0 == code
     assert out.startswith("name ")
-    assert len(json.loads(path.read_text(encoding="utf-8"))["models"]) == 17
+    assert 17 == len(json.loads(path.read_text(encoding="utf-8"))["models"])
 
 
 def test_a_failed_write_keeps_the_earlier_file(
@@ -58,7 +58,7 @@ def test_a_failed_write_keeps_the_earlier_file(
 
     code, _, err = command("list", "--json", path)
 
-    assert code == 2
+    assert 2 == code
     assert "No space left on device" in err
-    assert path.read_text(encoding="utf-8") == "earlier"
+    assert "earlier" == path.read_text(encoding="utf-8")
     assert [path] == list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ def test_doctor_lists_what_is_missing_with_a_remedy(command: Command) -> None:
     code, out, _ = command("doctor")
     words = " ".join(out.split())
 
-    assert code == 0
+    assert 0 == code
     assert [
         name for name in ("torch", "threads", "devices", "data (cache)", "data (embedded)") if name not in words
     ] == []

@@ -25,7 +25,7 @@ def folder(tmp_path: Path, command: Command) -> Path:
     recipe.write_text('batch_size = 256\nepochs = 2\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
     options = ("--recipe", recipe, "--data", "digits", "--device", "cpu", "--out", tmp_path)
     code, _, _ = command("train", "cloud_2", *options)
-    assert code == 0
+    assert 0 == code
     return tmp_path
 
 

@@ -14,6 +14,6 @@ def test_list_has_a_row_for_each_model(command: Command) -> None:
     code, out, _ = command("list")
     rows = [line.split()[:2] for line in out.splitlines()[1:]]
 
-    assert code == 0
+    assert 0 == code
     assert rows == [[name, f"{model_card(name).parameters:,}"] for name in list_models()]
-    assert len(rows) == 17
+    assert 17 == len(rows)

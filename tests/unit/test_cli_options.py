@@ -31,7 +31,7 @@ FAULTY: dict[str, tuple[str, tuple[str, ...]]] = {
 def paragraph(err: str) -> str:
     """The one line of an error message."""
     lines = [line for line in err.splitlines() if not line.startswith("data:")]
-    assert len(lines) == 1
+    assert 1 == len(lines)
     assert lines[0].startswith("error: ")
     return lines[0]
 
@@ -48,7 +48,7 @@ def test_an_unusable_model_file_is_an_error(case: str, command: Command, tmp_pat
     debug_code, _, debug_err = command("check", path, "--debug")
 
     assert (2, 2, "") == (code, debug_code, out)
-    assert [word for word in (str(path), *words) if word not in paragraph(err)] == []
+    assert [] == [word for word in (str(path), *words) if word not in paragraph(err)]
     assert debug_err.startswith("Traceback")
     assert debug_err.splitlines()[-1] == paragraph(err)
 
@@ -61,7 +61,7 @@ def test_a_model_file_is_imported_in_its_folder(command: Command, tmp_path: Path
 
     command("check", path)
 
-    assert (tmp_path / "trace.txt").read_text(encoding="utf-8") == "imported here"
+    assert "imported here" == (tmp_path / "trace.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_an_unknown_model_is_an_error(name: str, model: str, words: str, command
     """Every command reports a missing file and an unknown name in the same way."""
     code, out, err = command(name, model)
 
-    assert (code, out) == (2, "")
+    assert (2, "") == (code, out)
     assert words in paragraph(err)
 
 
@@ -90,7 +90,7 @@ def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
 
     code, out, err = command("check", path)
 
-    assert (code, out) == (2, "")
+    assert (2, "") == (code, out)
     assert "ended the process that imported it" in paragraph(err)
     assert "Its last output: farewell" in paragraph(err)
 
@@ -104,7 +104,7 @@ def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: p
 
     code, out, err = command("check", path)
 
-    assert (code, out) == (2, "")
+    assert (2, "") == (code, out)
     assert "did not finish loading within" in paragraph(err)
 
 
@@ -117,5 +117,5 @@ def test_an_unwritable_json_path_is_refused_first(
 
     code, out, err = command("check", "cloud_2", "--json", tmp_path / place)
 
-    assert (code, out) == (2, "")
+    assert (2, "") == (code, out)
     assert "Invalid value for '--json': expected a writable file" in " ".join(err.split())

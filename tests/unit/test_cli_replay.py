@@ -51,7 +51,7 @@ def test_a_record_of_another_environment_is_compared_statistically(short_run: Ru
         path.with_name("elsewhere.json").write_text(text, encoding="utf-8")
         code, out, _ = command("replay", path.with_name("elsewhere.json"))
 
-        assert code == 3
+        assert 3 == code
         assert f"the environment differs: {name}" in out
         assert "the seed noise of this training is not known" in " ".join(out.split())
 
@@ -68,7 +68,7 @@ def test_a_folder_of_records_gives_the_seed_noise(short_run: Run, command: Comma
     shutil.rmtree(path.parent / "checkpoints")
 
     code, out, _ = command("replay", elsewhere, "--seeds", tmp_path)
-    assert code == 3
+    assert 3 == code
     assert "in 99 of 100 cases, from 5 other seeds" in " ".join(out.split())
 
     code, _, err = command("replay", elsewhere, "--seeds", tmp_path / "none")
@@ -82,7 +82,7 @@ def test_an_altered_record_fails(short_run: Run, command: Command) -> None:
     touched = edited(path, lambda text: text.replace(f'"test_correct": {count}', f'"test_correct": {count + 1}'))
     code, out, _ = command("replay", touched)
 
-    assert code == 1
+    assert 1 == code
     assert f"recorded {count + 1}, now {count}" in " ".join(out.split())
 
 

@@ -15,7 +15,7 @@ def test_show_prints_the_layers(command: Command) -> None:
     code, out, _ = command("show", "cloud_1")
     lines = [" ".join(line.split()) for line in out.splitlines()]
 
-    assert code == 0
+    assert 0 == code
     assert "Conv2d 3x3 block1.0 16x26x26 144 3" in lines
     assert "MaxPool2d 2x2 pool 10x12x12 0 6" in lines
     assert "parameters 13,808, of which 13,808 are trainable" in lines

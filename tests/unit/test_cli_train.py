@@ -92,10 +92,10 @@ def test_train_records_every_epoch(short_recipe: Path, command: Command) -> None
     path = short_recipe.parent / "runs/cloud_2-short-2-digits-cpu-fast-seed1/record.json"
     record = RunRecord.read(path)
 
-    assert code == 0
-    assert err.splitlines()[0] == f"data: {DIGITS_TITLE}, embedded in the package"
+    assert 0 == code
+    assert f"data: {DIGITS_TITLE}, embedded in the package" == err.splitlines()[0]
     assert [line.split()[1] for line in err.splitlines() if line.startswith("epoch")] == ["1/2", "2/2"]
-    assert err.splitlines()[-1] == f"record: {path.relative_to(short_recipe.parent)}"
+    assert f"record: {path.relative_to(short_recipe.parent)}" == err.splitlines()[-1]
     assert "complete after epoch 2" in " ".join(out.split())
     assert ("complete", 2, "digits", DIGITS_TITLE) == (
         record.status,
@@ -111,9 +111,9 @@ def test_epochs_replace_those_of_the_recipe(short_recipe: Path, command: Command
     """--epochs replaces the epochs of the recipe, in the training and in the record."""
     code, out, _ = command(*train_arguments(short_recipe, "--epochs", 1, "--out", "here", "--json", "-"))
 
-    assert code == 0
+    assert 0 == code
     assert json.loads(out) == RunRecord.read("here/record.json").to_json()
-    assert json.loads(out)["recipe"]["epochs"] == 1
+    assert 1 == json.loads(out)["recipe"]["epochs"]
 
 
 @pytest.mark.smoke
@@ -129,8 +129,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     so_far = RunRecord.read("broken/record.json")
     again_code, _, again_err = command(*train_arguments(short_recipe, "--out", "broken"))
 
-    assert (code, again_code) == (130, 0)
-    assert err.splitlines()[-1] == "error: interrupted after 1 of 2 epochs"
+    assert (130, 0) == (code, again_code)
+    assert "error: interrupted after 1 of 2 epochs" == err.splitlines()[-1]
     assert "run the same command again to resume" in err
     assert ("interrupted", 1) == (so_far.status, len(so_far.epochs))
     assert "resuming after epoch 1" in again_err
@@ -150,9 +150,9 @@ def test_a_fresh_run_keeps_the_record_of_the_finished_one(
     code, _, err = command(*train_arguments(short_recipe, "--out", "here", "--fresh"))
     records = sorted(Path("here").glob("record*.json"))
 
-    assert code == 130
+    assert 130 == code
     assert "resuming" not in err
-    assert len(records) == 2
+    assert 2 == len(records)
     assert ["complete", "interrupted"] == sorted(RunRecord.read(path).status for path in records)
     assert finished in [RunRecord.read(path) for path in records]
 
@@ -165,7 +165,7 @@ def test_another_run_in_the_same_folder_is_refused(short_recipe: Path, command: 
 
     code, _, err = command(*train_arguments(short_recipe, "--out", "here", "--seed", 2))
 
-    assert code == 2
+    assert 2 == code
     assert "seed" in err.splitlines()[-1]
 
 
@@ -175,7 +175,7 @@ def test_an_impossible_folder_is_an_error(short_recipe: Path, command: Command) 
     """--out below a file is an input error."""
     code, _, err = command(*train_arguments(short_recipe, "--out", short_recipe / "here"))
 
-    assert code == 2
+    assert 2 == code
     assert "--out" in err
 
 
@@ -187,9 +187,9 @@ def test_a_diverged_run_is_a_failure(short_recipe: Path, command: Command) -> No
 
     code, out, _ = command(*train_arguments(short_recipe, "--out", "here"))
 
-    assert code == 1
+    assert 1 == code
     assert "diverged" in out
-    assert RunRecord.read("here/record.json").status == "diverged"
+    assert "diverged" == RunRecord.read("here/record.json").status
 
 
 @pytest.mark.smoke
@@ -210,7 +210,7 @@ def test_two_runs_do_not_share_a_folder(short_recipe: Path, command: Command) ->
         assert [".lock"] == [path.name for path in Path("shared").iterdir()]
         other.kill()
     code, _, _ = command(*arguments)
-    assert code == 0
+    assert 0 == code
 
 
 def seeds_arguments(seeds_recipe: Path, *more: object) -> tuple[object, ...]:
@@ -242,7 +242,7 @@ def test_wrong_seeds_options_are_refused_first(
     """Wrong options are exit code 2 with what was expected and what was given; no folder is created."""
     code, _, err = command(*seeds_arguments(seeds_recipe, *options))
 
-    assert code == 2
+    assert 2 == code
     assert words in " ".join(err.split())
     assert not Path("here").exists()
 
@@ -255,13 +255,13 @@ def test_seeds_are_trained_summed_up_and_kept(seeds_recipe: Path, command: Comma
     written = {seed: Path(f"here/seed-{seed}/record.json").read_bytes() for seed in (0, 1, 3)}
     again_code, again_out, _ = command(*seeds_arguments(seeds_recipe, "--seeds", "3,0-1", "--json", "again.json"))
 
-    assert (code, again_code) == (0, 0)
+    assert (0, 0) == (code, again_code)
     assert [] == schema_errors(document)
     assert [entry["seed"] for entry in document["seeds"]] == [3, 0, 1]
     for entry in document["seeds"]:
         record = RunRecord.read(Path(entry["folder"]) / "record.json")
         assert entry["test_correct"] == [epoch.test_correct for epoch in record.epochs]
-        assert (entry["status"], record.engine, record.source) == ("complete", "fast", "cloud_2")
+        assert ("complete", "fast", "cloud_2") == (entry["status"], record.engine, record.source)
     assert "3 of 3 seeds complete; last epoch: mean" in " ".join(out.split())
     assert "seed 3 complete, epoch 2: test" in " ".join(err.split())
     assert out == again_out
@@ -275,7 +275,7 @@ def test_one_seed_on_one_thread_equals_its_run_among_many(seeds_recipe: Path, co
     command(*seeds_arguments(seeds_recipe, "--seeds", "0-1"))
     code, _, _ = command(*seeds_arguments(seeds_recipe)[:-1], "solo", "--seed", "1", "--threads", "1")
 
-    assert code == 0
+    assert 0 == code
     solo, grouped = RunRecord.read("solo/record.json"), RunRecord.read("here/seed-1/record.json")
     assert solo.state_digest == grouped.state_digest
     assert solo.digests == grouped.digests
@@ -288,7 +288,7 @@ def test_two_trainings_of_seeds_do_not_share_a_folder(seeds_recipe: Path, comman
     with sole_writer(Path("here")):
         code, _, err = command(*seeds_arguments(seeds_recipe, "--seeds", "0-1"))
 
-    assert code == 2
+    assert 2 == code
     assert "into which another process is writing" in " ".join(err.split())
     assert [".lock"] == [path.name for path in Path("here").iterdir()]
 
@@ -305,7 +305,7 @@ def test_interrupted_seeds_resume(seeds_recipe: Path, command: Command, monkeypa
         code, _, err = command(*seeds_arguments(seeds_recipe, "--seeds", "0-1", "--jobs", "1"))
     again_code, out, _ = command(*seeds_arguments(seeds_recipe, "--seeds", "0-1"))
 
-    assert (code, again_code) == (130, 0)
+    assert (130, 0) == (code, again_code)
     assert "of 2 seeds are finished and kept" in " ".join(err.split())
     assert "2 of 2 seeds complete" in " ".join(out.split())
 
@@ -324,7 +324,7 @@ def test_a_seed_that_is_not_finished_is_exit_code_3(
     code, out, _ = command(*seeds_arguments(seeds_recipe, "--seeds", "0-1", "--json", "seeds.json"))
     document = json.loads(Path("seeds.json").read_text(encoding="utf-8"))
 
-    assert code == 3
+    assert 3 == code
     assert "not finished: its process was killed" in " ".join(out.split())
     assert "1 of 2 seeds complete; run the same command again to train the others" in " ".join(out.split())
     assert [entry["status"] for entry in document["seeds"]] == ["complete", "unfinished"]
@@ -337,7 +337,7 @@ def test_a_diverged_seed_is_a_failure(seeds_recipe: Path, command: Command) -> N
 
     code, out, _ = command(*seeds_arguments(seeds_recipe, "--seeds", "0-1"))
 
-    assert code == 1
+    assert 1 == code
     assert "diverged" in out
     assert "0 of 2 seeds complete" in " ".join(out.split())
 

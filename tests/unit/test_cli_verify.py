@@ -40,7 +40,7 @@ def test_verify_without_mnist_announces_the_digits(short_recipe: Path, command: 
     assert f"cloud_2 against era-s7 with the accuracy of digits, on {DIGITS_TITLE}" == verdict
     assert RunRecord.read("here/record.json").data_title == DIGITS_TITLE
     # The rule needs more epochs than two.
-    assert code == 1
+    assert 1 == code
 
 
 def test_verify_passes_what_meets_its_contract(short_recipe: Path, command: Command) -> None:
@@ -54,8 +54,8 @@ def test_verify_passes_what_meets_its_contract(short_recipe: Path, command: Comm
     code, out, _ = command(*verify_arguments(short_recipe, "--contract", contract, "--data", "digits"))
     shown = [line.split()[:2] for line in out.splitlines()]
 
-    assert code == 0
-    assert [name for name in ("parameters", "smoke", "epochs", "accuracy") if ["pass", name] not in shown] == []
+    assert 0 == code
+    assert [] == [name for name in ("parameters", "smoke", "epochs", "accuracy") if ["pass", name] not in shown]
     assert out.splitlines()[-1].startswith("PASS")
 
 
@@ -64,8 +64,8 @@ def test_quick_skips_the_training(short_recipe: Path, command: Command) -> None:
     code, out, _ = command(*verify_arguments(short_recipe, "--data", "digits", "--quick"))
     shown = [line.split()[:2] for line in out.splitlines()]
 
-    assert code == 0
-    assert [name for name in ("epochs", "accuracy") if ["skip", name] not in shown] == []
+    assert 0 == code
+    assert [] == [name for name in ("epochs", "accuracy") if ["skip", name] not in shown]
     assert not Path("here").exists()
 
 
@@ -77,5 +77,5 @@ def test_verify_fails_a_model_that_does_not_learn(
 
     code, out, _ = command(*verify_arguments(short_recipe, "--data", "digits", "--quick"))
 
-    assert code == 1
+    assert 1 == code
     assert "Look for a layer that passes no gradient" in out

@@ -98,7 +98,7 @@ def test_output_is_a_log_probability_for_each_of_ten_classes(name: str) -> None:
     with torch.no_grad():
         output = model(torch.randn(2, 1, 28, 28))
 
-    assert output.shape == (2, 10)
+    assert (2, 10) == output.shape
     assert output.exp().sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
 
 
@@ -134,7 +134,7 @@ def test_a_published_table_is_known_for_twelve_models() -> None:
     [("cloud_1", "cloud_2"), ("rf_study_3", "rf_study_4"), ("pipeline_second", "pipeline_third")],
 )
 def test_a_table_fits_no_other_network(table: str, model: str) -> None:
-    """The comparison tells networks apart that differ in width or layers only."""
+    """The comparison distinguishes networks that differ only in width or layers."""
     summary = PUBLISHED_TABLES[table]
 
     assert list(summary.rows) != table_in_the_form_of(summary, create_model(model))
@@ -158,8 +158,8 @@ def test_one_dropout_is_called_three_times(name: str) -> None:
 
     before = [sequence[at - 1][1].shape for at, (module, _) in enumerate(sequence) if isinstance(module, nn.Dropout)]
 
-    assert len(dropouts) == 3
-    assert len(set(dropouts)) == 1
+    assert 3 == len(dropouts)
+    assert 1 == len(set(dropouts))
     assert before == [(20, 22, 22), (10, 9, 9), (10, 7, 7)]
 
 
@@ -247,4 +247,4 @@ def test_names_and_cards_do_not_import_torch() -> None:
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert result.stdout.strip() == "False"
+    assert "False" == result.stdout.strip()

@@ -239,21 +239,21 @@ def test_markers_are_opt_in(arguments: list[str], expected: list[str], tmp_path:
 
 
 def undeclared_environments(text: str) -> set[str]:
-    """The environments that a text tells to run with tox, and that ``tox.ini`` does not declare."""
+    """The environments that a text says to run with tox, and that ``tox.ini`` does not declare."""
     settings = configparser.ConfigParser(interpolation=None)
     settings.read(ROOT / "tox.ini", encoding="utf-8")
     return set(re.findall(r"\btox -e (\w+)", text)) - {name.partition(":")[2] for name in settings.sections()}
 
 
-TOLD = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md"), *ROOT.glob(".github/workflows/*")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md"), *ROOT.glob(".github/workflows/*")]
 
 
-@pytest.mark.parametrize("path", [*TOLD, ROOT / ".ci" / "run"], ids=lambda path: path.name)
-def test_commands_told_to_the_reader_exist(path: Path) -> None:
-    """Documents, workflows and the check script name only tox environments that there are."""
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / ".ci" / "run"], ids=lambda path: path.name)
+def test_documented_tox_environments_exist(path: Path) -> None:
+    """Documents, workflows and the check script name only tox environments that exist."""
     assert set() == undeclared_environments(path.read_text("utf-8"))
 
 
-def test_a_misspelt_environment_is_noticed() -> None:
-    """A text that tells the reader to run an environment that is not declared is found out."""
+def test_a_misspelt_environment_is_found() -> None:
+    """An environment that a text says to run and that is not declared is reported."""
     assert {"unti"} == undeclared_environments("Run `tox -e unti`, then `tox -e lint`.")

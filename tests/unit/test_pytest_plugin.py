@@ -62,7 +62,7 @@ def test_a_users_file_from_the_command_line(project: pytest.Pytester) -> None:
     outcomes = {name: [child.tag for child in case] for name, case in found.items()}
     failing, skipped = {"parameters", "gap", "dropout", "batch_norm"}, {"epochs", "accuracy"}
 
-    assert result.returncode == 1, result.stdout + result.stderr
+    assert 1 == result.returncode, result.stdout + result.stderr
     assert list(REQUIREMENTS) == list(found)
     assert failing == {name for name, outcome in outcomes.items() if outcome == ["failure"]}
     assert skipped == {name for name, outcome in outcomes.items() if outcome == ["skipped"]}
@@ -167,5 +167,5 @@ def test_it_costs_nothing_where_it_is_not_used(project: pytest.Pytester) -> None
         check=False,
     )
 
-    assert result.returncode == 0, result.stdout
+    assert 0 == result.returncode, result.stdout
     assert "1 passed" in result.stdout

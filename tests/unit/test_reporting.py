@@ -66,7 +66,7 @@ def test_a_finding_that_fails_is_explained() -> None:
 
 
 def test_long_words_are_folded_not_lost() -> None:
-    """On a narrow terminal a long observation goes on in the next line, under its beginning."""
+    """On a narrow terminal a long observation continues on the next line, under its beginning."""
     finding = Finding(requirement="gap", status=Status.PASS, expected="", observed="x" * 30)
     lines = printed(findings_table([finding]), width=34)
 
@@ -122,9 +122,9 @@ def test_findings_come_with_their_summary() -> None:
 
 
 def test_reports_need_no_torch() -> None:
-    """The reporting room is imported without PyTorch."""
+    """The reporting package is imported without PyTorch."""
     code = "import sys, harness.reporting; print('torch' in sys.modules)"
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert result.stdout == "False\n"
+    assert "False\n" == result.stdout

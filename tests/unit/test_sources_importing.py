@@ -87,4 +87,6 @@ def test_a_class_in_a_package(load: Load) -> None:
 
     assert "torch.nn:Flatten" == model.name
     assert "the module 'nosuch' is neither installed" in refusal(load, "nosuch.package:Net")
-    assert "expected a class 'device' derived from torch.nn.Module, found type" in refusal(load, "torch:device")
+    assert "expected a class 'device' derived from torch.nn.Module, found a class that is not" in refusal(
+        load, "torch:device"
+    )

@@ -130,7 +130,7 @@ def test_output(name: str, shipped: Shipped) -> None:
 @each_model
 def test_capture_is_faithful(name: str, shipped: Shipped) -> None:
     """The captured graph repeats, and answers as the model does, bit for bit."""
-    assert shipped(name).fidelity.differences == ()
+    assert () == shipped(name).fidelity.differences
 
 
 @each_model
@@ -214,7 +214,7 @@ def test_an_activation_that_the_table_lists_must_be_there(shipped: Shipped) -> N
 @each_model
 def test_seeds(name: str) -> None:
     """The same seed draws the same model bit for bit; another seed draws other weights throughout."""
-    assert seed_faults(lambda: create_model(name)) == []
+    assert [] == seed_faults(lambda: create_model(name))
 
 
 class Fixed(nn.Linear):
