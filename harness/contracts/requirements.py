@@ -17,8 +17,7 @@ from harness.contracts.features import AnyOf, BatchNorm, Dropout, GlobalAverageP
 from harness.contracts.interface import BareHead, FaithfulCapture, InputShape, Output
 from harness.contracts.requirement import LISTED, Bound, Confirmation, ExaminedModel, Requirement, bounds_in_words
 from harness.findings import Finding
-from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, TensorSpec
-from harness.graph.schema import bind
+from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, TensorSpec, bind
 from harness.structure.experiments import IMAGES
 from harness.structure.layers import operation_title
 

@@ -8,9 +8,8 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from harness.graph import Graph, Operation, TensorSpec
-from harness.graph.form import Argument, Ref, encode_argument
+from harness.graph.form import Argument, Ref, bind, encode_argument
 from harness.graph.operations import base_name
-from harness.graph.schema import bind
 from harness.reproducibility.comparison import Cause, first_differing_digests
 from harness.training import StepDigests
 

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,13 +34,9 @@ OtherSize = Literal["refused", "one prediction each", "other predictions"]
 class Fidelity:
     """Whether the captured graph stands for the module: the eager module and the graph compared, bit for bit.
 
-    Args:
-        repeatable: two captures gave the same graph and constants.
-        eval_equal: equal outputs in evaluation mode.
-        train_equal: equal outputs and buffers after one training-mode pass from the same random state.
-        other_size: what the eager module does with images four pixels larger: ``refused`` with an error, ``one prediction
-            each``, or ``other predictions``: more or fewer than there are images.
-        differences: a sentence for each comparison that does not hold.
+    ``repeatable``: two captures gave the same graph and constants. ``train_equal``: the buffers, too, are equal after one
+    training-mode pass from the same random state. ``other_size`` is what the eager module does with images four pixels larger;
+    ``other predictions`` are more or fewer than there are images. ``differences`` has a sentence for each failed comparison.
     """
 
     repeatable: bool = True
@@ -56,14 +53,7 @@ class Fidelity:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CapturedModel:
-    """A captured model: its graph, its initial tensors, and how faithful the capture is.
-
-    Args:
-        name: what the user called it.
-        graph: the captured graph.
-        state: every parameter, buffer and constant of the graph by name, on the CPU.
-        fidelity: the comparison with the eager module.
-    """
+    """A captured model: its graph, how faithful it is, and each initial parameter, buffer and constant by name, on the CPU."""
 
     name: str
     graph: Graph
@@ -77,10 +67,7 @@ class CapturedModel:
 
 @contextmanager
 def computing_threads(number: int) -> Iterator[None]:
-    """Let torch use this many threads inside the block.
-
-    One is best for networks as small as these: waiting for a second one costs more than it computes.
-    """
+    """Let torch use this many threads inside the block; one is best for small networks, where waiting for a second costs more."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -94,14 +81,9 @@ def capture(
 ) -> CapturedModel:
     """Capture a module in both modes and compare the result with the module itself.
 
-    The module's parameters, buffers and modes are restored, and so is the random state of Python, NumPy and torch.
-    Lazy modules get their shapes.
-
-    Args:
-        module: the model; must map a float batch ``(B, *input_shape)`` to one tensor.
-        input_shape: shape of one input, without the batch dimension.
-        name: what to call the model in messages.
-        twice: capture it a second time, to compare the two. Otherwise the capture is assumed to be repeatable.
+    The module must map a float batch ``(B, *input_shape)`` to one tensor. Its parameters, buffers and modes are restored, and
+    so is the random state of Python, NumPy and torch; lazy modules get their shapes. ``name`` is for messages. Unless it is
+    captured ``twice``, to compare the two captures, it is assumed to be repeatable.
 
     Raises:
         CaptureError: the module fails on such an input, returns anything but one tensor, fixes the batch size, or
@@ -184,23 +166,13 @@ def _capture_once(module: nn.Module, example: torch.Tensor, name: str) -> tuple[
     evaluate = renamed_program(evaluate, clashes)
     constants = train_constants | {clashes.get(key, key): value for key, value in eval_constants.items()}
     specs = [
-        *held.specs(),
-        *(
-            TensorSpec(
-                name=key,
-                kind="constant",
-                shape=tuple(value.shape),
-                dtype=dtype_name(value.dtype),
-                content=content_digest(value),
-                persistent=False,
-            )
-            for key, value in constants.items()
-        ),
+        _spec(key, "constant", value, content=content_digest(value), persistent=False)
+        for key, value in constants.items()
     ]
     graph = Graph(
         input_shape=tuple(example.shape[1:]),
         input_name=input_name,
-        tensors=tuple(specs),
+        tensors=(*held.specs(), *specs),
         modules=_declared_modules(module),
         train=train,
         evaluate=evaluate,
@@ -209,32 +181,30 @@ def _capture_once(module: nn.Module, example: torch.Tensor, name: str) -> tuple[
     return graph, constants
 
 
+def _spec(name: str, kind: TensorKind, tensor: torch.Tensor, **facts: Any) -> TensorSpec:  # noqa: ANN401 - fields of TensorSpec
+    return TensorSpec(name=name, kind=kind, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype), **facts)
+
+
 class _ModuleTensors:
     """The parameters and buffers of a module, shared ones once, with all their names."""
 
     def __init__(self, module: nn.Module) -> None:
         self.names: dict[int, list[str]] = {}
         self.tensors: dict[int, torch.Tensor] = {}
-        self.kinds: dict[int, TensorKind] = {}
-        kinds: tuple[tuple[TensorKind, Iterator[tuple[str, torch.Tensor]]], ...] = (
-            ("parameter", module.named_parameters(remove_duplicate=False)),
-            ("buffer", module.named_buffers(remove_duplicate=False)),
-        )
-        for kind, named in kinds:
-            for name, tensor in named:
-                self.names.setdefault(id(tensor), []).append(name)
-                self.tensors[id(tensor)] = tensor
-                self.kinds[id(tensor)] = kind
+        named = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+        for name, tensor in chain(*named):
+            self.names.setdefault(id(tensor), []).append(name)
+            self.tensors[id(tensor)] = tensor
+        self.buffers = {id(buffer) for buffer in module.buffers()}
         self.persistent = set(module.state_dict(keep_vars=True))
         self.canonical = {name: names[0] for names in self.names.values() for name in names}
 
     def specs(self) -> list[TensorSpec]:
         return [
-            TensorSpec(
-                name=names[0],
-                kind=self.kinds[key],
-                shape=tuple(self.tensors[key].shape),
-                dtype=dtype_name(self.tensors[key].dtype),
+            _spec(
+                names[0],
+                "buffer" if key in self.buffers else "parameter",
+                self.tensors[key],
                 requires_grad=self.tensors[key].requires_grad,
                 aliases=tuple(names[1:]),
                 persistent=names[0] in self.persistent,

@@ -11,6 +11,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,26 +21,13 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from harness.errors import CaptureError, first_line
-from harness.graph.form import (
-    RUNTIME_CUDNN,
-    RUNTIME_DEVICE,
-    Argument,
-    Operation,
-    Program,
-    Ref,
-    Symbol,
-    ValueMeta,
-)
+from harness.graph.form import RUNTIME_CUDNN, RUNTIME_DEVICE, Argument, Operation, Program, Ref, Symbol, ValueMeta
 from harness.graph.form import Dim as GraphDim
 
 # Operations that only check or annotate; they compute nothing.
 _INERT = frozenset(
-    {
-        "aten._assert_scalar.default",
-        "aten._assert_tensor_metadata.default",
-        "aten.sym_constrain_range.default",
-        "aten.sym_constrain_range_for_size.default",
-    }
+    f"aten.{name}.default"
+    for name in ("_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size")
 )
 # Positions of the `cudnn_enabled` argument, which states a setting of the machine.
 _CUDNN_ARGUMENT = {"aten.batch_norm.default": 8, "aten.instance_norm.default": 8}
@@ -48,16 +36,10 @@ _CUDNN_ARGUMENT = {"aten.batch_norm.default": 8, "aten.instance_norm.default": 8
 def export_program(
     module: nn.Module, example: torch.Tensor, names: Mapping[str, str], name: str
 ) -> tuple[Program, dict[str, torch.Tensor], str]:
-    """Export a module in its current mode, for any batch size.
+    """Export a module in its current mode, for any batch size: the program, its constants by name, and its input's name.
 
-    Args:
-        module: the model.
-        example: a batch of images ``(B, *input_shape)``.
-        names: for each name of a parameter or buffer the one that the graph has for it; shared ones have several.
-        name: what to call the model in messages.
-
-    Returns:
-        The program, its constants by name, and the name of its input.
+    ``example`` is a batch of images ``(B, *input_shape)``. ``names`` has for each name of a parameter or buffer the one that
+    the graph has for it; shared ones have several. ``name`` is the model's, for messages.
 
     Raises:
         CaptureError: the model fixes the batch size, or depends on values in a way that no graph can hold.
@@ -71,9 +53,7 @@ def export_program(
         if "batch" in str(error) and ("specializ" in str(error) or "constant" in str(error)):
             reason = f"it fixes the batch size to {len(example)}, the size of the example; write -1 or x.size(0) there"
         if "data-dependent" in str(error):
-            reason = (
-                "what it runs depends on the values of the images (an if, a loop or a size); write it with torch.where"
-            )
+            reason = "what it runs depends on the values of the images (an if, a loop or a size); use torch.where"
         msg = f"{name} cannot be captured in {mode} mode: {reason}"
         raise CaptureError(msg) from error
     return _Translation(exported, names, f"{name} cannot be captured in {mode} mode").run()
@@ -239,9 +219,6 @@ def _without_unused_sizes(operations: list[Operation], output: str) -> tuple[Ope
 
 def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
     """The program with other names for some of the values that it reads."""
-    names = {old: new for old, new in names.items() if old != new}
-    if not names:
-        return program
 
     def renamed(argument: Argument) -> Argument:
         if isinstance(argument, Ref):
@@ -252,14 +229,10 @@ def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
 
     return Program(
         operations=tuple(
-            Operation(
-                name=operation.name,
-                op=operation.op,
+            replace(
+                operation,
                 args=tuple(renamed(argument) for argument in operation.args),
                 kwargs={key: renamed(value) for key, value in operation.kwargs.items()},
-                outputs=operation.outputs,
-                module=operation.module,
-                module_type=operation.module_type,
             )
             for operation in program.operations
         ),

@@ -15,7 +15,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
+
+import torch
 
 from harness.graph.operations import OperationKind, kind_of
 
@@ -74,6 +77,10 @@ class TensorSpec:
         """How many numbers it holds."""
         return math.prod(self.shape)
 
+    def facts(self) -> list[Any]:
+        """What distinguishes it from another tensor, as JSON data: its names, and the numbers that training changes, do not."""
+        return [self.kind, list(self.shape), self.dtype, self.requires_grad, self.content]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValueMeta:
@@ -87,14 +94,9 @@ class ValueMeta:
 class Operation:
     """One operation as it runs.
 
-    Args:
-        name: the value it defines.
-        op: name of the ATen overload, such as ``aten.conv2d.default``, or of a scalar operation, such as ``operator.mul``.
-        args: positional arguments.
-        kwargs: keyword arguments.
-        outputs: shape and dtype of each tensor result; empty for an operation on sizes.
-        module: path of the submodule it came from; empty for the model itself.
-        module_type: class name of that submodule.
+    ``name`` is the value it defines; ``op`` the ATen overload, such as ``aten.conv2d.default``, or a scalar operation, such as
+    ``operator.mul``; ``outputs`` has an entry for each tensor result, none for an operation on sizes; ``module`` is the path of
+    the submodule it came from, empty for the model itself.
     """
 
     name: str
@@ -117,8 +119,7 @@ class Operation:
 
     def refs(self) -> Iterator[str]:
         """Names of the values it reads, in order of appearance, repeated ones repeated."""
-        for argument in (*self.args, *self.kwargs.values()):
-            yield from _refs(argument)
+        yield from _refs((*self.args, *self.kwargs.values()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,14 +143,8 @@ class DeclaredModule:
 class Graph:
     """A captured model: what it holds, what it declares, and what it runs in each mode.
 
-    Args:
-        input_shape: shape of one input, without the batch dimension.
-        input_name: name of the input value.
-        tensors: every tensor the model holds, reached or not.
-        modules: the declared module tree, in declaration order, the model itself first.
-        train: the training program.
-        evaluate: the evaluation program.
-        torch_version: the version that captured it; not part of any digest.
+    ``input_shape`` is without the batch dimension. ``tensors`` are all that the model holds, reached or not; ``modules`` the
+    declared tree in order, the model itself first. ``torch_version``, which captured it, is not part of any digest.
     """
 
     input_shape: tuple[int, ...]
@@ -179,23 +174,40 @@ class Graph:
             for index, operation in enumerate(program.operations):
                 for ref in operation.refs():
                     if ref in specs and ref not in names:
-                        spec = specs[ref]
                         order[ref] = names[ref] = f"t{len(order)}"
-                        lines.append(
-                            [names[ref], spec.kind, list(spec.shape), spec.dtype, spec.requires_grad, spec.content]
-                        )
+                        lines.append([names[ref], *specs[ref].facts()])
                 names[operation.name] = f"v{index}"
-                lines.append(
-                    [
-                        operation.op,
-                        _renamed(encode_argument(operation.args), names),
-                        _renamed({k: encode_argument(v) for k, v in sorted(operation.kwargs.items())}, names),
-                        [[list(meta.shape), meta.dtype] for meta in operation.outputs],
-                    ]
-                )
+                args = _renamed(encode_argument(operation.args), names)
+                kwargs = _renamed({key: encode_argument(value) for key, value in operation.kwargs.items()}, names)
+                lines.append([operation.op, args, kwargs, [[list(m.shape), m.dtype] for m in operation.outputs]])
             document.append([lines, names.get(program.output, program.output)])
         text = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def bind(operation: Operation) -> dict[str, Argument]:
+    """The operation's arguments by their declared names, defaults included.
+
+    An operation unknown to this version of torch keeps only its keyword arguments.
+    """
+    declared = dict(_declared_arguments(operation.op))
+    return declared | dict(zip(declared, operation.args, strict=False)) | dict(operation.kwargs)
+
+
+@cache
+def _declared_arguments(op: str) -> tuple[tuple[str, Argument], ...]:
+    parts = op.split(".")
+    packet = getattr(torch.ops.aten, parts[1], None) if parts[0] == "aten" else None
+    overload = getattr(packet, parts[-1], None)
+    if overload is None:
+        return ()
+    return tuple((argument.name, _plain(argument.default_value)) for argument in overload._schema.arguments)  # noqa: SLF001 - torch has no public way to read a schema
+
+
+def _plain(value: object) -> Argument:
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
+    return value if isinstance(value, bool | int | float | str) else None
 
 
 def encode_argument(argument: Argument) -> Any:  # noqa: ANN401 - JSON data has no narrower type

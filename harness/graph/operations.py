@@ -94,9 +94,7 @@ _ATEN: dict[Family, str] = {
     # A tensor of random numbers, of a shape that is read off no number.
     "random creation": "rand rand_like randint randint_like randn randn_like",
     "random draw": "bernoulli bernoulli_ normal normal_ uniform uniform_",
-    "reduction": """
-        all amax amin any argmax argmin linalg_vector_norm logsumexp max mean min norm prod std sum var var_mean
-    """,
+    "reduction": "all amax amin any argmax argmin linalg_vector_norm logsumexp max mean min norm prod std sum var var_mean",
     "reordering": "channel_shuffle flip pixel_shuffle pixel_unshuffle roll topk tril triu",
     "resampling": """
         _upsample_nearest_exact2d upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
@@ -107,9 +105,7 @@ _ATEN: dict[Family, str] = {
     "selection": "copy copy_ masked_fill masked_fill_",
     "size": "item numel sym_numel sym_size",
     # Part of a value.
-    "slicing": """
-        chunk diagonal gather index index_select narrow select slice split split_with_sizes tensor_split unbind
-    """,
+    "slicing": "chunk diagonal gather index index_select narrow select slice split split_with_sizes tensor_split unbind",
     "softmax": "_softmax softmax",
     "transposed convolution": "conv_transpose1d conv_transpose2d",
     "vector product": "dot outer",
@@ -156,11 +152,9 @@ _SHARING_NAMES = frozenset(
 class OperationKind:
     """What is known of an operation by its name.
 
-    Args:
-        name: its name without library, overload and the underscore of an in-place form, synonyms made one: ``relu`` for
-            ``aten.relu_.default``, ``softmax`` for ``aten._softmax.default``.
-        family: what it does; ``unknown`` for operations that no rebuilt module may run.
-        in_place: whether it writes its result into its first argument.
+    ``name`` is without library, overload and the underscore of an in-place form, synonyms made one: ``relu`` for
+    ``aten.relu_.default``, ``softmax`` for ``aten._softmax.default``. ``family`` is ``unknown`` for operations that no rebuilt
+    module may run. An operation ``in_place`` writes its result into its first argument.
     """
 
     name: str
@@ -186,12 +180,9 @@ class OperationKind:
 @cache
 def kind_of(op: str) -> OperationKind:
     """What is known of an operation, named as in `Operation.op`."""
-    match op.split("."):
-        case ["aten", listed, _]:
-            family = ATEN_FAMILIES.get(listed, "unknown")
-        case _:
-            family = _SCALAR_FAMILIES.get(op, "unknown")
     name = base_name(op)
+    is_aten = op.startswith("aten.") and op.count(".") == 2  # noqa: PLR2004 - library.name.overload
+    family = ATEN_FAMILIES.get(name, "unknown") if is_aten else _SCALAR_FAMILIES.get(op, "unknown")
     plain = name.rstrip("_") or name
     return OperationKind(name=_SYNONYMS.get(plain, plain), family=family, in_place=name.endswith("_"))
 

@@ -10,35 +10,27 @@ import hashlib
 import math
 import operator
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from harness.errors import GraphFormatError
-from harness.graph.form import MAX_ELEMENTS, Argument, Graph, Operation, Program, Ref, Symbol
+from harness.graph.form import MAX_ELEMENTS, Argument, Graph, Operation, Program, Ref, Symbol, bind
 from harness.graph.operations import kind_of
-from harness.graph.schema import bind
 
+_SCALAR_NAMES: dict[ModuleType, tuple[str, ...]] = {
+    operator: ("add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "getitem"),
+    math: ("trunc", "floor", "ceil"),
+    torch: ("sym_int", "sym_float", "sym_max", "sym_min"),
+}
 SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
-    "operator.add": operator.add,
-    "operator.sub": operator.sub,
-    "operator.mul": operator.mul,
-    "operator.floordiv": operator.floordiv,
-    "operator.truediv": operator.truediv,
-    "operator.mod": operator.mod,
-    "operator.neg": operator.neg,
-    "operator.getitem": operator.getitem,
-    "math.trunc": math.trunc,
-    "math.floor": math.floor,
-    "math.ceil": math.ceil,
-    "torch.sym_int": torch.sym_int,
-    "torch.sym_float": torch.sym_float,
-    "torch.sym_max": torch.sym_max,
-    "torch.sym_min": torch.sym_min,
+    f"{module.__name__}.{name}": getattr(module, name) for module, names in _SCALAR_NAMES.items() for name in names
 }
 
+_Change = Callable[[torch.Tensor], torch.Tensor]
+_Template = Callable[[list[Any], torch.device], Any]
 _DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"})
 # Two images: a single one would hide a dimension that is lost.
 _CHECKED_BATCH = 2
@@ -53,12 +45,9 @@ def content_digest(tensor: torch.Tensor) -> str:
 class GraphModule(nn.Module):
     """A captured model as a trainable module.
 
-    ``train()`` and ``eval()`` select the program. Parameters and buffers keep their original names, so its ``state_dict`` is
-    the original module's; constants are buffers that no ``state_dict`` holds.
-
-    Args:
-        graph: the captured graph.
-        state: a tensor for each name in ``graph.tensors``; copied.
+    ``train()`` and ``eval()`` select the program. ``state`` has a tensor for each name in ``graph.tensors``, and is copied.
+    Parameters and buffers keep their original names, so its ``state_dict`` is the original module's; constants are buffers
+    that no ``state_dict`` holds.
 
     Raises:
         GraphFormatError: an operation is not on the allow-list, does not fit its operands, gives something of another shape
@@ -84,11 +73,9 @@ class GraphModule(nn.Module):
                 value = nn.Parameter(value, requires_grad=spec.requires_grad)
             for name in (spec.name, *spec.aliases):
                 self._hold(name, value, persistent=spec.kind == "buffer" and spec.persistent)
-        held = {spec.name for spec in graph.tensors}
-        self._train_steps = _Steps(graph.train, graph.input_name, held)
-        self._eval_steps = _Steps(graph.evaluate, graph.input_name, held)
-        self._train_steps.check_on_meta(self, graph.train, graph.input_shape)
-        self._eval_steps.check_on_meta(self, graph.evaluate, graph.input_shape)
+        self._train_steps, self._eval_steps = _Steps(graph, graph.train), _Steps(graph, graph.evaluate)
+        self._train_steps.check_on_meta(self)
+        self._eval_steps.check_on_meta(self)
 
     def _hold(self, name: str, value: torch.Tensor, *, persistent: bool) -> None:
         # Straight into torch's tables: its register functions refuse names such as "graph", which another class may well use.
@@ -116,50 +103,42 @@ class GraphModule(nn.Module):
         if images.shape[1:] != self.graph.input_shape:
             msg = f"expected images of shape {list(self.graph.input_shape)}, found {list(images.shape[1:])}"
             raise ValueError(msg)
-        steps = self._train_steps if self.training else self._eval_steps
-        return steps.run(self, images)
+        return self._steps.run(self, images)
 
     def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Run the program of the current mode and keep every tensor value, by name."""
-        steps = self._train_steps if self.training else self._eval_steps
         values: dict[str, torch.Tensor] = {}
-        steps.run(self, images, keep=values)
+        self._steps.run(self, images, keep=values)
         return values
 
-    def run_with(
-        self, images: torch.Tensor, changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]]
-    ) -> torch.Tensor:
+    def run_with(self, images: torch.Tensor, changes: Mapping[str, _Change]) -> torch.Tensor:
         """Run the program of the current mode; the values named in ``changes`` are changed as soon as they are computed."""
-        steps = self._train_steps if self.training else self._eval_steps
-        return steps.run(self, images, changes=changes)
+        return self._steps.run(self, images, changes=changes)
 
-    def runner(
-        self, program: Program, operations: Mapping[str, Callable[..., Any]]
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
-        """A function that runs another program on this module's tensors, such as one that computes the same faster.
+    def runner(self, program: Program, operations: Mapping[str, Callable[..., Any]]) -> _Change:
+        """A function that runs another program on this graph's input and tensors, such as one that computes the same faster.
 
-        Args:
-            program: the operations, which read this graph's input and tensors.
-            operations: functions by name, for operations that are not on the allow-list or that get another implementation.
+        ``operations`` are functions by name, for operations that are not on the allow-list or that get another implementation.
 
         Raises:
             GraphFormatError: an operation is neither in ``operations`` nor on the allow-list.
         """
-        held = {spec.name for spec in self.graph.tensors}
-        return functools.partial(_Steps(program, self.graph.input_name, held, operations).run, self)
+        return functools.partial(_Steps(self.graph, program, operations).run, self)
+
+    @property
+    def _steps(self) -> _Steps:
+        return self._train_steps if self.training else self._eval_steps
 
 
 class _Steps:
     """A program prepared to run: functions looked up, values in numbered slots, each freed after its last use."""
 
     def __init__(
-        self,
-        program: Program,
-        input_name: str,
-        held: set[str],
-        operations: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+        self, graph: Graph, program: Program, operations: Mapping[str, Callable[..., Any]] = MappingProxyType({})
     ) -> None:
-        slots: dict[str, int] = {input_name: 0}
+        self.graph, self.program = graph, program
+        held = {spec.name for spec in graph.tensors}
+        slots: dict[str, int] = {graph.input_name: 0}
         self.loads: list[tuple[int, tuple[str, ...], str]] = []
         last_use: dict[int, int] = {}
         for index, operation in enumerate(program.operations):
@@ -187,7 +166,7 @@ class _Steps:
         images: torch.Tensor,
         *,
         keep: dict[str, torch.Tensor] | None = None,
-        changes: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] | None = None,
+        changes: Mapping[str, _Change] = MappingProxyType({}),
     ) -> torch.Tensor:
         values = self._loaded(module, images)
         device = images.device
@@ -196,7 +175,7 @@ class _Steps:
                 *[argument(values, device) for argument in arguments],
                 **{key: argument(values, device) for key, argument in kwargs},
             )
-            if changes is not None and self.names[index] in changes:
+            if self.names[index] in changes:
                 result = changes[self.names[index]](result)
             values[slot] = result
             if keep is not None and isinstance(result, torch.Tensor):
@@ -219,20 +198,18 @@ class _Steps:
             values[slot] = owner._buffers[leaf] if tensor is None else tensor  # noqa: SLF001
         return values
 
-    def check_on_meta(self, module: nn.Module, program: Program, input_shape: tuple[int, ...]) -> None:
+    def check_on_meta(self, module: nn.Module) -> None:
         """Run on torch's meta device, which computes shapes and no numbers: nothing of any size is allocated.
 
         Raises:
             GraphFormatError: an operation does not fit its operands, or its result is not what the graph says.
         """
         meta = torch.device("meta")
-        images = torch.empty((_CHECKED_BATCH, *input_shape), device=meta)
-        values = [
-            value.detach().to(meta) if isinstance(value, torch.Tensor) else value
-            for value in self._loaded(module, images)
-        ]
+        images = torch.empty((_CHECKED_BATCH, *self.graph.input_shape), device=meta)
+        values = [None if value is None else value.detach().to(meta) for value in self._loaded(module, images)]
         with torch.no_grad():
-            for operation, (function, arguments, kwargs, slot, _) in zip(program.operations, self.calls, strict=True):
+            for operation, call in zip(self.program.operations, self.calls, strict=True):
+                function, arguments, kwargs, slot, _ = call
                 place = f"operation {operation.name!r} ({operation.op})"
                 given = {key: argument(values, meta) for key, argument in kwargs}
                 if "device" not in given and "device" in bind(operation):
@@ -256,10 +233,8 @@ def _require_declared(place: str, operation: Operation, result: object) -> None:
         raise GraphFormatError(msg)
     for meta, tensor in zip(operation.outputs, tensors, strict=True):
         sizes = [_size(dim) for dim in meta.shape]
-        fits = len(sizes) == tensor.ndim and all(
-            size is None or size == dim for size, dim in zip(sizes, tensor.shape, strict=True)
-        )
-        if not fits or str(tensor.dtype) != f"torch.{meta.dtype}":
+        fits = all(size in (None, dim) for size, dim in zip(sizes, tensor.shape, strict=False))
+        if len(sizes) != tensor.ndim or not fits or str(tensor.dtype) != f"torch.{meta.dtype}":
             msg = (
                 f"{place}: the graph says {meta.dtype} of shape {list(meta.shape)}, but it gives {tensor.dtype} of shape "
                 f"{list(tensor.shape)} for {_CHECKED_BATCH} images"
@@ -278,9 +253,6 @@ def _size(dim: int | str) -> int | None:
     if batch != "B" or not (factor.isdigit() or not factor):
         return None
     return int(factor or 1) * _CHECKED_BATCH
-
-
-_Template = Callable[[list[Any], torch.device], Any]
 
 
 def _template(argument: Argument, slots: Mapping[str, int]) -> _Template:
@@ -334,8 +306,6 @@ def _resolve(op: str) -> Callable[..., Any]:
         raise GraphFormatError(msg)
     if function._schema.is_mutable and not kind_of(op).in_place:  # type: ignore[attr-defined]  # noqa: SLF001 - torch has no public way to read a schema
         # Nothing that reads a graph expects another argument than the first to change.
-        msg = (
-            f"operation {op!r} writes its result into an argument such as out=: use the result that it returns instead"
-        )
+        msg = f"operation {op!r} writes its result into an argument such as out=: use the result it returns instead"
         raise GraphFormatError(msg)
     return function

@@ -7,7 +7,7 @@ import json
 import math
 import reprlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -30,6 +30,7 @@ from harness.graph.form import (
 )
 from harness.tables import expect_mapping, read_table
 
+T = TypeVar("T")
 FORMAT = "harness.graph/1"
 
 # Far above any model this harness is for, as `MAX_ELEMENTS` is.
@@ -73,20 +74,8 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
         "schema": FORMAT,
         "torch": graph.torch_version,
         "input": {"name": graph.input_name, "shape": list(graph.input_shape)},
-        "tensors": [
-            {
-                "name": spec.name,
-                "kind": spec.kind,
-                "shape": list(spec.shape),
-                "dtype": spec.dtype,
-                "requires_grad": spec.requires_grad,
-                "aliases": list(spec.aliases),
-                "content": spec.content,
-                "persistent": spec.persistent,
-            }
-            for spec in graph.tensors
-        ],
-        "modules": [{"path": m.path, "type": m.type, "parameters": m.parameters} for m in graph.modules],
+        "tensors": [_fields_to_json(spec) for spec in graph.tensors],
+        "modules": [_fields_to_json(module) for module in graph.modules],
         "train": _program_to_json(graph.train),
         "eval": _program_to_json(graph.evaluate),
     }
@@ -119,7 +108,7 @@ def graph_from_json(document: object) -> Graph:
         input_name=source.string("name"),
         tensors=tensors,
         modules=tuple(
-            DeclaredModule(path=m.string("path"), type=m.string("type"), parameters=m.integer("parameters"))
+            DeclaredModule(path=m.string("path"), type=m.string("type"), parameters=m.get("parameters", int))
             for m in reader.children("modules", _MAX_TENSORS)
         ),
         train=_program_from_json(reader.child("train")),
@@ -166,7 +155,7 @@ def _program_to_json(program: Program) -> dict[str, Any]:
                 "op": operation.op,
                 "args": encode_argument(operation.args),
                 "kwargs": {key: encode_argument(value) for key, value in operation.kwargs.items()},
-                "outputs": [{"shape": list(meta.shape), "dtype": meta.dtype} for meta in operation.outputs],
+                "outputs": [_fields_to_json(meta) for meta in operation.outputs],
                 "module": operation.module,
                 "module_type": operation.module_type,
             }
@@ -174,6 +163,16 @@ def _program_to_json(program: Program) -> dict[str, Any]:
         ],
         "output": program.output,
     }
+
+
+def _fields_to_json(record: TensorSpec | DeclaredModule | ValueMeta) -> dict[str, Any]:
+    """A record of plain values, its tuples as lists."""
+    fields = dataclasses.asdict(record).items()
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in fields}
+
+
+# How the messages call a value of each type.
+_WORDS = {str: "a string", int: "an integer", bool: "true or false", list: "a list", dict: "an object"}
 
 
 class _Reader:
@@ -186,28 +185,19 @@ class _Reader:
             raise GraphFormatError(msg)
         self.data: dict[str, object] = data
 
-    def _get(self, key: str, kind: type, words: str) -> Any:  # noqa: ANN401 - narrowed by the callers
+    def get(self, key: str, kind: type[T]) -> T:
         value = self.data.get(key)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             found = "nothing" if key not in self.data else f"{type(value).__name__} {reprlib.repr(value)}"
-            msg = f"{self.place}: expected {words} under {key!r}, found {found}"
+            msg = f"{self.place}: expected {_WORDS[kind]} under {key!r}, found {found}"
             raise GraphFormatError(msg)
         return value
 
     def string(self, key: str) -> str:
-        value: str = self._get(key, str, "a string")
-        return value
-
-    def integer(self, key: str) -> int:
-        value: int = self._get(key, int, "an integer")
-        return value
-
-    def boolean(self, key: str) -> bool:
-        value: bool = self._get(key, bool, "true or false")
-        return value
+        return self.get(key, str)
 
     def items(self, key: str, limit: int = _MAX_TENSORS) -> list[object]:
-        value: list[object] = self._get(key, list, "a list")
+        value: list[object] = self.get(key, list)
         if len(value) > limit:
             msg = f"{self.place}: {key!r} has {len(value):,} entries, at most {limit:,} are accepted"
             raise GraphFormatError(msg)
@@ -215,10 +205,11 @@ class _Reader:
 
     def dims(self, key: str) -> tuple[int, ...]:
         values = self.shape(key)
-        if not all(isinstance(value, int) for value in values):
+        sizes = tuple(value for value in values if isinstance(value, int))
+        if len(sizes) != len(values):
             msg = f"{self.place}: expected sizes without the batch under {key!r}, found {reprlib.repr(list(values))}"
             raise GraphFormatError(msg)
-        return tuple(value for value in values if isinstance(value, int))
+        return sizes
 
     def shape(self, key: str) -> Shape:
         values = self.items(key, _MAX_DIMS)
@@ -234,10 +225,11 @@ class _Reader:
 
     def strings(self, key: str) -> tuple[str, ...]:
         values = self.items(key)
-        if not all(isinstance(value, str) for value in values):
+        texts = tuple(value for value in values if isinstance(value, str))
+        if len(texts) != len(values):
             msg = f"{self.place}: expected a list of strings under {key!r}, found {reprlib.repr(values)}"
             raise GraphFormatError(msg)
-        return tuple(value for value in values if isinstance(value, str))
+        return texts
 
     def child(self, key: str) -> _Reader:
         return _Reader(f"{self.place}.{key}", self.data.get(key))
@@ -252,10 +244,6 @@ class _Reader:
             msg = f"{self.place}: {error}"
             raise GraphFormatError(msg) from error
 
-    def mapping(self, key: str) -> dict[str, object]:
-        value: dict[str, object] = self._get(key, dict, "an object")
-        return value
-
 
 def _tensor_from_json(reader: _Reader) -> TensorSpec:
     kind = reader.string("kind")
@@ -267,27 +255,24 @@ def _tensor_from_json(reader: _Reader) -> TensorSpec:
         kind=kind,  # type: ignore[arg-type]  # narrowed by the test above
         shape=reader.dims("shape"),
         dtype=reader.string("dtype"),
-        requires_grad=reader.boolean("requires_grad"),
+        requires_grad=reader.get("requires_grad", bool),
         aliases=reader.strings("aliases"),
         content=reader.string("content"),
-        persistent=reader.boolean("persistent"),
+        persistent=reader.get("persistent", bool),
     )
 
 
 def _program_from_json(reader: _Reader) -> Program:
     operations = []
     for item in reader.children("operations", _MAX_OPERATIONS):
-        outputs = [
-            ValueMeta(shape=meta.shape("shape"), dtype=meta.string("dtype"))
-            for meta in item.children("outputs", _MAX_TENSORS)
-        ]
+        outputs = item.children("outputs", _MAX_TENSORS)
         operations.append(
             Operation(
                 name=item.string("name"),
                 op=item.string("op"),
                 args=tuple(item.argument(argument) for argument in item.items("args")),
-                kwargs={key: item.argument(value) for key, value in item.mapping("kwargs").items()},
-                outputs=tuple(outputs),
+                kwargs={key: item.argument(value) for key, value in item.get("kwargs", dict).items()},
+                outputs=tuple(ValueMeta(shape=meta.shape("shape"), dtype=meta.string("dtype")) for meta in outputs),
                 module=item.string("module"),
                 module_type=item.string("module_type"),
             )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from harness.graph.form import Graph, Operation, Program, Ref, Shape
-from harness.graph.schema import bind
+from harness.graph.form import Graph, Operation, Program, Ref, Shape, bind
 
 
 class DataFlow:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from harness.graph.form import Argument, Operation, Ref
-from harness.graph.schema import bind
+from harness.graph.form import Argument, Operation, Ref, bind
 from harness.structure.fields import Certainty
 from harness.structure.layers import operation_title
 from harness.structure.receptive_field import AxisExtent, ReceptiveField, field_of

@@ -6,8 +6,7 @@ evaluation, each position sees the whole map through them.
 
 from __future__ import annotations
 
-from harness.graph.form import Graph, Operation, Program, Ref
-from harness.graph.schema import bind
+from harness.graph.form import Graph, Operation, Program, Ref, bind
 from harness.structure.fields import FieldMap
 from harness.structure.mixing_rules import MIXING_RULES, reduced
 from harness.structure.shape_rules import SHAPE_RULES

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.graph.form import Operation, Shape
-from harness.graph.schema import bind
+from harness.graph.form import Operation, Shape, bind
 from harness.structure.dataflow import DataFlow
 from harness.structure.layers import operation_title
 

@@ -13,8 +13,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, Symbol, TensorSpec, encode_argument
-from harness.graph.schema import bind
+from harness.graph.form import (
+    Argument,
+    Graph,
+    Operation,
+    Program,
+    Ref,
+    Shape,
+    Symbol,
+    TensorSpec,
+    bind,
+    encode_argument,
+)
 from harness.structure.field_trace import trace_fields
 from harness.structure.pooling import global_averages
 
@@ -90,8 +100,7 @@ class _Canonical:
         self.shapes: dict[str, Shape] = {graph.input_name: ("B", *graph.input_shape)}
         self.nodes: dict[str, _Node] = {graph.input_name: _Node("input", [])}
         for spec in graph.tensors:
-            facts = [spec.kind, list(spec.shape), spec.dtype, spec.requires_grad, spec.content]
-            node = _Node(f"tensor {json.dumps(facts)}", [], tensor=spec)
+            node = _Node(f"tensor {json.dumps(spec.facts())}", [], tensor=spec)
             for name in (spec.name, *spec.aliases):
                 self.nodes[name] = node
                 self.shapes[name] = spec.shape

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.graph.form import Argument, Dim, Operation, Ref, Shape
-from harness.graph.schema import bind
+from harness.graph.form import Argument, Dim, Operation, Ref, Shape, bind
 from harness.structure.dataflow import DataFlow
 
 _TITLES = {

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from harness.graph.form import Operation
-from harness.graph.schema import bind
+from harness.graph.form import Operation, bind
 from harness.structure.dataflow import DataFlow
 from harness.structure.layers import dropout_probability, elements_per_image
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.graph.form import DeclaredModule, Graph, Ref, TensorSpec
-from harness.graph.schema import bind
+from harness.graph.form import DeclaredModule, Graph, Ref, TensorSpec, bind
 
 _RUNNING_STATISTICS = ("running_mean", "running_var")
 

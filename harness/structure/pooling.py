@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.graph.form import Operation, Program
-from harness.graph.schema import bind
+from harness.graph.form import Operation, Program, bind
 from harness.structure.dataflow import DataFlow
 from harness.structure.fields import AXES, FieldMap
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from harness.graph.form import DeclaredModule, Graph
-from harness.graph.schema import bind
+from harness.graph.form import DeclaredModule, Graph, bind
 from harness.structure.dataflow import DataFlow
 from harness.structure.field_trace import trace_fields
 from harness.structure.fields import FieldMap

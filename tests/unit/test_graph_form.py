@@ -1,4 +1,4 @@
-"""The graph as data: its digest sees what runs and nothing else."""
+"""The graph as data: its digest sees what runs and nothing else; arguments by their declared names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.graph import graph_from_json
+from harness.graph.form import Operation, Ref, bind
 from tests.made_up import GRAPH_DOCUMENT, Change, changed_document
 
 
@@ -60,3 +61,23 @@ def test_a_tensor_is_found_by_its_name() -> None:
     assert found is not None
     assert 18 == found.elements
     assert graph.tensor("conv.nothing") is None
+
+
+def test_arguments_are_bound_by_name_with_defaults() -> None:
+    """Positional and keyword arguments get their declared names; the rest have torch's defaults."""
+    pooling = Operation(name="y", op="aten.max_pool2d.default", args=(Ref("x"), (2, 2)), kwargs={"padding": (1, 1)})
+
+    assert {
+        "self": Ref("x"),
+        "kernel_size": (2, 2),
+        "stride": (),
+        "padding": (1, 1),
+        "dilation": (1, 1),
+        "ceil_mode": False,
+    } == bind(pooling)
+
+
+def test_operations_without_a_schema_keep_their_keyword_arguments() -> None:
+    """Operations on sizes and unknown ones have no declared names."""
+    assert {} == bind(Operation(name="y", op="operator.add", args=(Ref("x"), 2)))
+    assert {"p": 0.5} == bind(Operation(name="y", op="aten.unheard_of.default", args=(Ref("x"),), kwargs={"p": 0.5}))
