@@ -73,6 +73,11 @@ class TensorSpec:
     persistent: bool = True
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Its name and its aliases."""
+        return (self.name, *self.aliases)
+
+    @property
     def elements(self) -> int:
         """How many numbers it holds."""
         return math.prod(self.shape)
