@@ -41,7 +41,7 @@ def show(model: str, arguments: str, plot: str | None, output: Output, *, recept
     structure = Structure(captured.graph)
     card = mnist_models.model_card(model) if model in mnist_models.list_models() else None
     layers = list(_layers(structure))
-    field_rows = [_field_cells(row) for row in field_table(structure)]
+    field_rows = [_field_cells(row) for row in field_table(structure.graph, structure.field_maps)]
     if plot is not None:
         _plot(Path(plot), captured, structure)
         announce(f"picture: {plot}")
@@ -122,7 +122,7 @@ def _plot(path: Path, captured: CapturedModel, structure: Structure) -> None:
     with torch.no_grad():
         values = captured.to_module().eval().trace(image)
     maps = []
-    for row in field_table(structure):
+    for row in field_table(structure.graph, structure.field_maps):
         value = values[row.value]
         if value.ndim != 4:  # noqa: PLR2004 - (batch, channels, rows, columns)
             continue

@@ -71,7 +71,7 @@ class GraphModule(nn.Module):
             value: torch.Tensor = tensor.detach().clone()
             if spec.kind == "parameter":
                 value = nn.Parameter(value, requires_grad=spec.requires_grad)
-            for name in (spec.name, *spec.aliases):
+            for name in spec.names:
                 self._hold(name, value, persistent=spec.kind == "buffer" and spec.persistent)
         self._train_steps, self._eval_steps = _Steps(graph, graph.train), _Steps(graph, graph.evaluate)
         self._train_steps.check_on_meta(self)

@@ -284,7 +284,7 @@ def _require_defined(graph: Graph) -> None:
     """Every value is defined once and before its use; a cycle is impossible then."""
     held = {graph.input_name}
     for spec in graph.tensors:
-        for name in (spec.name, *spec.aliases):
+        for name in spec.names:
             if name in held:
                 msg = f"the graph defines {name!r} twice"
                 raise GraphFormatError(msg)

@@ -1,9 +1,8 @@
 """What a graph says about the architecture: read off it, and confirmed by experiment."""
 
 from harness.structure.experiments import Experiments
-from harness.structure.field_table import FieldRow, field_table
 from harness.structure.identity import identity_digest
-from harness.structure.receptive_field import ReceptiveField, field_of
+from harness.structure.receptive_field import FieldRow, ReceptiveField, field_of, field_table
 from harness.structure.structure import Structure
 
 __all__ = ["Experiments", "FieldRow", "ReceptiveField", "Structure", "field_of", "field_table", "identity_digest"]

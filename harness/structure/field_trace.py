@@ -7,13 +7,12 @@ evaluation, each position sees the whole map through them.
 from __future__ import annotations
 
 from harness.graph.form import Graph, Operation, Program, Ref, bind
+from harness.structure.computing_rules import COMPUTING_RULES, reduced
 from harness.structure.fields import FieldMap
-from harness.structure.mixing_rules import MIXING_RULES, reduced
 from harness.structure.shape_rules import SHAPE_RULES
 from harness.structure.traced_values import TracedValues, UnknownReadsError
-from harness.structure.window_rules import WINDOW_RULES
 
-_RULES = {**MIXING_RULES, **SHAPE_RULES, **WINDOW_RULES}
+_RULES = {**COMPUTING_RULES, **SHAPE_RULES}
 
 
 def trace_fields(graph: Graph, program: Program) -> dict[str, FieldMap]:

@@ -37,13 +37,10 @@ _RANK = {"exact": 0, "bound": 1, "unknown": 2}
 class AxisField:
     """The field of one path along one axis: for every position the input positions it sees.
 
-    Args:
-        mask: ``(positions, input size)``, true where the position sees the pixel.
-        low: first pixel seen by each position on an unbounded input.
-        high: last pixel seen by each position on an unbounded input.
-        jump: input pixels between the fields of neighbouring positions; None where no single figure holds.
-        collapsed: how the axis was reduced to one position, such as ``average``; empty while it has not been.
-        collapsed_from: how many positions it had before.
+    ``mask`` is ``(positions, input size)``, true where the position sees the pixel; ``low`` and ``high`` are the first and last
+    pixel each position sees on an unbounded input; ``jump`` the input pixels between the fields of neighbouring positions, None
+    where no single figure holds. ``collapsed`` says how the axis was reduced to one position, such as ``average``, and is
+    empty while it has not been; ``collapsed_from`` is how many positions it had before.
     """
 
     mask: Mask
@@ -73,10 +70,8 @@ class AxisField:
     def through(self, taps: Taps, *, stride: Fraction | None = Fraction(1), how: str = "other") -> AxisField:
         """The field after an operation with these taps.
 
-        Args:
-            taps: for each output position the input positions it reads.
-            stride: the factor of the jump; None where no single figure holds.
-            how: what the operation does with what it reads, kept if it reduces the axis to one position.
+        The jump is multiplied by ``stride``, None where no single figure holds. ``how`` says what the operation does with what
+        it reads, kept if it reduces the axis to one position.
         """
         mask = np.zeros((len(taps), self.mask.shape[1]), dtype=np.bool_)
         low, high = [], []
@@ -84,10 +79,9 @@ class AxisField:
             inside = [position for position in reads if 0 <= position < self.positions]
             if inside:
                 mask[row] = self.mask[inside].any(axis=0)
-            extents = [self.at(position) for position in reads]
-            extents = [(first, last) for first, last in extents if first <= last]
-            low.append(min((extent[0] for extent in extents), default=0))
-            high.append(max((extent[1] for extent in extents), default=-1))
+            ends = [(first, last) for first, last in map(self.at, reads) if first <= last]
+            low.append(min((first for first, _ in ends), default=0))
+            high.append(max((last for _, last in ends), default=-1))
         collapses = len(taps) == 1 and self.positions > 1
         return AxisField(
             mask=mask,
@@ -141,12 +135,9 @@ class FieldPath:
 class FieldMap:
     """What one value sees.
 
-    Args:
-        axes: what each of its dimensions stands for, from ``N``, ``C``, ``H``, ``W``.
-        paths: the paths from the image to it.
-        certainty: ``exact``, ``bound`` (it sees no more than this), or ``unknown``.
-        note: why it is not exact.
-        mixed: whether its channels may see different parts of what it sees as a whole.
+    ``axes`` says what each of its dimensions stands for, from ``N``, ``C``, ``H``, ``W``; ``paths`` lead from the image to it. A
+    ``bound`` means that it sees no more than this; ``note`` why it is not exact; ``mixed`` that its channels may see
+    different parts of what it sees as a whole.
     """
 
     axes: tuple[Axes, ...]
@@ -181,15 +172,14 @@ class FieldMap:
 
     def weakened(self, certainty: Certainty, note: str) -> FieldMap:
         """The same, with no better certainty than this one."""
-        if _RANK[certainty] <= _RANK[self.certainty]:
-            return self
-        return replace(self, certainty=certainty, note=note)
+        weaker = _RANK[certainty] > _RANK[self.certainty]
+        return replace(self, certainty=certainty, note=note) if weaker else self
 
     def some_channels(self) -> FieldMap:
         """What some of its channels see: a bound where the channels see different parts."""
-        if not self.mixed:
-            return self
-        return self.weakened("bound", "it takes some of the channels, which see different parts")
+        return (
+            self.weakened("bound", "it takes some of the channels, which see different parts") if self.mixed else self
+        )
 
     def same_paths(self, other: FieldMap) -> bool:
         """Whether both see the same."""
@@ -205,9 +195,8 @@ class FieldMap:
         if len(kept) <= _MAX_PATHS:
             return replace(self, paths=tuple(kept))
         around = FieldPath(rows=_around([path.rows for path in kept]), columns=_around([path.columns for path in kept]))
-        return replace(self, paths=(around,)).weakened(
-            "bound", f"reached by more than {_MAX_PATHS} paths; the figure is the rectangle around them"
-        )
+        note = f"reached by more than {_MAX_PATHS} paths; the figure is the rectangle around them"
+        return replace(self, paths=(around,)).weakened("bound", note)
 
     def seen(self) -> Mask:
         """Which pixels each position sees: ``(rows, columns, input rows, input columns)``, true where seen."""

@@ -101,7 +101,7 @@ class _Canonical:
         self.nodes: dict[str, _Node] = {graph.input_name: _Node("input", [])}
         for spec in graph.tensors:
             node = _Node(f"tensor {json.dumps(spec.facts())}", [], tensor=spec)
-            for name in (spec.name, *spec.aliases):
+            for name in spec.names:
                 self.nodes[name] = node
                 self.shapes[name] = spec.shape
 

@@ -1,4 +1,4 @@
-"""The receptive field of a value in the figures that textbooks use.
+"""The receptive field of a value in the figures that textbooks use, and a table of them.
 
 Conventions, after Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks" (Distill, 2019):
 *size* is the extent in input pixels that one position would see on an unbounded input, *jump* the distance in input pixels
@@ -8,25 +8,25 @@ beyond the input are counted; ``clipped`` is the part of the size inside the inp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
+from harness.graph.form import Argument, Graph, Operation, Ref, bind
 from harness.structure.fields import AxisField, Certainty, FieldMap, extents
+from harness.structure.layers import operation_title
+
+_WINDOWS = frozenset({"avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxisExtent:
     """The receptive field along one axis, see the module's conventions.
 
-    Args:
-        positions: how many positions the value has.
-        size: extent seen by one position on an unbounded input (the largest over positions).
-        clipped: the same inside the input.
-        jump: input pixels between neighbouring fields; None where no single figure holds.
-        start: first input pixel of position 0.
-        intervals: first and last input pixel of every position, unclipped.
+    ``size`` and ``clipped`` are the largest over positions; ``jump`` is None where no single figure holds; ``intervals`` are
+    the first and last input pixel of every position, unclipped.
     """
 
     positions: int
@@ -69,11 +69,8 @@ def field_of(field_map: FieldMap) -> ReceptiveField:
 
 def _extent(fields: list[AxisField]) -> AxisExtent:
     low, high = extents(fields)
-    clipped = 0
-    for row in np.logical_or.reduce([field.mask for field in fields]):
-        indices = np.flatnonzero(row)
-        if len(indices):
-            clipped = max(clipped, int(indices[-1] - indices[0]) + 1)
+    seen = [np.flatnonzero(row) for row in np.logical_or.reduce([field.mask for field in fields])]
+    clipped = max((int(pixels[-1] - pixels[0]) + 1 for pixels in seen if len(pixels)), default=0)
     jumps = {field.jump for field in fields}
     return AxisExtent(
         positions=fields[0].positions,
@@ -83,3 +80,109 @@ def _extent(fields: list[AxisField]) -> AxisExtent:
         start=low[0],
         intervals=tuple(zip(low, high, strict=True)),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldRow:
+    """One operation that moves a window or joins two ways; figures are for rows and columns, one number where both agree.
+
+    ``value`` names its result. ``kernel`` and ``stride`` are in positions of the map before, and with ``padding`` empty where
+    there is no window. Positions and jump are those of the maps before and after, the ``field`` is the one after; a jump is in
+    input pixels, None where no single figure holds.
+    """
+
+    title: str
+    module: str
+    value: str
+    kernel: str
+    stride: str
+    padding: str
+    positions_in: str
+    positions_out: str
+    jump_in: Fraction | None
+    jump_out: Fraction | None
+    field: ReceptiveField
+
+    @property
+    def size(self) -> str:
+        """The field's size on an unbounded input."""
+        return _both(self.field.rows.size, self.field.columns.size)
+
+    @property
+    def clipped(self) -> str:
+        """The part of it inside the input."""
+        return _both(self.field.rows.clipped, self.field.columns.clipped)
+
+    @property
+    def certainty(self) -> Certainty:
+        """Whether the field is exact, a bound, or unknown."""
+        return self.field.certainty
+
+
+def field_table(graph: Graph, field_maps: Mapping[str, FieldMap]) -> tuple[FieldRow, ...]:
+    """The rows for one model, in the order of evaluation; the field maps are those of the evaluation program."""
+    rows = []
+    for operation in graph.evaluate.operations:
+        sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in field_maps]
+        if operation.name not in field_maps or not sources:
+            continue
+        after, before = field_of(field_maps[operation.name]), field_of(field_maps[sources[0]])
+        windowed = operation.kind.name in _WINDOWS
+        if not windowed and _figures(after) == _figures(before):
+            continue
+        kernel, stride, padding = _window(operation, graph) if windowed else _whole(before, after)
+        rows.append(
+            FieldRow(
+                title=operation_title(operation),
+                module=operation.module,
+                value=operation.name,
+                kernel=kernel,
+                stride=stride,
+                padding=padding,
+                positions_in=_both(before.rows.positions, before.columns.positions),
+                positions_out=_both(after.rows.positions, after.columns.positions),
+                jump_in=_jump(before),
+                jump_out=_jump(after),
+                field=after,
+            )
+        )
+    return tuple(rows)
+
+
+def _figures(field: ReceptiveField) -> list[object]:
+    return [(axis.positions, axis.size, axis.jump, axis.intervals) for axis in (field.rows, field.columns)]
+
+
+def _window(operation: Operation, graph: Graph) -> tuple[str, str, str]:
+    bound = bind(operation)
+    weight = bound.get("weight")
+    if isinstance(weight, Ref):
+        spec = graph.tensor(weight.name)
+        kernel: Argument = spec.shape[2:] if spec is not None else ()
+    else:
+        kernel = bound.get("kernel_size")
+    stride = bound.get("stride") or kernel
+    padding = bound.get("padding")
+    return _pair_words(kernel), _pair_words(stride), padding if isinstance(padding, str) else _pair_words(padding)
+
+
+def _whole(before: ReceptiveField, after: ReceptiveField) -> tuple[str, str, str]:
+    """A mean over the whole map is a window of the map's size; a resize or a join has none."""
+    if (after.rows.positions, after.columns.positions) == (1, 1) and before.rows.positions > 1:
+        size = _both(before.rows.positions, before.columns.positions)
+        return size, size, "0"
+    return "", "", ""
+
+
+def _jump(field: ReceptiveField) -> Fraction | None:
+    return field.rows.jump if field.rows.jump == field.columns.jump else None
+
+
+def _both(rows: int, columns: int) -> str:
+    return str(rows) if rows == columns else f"{rows}x{columns}"
+
+
+def _pair_words(value: Argument) -> str:
+    if isinstance(value, tuple) and value:
+        return str(value[0]) if len(set(value)) == 1 else "x".join(str(item) for item in value)
+    return str(value)

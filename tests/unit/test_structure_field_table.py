@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 
 from harness.graph import CapturedModel
-from harness.structure import Structure, field_table
+from harness.structure import FieldRow, Structure, field_table
 
 Shipped = Callable[[str], CapturedModel]
 Command = Callable[..., tuple[int, str, str]]
 
 
+def table(model: CapturedModel) -> tuple[FieldRow, ...]:
+    """The rows for a captured model."""
+    structure = Structure(model.graph)
+    return field_table(structure.graph, structure.field_maps)
+
+
 def test_the_table_of_a_published_model(shipped: Shipped) -> None:
     """Kernel, map sizes, jumps and fields of rf_study_1, whose document has them wrong from the pooling on."""
-    rows = field_table(Structure(shipped("rf_study_1").graph))
+    rows = table(shipped("rf_study_1"))
 
     assert ["3", "3", "3", "2", "1", "3", "3", "1", "7"] == [row.kernel for row in rows]
     assert ["26", "24", "22", "11", "11", "9", "7", "7", "1"] == [row.positions_out for row in rows]
@@ -27,7 +33,7 @@ def test_the_table_of_a_published_model(shipped: Shipped) -> None:
 
 def test_joins_and_resizes_have_rows(shipped: Shipped) -> None:
     """A resized shortcut has a row without a kernel, and the field beyond the image is kept and shown clipped, too."""
-    rows = {f"{row.title} {row.module}".strip(): row for row in field_table(Structure(shipped("cloud_3").graph))}
+    rows = {f"{row.title} {row.module}".strip(): row for row in table(shipped("cloud_3"))}
 
     assert ("", "10x10", None) == (
         rows["Resize (nearest)"].kernel,
