@@ -83,11 +83,10 @@ class Checkpoints:
             ]
             if differing:
                 found = "; ".join(f"{key}={run.get(key)!r} instead of {self._run.get(key)!r}" for key in differing)
-                msg = (
+                raise CheckpointError(
                     f"expected a checkpoint of this run, got path={str(path)!r} of another one: {found}. "
                     "Name another folder with --out, or start over with --fresh, which deletes it."
                 )
-                raise CheckpointError(msg)
             try:
                 restore(state)
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

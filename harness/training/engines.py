@@ -137,8 +137,7 @@ def choose_engine(choice: str, module: nn.Module, device: torch.device) -> tuple
         reason = automatic.reason_against(module, device)
         return (REFERENCE, reason) if reason else (automatic, "")
     if choice not in ENGINES:
-        msg = f"expected an engine, got engine={choice!r}. Use one of: auto, {', '.join(ENGINES)}."
-        raise InputError(msg)
+        raise InputError(f"expected an engine, got engine={choice!r}. Use one of: auto, {', '.join(ENGINES)}.")
     if reason := ENGINES[choice].reason_against(module, device):
         msg = f"expected an engine that can train this network here, got engine={choice!r}: {reason}. Use eager."
         raise InputError(msg)

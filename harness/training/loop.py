@@ -353,9 +353,8 @@ def _check_last_batch(module: nn.Module, spec: RunSpec, *, images: int) -> None:
     left_over = images % recipe.batch_size or recipe.batch_size
     has_batch_norm = any(name.endswith("running_var") for name in module.state_dict())
     if left_over == 1 and has_batch_norm:
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name}: expected a batch size that leaves more than one image in the last batch, since "
             f"batch norm has no variance over one, got batch_size={recipe.batch_size} for {images} images. "
             "Use another batch size."
         )
-        raise RecipeError(msg)

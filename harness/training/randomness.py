@@ -107,8 +107,7 @@ class RandomStreams:
 
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**63:
-        msg = f"expected a seed from 0 to 2**63 - 1, got seed={seed}."
-        raise InputError(msg)
+        raise InputError(f"expected a seed from 0 to 2**63 - 1, got seed={seed}.")
 
 
 def network_random_state(device: torch.device) -> torch.Tensor:

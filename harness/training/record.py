@@ -96,26 +96,22 @@ class RunRecord(RunSpec):
         numbers = [result.epoch for result in self.epochs]
         declared = self.recipe.epochs
         if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > declared:
-            msg = f"expected epochs numbered from 1 to at most {declared}, got {numbers}."
-            raise InputError(msg)
+            raise InputError(f"expected epochs numbered from 1 to at most {declared}, got {numbers}.")
         if (len(numbers) == declared) != (self.status == "complete"):
-            msg = (
+            raise InputError(
                 f"expected the status to agree with the epochs, got status={self.status!r} with {len(numbers)} of "
                 f"{declared} declared epochs."
             )
-            raise InputError(msg)
         if len({result.test_total for result in self.epochs}) > 1:
             msg = f"expected the same test set in all epochs, got test_total={[result.test_total for result in self.epochs]}."
             raise InputError(msg)
         steps = [digests.step for digests in self.digests]
         if steps[:1] != [0] or sorted(set(steps)) != steps:
-            msg = f"expected digests at increasing steps, starting at step 0, got steps {steps}."
-            raise InputError(msg)
+            raise InputError(f"expected digests at increasing steps, starting at step 0, got steps {steps}.")
         try:
             datetime.fromisoformat(self.started)
         except ValueError:
-            msg = f"expected started to be an ISO 8601 time, got started={self.started!r}."
-            raise InputError(msg) from None
+            raise InputError(f"expected started to be an ISO 8601 time, got started={self.started!r}.") from None
 
     @property
     def spec(self) -> RunSpec:
@@ -147,11 +143,10 @@ class RunRecord(RunSpec):
         table = dict(expect_mapping(document, where=where, error=InputError))
         schema = table.pop("schema", None)
         if schema != SCHEMA:
-            msg = (
+            raise InputError(
                 f"{where}: expected schema={SCHEMA!r}, got schema={schema!r}. Name a run record; one of "
                 "another schema is read by the version of the harness that wrote it."
             )
-            raise InputError(msg)
         return read_table(cls, table, where=where, error=InputError)
 
     def write(self, path: str | Path) -> None:

@@ -47,8 +47,7 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         if self.engine == "auto":
-            msg = "expected the name of an engine, got engine='auto'. Resolve it with choose_engine first."
-            raise InputError(msg)
+            raise InputError("expected the name of an engine, got engine='auto'. Resolve it with choose_engine first.")
         if self.digest_every < 1:
             msg = f"expected digest_every >= 1 (steps between two digests), got digest_every={self.digest_every}."
             raise InputError(msg)

@@ -101,8 +101,7 @@ def smoke_run(module: nn.Module, dataset: Dataset, *, device: torch.device, seed
         InputError: too few steps, no trainable parameters, or an output of another shape.
     """
     if steps < _FEWEST_STEPS:
-        msg = f"expected at least {_FEWEST_STEPS} steps of a smoke run, got steps={steps}."
-        raise InputError(msg)
+        raise InputError(f"expected at least {_FEWEST_STEPS} steps of a smoke run, got steps={steps}.")
     network, data = copy.deepcopy(module).to(device).train(), dataset.to(device)
     optimizer = build_optimizer(_RECIPE.optimizer, network)
     losses, seconds = [], []

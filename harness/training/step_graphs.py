@@ -120,11 +120,10 @@ class CudaCapturer:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                msg = (
+                raise InputError(
                     "expected a network whose step can be captured as a CUDA graph, but the capture failed: "
                     f"{str(error).splitlines()[0][:200]}. Use --engine eager."
-                )
-                raise InputError(msg) from error
+                ) from error
         return functools.partial(self._replay, graph)
 
     def _replay(self, graph: torch.cuda.CUDAGraph) -> None:

@@ -124,11 +124,10 @@ def _safe_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load(content)
     except SafetensorError as problem:
-        msg = (
+        raise InputError(
             f"expected weights as safetensors, got path={str(path)!r}, which is not valid: {problem}. Files of torch.save are "
             f"recognised by their suffix: {', '.join(_TORCH_SUFFIXES)}."
-        )
-        raise InputError(msg) from problem
+        ) from problem
 
 
 def _torch_tensors(path: Path) -> dict[str, Tensor]:
@@ -141,11 +140,10 @@ def _torch_tensors(path: Path) -> dict[str, Tensor]:
         # The message of PyTorch would advise to load the file without weights_only.
         asked = re.search(r"GLOBAL (\S+)", str(problem))
         reason = f"it asks for {asked[1]}" if asked else f"it cannot be read ({type(problem).__name__})"
-        msg = (
+        raise InputError(
             f"expected a file of torch.save that holds tensors and nothing else, got path={str(path)!r}, which was "
             f"refused before any code in it ran: {reason}. Save only the state_dict, or use safetensors."
-        )
-        raise InputError(msg) from problem
+        ) from problem
     if isinstance(found, Mapping):
         found = next((found[key] for key in _NESTED if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
