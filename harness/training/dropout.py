@@ -220,11 +220,7 @@ class NothingDropped(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __torch_dispatch__(
-        self,
-        operation: Callable[..., Any],
-        _: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, operation: Callable[..., Any], _: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 - whatever the operation returns
         result = operation(*args, **(kwargs or {}))
         if operation in (torch.ops.aten.bernoulli_.float, torch.ops.aten.rand.default):

@@ -210,36 +210,16 @@ _FLOAT32_OPERATIONS = {
     "aten.softmax.int": functools.partial(_in_float32, functional.softmax),
 }
 
-REFERENCE = Engine(
-    name="eager",
-    devices=("cpu", "cuda", "mps"),
-    network=_as_written,
-    verification=OneStep(FLOAT32),
-)
+REFERENCE = Engine(name="eager", devices=("cpu", "cuda", "mps"), network=_as_written, verification=OneStep(FLOAT32))
 ENGINES = {
     engine.name: engine
     for engine in (
         REFERENCE,
-        Engine(
-            name="fast",
-            devices=("cpu",),
-            network=_fast,
-            verification=OneStep(FLOAT32),
-            automatic_on=("cpu",),
-        ),
-        Engine(
-            name="bf16",
-            devices=("cpu",),
-            network=_bf16,
-            verification=OneStep(BFLOAT16),
-        ),
+        Engine(name="fast", devices=("cpu",), network=_fast, verification=OneStep(FLOAT32), automatic_on=("cpu",)),
+        Engine(name="bf16", devices=("cpu",), network=_bf16, verification=OneStep(BFLOAT16)),
         # Not automatic before a record shows that it has run on a GPU.
         Engine(
-            name="graph",
-            devices=("cuda",),
-            network=_seeded,
-            verification=TwoStepsOnDevice(),
-            capturer=CudaCapturer,
+            name="graph", devices=("cuda",), network=_seeded, verification=TwoStepsOnDevice(), capturer=CudaCapturer
         ),
     )
 }
