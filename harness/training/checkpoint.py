@@ -21,11 +21,7 @@ from harness.files import write_whole
 
 
 class Checkpoints:
-    """The checkpoints of one run in a folder of its own: the newest two.
-
-    Args:
-        folder: created if it does not exist.
-        run: what identifies the run, as plain data.
+    """The newest two checkpoints of one run, in a folder of its own; ``run`` identifies the run, as plain data.
 
     Raises:
         InputError: the folder cannot be created.

@@ -24,18 +24,10 @@ SCHEMA = "harness.run/1"
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One completed epoch. Accuracies are counts; percentages are computed only for printing.
+    """One completed epoch, numbered from 1: learning rate of its last step, wall time in seconds with its evaluation.
 
-    Args:
-        epoch: number of the epoch, from 1.
-        lr: learning rate of the epoch's last step.
-        train_loss: mean cross entropy over the epoch's training images, each before the step that it was part of.
-        train_correct: training images predicted correctly before the step that they were part of, in train mode.
-        train_total: training images seen.
-        test_loss: mean cross entropy over the test images after the epoch.
-        test_correct: test images predicted correctly after the epoch.
-        test_total: test images.
-        seconds: wall time of the epoch with its evaluation.
+    ``train_loss`` (mean cross entropy) and ``train_correct`` (correct predictions, in train mode) are those of each training
+    image before the step that it was part of; ``test_loss`` and ``test_correct`` those of the test images after the epoch.
     """
 
     epoch: int
@@ -60,21 +52,19 @@ class EpochResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(RunSpec):
-    """One training run: its `RunSpec` and what came of it.
+    """One training run: its `RunSpec`, its data set and what came of it.
 
     Args:
-        data_name: name of the data set, such as ``mnist`` or ``digits``.
-        data_title: name of the data set for a reader.
+        data_name: name of the data set, such as ``mnist`` or ``digits``; ``data_title`` is its name for a reader.
         data_digest: SHA-256 of the decoded data.
         status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: the loss
             became infinite or NaN in the epoch after the last one of ``epochs``.
         epochs: the completed epochs, in order.
         state_digest: `state_digest` of the model after the last completed epoch.
-        digests: digests of the run, from before the first step to the end of the last completed epoch; of a diverged run
-            to the step at which that was noticed.
+        digests: from before the first step to the end of the last completed epoch, or the step where divergence was noticed.
         environment: the machine it ran on.
         started: start time, UTC, ISO 8601.
-        wall_seconds: wall time, summed over all sessions of a resumed run.
+        wall_seconds: wall time, over all sessions.
 
     Raises:
         InputError: the parts contradict each other.
@@ -131,11 +121,7 @@ class RunRecord(RunSpec):
 
     @classmethod
     def from_json(cls, document: object, *, where: str = "run record") -> Self:
-        """Read what `to_json` gives.
-
-        Args:
-            document: parsed JSON.
-            where: what to begin messages with, such as the file's path.
+        """Read what `to_json` returns, from parsed JSON; messages begin with ``where``, such as the file's path.
 
         Raises:
             InputError: not a run record, written in another format version, or contradicting itself.
