@@ -21,11 +21,7 @@ from harness.files import write_whole
 
 
 class Checkpoints:
-    """The checkpoints of one run in a folder of its own: the newest two.
-
-    Args:
-        folder: created if it does not exist.
-        run: what identifies the run, as plain data.
+    """The newest two checkpoints of one run, in a folder of its own; ``run`` identifies the run, as plain data.
 
     Raises:
         InputError: the folder cannot be created.
@@ -83,11 +79,10 @@ class Checkpoints:
             ]
             if differing:
                 found = "; ".join(f"{key}={run.get(key)!r} instead of {self._run.get(key)!r}" for key in differing)
-                msg = (
+                raise CheckpointError(
                     f"expected a checkpoint of this run, got path={str(path)!r} of another one: {found}. "
                     "Name another folder with --out, or start over with --fresh, which deletes it."
                 )
-                raise CheckpointError(msg)
             try:
                 restore(state)
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:

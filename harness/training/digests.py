@@ -29,17 +29,12 @@ _SHOWN_DIGITS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class StepDigests:
-    """A training after one of its steps, as the first 16 hex digits of SHA-256 digests.
+    """A training after ``step`` completed steps (over all epochs), as the first 16 hex digits of SHA-256 digests.
 
-    Args:
-        step: number of completed steps, over all epochs; 0 is before the first.
-        order: chained: the indices of the images in order; for a loader that does not report them, the images themselves.
-        augmentation: chained: the augmentation of each image.
-        dropout: chained: the state of the random generator that the model draws from, before each step.
-        rate: chained: the optimizer's learning rates, momenta and betas.
-        parameters: the parameters after the step.
-        buffers: the buffers after the step.
-        optimizer: the optimizer's state after the step, such as momentum buffers.
+    Chained: ``order``, the indices of the images (for a loader that does not report them, the images themselves);
+    ``augmentation``, that of each image; ``dropout``, the state of the random generator that the model draws from, before each
+    step; ``rate``, the optimizer's learning rates, momenta and betas. After the step: ``parameters``, ``buffers`` and the state
+    of the ``optimizer``, such as momentum buffers.
     """
 
     step: int
@@ -61,7 +56,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name]
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(_bytes(tensor))
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -80,11 +75,7 @@ def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 class DigestChain:
-    """The digests of a run in progress.
-
-    Args:
-        device: the device that the model runs on.
-    """
+    """The digests of a run in progress on a device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -117,12 +108,13 @@ class DigestChain:
         self._links = {kind: bytes.fromhex(state[kind]) for kind in INPUTS}
 
     def _extend(self, kind: Input, tensors: list[Tensor]) -> None:
-        self._link(kind, b"".join(_bytes(tensor) for tensor in tensors))
+        self._link(kind, b"".join(tensor_bytes(tensor) for tensor in tensors))
 
     def _link(self, kind: Input, content: bytes) -> None:
         self._links[kind] = hashlib.sha256(self._links[kind] + content).digest()
 
 
-def _bytes(tensor: Tensor) -> bytes:
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The values of a tensor on any device, as bytes in row-major order."""
     # Through uint8, since numpy has no bfloat16.
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

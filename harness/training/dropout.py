@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.graph import Program
+from harness.graph import Operation, Program
 
 # ATen's native/Dropout.cpp: the negative saturation value of SELU.
 _ALPHA = 1.7580993408473766
@@ -27,18 +27,11 @@ _ALPHA = 1.7580993408473766
 
 
 def dropped_positions(count: int, p: float) -> Tensor:
-    """Which of ``count`` values to drop, each with probability ``p`` and independently of the others.
+    """Which of ``count`` values to drop, each with probability 0 <= p < 1 and independently of the others.
 
     The distance to the next dropped value is geometric: floor(ln(1 - u) / ln(1 - p)) values are kept before it, for u
     uniform on [0, 1) (L. Devroye, Non-Uniform Random Variate Generation, 1986, chapter X.2). Drawn in float64 from torch's
-    global CPU generator.
-
-    Args:
-        count: number of values.
-        p: probability of each to be dropped, 0 <= p < 1.
-
-    Returns:
-        (K,) int64 positions in rising order, on the CPU.
+    global CPU generator. Returns (K,) int64 positions in rising order, on the CPU.
     """
     if p == 0:
         return torch.empty(0, dtype=torch.int64)
@@ -56,13 +49,10 @@ def dropped_positions(count: int, p: float) -> Tensor:
 
 
 def sparse_dropout(maps: Tensor, p: float, factor: float, *, in_place: bool) -> Tensor:
-    """Dropout with probability ``p`` that multiplies the kept values by ``factor``.
+    """Dropout of each value with probability ``p``, for maps of any shape, on the CPU.
 
-    Args:
-        maps: any shape, on the CPU.
-        p: probability of each value to be dropped.
-        factor: 1 / (1 - p) for the usual dropout; 1 if the previous layer applies the factor.
-        in_place: write into ``maps``; nothing else may read its values.
+    The kept values are multiplied by ``factor``: 1 / (1 - p) for the usual dropout, 1 if the previous layer applies the factor.
+    With ``in_place``, the result is written into ``maps``, and nothing else may read its values.
     """
     result: Tensor = _SparseDropout.apply(maps, p, factor, in_place)
     return result
@@ -138,10 +128,9 @@ def _flat(dense: Tensor) -> Tensor:
 
 
 def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[..., Tensor]]:
-    """ATen's dropouts by name, drawing from a generator. On a CPU they return ATen's bits for the same random state.
+    """ATen's dropouts by name, drawing from a generator on the network's device, or from torch's global one if it is None.
 
-    Args:
-        generator: on the device of the network; None for torch's global one.
+    On a CPU they return ATen's bits for the same random state.
     """
     return {
         f"aten.{name}{ending}.default": functools.partial(
@@ -158,14 +147,8 @@ def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[.
 
 def unseedable_operation(program: Program) -> str:
     """The first operation that draws random numbers without accepting a generator (any but dropout); empty if none."""
-    return next(
-        (
-            operation.op
-            for operation in program.operations
-            if operation.kind.draws and operation.kind.family != "dropout"
-        ),
-        "",
-    )
+    drawing = (operation for operation in program.operations if operation.kind.draws)
+    return next((operation.op for operation in drawing if operation.kind.family != "dropout"), "")
 
 
 def _dropout(
@@ -200,15 +183,13 @@ def _dropout(
 
 def without_dropout(program: Program) -> Program:
     """The program with p = 0 in every dropout."""
-    return replace(
-        program,
-        operations=tuple(
-            replace(operation, args=(operation.args[0], 0.0, *operation.args[2:]))
-            if operation.kind.family == "dropout"
-            else operation
-            for operation in program.operations
-        ),
-    )
+
+    def drop_nothing(operation: Operation) -> Operation:
+        if operation.kind.family != "dropout":
+            return operation
+        return replace(operation, args=(operation.args[0], 0.0, *operation.args[2:]))
+
+    return replace(program, operations=tuple(map(drop_nothing, program.operations)))
 
 
 class NothingDropped(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -220,11 +201,7 @@ class NothingDropped(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __torch_dispatch__(
-        self,
-        operation: Callable[..., Any],
-        _: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, operation: Callable[..., Any], _: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 - whatever the operation returns
         result = operation(*args, **(kwargs or {}))
         if operation in (torch.ops.aten.bernoulli_.float, torch.ops.aten.rand.default):

@@ -2,10 +2,7 @@
 
 ``eager`` runs the network as written and is the reference. ``fast`` computes the same with other random numbers in dropout and
 other rounding in the last bits; ``bf16`` rounds more coarsely; ``graph`` captures whole steps for a GPU, see
-`harness.training.step_graphs`. The run record names the engine.
-
-An engine is one entry of `ENGINES`: what runs its network, how it is verified, the devices it runs on, and those where ``auto``
-selects it.
+`harness.training.step_graphs`. An engine is one entry of `ENGINES`; the run record names it.
 """
 
 from __future__ import annotations
@@ -35,15 +32,12 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """A way to compute steps.
+    """A way to compute steps on the ``devices`` named.
 
-    Args:
-        name: as in the record.
-        devices: kinds of device that it runs on.
-        network: returns a function that runs the training program of a module; it draws from the generator if one is given.
-        verification: compares the engine with the reference on a model, before it trains it.
-        automatic_on: kinds of device where ``auto`` selects it, if it passes its verification.
-        capturer: captures whole steps on a device, for a number of runs; None if steps are computed operation by operation.
+    ``network`` returns a function that runs the training program of a module and draws from the generator if one is given.
+    ``verification`` compares the engine with the reference on a model, before it trains it; if it passes, ``auto`` selects it
+    on the kinds of device in ``automatic_on``. ``capturer`` captures whole steps on a device, for a number of runs; it is None
+    if steps are computed operation by operation.
     """
 
     name: str
@@ -69,10 +63,7 @@ class Engine:
         return self.capturer is not None
 
     def reason_against(self, module: nn.Module, device: torch.device) -> str:
-        """Why it cannot train a network on a device; empty if it can.
-
-        Torch's global random state is restored.
-        """
+        """Why it cannot train a network on a device; empty if it can. Torch's global random state is restored."""
         if device.type not in self.devices:
             return f"{self.name} runs on {' and '.join(self.devices)}, not on {device.type}"
         if self.is_reference:
@@ -89,13 +80,7 @@ class Engine:
     def prepare(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator | None = None
     ) -> Compute:
-        """The function that computes one step of a run.
-
-        Args:
-            module: the network, in train mode.
-            optimizer: its optimizer.
-            generator: the run's own, if the engine uses one.
-        """
+        """The function that computes one step of a run, with the run's own generator if the engine uses one."""
         if generator is None:
             return functools.partial(train_step, self.network(module, None), optimizer)
         group = self.group([self.branch(module, optimizer, generator)])
@@ -121,11 +106,7 @@ class Engine:
 def choose_engine(choice: str, module: nn.Module, device: torch.device) -> tuple[Engine, str]:
     """The engine for a network on a device and, if ``auto`` had to fall back to the reference, the reason.
 
-    Args:
-        choice: an engine's name; or ``auto``, the first engine that is automatic on the device if it passes its verification,
-            else the reference.
-        module: the network.
-        device: where it is to be trained.
+    ``auto`` is the first engine that is automatic on the device if it passes its verification, else the reference.
 
     Raises:
         InputError: the engine does not exist, or it cannot train this network on this device.
@@ -137,8 +118,7 @@ def choose_engine(choice: str, module: nn.Module, device: torch.device) -> tuple
         reason = automatic.reason_against(module, device)
         return (REFERENCE, reason) if reason else (automatic, "")
     if choice not in ENGINES:
-        msg = f"expected an engine, got engine={choice!r}. Use one of: auto, {', '.join(ENGINES)}."
-        raise InputError(msg)
+        raise InputError(f"expected an engine, got engine={choice!r}. Use one of: auto, {', '.join(ENGINES)}.")
     if reason := ENGINES[choice].reason_against(module, device):
         msg = f"expected an engine that can train this network here, got engine={choice!r}: {reason}. Use eager."
         raise InputError(msg)
@@ -211,36 +191,16 @@ _FLOAT32_OPERATIONS = {
     "aten.softmax.int": functools.partial(_in_float32, functional.softmax),
 }
 
-REFERENCE = Engine(
-    name="eager",
-    devices=("cpu", "cuda", "mps"),
-    network=_as_written,
-    verification=OneStep(FLOAT32),
-)
+REFERENCE = Engine(name="eager", devices=("cpu", "cuda", "mps"), network=_as_written, verification=OneStep(FLOAT32))
 ENGINES = {
     engine.name: engine
     for engine in (
         REFERENCE,
-        Engine(
-            name="fast",
-            devices=("cpu",),
-            network=_fast,
-            verification=OneStep(FLOAT32),
-            automatic_on=("cpu",),
-        ),
-        Engine(
-            name="bf16",
-            devices=("cpu",),
-            network=_bf16,
-            verification=OneStep(BFLOAT16),
-        ),
+        Engine(name="fast", devices=("cpu",), network=_fast, verification=OneStep(FLOAT32), automatic_on=("cpu",)),
+        Engine(name="bf16", devices=("cpu",), network=_bf16, verification=OneStep(BFLOAT16)),
         # Not automatic before a record shows that it has run on a GPU.
         Engine(
-            name="graph",
-            devices=("cuda",),
-            network=_seeded,
-            verification=TwoStepsOnDevice(),
-            capturer=CudaCapturer,
+            name="graph", devices=("cuda",), network=_seeded, verification=TwoStepsOnDevice(), capturer=CudaCapturer
         ),
     )
 }

@@ -28,13 +28,10 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """The prediction for each test image, on the CPU.
+    """The prediction for each test image, on the CPU, and the mean cross entropy.
 
-    Args:
-        labels: (N,) int64, the true classes.
-        classes: (N,) int64, the class with the highest output; -1 where an output is NaN, which is never correct.
-        probabilities: (N, 10) float32, softmax of the outputs.
-        loss: mean cross entropy.
+    ``labels``: (N,) int64, the true classes. ``classes``: (N,) int64, the class with the highest output; -1 where an output is
+    NaN, which is never correct. ``probabilities``: (N, 10) float32, softmax of the outputs.
     """
 
     labels: Tensor
@@ -92,11 +89,7 @@ def predict(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Pr
 
 
 def evaluate(module: nn.Module, dataset: Dataset) -> Evaluation:
-    """Evaluate a model on all test images, see `predict`.
-
-    Raises:
-        InputError: the output's shape is not (B, 10).
-    """
+    """Evaluate a model on all test images; errors as of `predict`."""
     return predict(module, dataset).evaluation()
 
 

@@ -1,8 +1,7 @@
 """A training program rewritten to run faster on a CPU: the same computation in fewer passes over memory.
 
-A sequence of batch norm, ReLU and dropout becomes a batch norm whose weights contain dropout's factor, and one pass for the
-rest, in place. The rewriting looks at the graph only; `harness.training.verification` compares the result with the graph's own
-operations on every model.
+Batch norm, ReLU and dropout become a batch norm whose weights contain dropout's factor, and one pass for the rest, in place.
+The rewriting looks at the graph only; `harness.training.verification` compares the results on every model.
 """
 
 from __future__ import annotations
@@ -33,18 +32,10 @@ def _scaled_batch_norm(p: float, maps: Tensor, weight: Tensor, bias: Tensor, *re
     return result
 
 
-def _dropout(maps: Tensor, p: float, in_place: bool, scaled: bool) -> Tensor:  # noqa: FBT001 - arguments in the program
-    return sparse_dropout(maps, p, 1.0 if scaled else 1 / (1 - p), in_place=in_place)
-
-
-def _relu_dropout(maps: Tensor, p: float, in_place: bool, scaled: bool) -> Tensor:  # noqa: FBT001
-    return sparse_relu_dropout(maps, p, 1.0 if scaled else 1 / (1 - p), in_place=in_place)
-
-
 FUSED_OPERATIONS: dict[str, Callable[..., Any]] = {
     "fused.batch_norm": _scaled_batch_norm,
-    "fused.dropout": _dropout,
-    "fused.relu_dropout": _relu_dropout,
+    "fused.dropout": sparse_dropout,
+    "fused.relu_dropout": sparse_relu_dropout,
 }
 
 
@@ -69,11 +60,10 @@ def fused(program: Program) -> Program:
             rewritten[operation.name] = replace(operation, op="aten.reshape.default")
         elif operation.op == "aten.relu.default" and _is_overwritable(before):
             rewritten[operation.name] = replace(operation, op="aten.relu_.default")
-        elif _is_sparse_dropout(operation):
+        elif p := _sparse_probability(operation):
             relu = before if before and before.kind.name == "relu" else None
             source = sole_input(relu) if relu else before
             scaled = source is not None and _is_affine_batch_norm(source)
-            p = operation.args[1]
             if relu:
                 rewritten[relu.name] = None
             if source and scaled:
@@ -81,7 +71,8 @@ def fused(program: Program) -> Program:
             rewritten[operation.name] = replace(
                 operation,
                 op="fused.relu_dropout" if relu else "fused.dropout",
-                args=(relu.args[0] if relu else operation.args[0], p, _is_overwritable(source), scaled),
+                args=((relu or operation).args[0], p, 1.0 if scaled else 1 / (1 - p)),
+                kwargs={"in_place": _is_overwritable(source)},
             )
     operations = (rewritten.get(operation.name, operation) for operation in program.operations)
     return replace(program, operations=tuple(operation for operation in operations if operation))
@@ -91,11 +82,12 @@ def _is_overwritable(source: Operation | None) -> bool:
     return source is not None and source.op in _OVERWRITABLE
 
 
-def _is_sparse_dropout(operation: Operation) -> bool:
+def _sparse_probability(operation: Operation) -> float:
+    """The probability p of a dropout that is to be sparse; 0 of any other operation."""
     match operation.args:
-        case (Ref(), float(p), True) if operation.kind.name == "dropout":
-            return 0 < p < _SPARSE_BELOW
-    return False
+        case (Ref(), float(p), True) if operation.kind.name == "dropout" and 0 < p < _SPARSE_BELOW:
+            return p
+    return 0.0
 
 
 def _is_affine_batch_norm(operation: Operation) -> bool:

@@ -2,8 +2,8 @@
 
 """Optimizer steps that a CUDA graph can hold: torch's SGD, Adam and AdamW with their changing numbers read from the device.
 
-Whatever Python computes is fixed when a graph is captured. Learning rate, momentum and Adam's bias corrections change from
-step to step, so they are read from a tensor on the device that is filled before each launch. Torch's own optimizers accept
+Learning rate, momentum and Adam's bias corrections change from step to step, but a graph fixes whatever Python computes, so
+they are read from a tensor on the device that is filled before each launch. Torch's own optimizers accept
 a tensor for the rate only (SGD if ``fused``, Adam if ``capturable``), and none for a momentum that a one-cycle schedule
 changes. The updates are therefore written out here, with torch's order of operations and on torch's own state; the optimizer
 object remains what checkpoints, digests and schedules use. The results differ from torch's in the last bit, since a product

@@ -38,12 +38,9 @@ def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resu
 
     A run that ends, diverges or fails does not affect the others; those that resume from a later checkpoint end earlier.
 
-    Args:
-        members: the runs. Their specs agree in recipe, engine, device and graph.
-        data: the data set to train and test on.
-        on_end: called with each run as soon as it ends and its record, ``complete`` or ``diverged``, or with the exception
-            that it failed with, such as an engine that cannot train this model or cannot compute groups.
-        resume: continue from the checkpoints; False deletes them and starts over.
+    Their specs agree in recipe, engine, device and graph. ``on_end`` is called with each run as soon as it ends and its record,
+    ``complete`` or ``diverged``, or with the exception that it failed with, such as an engine that cannot train this model or
+    cannot compute groups. Without ``resume``, the checkpoints are deleted.
 
     Raises:
         KeyboardInterrupt: after ``on_end`` was called with the record so far of every run that had not ended.

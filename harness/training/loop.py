@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from harness.data import Dataset
-from harness.errors import InputError, RecipeError
+from harness.errors import RecipeError
 from harness.training.checkpoint import Checkpoints
 from harness.training.digests import DigestChain, StepDigests, state_digest
 from harness.training.engines import Compute, Engine, choose_engine
@@ -36,11 +36,7 @@ Steps = Generator[Batch, tuple[Tensor, Tensor], None]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A run was stopped by a KeyboardInterrupt.
-
-    Args:
-        record: the record with the completed epochs. With checkpoints, the run can be resumed.
-    """
+    """A run was stopped by a KeyboardInterrupt; ``record`` has its completed epochs. With checkpoints, it can be resumed."""
 
     def __init__(self, record: RunRecord) -> None:
         super().__init__(f"interrupted after {len(record.epochs)} of {record.recipe.epochs} epochs")
@@ -69,11 +65,9 @@ def train(
             current weights (see `initialise`), and left on the device of the run.
         spec: the description of the run.
         data: the data set to train and test on.
-        engine: the engine ``spec.engine``, as returned by `choose_engine` for this module; without it, the engine is looked
-            up and verified here.
-        checkpoint_dir: folder for a checkpoint after each epoch; None writes none. It must not be shared between runs.
-        resume: continue from a checkpoint found there, with the same bits as an uninterrupted run. False deletes the
-            checkpoints and starts over.
+        engine: ``spec.engine``, as returned by `choose_engine` for this module; by default looked up and verified here.
+        checkpoint_dir: folder of this run alone for a checkpoint after each epoch; None writes none.
+        resume: continue from a checkpoint found there, with the bits of an uninterrupted run. False deletes them.
         observer: is called as the run proceeds.
         hooks: replaces batches or evaluation, or adds callbacks.
 
@@ -161,23 +155,16 @@ class Run:
         return self.engine.prepare(self._module, self._optimizer, self._streams.dropout)
 
     def branch(self) -> Branch:
-        """This run's branch of a step that is computed for a group of runs.
-
-        Raises:
-            InputError: the engine does not compute groups.
-        """
-        if self._streams.dropout is None:
-            msg = f"expected an engine that computes several runs at once, got engine={self.engine.name!r}. Use graph."
-            raise InputError(msg)
-        return self.engine.branch(self._module, self._optimizer, self._streams.dropout)
+        """This run's branch of a step that is computed for a group of runs."""
+        # An engine that gives runs no generator computes no groups either, and `Engine.group` refuses it.
+        generator = self._streams.dropout or torch.Generator(self._device)
+        return self.engine.branch(self._module, self._optimizer, generator)
 
     def checkpoints(self, folder: Path | None, *, resume: bool) -> Checkpoints | None:
-        """The run's checkpoints in a folder; without ``resume``, the existing ones are deleted.
-
-        A run can resume from a checkpoint if it agrees with the run that wrote it in everything named here.
-        """
+        """The run's checkpoints in a folder; without ``resume``, the existing ones are deleted."""
         if folder is None:
             return None
+        # In all this a run must agree with the one whose checkpoint it resumes from.
         identity = {
             "model": self.spec.model,
             "graph_digest": self.spec.graph_digest,
@@ -353,9 +340,8 @@ def _check_last_batch(module: nn.Module, spec: RunSpec, *, images: int) -> None:
     left_over = images % recipe.batch_size or recipe.batch_size
     has_batch_norm = any(name.endswith("running_var") for name in module.state_dict())
     if left_over == 1 and has_batch_norm:
-        msg = (
+        raise RecipeError(
             f"recipe {recipe.name}: expected a batch size that leaves more than one image in the last batch, since "
             f"batch norm has no variance over one, got batch_size={recipe.batch_size} for {images} images. "
             "Use another batch size."
         )
-        raise RecipeError(msg)

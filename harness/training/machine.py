@@ -23,20 +23,11 @@ _TRIM, _MMAP, _LARGEST_MMAP = -1, -3, 32 * 1024 * 1024
 class Environment:
     """The environment of a result. In two environments that differ, every value may differ in its last bits.
 
-    Args:
-        harness: version of this package.
-        commit: its git commit, followed by ``-dirty`` if files differ from it; None outside a git checkout.
-        python: version of Python.
-        torch: version of PyTorch, with its build.
-        torchvision: version of torchvision.
-        platform: operating system, its version and the processor architecture.
-        processor: name of the CPU; None if the system does not report it.
-        cpu_capability: instruction set that PyTorch uses, such as ``AVX2``.
-        threads: number of threads that PyTorch uses on the CPU.
-        accelerator: name of the CUDA device; None on other devices.
-        cuda: version of CUDA that PyTorch was built for; None on other devices.
-        driver: version of the NVIDIA driver; None if it is not known.
-        deterministic: whether `torch.use_deterministic_algorithms` is on.
+    Versions of this package, Python, PyTorch (with its build) and torchvision; `git_commit` of the package; operating system
+    with version and architecture (``platform``); name of the CPU (None if not reported), the instruction set that PyTorch uses
+    on it, such as ``AVX2``, and the number of threads. On CUDA only, else None: name of the device (``accelerator``), version
+    of CUDA that PyTorch was built for, and of the NVIDIA driver, if known. ``deterministic``: whether
+    `torch.use_deterministic_algorithms` is on.
     """
 
     harness: str
@@ -104,10 +95,9 @@ def resolve_device(choice: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the rest of the process instead of returning it to the system.
+    """Make glibc (if it is the C library) keep freed memory for the rest of the process.
 
-    The system zeroes returned memory page by page before it is used again, which takes up to a fifth of a training step on a
-    CPU. Does nothing where the C library is not glibc.
+    The system zeroes returned memory before it is used again, which takes up to a fifth of a training step on a CPU.
     """
     if sys.platform != "linux":
         return

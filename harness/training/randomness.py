@@ -29,9 +29,7 @@ def derived_seed(seed: int, stream: str) -> int:
 
 
 def initialise(build: Callable[[], Module], *, seed: int) -> Module:
-    """Build a module as ``torch.manual_seed(seed); build()`` does, bit for bit.
-
-    The global random state of PyTorch is restored afterwards.
+    """Build a module as ``torch.manual_seed(seed); build()`` does, but restore the global random state of PyTorch.
 
     Raises:
         InputError: the seed is out of range.
@@ -58,10 +56,7 @@ class RandomStreams:
     Order and augmentation are drawn on the CPU, so that they are the same on every device. Dropout draws from the device's
     global generator, since a module cannot be given another, unless the engine passes one.
 
-    Args:
-        seed: the seed of the run.
-        device: the device that the model runs on.
-        own_dropout: give dropout a generator of this run, ``dropout``, and leave the global one untouched.
+    With ``own_dropout``, dropout has a generator of this run, ``dropout``, and the global one is left untouched.
 
     Raises:
         InputError: the seed is out of range.
@@ -107,8 +102,7 @@ class RandomStreams:
 
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**63:
-        msg = f"expected a seed from 0 to 2**63 - 1, got seed={seed}."
-        raise InputError(msg)
+        raise InputError(f"expected a seed from 0 to 2**63 - 1, got seed={seed}.")
 
 
 def network_random_state(device: torch.device) -> torch.Tensor:

@@ -24,18 +24,10 @@ SCHEMA = "harness.run/1"
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One completed epoch. Accuracies are counts; percentages are computed only for printing.
+    """One completed epoch, numbered from 1: learning rate of its last step, wall time in seconds with its evaluation.
 
-    Args:
-        epoch: number of the epoch, from 1.
-        lr: learning rate of the epoch's last step.
-        train_loss: mean cross entropy over the epoch's training images, each before the step that it was part of.
-        train_correct: training images predicted correctly before the step that they were part of, in train mode.
-        train_total: training images seen.
-        test_loss: mean cross entropy over the test images after the epoch.
-        test_correct: test images predicted correctly after the epoch.
-        test_total: test images.
-        seconds: wall time of the epoch with its evaluation.
+    ``train_loss`` (mean cross entropy) and ``train_correct`` (correct predictions, in train mode) are those of each training
+    image before the step that it was part of; ``test_loss`` and ``test_correct`` those of the test images after the epoch.
     """
 
     epoch: int
@@ -60,21 +52,19 @@ class EpochResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(RunSpec):
-    """One training run: its `RunSpec` and what came of it.
+    """One training run: its `RunSpec`, its data set and what came of it.
 
     Args:
-        data_name: name of the data set, such as ``mnist`` or ``digits``.
-        data_title: name of the data set for a reader.
+        data_name: name of the data set, such as ``mnist`` or ``digits``; ``data_title`` is its name for a reader.
         data_digest: SHA-256 of the decoded data.
         status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: the loss
             became infinite or NaN in the epoch after the last one of ``epochs``.
         epochs: the completed epochs, in order.
         state_digest: `state_digest` of the model after the last completed epoch.
-        digests: digests of the run, from before the first step to the end of the last completed epoch; of a diverged run
-            to the step at which that was noticed.
+        digests: from before the first step to the end of the last completed epoch, or the step where divergence was noticed.
         environment: the machine it ran on.
         started: start time, UTC, ISO 8601.
-        wall_seconds: wall time, summed over all sessions of a resumed run.
+        wall_seconds: wall time, over all sessions.
 
     Raises:
         InputError: the parts contradict each other.
@@ -96,26 +86,22 @@ class RunRecord(RunSpec):
         numbers = [result.epoch for result in self.epochs]
         declared = self.recipe.epochs
         if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > declared:
-            msg = f"expected epochs numbered from 1 to at most {declared}, got {numbers}."
-            raise InputError(msg)
+            raise InputError(f"expected epochs numbered from 1 to at most {declared}, got {numbers}.")
         if (len(numbers) == declared) != (self.status == "complete"):
-            msg = (
+            raise InputError(
                 f"expected the status to agree with the epochs, got status={self.status!r} with {len(numbers)} of "
                 f"{declared} declared epochs."
             )
-            raise InputError(msg)
         if len({result.test_total for result in self.epochs}) > 1:
             msg = f"expected the same test set in all epochs, got test_total={[result.test_total for result in self.epochs]}."
             raise InputError(msg)
         steps = [digests.step for digests in self.digests]
         if steps[:1] != [0] or sorted(set(steps)) != steps:
-            msg = f"expected digests at increasing steps, starting at step 0, got steps {steps}."
-            raise InputError(msg)
+            raise InputError(f"expected digests at increasing steps, starting at step 0, got steps {steps}.")
         try:
             datetime.fromisoformat(self.started)
         except ValueError:
-            msg = f"expected started to be an ISO 8601 time, got started={self.started!r}."
-            raise InputError(msg) from None
+            raise InputError(f"expected started to be an ISO 8601 time, got started={self.started!r}.") from None
 
     @property
     def spec(self) -> RunSpec:
@@ -135,11 +121,7 @@ class RunRecord(RunSpec):
 
     @classmethod
     def from_json(cls, document: object, *, where: str = "run record") -> Self:
-        """Read what `to_json` gives.
-
-        Args:
-            document: parsed JSON.
-            where: what to begin messages with, such as the file's path.
+        """Read what `to_json` returns, from parsed JSON; messages begin with ``where``, such as the file's path.
 
         Raises:
             InputError: not a run record, written in another format version, or contradicting itself.
@@ -147,11 +129,10 @@ class RunRecord(RunSpec):
         table = dict(expect_mapping(document, where=where, error=InputError))
         schema = table.pop("schema", None)
         if schema != SCHEMA:
-            msg = (
+            raise InputError(
                 f"{where}: expected schema={SCHEMA!r}, got schema={schema!r}. Name a run record; one of "
                 "another schema is read by the version of the harness that wrote it."
             )
-            raise InputError(msg)
         return read_table(cls, table, where=where, error=InputError)
 
     def write(self, path: str | Path) -> None:

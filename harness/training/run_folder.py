@@ -43,12 +43,13 @@ def train_into(
     """
     with opened(folder):
         try:
+            checkpoints = folder / CHECKPOINT_FOLDER
             record = train(
                 module,
                 spec,
                 data,
                 engine=engine,
-                checkpoint_dir=folder / CHECKPOINT_FOLDER,
+                checkpoint_dir=checkpoints,
                 resume=resume,
                 observer=observer,
                 hooks=hooks,

@@ -22,12 +22,11 @@ class RunSpec:
     Args:
         model: name of the model.
         source: what the user named the model by: a shipped name, a file, a class; empty where a program trains it.
-        arguments: constructor arguments of the user's model, as given on the command line; empty without.
+        arguments: constructor arguments of the user's model, as given on the command line.
         graph_digest: exact digest of the captured graph.
         recipe: how to train; ``recipe.epochs`` is the declared number of epochs.
         seed: the seed that all randomness but the initial weights is derived from, 0 to 2**63 - 1.
-        engine: name of the engine that computes the steps, see `harness.training.engines`. ``auto`` is not one:
-            `choose_engine` resolves it.
+        engine: name of the engine that computes the steps; `choose_engine` resolves ``auto``, which is not one.
         device: where to train, such as ``cpu`` or ``cuda:0``.
         digest_every: steps between two digests of the run's state; each epoch's end has one in any case.
 
@@ -47,8 +46,7 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         if self.engine == "auto":
-            msg = "expected the name of an engine, got engine='auto'. Resolve it with choose_engine first."
-            raise InputError(msg)
+            raise InputError("expected the name of an engine, got engine='auto'. Resolve it with choose_engine first.")
         if self.digest_every < 1:
             msg = f"expected digest_every >= 1 (steps between two digests), got digest_every={self.digest_every}."
             raise InputError(msg)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -46,10 +47,8 @@ _IDENTITY = ("graph_digest", "recipe", "engine", "device")
 class SeedsJob:
     """What all seeds have in common; it is pickled into their processes.
 
-    Args:
-        load_model: called with ``seed=``; returns the captured model with the initial weights of that seed.
-        load_data: returns the data set.
-        spec: the description of the runs; each seed replaces ``spec.seed``.
+    ``load_model`` is called with ``seed=`` and returns the captured model with the initial weights of that seed;
+    ``load_data`` returns the data set; ``spec`` describes the runs, and each seed replaces ``spec.seed``.
     """
 
     load_model: Callable[..., CapturedModel]
@@ -64,9 +63,8 @@ class SeedsJob:
     def load(self, seed: int) -> tuple[CapturedModel, RunSpec]:
         """The model of one seed and the description of its run."""
         captured = self.load_model(seed=seed)
-        return captured, dataclasses.replace(
-            self.spec, seed=seed, model=captured.name, graph_digest=captured.graph.exact_digest()
-        )
+        digest = captured.graph.exact_digest()
+        return captured, dataclasses.replace(self.spec, seed=seed, model=captured.name, graph_digest=digest)
 
     def train(self, seed: int, folder: Path, observer: Observer, *, fresh: bool) -> RunRecord:
         """Train one seed in this process, into its folder."""
@@ -78,11 +76,8 @@ class SeedsJob:
 class SeedOutcome:
     """How the training of one seed ended.
 
-    Args:
-        seed: the seed.
-        folder: the folder of its record, weights and checkpoints.
-        record: its record, ``complete`` or ``diverged``; None if the run did not end.
-        problem: why the run did not end; empty if there is a record.
+    ``record`` is its record, ``complete`` or ``diverged``, also in ``folder`` with its weights and checkpoints. If the run
+    did not end, it is None and ``problem`` says why.
     """
 
     seed: int
@@ -111,12 +106,7 @@ class SeedsObserver(Protocol):
 
 
 class SeedsInterrupted(KeyboardInterrupt):
-    """The training was stopped by a KeyboardInterrupt.
-
-    Args:
-        outcomes: the outcomes of the seeds that had finished.
-        seeds: number of seeds asked for.
-    """
+    """The training of ``seeds`` seeds was stopped by a KeyboardInterrupt; ``outcomes`` are those of the finished ones."""
 
     def __init__(self, outcomes: tuple[SeedOutcome, ...], seeds: int) -> None:
         super().__init__(f"interrupted; {len(outcomes)} of {seeds} seeds are finished and kept")
@@ -154,21 +144,18 @@ def train_seeds(
     finished = {} if fresh else _finished(job, seeds, folder)
     for outcome in finished.values():
         observer.on_seed_end(outcome)
-    in_processes = torch.device(job.spec.device).type == "cpu" and not ENGINES[job.spec.engine].supports_groups
     call = _Call(job=job, folder=folder, observer=observer, fresh=fresh, outcomes=finished)
-    workers = (_InProcesses if in_processes else _InThisProcess)(call)
-    waiting = [seed for seed in reversed(seeds) if seed not in finished]
+    waiting = [seed for seed in seeds if seed not in finished]
     try:
-        while waiting or workers.running:
-            while waiting and len(workers.running) < processes:
-                workers.start(waiting.pop())
-            workers.wait()
-    except BaseException as stop:
-        workers.stop()
-        if isinstance(stop, KeyboardInterrupt):
-            ended = tuple(finished[seed] for seed in seeds if seed in finished and finished[seed].record)
-            raise SeedsInterrupted(ended, len(seeds)) from stop
-        raise
+        if ENGINES[job.spec.engine].supports_groups:
+            _train_in_groups(call, waiting, processes)
+        elif torch.device(job.spec.device).type == "cpu":
+            _train_in_processes(call, waiting, processes)
+        else:
+            _train_in_turn(call, waiting)
+    except KeyboardInterrupt as stop:
+        ended = tuple(finished[seed] for seed in seeds if seed in finished and finished[seed].record)
+        raise SeedsInterrupted(ended, len(seeds)) from stop
     return tuple(finished[seed] for seed in seeds)
 
 
@@ -199,141 +186,73 @@ class _Call:
     fresh: bool
     outcomes: dict[int, SeedOutcome]
 
-    def end(self, seed: int, *, record: RunRecord | None = None, problem: str = "") -> None:
-        """Add the outcome of a seed, and report it."""
+    def forward(self, seed: int, method: str, arguments: dict[str, Any]) -> None:
+        getattr(self.observer, method)(seed, **arguments)
+
+    def observer_of(self, seed: int) -> Observer:
+        return _EventForwarder(functools.partial(self.forward, seed))
+
+    def end(self, seed: int, result: RunRecord | str) -> None:
+        """Add and report the outcome of a seed: its record, or why there is none."""
+        record, problem = (result, "") if isinstance(result, RunRecord) else (None, result)
         folder = seed_folder(self.folder, seed)
         self.outcomes[seed] = SeedOutcome(seed=seed, folder=folder, record=record, problem=problem)
         self.observer.on_seed_end(self.outcomes[seed])
 
 
-class _InProcesses:
-    """Trains each seed in a process of its own.
+def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
+    """Train each seed in a process of its own, ``count`` at a time."""
+    # A fork server imports PyTorch once for all; forking this process itself would copy the locks of its threads.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(_PRELOADED_MODULES)
+    waiting = seeds[::-1]
+    # By the connection that a process reports on.
+    running: dict[Connection, tuple[int, BaseProcess]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < count:
+                seed = waiting.pop()
+                receiver, sender = context.Pipe(duplex=False)
+                arguments = (call.job, seed, seed_folder(call.folder, seed), call.fresh, sender)
+                process: BaseProcess = getattr(context, "Process")(target=_train_in_child, args=arguments)  # noqa: B009 - typeshed's base context has none
+                process.start()
+                sender.close()
+                running[receiver] = (seed, process)
+            for ready in wait(list(running)):
+                connection = cast("Connection", ready)
+                if _receive(call, *running[connection], connection):
+                    del running[connection]
+    except BaseException:
+        _stop([process for _, process in running.values()])
+        raise
 
-    ``running`` holds the seed and the process for each connection that a process reports on.
-    """
 
-    def __init__(self, call: _Call) -> None:
-        self._call = call
-        # A fork server imports PyTorch once for all; forking this process itself would copy the locks of its threads.
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        self._context = multiprocessing.get_context(method)
-        self._context.set_forkserver_preload(_PRELOADED_MODULES)
-        self.running: dict[Connection, tuple[int, BaseProcess]] = {}
-
-    def start(self, seed: int) -> None:
-        receiver, sender = self._context.Pipe(duplex=False)
-        call = self._call
-        arguments = (call.job, seed, seed_folder(call.folder, seed), call.fresh, sender)
-        process: BaseProcess = getattr(self._context, "Process")(target=_train_in_child, args=arguments)  # noqa: B009 - typeshed's base context has none
-        process.start()
-        sender.close()
-        self.running[receiver] = (seed, process)
-
-    def wait(self) -> None:
-        """Wait until a process reports something, and pass it on."""
-        for ready in wait(list(self.running)):
-            self._receive(cast("Connection", ready))
-
-    def _receive(self, connection: Connection) -> None:
-        seed, process = self.running[connection]
-        try:
-            method, arguments, keywords = connection.recv()
-        except EOFError:
-            process.join()
-            method, arguments = "end", (_exit_reason(process.exitcode),)
-        if method != "end":
-            getattr(self._call.observer, method)(seed, *arguments, **keywords)
-            return
+def _receive(call: _Call, seed: int, process: BaseProcess, connection: Connection) -> bool:
+    """Forward what a process reports; True if it has ended."""
+    try:
+        method, arguments = connection.recv()
+    except EOFError:
         process.join()
-        del self.running[connection]
-        (problem,) = arguments
-        path = seed_folder(self._call.folder, seed) / RECORD_FILE
-        self._call.end(seed, record=None if problem else RunRecord.read(path), problem=problem)
-
-    def stop(self) -> None:
-        """Interrupt the processes and wait until they have written their state; kill those that do not end."""
-        for _, process in self.running.values():
-            if process.pid and process.is_alive():
-                os.kill(process.pid, signal.SIGINT)
-        deadline = time.monotonic() + _SECONDS_TO_STOP
-        for _, process in self.running.values():
-            process.join(max(0.0, deadline - time.monotonic()))
-            process.kill()
-            process.join()
+        method, arguments = "end", {"problem": _exit_reason(process.exitcode)}
+    if method != "end":
+        call.forward(seed, method, arguments)
+        return False
+    process.join()
+    call.end(seed, arguments["problem"] or RunRecord.read(seed_folder(call.folder, seed) / RECORD_FILE))
+    return True
 
 
-class _InThisProcess:
-    """Trains seeds in this process, with the interface of `_InProcesses`; `wait` returns when all have ended."""
-
-    def __init__(self, call: _Call) -> None:
-        self._call = call
-        self._data: Dataset | None = None
-        self.running: list[int] = []
-
-    def start(self, seed: int) -> None:
-        self.running.append(seed)
-
-    def wait(self) -> None:
-        """Train them."""
-        if ENGINES[self._call.job.spec.engine].supports_groups:
-            self._train_as_group()
-        else:
-            self._train_in_turn()
-        self.running = []
-
-    def _train_in_turn(self) -> None:
-        for seed in self.running:
-            result: RunRecord | Exception
-            try:
-                folder = seed_folder(self._call.folder, seed)
-                result = self._call.job.train(seed, folder, self._forwarder(seed), fresh=self._call.fresh)
-            except Exception as error:  # noqa: BLE001 - any failure ends this seed only
-                result = error
-            self._end(seed, result)
-
-    def _train_as_group(self) -> None:
-        job, members = self._call.job, []
-        self._data = self._data or job.load_data().to(torch.device(job.spec.device))
-        with contextlib.ExitStack() as folders:
-            for seed in self.running:
-                folder = seed_folder(self._call.folder, seed)
-                try:
-                    folders.enter_context(opened(folder))
-                    captured, spec = job.load(seed)
-                    member = Member(
-                        module=captured.to_module(),
-                        spec=spec,
-                        observer=self._forwarder(seed),
-                        checkpoint_dir=folder / CHECKPOINT_FOLDER,
-                    )
-                except Exception as error:  # noqa: BLE001 - any failure ends this seed only
-                    self._end(seed, error)
-                else:
-                    members.append(member)
-            train_group(members, self._data, on_end=self._write, resume=not self._call.fresh)
-
-    def _write(self, member: Member, result: RunRecord | Exception) -> None:
-        seed = member.spec.seed
-        if isinstance(result, RunRecord):
-            try:
-                write_end(seed_folder(self._call.folder, seed), member.module, result)
-            except Exception as error:  # noqa: BLE001 - a full disk, for example, ends this seed only
-                result = error
-        self._end(seed, result)
-
-    def _end(self, seed: int, result: RunRecord | Exception) -> None:
-        if isinstance(result, Exception):
-            self._call.end(seed, problem=_problem(result))
-        elif result.status != "interrupted":
-            self._call.end(seed, record=result)
-
-    def _forwarder(self, seed: int) -> _EventForwarder:
-        return _EventForwarder(
-            lambda method, arguments, keywords: getattr(self._call.observer, method)(seed, *arguments, **keywords)
-        )
-
-    def stop(self) -> None:
-        """Does nothing: the exception that ended the call has ended the training too."""
+def _stop(processes: list[BaseProcess]) -> None:
+    """Interrupt the processes and wait until they have written their state; kill those that do not end."""
+    for process in processes:
+        if process.pid and process.is_alive():
+            os.kill(process.pid, signal.SIGINT)
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        process.kill()
+        process.join()
 
 
 def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connection: Connection) -> None:  # noqa: FBT001 - a process takes positions
@@ -355,11 +274,7 @@ def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connect
     except Exception as error:  # noqa: BLE001 - any failure ends this seed only
         problem = _problem(error)
     with contextlib.suppress(BrokenPipeError):
-        connection.send(("end", (problem,), {}))
-
-
-def _problem(error: Exception) -> str:
-    return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+        connection.send(("end", {"problem": problem}))
 
 
 def _exit_reason(code: int | None) -> str:
@@ -368,23 +283,74 @@ def _exit_reason(code: int | None) -> str:
     return f"its process ended with exit code {code} before the run did"
 
 
-class _EventForwarder:
-    """An observer of one run that forwards its events as method of `SeedsObserver`, arguments and keyword arguments."""
+def _train_in_turn(call: _Call, seeds: list[int]) -> None:
+    for seed in seeds:
+        result: RunRecord | str
+        try:
+            result = call.job.train(seed, seed_folder(call.folder, seed), call.observer_of(seed), fresh=call.fresh)
+        except Exception as error:  # noqa: BLE001 - any failure ends this seed only
+            result = _problem(error)
+        call.end(seed, result)
 
-    def __init__(self, send: Callable[[str, tuple[object, ...], dict[str, object]], object]) -> None:
+
+def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
+    """Train ``count`` seeds at a time in this process, as the branches of one graph."""
+    if not seeds:
+        return
+    data = call.job.load_data().to(torch.device(call.job.spec.device))
+    for start in range(0, len(seeds), count):
+        members = []
+        with contextlib.ExitStack() as folders:
+            for seed in seeds[start : start + count]:
+                folder = seed_folder(call.folder, seed)
+                try:
+                    folders.enter_context(opened(folder))
+                    captured, spec = call.job.load(seed)
+                except Exception as error:  # noqa: BLE001 - any failure ends this seed only
+                    call.end(seed, _problem(error))
+                else:
+                    members.append(
+                        Member(
+                            module=captured.to_module(),
+                            spec=spec,
+                            observer=call.observer_of(seed),
+                            checkpoint_dir=folder / CHECKPOINT_FOLDER,
+                        )
+                    )
+            train_group(members, data, on_end=functools.partial(_end_member, call), resume=not call.fresh)
+
+
+def _end_member(call: _Call, member: Member, result: RunRecord | Exception) -> None:
+    seed = member.spec.seed
+    if isinstance(result, RunRecord):
+        try:
+            write_end(seed_folder(call.folder, seed), member.module, result)
+        except Exception as error:  # noqa: BLE001 - a full disk, for example, ends this seed only
+            result = error
+    if isinstance(result, Exception):
+        call.end(seed, _problem(result))
+    elif result.status != "interrupted":
+        call.end(seed, result)
+
+
+def _problem(error: Exception) -> str:
+    return str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+
+
+class _EventForwarder:
+    """An observer of one run that forwards its events as method of `SeedsObserver` and keyword arguments."""
+
+    def __init__(self, send: Callable[[str, dict[str, object]], object]) -> None:
         self._send = send
 
     def on_start(self, *, spec: RunSpec, steps: int, done: tuple[EpochResult, ...]) -> None:
-        self._forward("on_seed_start", epochs=spec.recipe.epochs, steps=steps, done=len(done))
+        self._send("on_seed_start", {"epochs": spec.recipe.epochs, "steps": steps, "done": len(done)})
 
     def on_step(self, *, epoch: int, step: int, **_: object) -> None:
-        self._forward("on_seed_step", epoch=epoch, step=step)
+        self._send("on_seed_step", {"epoch": epoch, "step": step})
 
     def on_epoch(self, result: EpochResult) -> None:
-        self._forward("on_seed_epoch", result)
+        self._send("on_seed_epoch", {"result": result})
 
     def on_warning(self, message: str) -> None:
-        self._forward("on_seed_warning", message)
-
-    def _forward(self, method: str, *arguments: object, **keywords: object) -> None:
-        self._send(method, arguments, keywords)
+        self._send("on_seed_warning", {"message": message})

@@ -31,13 +31,9 @@ _WARM_UP_STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SmokeResult:
-    """The result of a smoke run.
+    """The result of a smoke run: the mean cross entropy of each step's batch, before the step.
 
-    Args:
-        device: the device it ran on.
-        batch_size: images per step.
-        losses: mean cross entropy of each step's batch, before the step.
-        seconds_per_step: median wall time of a step after warm-up, including the device's work.
+    ``seconds_per_step`` is the median wall time of a step after warm-up, including the device's work.
     """
 
     device: str
@@ -89,20 +85,21 @@ class SmokeResult:
 def smoke_run(module: nn.Module, dataset: Dataset, *, device: torch.device, seed: int, steps: int = 20) -> SmokeResult:
     """Train a copy of the model for some steps with Adam (learning rate 0.001, batch size 64), the same for every model.
 
+    The global random state of PyTorch is restored.
+
     Args:
         module: (B, 1, 28, 28) float to (B, 10) logits or log-probabilities, with its initial weights, since a trained
-            model has little left to learn. It is not changed.
-        dataset: the data set; only its training images are used.
+            model has little left to learn.
+        dataset: only its training images are used.
         device: the device to train on.
-        seed: seed of the order of the images and of dropout. The global random state of PyTorch is restored.
+        seed: seed of the order of the images and of dropout.
         steps: number of steps, at least 8.
 
     Raises:
         InputError: too few steps, no trainable parameters, or an output of another shape.
     """
     if steps < _FEWEST_STEPS:
-        msg = f"expected at least {_FEWEST_STEPS} steps of a smoke run, got steps={steps}."
-        raise InputError(msg)
+        raise InputError(f"expected at least {_FEWEST_STEPS} steps of a smoke run, got steps={steps}.")
     network, data = copy.deepcopy(module).to(device).train(), dataset.to(device)
     optimizer = build_optimizer(_RECIPE.optimizer, network)
     losses, seconds = [], []

@@ -2,23 +2,23 @@
 
 Not yet run on a GPU: tested on the CPU, where a recorder of operations replaces CUDA.
 
-A small network on a GPU waits for the host, which launches some hundred kernels per step. A CUDA graph holds all of them and
-is launched as one; with one branch per run, several runs keep the device busy. What a graph holds is fixed when it is
-captured: kernels, addresses, and every number computed in Python. Therefore:
+A small network on a GPU waits for the host, which launches some hundred kernels per step. A CUDA graph is launched as one; with
+one branch per run, several runs keep the device busy. Kernels, addresses and every number computed in Python are fixed when a
+graph is captured. Therefore:
 
-* **Inputs** are copied into buffers of the graph. A batch of another size, such as an epoch's last, has a graph of its own.
+* **Inputs** are copied into buffers of the graph. Each batch size, such as that of an epoch's last, has a graph of its own.
 * **Optimizer steps** read their changing numbers from the device, see `harness.training.graph_optimizers`.
-* **Random numbers**: each run draws from a generator of its own, which is registered with the graph and advanced by each
-  launch. A network that draws by other means than dropout cannot be given a generator and is refused.
+* **Random numbers**: each run draws from a generator of its own, registered with the graph and advanced by each launch. A
+  network that draws by other means than dropout accepts none and is refused.
 * **Warm-up**: steps that load kernels and set up libraries must have no effect; state and generators are restored after them.
 * **Streams**: autograd runs a gradient on the stream of its forward pass, and a stream outside of the capture would invalidate
   it. Each branch is warmed up and captured on a stream of its own, and no autograd graph of the warm-up remains.
 
-A run has the same bits alone and in a group: a run alone is a group of one. Its branch holds the same kernels, on its own
-buffers, with its own generator, and cuDNN is restricted to deterministic algorithms chosen without timing. Branches share no
-memory that either writes: torch's allocator reuses memory only on the stream it was used on, and cuBLAS has a workspace per
-stream. (Torch has 32 streams; of more branches, some share a stream and run one after another.) What torch computes by atomic
-additions, such as the gradient of adaptive pooling to more than one value, is not reproducible on a GPU, alone or in a group.
+A run has the same bits alone (as a group of one) and in a group: its branch holds the same kernels, on its own buffers, with its
+own generator, and cuDNN uses deterministic algorithms chosen without timing. Branches share no memory that either writes: torch's
+allocator reuses memory only on the stream it was used on, and cuBLAS has a workspace per stream. (Torch has 32 streams; of more
+branches, some share a stream and run one after another.) What torch computes by atomic additions, such as the gradient of
+adaptive pooling to more than one value, is not reproducible on a GPU, alone or in a group.
 """
 
 from __future__ import annotations
@@ -49,13 +49,10 @@ _WARM_UPS = 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Branch:
-    """One run of a group: what its steps are computed with.
+    """One run of a group: the module whose parameters and buffers its steps change, and what they are computed with.
 
-    Args:
-        module: the network, whose parameters and buffers the steps change.
-        network: runs its training program and draws from ``generator`` only.
-        optimizer: torch's SGD, Adam or AdamW with one parameter group.
-        generator: the run's own, on the network's device.
+    ``network`` runs the training program and draws from ``generator`` only, the run's own, on the module's device. The optimizer
+    is torch's SGD, Adam or AdamW with one parameter group.
     """
 
     module: nn.Module
@@ -71,23 +68,14 @@ class Capturer(Protocol):
         """Run the works now, each as it will be captured."""
 
     def capture(self, works: Sequence[Work], generators: Sequence[torch.Generator]) -> Work:
-        """Return a function that runs the works again on the same tensors.
+        """Return a function that runs the works (one per branch) again on the same tensors; they draw from ``generators``.
 
         Whether capturing runs them as well depends on the device.
-
-        Args:
-            works: one per branch.
-            generators: those that the works draw from.
         """
 
 
 class CudaCapturer:
-    """Captures with `torch.cuda.graph`, each work on a stream of its own.
-
-    Args:
-        device: a CUDA device.
-        branches: number of works.
-    """
+    """Captures with `torch.cuda.graph` on a CUDA device, each of ``branches`` works on a stream of its own."""
 
     def __init__(self, device: torch.device, branches: int) -> None:
         self._device = device
@@ -120,11 +108,10 @@ class CudaCapturer:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                msg = (
+                raise InputError(
                     "expected a network whose step can be captured as a CUDA graph, but the capture failed: "
                     f"{str(error).splitlines()[0][:200]}. Use --engine eager."
-                )
-                raise InputError(msg) from error
+                ) from error
         return functools.partial(self._replay, graph)
 
     def _replay(self, graph: torch.cuda.CUDAGraph) -> None:
@@ -158,10 +145,6 @@ class StepGraphs:
     """Computes one step of each run of a group at once; a graph is captured when a batch size first occurs.
 
     From the first step on, parameters, buffers and optimizer states of the runs must only be changed in place.
-
-    Args:
-        branches: the runs.
-        capturer: captures and replays.
     """
 
     def __init__(self, branches: Sequence[Branch], capturer: Capturer) -> None:
@@ -172,10 +155,7 @@ class StepGraphs:
         self._latest: _StepGraph | None = None
 
     def __call__(self, inputs: Sequence[StepInput]) -> list[StepResult]:
-        """Compute one step of each run.
-
-        Args:
-            inputs: images and labels of each run, all with the same batch size.
+        """Compute one step of each run from its images and labels, all with the same batch size.
 
         Returns:
             Mean loss and number of correct predictions of each run, on the device.

@@ -23,13 +23,10 @@ from harness.training.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """The images of one step.
+    """The images of one step: (B, 1, 28, 28) float, augmented and normalised, with (B,) int64 labels.
 
-    Args:
-        images: (B, 1, 28, 28) float, augmented and normalised.
-        labels: (B,) int64.
-        order: (B,) int64 on the CPU, indices of the training images; None for a user's loader, which does not report them.
-        draws: the augmentation of each image; None where there is none, or for a user's loader.
+    ``order``, (B,) int64 on the CPU, holds the indices of the training images, and ``draws`` the augmentation of each; a user's
+    loader reports neither.
     """
 
     images: Tensor
@@ -40,13 +37,9 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
-    """One step of a training, as passed to callbacks.
+    """One step of a training, as passed to callbacks: its number, from 1, over all epochs, and the model in train mode.
 
-    Args:
-        number: number of the step, from 1, over all epochs.
-        batch: its images.
-        module: the model, in train mode.
-        optimizer: the optimizer; its learning rate is this step's before the step and the next step's after it.
+    The optimizer has the learning rate of this step before it, and that of the next step after it.
     """
 
     number: int
@@ -105,11 +98,8 @@ def train_step(
 class TrainingHooks:
     """The parts of a training that a caller may replace or add to.
 
-    Args:
-        batches: yields the batches of an epoch, given the data, the recipe, the run's random streams and the epoch's number
-            from 1.
-        evaluate: the evaluation after each epoch.
-        callbacks: called around every step, in this order.
+    ``batches`` yields the batches of an epoch, given the data, the recipe, the run's random streams and the epoch's number
+    from 1; ``evaluate`` evaluates the model after each epoch; ``callbacks`` are called around every step, in their order.
     """
 
     batches: Callable[[Dataset, Recipe, RandomStreams, int], Iterator[Batch]] = shuffled_batches

@@ -30,16 +30,12 @@ _STRAY_FLIPS = 4
 
 
 class Verification(Protocol):
-    """Compares an engine with the reference on a model."""
+    """Compares an engine with the reference, whose results are correct by definition, on a model."""
 
     def difference(self, engine: Engine, reference: Engine, module: GraphModule, device: torch.device) -> str:
         """What the engine computes differently, as a noun phrase; empty if nothing.
 
-        Args:
-            engine: the engine to verify.
-            reference: the engine whose results are correct by definition.
-            module: the model, on the CPU; it is not changed.
-            device: where it is to be trained.
+        The model is on the CPU and is not changed; ``device`` is where it is to be trained.
 
         Raises:
             RuntimeError: an operation does not run in the engine.
@@ -52,13 +48,11 @@ class OneStep:
 
     * In float64, which no engine rounds to a narrower format, output, gradients and buffers must agree to 1e-9: every wrong
       operation is seen here.
-    * In float32, as in training, output and gradients must agree within the `rounding_bounds` of the engine's format, to better
-      than 100 % in any case, and log-probabilities must be normalised as accurately as in float32.
+    * In float32, as in training, output and gradients must agree within the `rounding_bounds` for the ``unit_roundoff`` of the
+      engine's narrowest format, to better than 100 % in any case, and log-probabilities must be normalised as accurately as in
+      float32.
 
     Dropout keeps its p and scales its values, but drops none (`NothingDropped`), so that the engines need not draw alike.
-
-    Args:
-        unit_roundoff: of the narrowest format in which the engine stores results.
     """
 
     unit_roundoff: float
@@ -88,8 +82,7 @@ class OneStep:
 class TwoStepsOnDevice:
     """Compares parameters and buffers after two optimizer steps without dropout, on the device itself.
 
-    For engines that compute whole steps and give each run a random number generator of its own; a model that draws random
-    numbers by other means than dropout is refused.
+    For engines with a generator for each run: a model that draws random numbers by other means than dropout is refused.
     """
 
     def difference(self, engine: Engine, reference: Engine, module: GraphModule, device: torch.device) -> str:
@@ -109,7 +102,7 @@ class Bounds:
 
 
 def rounding_bounds(module: GraphModule, unit_roundoff: float) -> Bounds:
-    """How far rounding may move a network's output and gradients.
+    """How far rounding to the unit roundoff u may move a network's output and gradients; infinite where n w >= 1 (see below).
 
     *One operation.* Its result is stored in the engine's format, with a relative error of at most u. Sums of products are
     accumulated in float32; over K products they add gamma_K = K v / (1 - K v) with v = 2^-24 (N. J. Higham, Accuracy and
@@ -128,13 +121,6 @@ def rounding_bounds(module: GraphModule, unit_roundoff: float) -> Bounds:
     values a share of about gamma_r / pi changes sign (W. F. Sheppard, Phil. Trans. R. Soc. A 192, 1899: the angle between
     two vectors, as a share of pi); in small tensors, chance adds a few. A value that changes sign loses or gains its gradient,
     which half of the values have: the squared relative error is twice the share, and those of all operations add up.
-
-    Args:
-        module: the captured network.
-        unit_roundoff: u, of the engine's format.
-
-    Returns:
-        The bounds; infinite where n w >= 1, that is in a network too deep for the format.
     """
     weights = {name: weight for name, weight in module.named_parameters() if weight.dim() > 1}
     products = max((weight[0].numel() for weight in weights.values()), default=1)
@@ -157,8 +143,6 @@ def gamma(n: int, u: float) -> float:
 
 @dataclass(frozen=True)
 class _Step:
-    """What one step computes."""
-
     output: Tensor
     gradients: dict[str, Tensor]
     buffers: dict[str, Tensor]

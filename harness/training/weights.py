@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from harness.files import write_whole
+from harness.training.digests import tensor_bytes
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 # Keys under which training programs store the weights among other data.
@@ -25,15 +26,9 @@ _MAX_NAMED = 5
 
 
 def save_weights(module: nn.Module, path: Path, *, about: Mapping[str, str]) -> None:
-    """Write a model's parameters and buffers as safetensors, atomically.
+    """Write a model's parameters and buffers as safetensors, atomically, with metadata in the file's header.
 
-    A tensor that the model holds under several names is written once, under the first of them, as
-    `safetensors.torch.save_model` does.
-
-    Args:
-        module: the model, on any device.
-        path: the file.
-        about: metadata for the file's header.
+    A tensor with several names is written once, under the first of them, as `safetensors.torch.save_model` does.
 
     Raises:
         InputError: the file cannot be written.
@@ -48,13 +43,10 @@ def save_weights(module: nn.Module, path: Path, *, about: Mapping[str, str]) -> 
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load weights from a file into a model.
+    """Load weights from a file into a model: a value for every entry of its ``state_dict``.
 
-    Args:
-        module: the model; every entry of its ``state_dict`` gets its value from the file. Of a tensor with several names,
-            the file may have any or all of them.
-        path: a safetensors file, or a file of `torch.save` (suffix .pt, .pth, .bin or .ckpt), which is read with
-            ``weights_only``: no code in it is executed.
+    The file is a safetensors file, or one of `torch.save` (suffix .pt, .pth, .bin or .ckpt), which is read with
+    ``weights_only``: no code in it is executed. Of a tensor with several names, it may have any or all of them.
 
     Raises:
         InputError: the file cannot be read, holds objects other than plain tensors, or the tensors of another model.
@@ -111,24 +103,19 @@ def _contradictions(given: Mapping[str, Tensor], shared: list[list[str]]) -> Ite
     for names in shared:
         first, *others = [name for name in names if name in given] or [""]
         for name in others:
-            if not torch.equal(_bits(given[first]), _bits(given[name])):
+            # Compared as bytes, since NaN is not equal to itself.
+            if tensor_bytes(given[first]) != tensor_bytes(given[name]):
                 yield f"{first} and {name} are one tensor in the model, but differ in the file"
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    # Compared as bytes, since NaN is not equal to itself.
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def _safe_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load(content)
     except SafetensorError as problem:
-        msg = (
+        raise InputError(
             f"expected weights as safetensors, got path={str(path)!r}, which is not valid: {problem}. Files of torch.save are "
             f"recognised by their suffix: {', '.join(_TORCH_SUFFIXES)}."
-        )
-        raise InputError(msg) from problem
+        ) from problem
 
 
 def _torch_tensors(path: Path) -> dict[str, Tensor]:
@@ -141,11 +128,10 @@ def _torch_tensors(path: Path) -> dict[str, Tensor]:
         # The message of PyTorch would advise to load the file without weights_only.
         asked = re.search(r"GLOBAL (\S+)", str(problem))
         reason = f"it asks for {asked[1]}" if asked else f"it cannot be read ({type(problem).__name__})"
-        msg = (
+        raise InputError(
             f"expected a file of torch.save that holds tensors and nothing else, got path={str(path)!r}, which was "
             f"refused before any code in it ran: {reason}. Save only the state_dict, or use safetensors."
-        )
-        raise InputError(msg) from problem
+        ) from problem
     if isinstance(found, Mapping):
         found = next((found[key] for key in _NESTED if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
