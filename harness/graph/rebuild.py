@@ -120,7 +120,7 @@ class GraphModule(nn.Module):
         return steps.run(self, images)
 
     def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Run the program of the current mode and keep every tensor value, by name."""
+        """Run the program of the current mode; returns every tensor value by name."""
         steps = self._train_steps if self.training else self._eval_steps
         values: dict[str, torch.Tensor] = {}
         steps.run(self, images, keep=values)

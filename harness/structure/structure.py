@@ -44,7 +44,7 @@ class Structure:
 
     @cached_property
     def never_called(self) -> tuple[DeclaredModule, ...]:
-        """Declared modules without children that neither program runs and whose tensors none reads."""
+        """Modules without children that are never used: neither program calls them or reads their tensors."""
         return never_called(self.graph, self._read)
 
     @cached_property

@@ -157,7 +157,7 @@ def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[.
 
 
 def unseedable_operation(program: Program) -> str:
-    """The first operation that draws random numbers without accepting a generator (any but dropout); empty if none."""
+    """The first operation other than dropout that draws random numbers, as it takes no generator; an empty string if none."""
     return next(
         (
             operation.op
