@@ -31,7 +31,7 @@ def write_whole(path: Path, content: bytes) -> None:
         if not isinstance(problem, OSError):
             raise
         raise InputError(
-            f"could not write path={str(path)!r}: {problem.strerror}. The earlier file, if any, is unchanged. Free some space or "
+            f"could not write {str(path)!r}: {problem.strerror}. The earlier file, if any, is unchanged. Free some space or "
             "choose another path."
         ) from problem
 

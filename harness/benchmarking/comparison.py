@@ -97,7 +97,7 @@ def read_run(path: str | Path) -> SavedRun:
         document = json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise InputError(
-            f"expected a saved benchmark run, but there is no file path={str(path)!r}. Save one with `tox -e bench`, on this "
+            f"expected a saved benchmark run, but there is no file {str(path)!r}. Save one with `tox -e bench`, on this "
             f"machine and at the commit to compare with; it is written below {STORAGE}/."
         ) from None
     except (OSError, ValueError) as problem:

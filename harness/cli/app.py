@@ -41,8 +41,8 @@ _EPILOG = """Exit codes: 0 all requirements hold; 1 a requirement failed; 2 the 
 def app() -> None:
     """Examine small image classifiers, and show the evidence for each result.
 
-    MODEL is the name of a shipped model (see `harness list`), a file (net.py), a class in a file (net.py:Net), or a class in
-    a package (package.module:Net).
+    MODEL is the name of a shipped model (see `harness list`), a file (net.py, net.ipynb), a folder, a class in one of these
+    (net.py:Net), or a class in a package (package.module:Net).
     """
 
 

@@ -1,4 +1,4 @@
-"""`harness repro`: whether a training is reproducible, and if not, on which axis and why."""
+"""`harness repro`: whether a training is reproducible, and if not, which change makes it differ and why."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def repro(
     *,
     evidence: bool,
 ) -> int:
-    """Check whether a training is reproducible, and on which axis it is not.
+    """Check whether a training is reproducible, and if not, what makes it differ.
 
     The model itself, not its captured graph, is trained repeatedly for a few steps. Each training changes one thing, such as
     the process, and every step is compared bit for bit.

@@ -48,11 +48,11 @@ class Feature(Requirement):
 
     @property
     def expected(self) -> str:
-        """The feature, present or absent."""
+        """The feature and whether it must be present or absent, such as ``dropout present``."""
         return f"{self.title} {'present' if self.required else 'absent'}"
 
     def explain(self) -> str:
-        """The feature, present or absent, and what counts as one."""
+        """The sentence of the requirement, with what counts as the feature."""
         return f"{super().explain()[:-1]}: {self.meaning}."
 
     def decide(self, model: ExaminedModel) -> Finding:
@@ -73,7 +73,7 @@ class GlobalAveragePooling(Feature):
 
     name = section = "gap"
     title = "global average pooling"
-    meaning = "an average over a whole map, in any spelling, that every path to the output passes through"
+    meaning = "an average over a whole map, however it is written, that every path to the output passes through"
 
     @staticmethod
     def look(structure: Structure) -> Look:

@@ -47,7 +47,7 @@ class ParameterBudget(Requirement):
         """The bounds, and what counts."""
         hidden = "only declared parameters count"
         if self.hidden_state:
-            hidden = "numbers in constants and in buffers that are no normalisation statistics count, too"
+            hidden = "numbers in constants and in buffers other than normalisation statistics count, too"
         return f"{super().explain()[:-1]}; shared ones count once, uncalled ones count, and {hidden}."
 
     def decide(self, model: ExaminedModel) -> Finding:

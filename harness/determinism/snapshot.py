@@ -64,7 +64,7 @@ class StateSnapshot:
         return tuple(name for name in names if self._digest(name) != later._digest(name))
 
     def restore(self, module: nn.Module, names: Iterable[str]) -> None:
-        """Restore the items of these names in a module, or in the process."""
+        """Restore the items of these names: random states in the process, all others in the module."""
         for name in names:
             if name in self._items:
                 self._items[name].restore(module)

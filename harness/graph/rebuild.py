@@ -106,7 +106,7 @@ class GraphModule(nn.Module):
         return self._steps.run(self, images)
 
     def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Run the program of the current mode and keep every tensor value, by name."""
+        """Run the program of the current mode; returns every tensor value by name."""
         values: dict[str, torch.Tensor] = {}
         self._steps.run(self, images, keep=values)
         return values

@@ -96,7 +96,7 @@ def graph_from_json(document: object) -> Graph:
     source = reader.child("input")
     input_shape = source.dims("shape")
     if max(input_shape, default=0) > _MAX_SIDE:
-        msg = f"the graph takes images of shape {list(input_shape)}: at most {_MAX_SIDE:,} a side are accepted"
+        msg = f"the graph takes images of shape {list(input_shape)}: each dimension may be at most {_MAX_SIDE:,}"
         raise GraphFormatError(msg)
     tensors = tuple(_tensor_from_json(item) for item in reader.children("tensors", _MAX_TENSORS))
     total = sum(spec.elements for spec in tensors)

@@ -184,7 +184,7 @@ def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path.name} is no regular file")
+            raise OSError(f"{path.name} is not a regular file")
         if status.st_size > max_bytes:
             raise OSError(f"{path.name} has {status.st_size:,} bytes, at most {max_bytes:,} are read")
         if last_bytes is not None:

@@ -116,7 +116,7 @@ def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Mo
     imported = import_models(source)
     if len(imported.classes) > 1:
         listed = ", ".join(imported.classes.values())
-        msg = f"{source.text} holds several models: name the one that you mean, out of {listed}"
+        msg = f"{source.text} holds several models: name one of them: {listed}"
         raise ModelSourceError(msg)
     ((cls, name),) = imported.classes.items()
 

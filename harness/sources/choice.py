@@ -99,8 +99,8 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
         msg = f"{text}: none of {len(models)} classes can be examined: {_listing(rest)}"
         raise ModelSourceError(msg)
     found = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"
-    reason = found if len(digests) > 1 else "no class that is certainly the model"
-    msg = f"{text} holds {reason}. Name the one that you mean, out of: {_listing([*fitting, *rest])}"
+    reason = found if len(digests) > 1 else "no class that is clearly the model"
+    msg = f"{text} contains {reason}. Name one of these: {_listing([*fitting, *rest])}"
     raise ModelSourceError(msg)
 
 

@@ -28,11 +28,11 @@ class ModelSource:
     """What a MODEL argument names; plain data, so that it can be sent to a worker process.
 
     Args:
-        text: as the user wrote it; for one file of several, how it can be typed, without the class.
+        text: the argument as the user wrote it; for a file found in a folder, that file's path.
         shipped: the shipped model's name, or None.
         path: absolute path of the file or the folder, or None.
         module: the dotted module, or None.
-        class_name: the class; None to take the only one that can be meant.
+        class_name: the class; None if the user named none.
     """
 
     text: str
@@ -182,7 +182,7 @@ def module_source(text: str, captured: CapturedModel | None, *, arguments: str =
     files = candidate_files(source)
     if len(files) > 1:
         listed = ", ".join(file.text for file in files)
-        msg = f"the folder {text!r} holds several files that define models: name the one that you mean, out of {listed}"
+        msg = f"the folder {text!r} holds several files that define models: name one of them: {listed}"
         raise ModelSourceError(msg)
     return files[0]
 

@@ -16,10 +16,10 @@ _RULES = {**COMPUTING_RULES, **SHAPE_RULES}
 
 
 def trace_fields(graph: Graph, program: Program) -> dict[str, FieldMap]:
-    """What every value of one of the graph's programs sees, by name; values that do not depend on the image are absent.
+    """The receptive fields of one program's values, by name; values that do not depend on the image are absent.
 
     Raises:
-        ValueError: the graph's input is no image ``(channels, height, width)``.
+        ValueError: the graph's input is not an image ``(channels, height, width)``.
     """
     if len(graph.input_shape) != 3:  # noqa: PLR2004 - channels, height, width
         msg = f"expected an image input (channels, height, width), got input_shape={list(graph.input_shape)}"

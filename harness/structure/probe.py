@@ -51,7 +51,7 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
         operation in place changes later, and those behind an operation that hides a NaN, such as a comparison.
 
     Raises:
-        ValueError: the graph's input is no image ``(channels, height, width)``.
+        ValueError: the graph's input is not an image ``(channels, height, width)``.
     """
     graph = module.graph
     if len(graph.input_shape) != 3:  # noqa: PLR2004 - channels, height, width

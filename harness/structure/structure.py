@@ -117,7 +117,7 @@ class Structure:
 
     @cached_property
     def never_called(self) -> tuple[DeclaredModule, ...]:
-        """Declared modules without children that neither program runs and whose tensors none reads."""
+        """Modules without children that are never used: neither program calls them or reads their tensors."""
         paths = {operation.module for operation in self._operations}
         used = {path[:end] for path in paths for end in (*(i for i, c in enumerate(path) if c == "."), len(path))}
         used |= {_owner(name) for spec in self.graph.tensors if spec.name in self._read for name in spec.names}

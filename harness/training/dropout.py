@@ -146,7 +146,7 @@ def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[.
 
 
 def unseedable_operation(program: Program) -> str:
-    """The first operation that draws random numbers without accepting a generator (any but dropout); empty if none."""
+    """The first operation other than dropout that draws random numbers, as it takes no generator; an empty string if none."""
     drawing = (operation for operation in program.operations if operation.kind.draws)
     return next((operation.op for operation in drawing if operation.kind.family != "dropout"), "")
 

@@ -133,7 +133,7 @@ class WarmupCosine(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceLROnPlateau(_Settings):
-    """Times ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
+    """Multiplies the rate by ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
 
     The schedule uses the test set, as the published recipe that has it does, which makes the accuracy slightly optimistic.
     """
@@ -147,7 +147,7 @@ class ReduceLROnPlateau(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class StepLR(_Settings):
-    """Times ``gamma`` every ``step_size`` epochs (`StepLR`)."""
+    """Multiplies the learning rate by ``gamma`` every ``step_size`` epochs (`StepLR`)."""
 
     name: ClassVar[str] = "step"
     interval: ClassVar[Interval] = "epoch"
@@ -158,7 +158,7 @@ class StepLR(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiStepLR(_Settings):
-    """Times ``gamma`` after each of the epochs in ``milestones`` (`MultiStepLR`)."""
+    """Multiplies the learning rate by ``gamma`` after each of the epochs in ``milestones`` (`MultiStepLR`)."""
 
     name: ClassVar[str] = "multi-step"
     interval: ClassVar[Interval] = "epoch"

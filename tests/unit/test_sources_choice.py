@@ -47,6 +47,6 @@ def test_a_class_that_could_not_be_built_prevents_a_choice(load: Load, tmp_path:
 
     words = refusal(load, path)
 
-    assert "no class that is certainly the model" in words
+    assert "no class that is clearly the model" in words
     assert "Net (the constructor of Net needs width" in words
     assert f"{path}:Trial" == load(f"{path}:Trial")[0].name

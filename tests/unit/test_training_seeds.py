@@ -164,7 +164,7 @@ def test_a_full_disk_affects_one_seed(tmp_path: Path) -> None:
     """The message names the file, finished seeds are kept, and the seed is trained once there is space."""
     outcomes = trained((0, FULL), tmp_path, load_onto_a_full_disk)
 
-    assert "could not write path=" in outcomes[1].problem
+    assert "could not write '" in outcomes[1].problem
     assert "Free some space" in outcomes[1].problem
     assert bits(outcomes[0].record) == bits(solo(0))
     again = trained((0, FULL), tmp_path)
