@@ -55,16 +55,16 @@ def require_plain(document: object, *, where: str, error: type[InputError]) -> N
     waiting: list[tuple[object, str, int]] = [(document, "", 0)]
     while waiting:
         value, key, depth = waiting.pop()
-        place = f"{where}, {key}" if key else where
-        if isinstance(value, Mapping | list | tuple):
+        if isinstance(value, dict | list | tuple):
             if depth == _MAX_NESTING:
                 raise _too_deep(where, error)
-            named = value.items() if isinstance(value, Mapping) else ((key, item) for item in value)
-            waiting += ((item, str(name), depth + 1) for name, item in named)
-        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise error(f"{place}: expected a number of at most 64 bits, got one of {value.bit_length():,} bits.")
+            named = value.items() if isinstance(value, dict) else ((key, item) for item in value)
+            waiting += [(item, name, depth + 1) for name, item in named]
+        elif isinstance(value, int):
+            if not -(2**63) <= value < 2**63:
+                raise error(f"{where}, {key}: expected a number of at most 64 bits, got one of {value.bit_length():,}.")
         elif isinstance(value, float | Decimal) and not math.isfinite(value):
-            raise error(f"{place}: expected a finite number, got {value}.")
+            raise error(f"{where}, {key}: expected a finite number, got {value}.")
 
 
 def _too_deep(where: str, error: type[InputError]) -> InputError:
@@ -131,14 +131,19 @@ class Range:
     def require(self, name: str, value: Any, error: type[InputError]) -> None:  # noqa: ANN401 - a number or a tuple of them
         """Raise ``error`` unless the number, or each of a tuple, is within the range; None is not checked."""
         lower, sign = (self.above, ">") if self.above > -math.inf else (self.least, ">=")
-        upper = f" < {self.below:g}" if self.below < math.inf else f" <= {self.most:g}" if self.most < math.inf else ""
-        expected = f"{name}{upper}" if upper else f"{name} {sign} {lower:g}"
+        upper = f" < {_digits(self.below)}" if self.below < math.inf else ""
+        upper = f" <= {_digits(self.most)}" if self.most < math.inf else upper
+        expected = f"{name}{upper}" if upper else f"{name} {sign} {_digits(lower)}"
         if upper and lower > -math.inf:
-            expected = f"{lower:g} {sign.replace('>', '<')} {expected}"
+            expected = f"{_digits(lower)} {sign.replace('>', '<')} {expected}"
         for number in value if isinstance(value, tuple) else () if value is None else (value,):
             is_number = isinstance(number, _NUMBER) and not isinstance(number, bool)
             holds = is_number and self.above < number < self.below and self.least <= number <= self.most
             require(error, holds, expected, **{name: value})
+
+
+def _digits(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def require_ranges(settings: object, error: type[InputError]) -> None:
@@ -148,7 +153,7 @@ def require_ranges(settings: object, error: type[InputError]) -> None:
             legal.require(name, getattr(settings, name), error)
 
 
-_PLAIN: dict[object, str] = {str: "a text", bool: "true or false"}
+_WORDS: dict[object, str] = {str: "a text", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,7 +199,7 @@ class _Place:
                 raise self._refusal(f"one of {', '.join(map(repr, legal))}", value, key)
             return value if arguments else hint(value)
         if not isinstance(value, hint):
-            raise self._refusal(_PLAIN.get(hint, f"a {getattr(hint, '__name__', hint)}"), value, key)
+            raise self._refusal(_WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}"), value, key)
         return value
 
     def _union(self, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - a field may be of any type

@@ -112,7 +112,9 @@ def read_run(path: str | Path) -> SavedRun:
     if not calibrations:
         raise _foreign(path, "it contains no benchmark")
     measurements = {name: Measurement.from_json(table, where=f"{path}, {name}") for name, table in calibrations.items()}
-    return SavedRun(path=str(path), commit=commit and str(commit), when=when, machine=machine, measurements=measurements)
+    return SavedRun(
+        path=str(path), commit=commit and str(commit), when=when, machine=machine, measurements=measurements
+    )
 
 
 def newest_runs(count: int, storage: Path = STORAGE) -> tuple[str, ...]:

@@ -31,9 +31,7 @@ _MOST_DRAWN = 100
     "read without executing code.",
 )
 @click.option("--answers", "answers_path", metavar="FILE", help="Write the prediction for each image to FILE as CSV.")
-@click.option(
-    "--plot", metavar="FILE", help="Draw the misclassified images to FILE, .png or .svg."
-)
+@click.option("--plot", metavar="FILE", help="Draw the misclassified images to FILE, .png or .svg.")
 @device_option("Device to compute on.")
 @data_option
 @report_options

@@ -56,7 +56,9 @@ class InputShape(Requirement):
     input: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        expected = f"input to be a list of sizes above 0 such as [1, 28, 28], of at most {_MAX_PIXELS:,} values together"
+        expected = (
+            f"input to be a list of sizes above 0 such as [1, 28, 28], of at most {_MAX_PIXELS:,} values together"
+        )
         few = len(self.input) <= _MAX_DIMS and math.prod(self.input) <= _MAX_PIXELS
         require(ContractError, min(self.input, default=0) > 0 and few, expected, input=list(self.input))
 
