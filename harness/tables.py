@@ -62,9 +62,9 @@ def require_plain(document: object, *, where: str, error: type[InputError]) -> N
             waiting += [(item, name, depth + 1) for name, item in named]
         elif isinstance(value, int):
             if not -(2**63) <= value < 2**63:
-                raise error(f"{where}, {key}: expected a number of at most 64 bits, got one of {value.bit_length():,}.")
+                raise error(f"{where}: expected {key} to have at most 64 bits, got a number of {value.bit_length():,}.")
         elif isinstance(value, float | Decimal) and not math.isfinite(value):
-            raise error(f"{where}, {key}: expected a finite number, got {value}.")
+            raise error(f"{where}: expected {key} to be a finite number, got {key}={value}.")
 
 
 def _too_deep(where: str, error: type[InputError]) -> InputError:

@@ -152,7 +152,7 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     ),
     "a giant side": (
         lambda d: d["tensors"][0].update(shape=[10**4000]),
-        r"graph, shape: expected a number of at most 64 bits",
+        r"graph: expected shape to have at most 64 bits",
     ),
     "a giant tensor": (
         lambda d: d["tensors"][0].update(shape=[10**8, 10**8]),
@@ -208,7 +208,7 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     ),
     "a number that is none": (
         lambda d: operation(d)["kwargs"].update(eps=float("nan")),
-        r"graph, eps: expected a finite number, got nan",
+        r"graph: expected eps to be a finite number, got eps=nan",
     ),
     "nested lists": (
         lambda d: operation(d)["args"].append(deep(100)),

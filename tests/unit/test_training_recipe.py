@@ -124,7 +124,7 @@ def change(path: str, value: object) -> dict[str, Any]:
         ("optimizer.name", 1, "got name=1."),
         ("optimizer.lr", -1, "recipe r, optimizer (sgd): expected lr > 0, got lr=-1.0."),
         ("optimizer.lr", "fast", "expected lr to be a number, got lr='fast' (str)"),
-        ("optimizer.lr", float("inf"), "lr: expected a finite number, got inf"),
+        ("optimizer.lr", float("inf"), "expected lr to be a finite number, got lr=inf"),
         ("optimizer.lr", None, "expected a value for lr"),
         ("optimizer.momentum", 1, "expected 0 <= momentum < 1, got momentum=1.0"),
         ("optimizer.momentum", 0, "expected a momentum above 0 with nesterov, got nesterov=True, momentum=0.0"),
