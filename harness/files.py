@@ -33,6 +33,20 @@ def read_whole(path: Path, what: str, *, error: type[InputError] = InputError, m
     return content
 
 
+def expanded(path: str) -> Path:
+    """A path, its leading ``~`` replaced by the home folder.
+
+    Raises:
+        InputError: there is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"expected a path, got {path!r} of a user without a home folder. Write the whole path."
+        ) from None
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: readers, also after a crash, find the old content or the new content, never a part.
 
