@@ -159,6 +159,7 @@ def read_golden(path: Path) -> Golden:
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
         msg = f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}."
+        msg += " Restore it, or record it again with `harness golden update`."
         raise InputError(msg) from problem
     document = parse_document(text.encode(), "JSON", where=str(path), error=InputError)
     document = dict(expect_mapping(document, where=str(path), error=InputError))

@@ -33,6 +33,7 @@ class Bisection:
         agreed: the last step at which all digests agree.
         exact: whether the step of the difference is exact; if not, the runs differ after ``agreed`` and by this step.
         difference: the first difference; None if there is none.
+        figures: where all digests that both records have are equal, the first other figure that differs; else empty.
         declared: the declarations that differ between the records.
         notes: why the result is less precise than asked for.
     """
@@ -42,10 +43,18 @@ class Bisection:
     exact: bool
     difference: Difference | None
     declared: tuple[str, ...]
+    figures: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything that both records hold is equal."""
+        return self.difference is None and not self.figures
 
     def describe(self) -> str:
         """The result as a phrase."""
+        if self.figures:
+            return f"equal digests, but {self.figures}"
         if self.difference is None:
             return f"bit-equal at all steps up to {self.steps} that both records have digests of"
         text = self.difference.describe()
@@ -76,7 +85,8 @@ def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, T
     found = first_differing_digests(one.digests, other.digests, unexplained=unexplained)
     if found is None:
         last = max(common)
-        return Bisection(steps=last, agreed=last, difference=None, exact=True, declared=declared)
+        figures = _first_differing_figure(one, other)
+        return Bisection(steps=last, agreed=last, difference=None, exact=True, declared=declared, figures=figures)
     agreed, difference = found
     exact = difference.step - agreed <= 1
     notes: list[str] = []
@@ -94,6 +104,17 @@ def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, T
     return Bisection(
         steps=max(common), agreed=agreed, difference=difference, exact=exact, declared=declared, notes=tuple(notes)
     )
+
+
+def _first_differing_figure(one: RunRecord, other: RunRecord) -> str:
+    """The first figure of an epoch that differs, but for its wall time, or the digest of the final state; empty if none."""
+    for left, right in zip(one.epochs, other.epochs, strict=False):
+        for name, value in dataclasses.asdict(left).items():
+            if name != "seconds" and value != getattr(right, name):
+                return f"{name} of epoch {left.epoch}: {value} -> {getattr(right, name)}"
+    if len(one.epochs) == len(other.epochs) and one.state_digest != other.state_digest:
+        return f"state_digest: {one.state_digest[:16]} -> {other.state_digest[:16]}"
+    return ""
 
 
 def _agrees_with_record(trace: Trace, record: RunRecord) -> bool:

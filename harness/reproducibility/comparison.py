@@ -95,9 +95,9 @@ def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARI
         previous = pair
     if len(one) != len(other):
         # The next step exists in one trace only, so its tensors cannot be compared.
-        return Difference(
-            step=min(len(one), len(other)) + 1, kind="parameters", cause=unexplained, detail="one run ended"
-        )
+        longer = one if len(one) > len(other) else other
+        step = longer[min(len(one), len(other))].number
+        return Difference(step=step, kind="parameters", cause=unexplained, detail="one run ended")
     return None
 
 

@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.reproducibility.comparison import Cause
-from harness.training import Environment, RunRecord
-
-# If one of these differs, every value may differ in its last bits.
-_BIT_RELEVANT = ("torch", "cpu_capability", "threads", "accelerator", "cuda", "driver", "deterministic")
+from harness.training import BIT_RELEVANT, Environment, RunRecord
 
 
 def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, ...], Cause]:
@@ -35,8 +32,8 @@ def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, .
 def environment_differences(one: Environment, other: Environment) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The fields that differ between two environments: those that can change the last bits of a result, and the others."""
     names = [field.name for field in dataclasses.fields(Environment)]
-    irrelevant = [name for name in names if name not in _BIT_RELEVANT]
-    relevant = [name for name in names if name in _BIT_RELEVANT]
+    irrelevant = [name for name in names if name not in BIT_RELEVANT]
+    relevant = [name for name in names if name in BIT_RELEVANT]
     return tuple(_field_differences(one, other, *relevant)), tuple(_field_differences(one, other, *irrelevant))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from harness.findings import Finding, Status
 from harness.reproducibility.bisection import bisect
 from harness.reproducibility.declared import environment_differences
 from harness.reproducibility.noise import FEWEST_SEEDS, SeedNoise
-from harness.training import EpochResult, RunRecord
+from harness.training import RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +38,13 @@ class Replay:
     def _first_difference(self) -> str:
         """The first digest or figure that differs, as a phrase; empty if all are equal."""
         found = bisect(self.record, self.repeated)
-        if found.difference is not None:
+        if not found.equal:
             return found.describe()
-        for recorded, now in zip(self.record.epochs, self.repeated.epochs, strict=False):
-            repeated = _figures(now)
-            for name, value in _figures(recorded).items():
-                if value != repeated[name]:
-                    return (
-                        f"equal digests, but {name} of epoch {recorded.epoch}: recorded {value}, now {repeated[name]}"
-                    )
         if len(self.record.epochs) != len(self.repeated.epochs):
             return f"completed epochs: recorded {len(self.record.epochs)}, now {len(self.repeated.epochs)}"
+        recorded, now = ([digests.step for digests in run.digests] for run in (self.record, self.repeated))
+        if recorded != now:
+            return f"equal digests, but of other steps: {len(recorded)} recorded, {len(now)} now"
         return ""
 
     def _compare_bits(self, difference: str, irrelevant: tuple[str, ...]) -> Finding:
@@ -118,8 +113,3 @@ class Replay:
         recorded, now = self.record.epochs[-1], self.repeated.epochs[-1]
         before = f"recorded {recorded.test_correct:,} of {recorded.test_total:,} after epoch {recorded.epoch}"
         return (f"correct predictions: {before}, now {now.test_correct:,} after epoch {now.epoch}",)
-
-
-def _figures(result: EpochResult) -> dict[str, float]:
-    """The values of an epoch that must be equal in a repetition: all but the wall time."""
-    return {name: value for name, value in dataclasses.asdict(result).items() if name != "seconds"}

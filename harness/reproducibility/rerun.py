@@ -9,14 +9,14 @@ import torch
 
 from harness.data import Dataset
 from harness.errors import InputError
-from harness.graph import CapturedModel
+from harness.graph import CapturedModel, computing_threads
 from harness.reproducibility.trace import Trace, TraceCompleteError, Tracer
 from harness.training import Observer, RunRecord, Step, StepCallback, TrainingHooks, TrainingInterrupted, train
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rerun:
-    """A run record with the model and data to repeat its training.
+    """A run record with the model and data to repeat its training, on as many threads as it names.
 
     Args:
         record: the record.
@@ -75,9 +75,10 @@ class Rerun:
         raise InputError(msg)
 
     def _train(self, observer: Observer | None, callback: StepCallback | None) -> RunRecord:
-        spec = dataclasses.replace(self.record.spec, device=str(self.device))
+        spec = dataclasses.replace(self.record.spec, device=str(self.device), model=self.captured.name)
         hooks = TrainingHooks(callbacks=() if callback is None else (callback,))
-        return train(self.captured.to_module(), spec, self.dataset, observer=observer, hooks=hooks)
+        with computing_threads(self.record.environment.threads):
+            return train(self.captured.to_module(), spec, self.dataset, observer=observer, hooks=hooks)
 
 
 class _StopAfter:

@@ -51,7 +51,7 @@ def test_a_figure_that_differs_fails() -> None:
     finding = replayed(with_count(RECORD, 9_949))
 
     assert Status.FAIL == finding.status
-    assert "equal digests, but test_correct of epoch 2: recorded 9950, now 9949" == finding.observed
+    assert "equal digests, but test_correct of epoch 2: 9950 -> 9949" == finding.observed
 
 
 def test_fewer_epochs_than_recorded_fail() -> None:
