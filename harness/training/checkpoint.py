@@ -85,7 +85,8 @@ class Checkpoints:
                 found = "; ".join(f"{key}={run.get(key)!r} instead of {self._run.get(key)!r}" for key in differing)
                 raise CheckpointError(
                     f"expected a checkpoint of this run, got path={str(path)!r} of another one: {found}. "
-                    "Name another folder with --out, or start over with --fresh, which deletes it."
+                    "Resume it as it was begun (threads: OMP_NUM_THREADS), name another folder with --out, or start over with "
+                    "--fresh, which deletes it."
                 )
             try:
                 restore(state)

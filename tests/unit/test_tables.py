@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 
 from harness.errors import ContractError, InputError, RecipeError
-from harness.tables import Range, expect_mapping, read_table, refuse_unknown, require
+from harness.tables import Range, expect_mapping, parse_document, read_table, refuse_unknown, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,3 +168,47 @@ def test_a_value_in_range_is_accepted() -> None:
     """Closed bounds include their ends, and None is not checked."""
     for value in (0, 1, (0, 0.5, 1), None):
         Range(least=0, most=1).require("x", value, RecipeError)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "words"),
+    [
+        ("JSON", '{"a": 1e999}', "here: expected a to be a finite number, got a=inf."),
+        ("JSON", '{"a": [1, NaN]}', "here: expected a to be a finite number, got a=nan."),
+        (
+            "JSON",
+            f'{{"a": {"9" * 5000}}}',
+            "here: expected numbers of at most 64 bits, got one of more than 4,000 digits.",
+        ),
+        ("JSON", f'{{"a": {2**63}}}', "here: expected a to have at most 64 bits, got a number of 64."),
+        ("JSON", "[" * 50 + "]" * 50, "here: expected lists and tables nested at most 32 deep, got deeper ones."),
+        ("JSON", "[" * 100_000, "here: expected lists and tables nested at most 32 deep, got deeper ones."),
+        ("JSON", "{", "here is not valid JSON: "),
+        ("TOML", "a = 1e999", "here: expected a to be a finite number, got a=inf."),
+        ("TOML", "a = 0x" + "f" * 5000, "here: expected a to have at most 64 bits, got a number of 20,000."),
+        ("TOML", "a = " + "9" * 5000, "here: expected numbers of at most 64 bits, got one of more than 4,000 digits."),
+        (
+            "TOML",
+            "a = " + "[" * 5000 + "]" * 5000,
+            "here: expected lists and tables nested at most 32 deep, got deeper ones.",
+        ),
+        (
+            "TOML",
+            ".".join("a" * 40) + " = 1",
+            "here: expected lists and tables nested at most 32 deep, got deeper ones.",
+        ),
+        ("TOML", "a = = 1", "here is not valid TOML: "),
+    ],
+)
+def test_what_no_document_should_hold_is_named(form: Literal["JSON", "TOML"], text: str, words: str) -> None:
+    """Numbers that overflow, nesting without end and malformed text are errors of the reader's class."""
+    with pytest.raises(RecipeError) as caught:
+        parse_document(text.encode(), form, where="here", error=RecipeError)
+    assert str(caught.value).startswith(words)
+
+
+def test_a_document_is_plain_data() -> None:
+    """What is in range is read as it is, behind a byte order mark, too."""
+    assert {"a": [2**63 - 1, -0.5, "x"]} == parse_document(
+        b'\xef\xbb\xbf{"a": [9223372036854775807, -0.5, "x"]}', "JSON", where="here", error=InputError
+    )

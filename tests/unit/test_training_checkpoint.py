@@ -15,6 +15,7 @@ import torch
 from harness.errors import CheckpointError, InputError
 from harness.training import (
     TrainingInterrupted,
+    loop,
 )
 from harness.training.recipe import ReduceLROnPlateau, Schedule, StepLR
 from tests.made_up import RECIPE
@@ -145,3 +146,19 @@ def test_foreign_content_is_skipped(
     assert ([3] if earlier else [1, 2, 3]) == [result.epoch for result in observer.epochs]
     (warning,) = observer.warnings
     assert message in warning
+
+
+@pytest.mark.parametrize("change", [{"threads": 7}, {"torch": "2.10.0"}, {"cpu_capability": "AVX"}])
+def test_a_run_is_resumed_in_its_own_environment(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record names one environment: a run that was begun in another is not resumed, whatever may change its bits."""
+    with pytest.raises(TrainingInterrupted):
+        run(checkpoint_dir=tmp_path, observer=RecordingObserver(stop_in=2))
+    here = loop.environment(torch.device("cpu"))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(loop, "environment", lambda _: dataclasses.replace(here, **change))
+        with pytest.raises(CheckpointError, match=f"{next(iter(change))}=.* instead of "):
+            run(checkpoint_dir=tmp_path)
+
+    assert "complete" == run(checkpoint_dir=tmp_path).status
