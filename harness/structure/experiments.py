@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import nn
@@ -125,6 +126,17 @@ class Experiments:
     def predictions_vary(self) -> bool:
         """Whether different images get different predictions: an output that is constant shows no effect."""
         return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
+
+    @cached_property
+    def distribution(self) -> Literal["probabilities", "log-probabilities"] | None:
+        """What the numbers of each image's prediction are, by their sum or that of their exponentials; None for neither."""
+        rows = self._predictions
+        if rows.ndim != 2 or rows.shape[1] == 1:  # noqa: PLR2004 - (batch, classes)
+            return None
+        bound = _BOUND[rows.dtype]
+        if bool((rows.logsumexp(1).abs() < bound).all()):
+            return "log-probabilities"
+        return "probabilities" if bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < bound).all()) else None
 
     @cached_property
     def evaluation_repeats(self) -> bool:

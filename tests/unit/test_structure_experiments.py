@@ -70,3 +70,18 @@ def test_positions_gradients_and_modes() -> None:
     assert (False, True) == (plain.training_passes_differ, plain.evaluation_repeats)
     assert (True, False) == (noisy.training_passes_differ, noisy.evaluation_repeats)
     assert (None, ()) == (noisy.pooling_ignores_positions, plain.fields.disagreements)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (lambda x: x, None),
+        (lambda x: x - x.logsumexp(1, keepdim=True), "log-probabilities"),
+        (lambda x: x.exp() / x.exp().sum(1, keepdim=True), "probabilities"),
+        (torch.sigmoid, None),
+    ],
+    ids=["scores", "log-softmax by hand", "softmax by hand", "sigmoid"],
+)
+def test_the_numbers_of_a_distribution_show(step: Step, expected: str | None) -> None:
+    """Rows of which all numbers, or all their exponentials, sum up to one."""
+    assert expected == experiments(step).distribution

@@ -14,6 +14,7 @@ from harness.graph import capture
 from harness.structure.field_trace import trace_fields
 from harness.structure.fields import FieldMap
 from harness.structure.probe import confirms, probe_receptive_field
+from harness.structure.receptive_field import field_of
 from tests.made_up import convolution_graph
 
 Body = Callable[["Parts", Tensor], Tensor]
@@ -149,3 +150,18 @@ def test_an_input_that_is_no_image_is_refused() -> None:
     graph = replace(convolution_graph(), input_shape=(5,))
     with pytest.raises(ValueError, match=r"expected an image input .* got input_shape=\[5\]"):
         trace_fields(graph, graph.evaluate)
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_what_a_padding_repeats_does_not_widen_the_field(mode: str) -> None:
+    """Two 3x3 convolutions see five pixels on an unbounded input, whatever the padding reads, which the probe confirms."""
+
+    def body(net: Parts, images: Tensor) -> Tensor:
+        once = net.first(functional.pad(images, (1, 1, 1, 1), mode=mode))
+        result: Tensor = functional.conv2d(functional.pad(once, (1, 1, 1, 1), mode=mode), net.wide.weight)
+        return result
+
+    field = field_of([found for name, found in examined(body).items() if name.startswith("conv2d")][-1])
+
+    assert (5, 5, "exact") == (field.size, field.clipped, field.certainty)
+    assert ((-2, 2), (5, 9)) == (field.rows.intervals[0], field.rows.intervals[-1])
