@@ -10,7 +10,8 @@ from harness.contracts.requirement import LISTED, Confirmation, ExaminedModel, R
 from harness.errors import ContractError
 from harness.findings import Finding
 from harness.structure import Structure
-from harness.structure.experiments import IMAGES, TRAINING_PASSES
+from harness.structure.experiments import TRAINING_PASSES
+from harness.structure.interventions import IMAGES
 from harness.structure.layers import by_x
 from harness.tables import require
 
@@ -19,11 +20,15 @@ _ENOUGH_DROPS = 30
 
 
 class Look(NamedTuple):
-    """Whether a model has a feature, where it was seen, and what to do to have it."""
+    """Whether a model has a feature, where it was seen, and what to do to have it.
 
-    present: bool
+    ``present`` is None where neither could be shown; ``undecided`` then says why.
+    """
+
+    present: bool | None
     evidence: tuple[str, ...]
     hint: str
+    undecided: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +62,10 @@ class Feature(Requirement):
 
     def decide(self, model: ExaminedModel) -> Finding:
         """Whether the feature is there, or is not where it is forbidden."""
-        present, evidence, hint = self.look(model.structure)
+        present, evidence, hint, undecided = self.look(model.structure)
         shown = evidence[:LISTED]
+        if present is None:
+            return self.finding(holds=None, observed=f"unknown: {undecided}", evidence=shown, hint=hint)
         return self.finding(
             holds=present == self.required,
             observed=f"present: {evidence[0]}" if present else "absent",
@@ -85,15 +92,16 @@ class GlobalAveragePooling(Feature):
             role = "feeds the head" if pool.feeds_head else "on a side branch, not the head"
             evidence.append(f"{pool.value}{place} averages the whole {size} map; {role}")
         hint = "average the last map over all its positions before the output, such as with nn.AdaptiveAvgPool2d(1)"
-        if structure.global_pools and structure.head_pool is None:
+        if structure.head_pool is not None:
+            return Look(present=True, evidence=tuple(evidence), hint=hint)
+        if evidence:
             hint = "the images also reach the output around the pooling; " + hint
-        if structure.head_pool is None:
-            evidence += [
-                f"{layer.title} {layer.module} gives {by_x(layer.shape[1:])}, not one value a channel"
-                for layer in structure.layers
-                if "Avg" in layer.title and layer.shape[-2:] != (1, 1)
-            ]
-        return Look(structure.head_pool is not None, tuple(evidence), hint)
+        search = structure.average_search
+        evidence += [*structure.other_averages, *search.multiples]
+        if search.undecided:
+            undecided = f"whether {', '.join(search.undecided)} averages a whole map could not be shown"
+            return Look(present=None, evidence=tuple(evidence), hint=hint, undecided=undecided)
+        return Look(present=False, evidence=tuple(evidence), hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
         """Shuffling the positions of the pooled map must not change the output."""
@@ -214,9 +222,10 @@ class AnyOf(Requirement):
         """Whether one of the features is there."""
         looks = {_BY_NAME[name].title: _BY_NAME[name].look(model.structure) for name in self.any_of}
         found = [title for title, look in looks.items() if look.present]
+        undecided = [f"{title}: {look.undecided}" for title, look in looks.items() if look.present is None]
         return self.finding(
-            holds=bool(found),
-            observed=", ".join(found) or "none of them",
+            holds=True if found else None if undecided else False,
+            observed=", ".join(found) or "; ".join(undecided) or "none of them",
             evidence=tuple(line for look in looks.values() for line in look.evidence)[:LISTED],
             hint="; or ".join(look.hint for look in looks.values()),
         )

@@ -18,7 +18,7 @@ from harness.contracts.interface import BareHead, FaithfulCapture, InputShape, O
 from harness.contracts.requirement import LISTED, Bound, Confirmation, ExaminedModel, Requirement, bounds_in_words
 from harness.findings import Finding
 from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, TensorSpec, bind
-from harness.structure.experiments import IMAGES
+from harness.structure.interventions import IMAGES
 from harness.structure.layers import operation_title
 
 

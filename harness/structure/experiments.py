@@ -1,7 +1,6 @@
 """Experiments on a rebuilt model: what is read off the graph must also show when it runs.
 
-Numbers are compared in double precision, where rounding stays many orders of magnitude below any real dependence; a model that
-cannot run in double precision is compared in single precision with a larger tolerance.
+How precisely numbers are compared is said in `harness.structure.interventions`.
 """
 
 from __future__ import annotations
@@ -19,14 +18,11 @@ from torch.nn import functional
 from harness.graph.capture import CapturedModel
 from harness.graph.rebuild import GraphModule
 from harness.structure.fields import FieldMap
+from harness.structure.interventions import BOUNDS, IMAGES, SEED, draw_zeros_anew, rebuilt_in_double
 from harness.structure.probe import confirms, probe_receptive_field
 from harness.structure.structure import Structure
 
-_SEED = 4_409
-IMAGES = 6
 TRAINING_PASSES = 10
-# Relative to the output's own size: far above rounding, far below an image's influence.
-_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +96,7 @@ class Experiments:
 
         def shuffled(value: torch.Tensor) -> torch.Tensor:
             rows, columns = value.shape[-2:]
-            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(_SEED))
+            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(SEED))
             return value.flatten(-2)[..., order].reshape(value.shape)
 
         with torch.no_grad():
@@ -116,9 +112,8 @@ class Experiments:
         # A copy: training passes move the running statistics, which evaluation reads.
         module = copy.deepcopy(self._evaluating).train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            for parameter in module.parameters():
-                parameter.copy_(torch.where(parameter == 0, 0.1 * torch.randn_like(parameter), parameter))
+            torch.manual_seed(SEED)
+            draw_zeros_anew(module)
             first = module(self._images)
             return not all(self._same(module(self._images), first) for _ in range(TRAINING_PASSES))
 
@@ -133,7 +128,7 @@ class Experiments:
         rows = self._predictions
         if rows.ndim != 2 or rows.shape[1] == 1:  # noqa: PLR2004 - (batch, classes)
             return None
-        bound = _BOUND[rows.dtype]
+        bound = BOUNDS[rows.dtype]
         if bool((rows.logsumexp(1).abs() < bound).all()):
             return "log-probabilities"
         return "probabilities" if bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < bound).all()) else None
@@ -158,7 +153,7 @@ class Experiments:
     @cached_property
     def permutation_equivariant(self) -> bool:
         """Whether permuting the images permutes the predictions."""
-        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(_SEED))
+        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             return self._same(self._evaluating(self._images[order]), self._predictions[order])
 
@@ -173,10 +168,10 @@ class Experiments:
     def gradients(self) -> Gradients:
         """The gradients after one backward pass over a batch."""
         module = self._captured.to_module().train()
-        generator = torch.Generator().manual_seed(_SEED)
+        generator = torch.Generator().manual_seed(SEED)
         images = torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
+            torch.manual_seed(SEED)
             output = module(images).flatten(1)
         labels = torch.randint(output.shape[1], (len(output),), generator=generator)
         if output.requires_grad:
@@ -192,13 +187,13 @@ class Experiments:
 
     @cached_property
     def _evaluating(self) -> GraphModule:
-        return _in_double(self._captured)
+        return rebuilt_in_double(self._captured.graph, self._captured.state)
 
     @cached_property
     def _images(self) -> torch.Tensor:
         shape = (IMAGES, *self._captured.graph.input_shape)
         dtype = next((p.dtype for p in self._evaluating.parameters() if p.is_floating_point()), torch.float32)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)).to(dtype)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(dtype)
 
     @cached_property
     def _predictions(self) -> torch.Tensor:
@@ -210,23 +205,12 @@ class Experiments:
         if a.shape != b.shape:
             return False
         size = self._predictions.abs().max().clamp(min=1e-30)
-        return bool(((a - b).abs().max() / size) < _BOUND[self._predictions.dtype])
+        return bool(((a - b).abs().max() / size) < BOUNDS[self._predictions.dtype])
 
 
 def _is_map(field_map: FieldMap) -> bool:
     """Whether rows and columns are the value's last two dimensions, as far as it has them."""
     return all(axes in ((), (axis,)) for axes, axis in zip(field_map.axes[-2:], "HW", strict=False))
-
-
-def _in_double(captured: CapturedModel) -> GraphModule:
-    """The model in evaluation mode and double precision, or single where it cannot run in double."""
-    module = captured.to_module().double().eval()
-    try:
-        with torch.no_grad():
-            module(torch.zeros((2, *captured.graph.input_shape), dtype=torch.float64))
-    except RuntimeError:
-        return captured.to_module().eval()
-    return module
 
 
 def _named(module: nn.Module, condition: Callable[[torch.Tensor | None], bool]) -> tuple[str, ...]:

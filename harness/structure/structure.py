@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import torch
+
 from harness.graph.form import DeclaredModule, Graph, Operation, Ref, TensorSpec, bind
+from harness.structure.averages import AverageSearch, search_average
 from harness.structure.dataflow import DataFlow
 from harness.structure.field_trace import trace_fields
 from harness.structure.fields import FieldMap
 from harness.structure.head import Head, describe_head
+from harness.structure.interventions import Interventions
 from harness.structure.layers import Layer, by_x, dropout_probability, elements_per_image, list_layers
-from harness.structure.pooling import GlobalPool, find_global_pools
+from harness.structure.pooling import GlobalPool, find_global_pools, other_averages
 from harness.structure.receptive_field import ReceptiveField, field_of
 
 
@@ -87,10 +91,14 @@ class LinearSite:
 
 
 class Structure:
-    """The architecture of one graph; each part is found when it is first asked for."""
+    """The architecture of one graph; each part is found when it is first asked for.
 
-    def __init__(self, graph: Graph) -> None:
+    With the numbers of the graph's tensors, what the operations do not show by their names is found by experiment.
+    """
+
+    def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor] | None = None) -> None:
         self.graph = graph
+        self._state = state
         self._train = DataFlow(graph, graph.train)
         self._evaluate = DataFlow(graph, graph.evaluate)
         self._read = self._train.read | self._evaluate.read
@@ -193,13 +201,33 @@ class Structure:
 
     @cached_property
     def global_pools(self) -> tuple[GlobalPool, ...]:
-        """Global average poolings on the way to the output, however they are written."""
-        return find_global_pools(self._evaluate, self.field_maps)
+        """Global average poolings on the way to the output, however they are written: the head's first."""
+        found = find_global_pools(self._evaluate, self.field_maps)
+        feeding = [pool for pool in reversed(found) if pool.feeds_head]
+        if not feeding and self.average_search.pool is not None:
+            feeding = [self.average_search.pool]
+        return (*feeding, *(pool for pool in found if not pool.feeds_head))
 
     @property
     def head_pool(self) -> GlobalPool | None:
         """The global average pooling that feeds the head, if there is one."""
-        return next((pool for pool in reversed(self.global_pools) if pool.feeds_head), None)
+        return next((pool for pool in self.global_pools if pool.feeds_head), None)
+
+    @cached_property
+    def other_averages(self) -> tuple[str, ...]:
+        """Why averages on the way to the output are not over a whole map, as sentences."""
+        return other_averages(self._evaluate, self.field_maps)
+
+    @cached_property
+    def average_search(self) -> AverageSearch:
+        """What an experiment finds where no operation is the head's average by its name."""
+        if self._experiments is None:
+            return AverageSearch()
+        return search_average(self._evaluate, self.field_maps, self._experiments)
+
+    @cached_property
+    def _experiments(self) -> Interventions | None:
+        return None if self._state is None else Interventions(self.graph, self._state)
 
     @cached_property
     def field_before_head(self) -> tuple[str, ReceptiveField]:
