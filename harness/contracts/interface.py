@@ -33,10 +33,11 @@ class FaithfulCapture(Requirement):
 
     def confirm(self, model: ExaminedModel) -> Confirmation:
         """Evaluation passes over the same images must be equal, unless something random is active in evaluation."""
-        active = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
+        structure, program = model.structure, model.captured.graph.evaluate
+        active = any(site.active_in_evaluation for site in structure.dropouts)
         repeats = model.experiments.evaluation_repeats
         return Confirmation(
-            agrees=repeats or active or bool(model.structure.random_operations),
+            agrees=repeats or active or bool(structure.random_operations(program)),
             observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
         )
 

@@ -132,7 +132,7 @@ class _Trial:
 
     def __init__(self, flow: DataFlow, model: Interventions, name: str) -> None:
         self._flow, self._model, self._name = flow, model, name
-        base = model.images if name == flow.graph.input_name else model.run([name])[name]
+        base = model.value(name)
         self.shape = tuple(base.shape)
         self._maps = model.normal(self.shape) + model.normal((*self.shape[:2], *([1] * (base.ndim - 2))))
 

@@ -23,6 +23,8 @@ from harness.structure.probe import confirms, probe_receptive_field
 from harness.structure.structure import Structure
 
 TRAINING_PASSES = 10
+# As many layers in a row may start at zero.
+_GRADIENT_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +42,10 @@ class FieldComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """The gradients after one backward pass.
+    """The gradients of a few training steps.
 
     Args:
-        missing: trainable parameters without a gradient, or with zeros only.
+        missing: trainable parameters without a gradient, or with zeros only, in every step.
         not_finite: trainable parameters whose gradient holds NaN or infinity.
         failure: why the backward pass failed; empty when it did not.
     """
@@ -166,24 +168,33 @@ class Experiments:
 
     @cached_property
     def gradients(self) -> Gradients:
-        """The gradients after one backward pass over a batch."""
+        """The gradients of a few training steps: behind weights that start at zero, a gradient comes after the first."""
         module = self._captured.to_module().train()
         generator = torch.Generator().manual_seed(SEED)
         images = torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            output = module(images).flatten(1)
-        labels = torch.randint(output.shape[1], (len(output),), generator=generator)
-        if output.requires_grad:
-            try:
-                torch.autograd.backward(functional.cross_entropy(output, labels))
-            except RuntimeError as error:
-                # Such as a value that was changed in place after something else had kept it for the backward pass.
-                return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
-        return Gradients(
-            missing=_named(module, lambda gradient: gradient is None or not bool(gradient.any())),
-            not_finite=_named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all())),
-        )
+        missing = set(dict(module.named_parameters()))
+        for _ in range(_GRADIENT_STEPS):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(SEED)
+                output = module(images).flatten(1)
+            labels = torch.randint(output.shape[1], (len(output),), generator=generator)
+            module.zero_grad()
+            if output.requires_grad:
+                try:
+                    torch.autograd.backward(functional.cross_entropy(output, labels))
+                except RuntimeError as error:
+                    # Such as a value that was changed in place after something else had kept it for the backward pass.
+                    return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
+            not_finite = _named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all()))
+            without = _named(module, lambda gradient: gradient is None or not bool(gradient.any()))
+            missing &= set(without)
+            if not_finite or not missing:
+                break
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    if parameter.grad is not None:
+                        parameter.sub_(0.1 * parameter.grad)
+        return Gradients(missing=tuple(name for name in without if name in missing), not_finite=not_finite)
 
     @cached_property
     def _evaluating(self) -> GraphModule:

@@ -67,6 +67,10 @@ class Interventions:
         """Normally distributed numbers."""
         return torch.randn(tuple(shape), generator=self._generator).to(self.dtype)
 
+    def value(self, name: str, *, training: bool = False) -> torch.Tensor:
+        """A value, or the images, as they are."""
+        return self.images if name == self.graph.input_name else self.run([name], training=training)[name]
+
     def run(
         self,
         wanted: Collection[str],
@@ -76,6 +80,23 @@ class Interventions:
         seed: int = SEED,
     ) -> dict[str, torch.Tensor]:
         """The values of these names in one pass with some values, or the images, replaced as soon as they are computed."""
+        return self._run(self._training if training else self._evaluating, wanted, replaced, seed)
+
+    def changed_by_training(self, sources: Mapping[str, str]) -> set[str]:
+        """Which values of an evaluation pass differ after one training pass, although what they are computed from does not.
+
+        ``sources`` names, for each value, the one that it is computed from.
+        """
+        replaced = {source: self.normal(self.value(source).shape) for source in sources.values()}
+        before = self.run(sources, replaced)
+        trained = copy.deepcopy(self._evaluating).train()
+        self._run(trained, (), {self.graph.input_name: 3 * self.images + 1}, SEED)
+        after = self._run(trained.eval(), sources, replaced, SEED)
+        return {name for name in sources if not torch.equal(before[name], after[name])}
+
+    def _run(
+        self, module: GraphModule, wanted: Collection[str], replaced: Mapping[str, torch.Tensor], seed: int
+    ) -> dict[str, torch.Tensor]:
         seen: dict[str, torch.Tensor] = {}
 
         def change(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -91,7 +112,5 @@ class Interventions:
         images = replaced.get(self.graph.input_name, self.images)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            (self._training if training else self._evaluating).run_with(
-                images, {name: change(name) for name in {*wanted, *replaced}}
-            )
+            module.run_with(images, {name: change(name) for name in {*wanted, *replaced}})
         return seen

@@ -72,6 +72,21 @@ def test_positions_gradients_and_modes() -> None:
     assert (None, ()) == (noisy.pooling_ignores_positions, plain.fields.disagreements)
 
 
+def test_a_gradient_may_come_after_the_first_step() -> None:
+    """Behind a layer that starts at zero it does; between two layers that are zero it never does."""
+
+    def missing(*zero: int) -> tuple[str, ...]:
+        net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4), nn.ReLU(), nn.Linear(4, 3))
+        for index in zero:
+            for parameter in net[index].parameters():
+                nn.init.zeros_(parameter)
+        captured = capture(net, (1, 6, 6), name="zero", twice=False)
+        return Experiments(captured, Structure(captured.graph)).gradients.missing
+
+    assert () == missing(5)
+    assert ("0.weight", "0.bias", "3.weight", "3.bias", "5.weight") == missing(3, 5)
+
+
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
