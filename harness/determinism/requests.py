@@ -174,10 +174,9 @@ def _train_reference(model: ModelUnderTest, workspace: Workspace) -> Trace:
     workspace.report(f"a training of {model.steps} steps")
     reference = model.trace()
     if len(reference) < model.steps:
-        msg = (
+        raise InputError(
             f"expected a training of {model.steps} steps with a finite loss, got a loss that is infinite or NaN by "
             f"step {len(reference)}: there is nothing to compare. Use another --recipe or fewer --steps."
         )
-        raise InputError(msg)
     write_trace(reference, workspace.folder / REFERENCE_TRACE)
     return reference

@@ -124,8 +124,7 @@ def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, 
         InputError: fewer than two steps.
     """
     if steps < 2:  # noqa: PLR2004 - one before the stop, one after
-        msg = f"expected at least 2 steps, one before a stop and one after it, got steps={steps}."
-        raise InputError(msg)
+        raise InputError(f"expected at least 2 steps, one before a stop and one after it, got steps={steps}.")
     available = max(len(dataset.train_images) // spec.recipe.batch_size, 1)
     length = min(_STEPS_PER_EPOCH, steps // 2, available)
     images = length * spec.recipe.batch_size
@@ -213,17 +212,15 @@ class _Check:
         text = self.setup.source.text
         after = f", after reporting {outcome.progress[-1]!r}" if outcome.progress else ""
         if outcome.ending is Ending.IDLE:
-            msg = (
+            raise InputError(
                 f"{text} made no step in {self.limits.idle_seconds:.0f} seconds{after}: expected a training that advances. "
                 "Does it wait for something, or is the machine busy?"
             )
-            raise InputError(msg)
         if outcome.ending is Ending.PRINTED_TOO_MUCH:
-            msg = (
+            raise InputError(
                 f"{text} printed more than {self.limits.output_bytes:,} bytes{after}: expected a model that trains. Remove "
                 "what it prints."
             )
-            raise InputError(msg)
         result: TrainingResult | None = outcome.result(outcome.job.request)
         if result is None:
             code = outcome.exit_code

@@ -101,8 +101,7 @@ def load_training_hooks(path: Path) -> TrainingHooks:
     module_name = f"procedure_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        msg = f"expected a Python file, got procedure={str(path)!r}. Name a file that ends in .py."
-        raise InputError(msg)
+        raise InputError(f"expected a Python file, got procedure={str(path)!r}. Name a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     sys.path.append(str(path.parent))
@@ -116,11 +115,10 @@ def load_training_hooks(path: Path) -> TrainingHooks:
         sys.path.remove(str(path.parent))
     own_batches, own_evaluate = getattr(module, "batches", None), getattr(module, "evaluate", None)
     if not (callable(own_batches) or callable(own_evaluate)):
-        msg = (
+        raise InputError(
             f"expected batches(seed, epoch) or evaluate(module, images, labels) in procedure={str(path)!r}, which "
             "defines neither. Define one of them, or omit --procedure."
         )
-        raise InputError(msg)
     return TrainingHooks(
         batches=_batches_of(own_batches, path) if callable(own_batches) else shuffled_batches,
         evaluate=_evaluate_of(own_evaluate, path) if callable(own_evaluate) else evaluate,
@@ -139,11 +137,10 @@ def _batches_of(
             device = data.train_images.device
             yield Batch(images=images.to(device, torch.float32), labels=labels.to(device, torch.int64))
         if count < needed:
-            msg = (
+            raise InputError(
                 f"expected at least {needed} batches of batches(seed={streams.seed}, epoch={epoch}) in {path}, got "
                 f"{count}. Yield more, or ask for fewer --steps."
             )
-            raise InputError(msg)
 
     return adapted
 
@@ -157,11 +154,10 @@ def _checked(item: object, what: str) -> tuple[Tensor, Tensor]:
                 return images, labels
         case _:
             found = f"a {type(item).__name__}"
-    msg = (
+    raise InputError(
         f"expected {what} to be a pair of tensors, images of floats (B, 1, 28, 28) and labels of integers (B,), got "
         f"{found}."
     )
-    raise InputError(msg)
 
 
 def _evaluate_of(
@@ -175,11 +171,10 @@ def _evaluate_of(
         except (TypeError, ValueError):
             correct = -1
         if not 0 <= correct <= total:
-            msg = (
+            raise InputError(
                 f"expected evaluate(module, images, labels) in {path} to return the number of correct predictions, from 0 to "
                 f"{total}, got {found!r}."
             )
-            raise InputError(msg)
         # Only a schedule that depends on the loss uses this value.
         return Evaluation(loss=1 - correct / total, correct=correct, total=total)
 

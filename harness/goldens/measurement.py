@@ -52,12 +52,11 @@ def measure_golden(captured: CapturedModel, spec: RunSpec) -> Golden:
     differing = [f"the outputs differ at {name}" for name in outputs if digest(outputs[name]) != digest(again[name])]
     change = training_change(training, train_briefly(captured, spec))
     if differing or change:
-        msg = (
+        raise InputError(
             f"expected bit-equal results in two runs of {captured.name} on {device}, but "
             f"{differing[0] if differing else f'the training {change}'}. Find the cause with `harness repro`; only a model "
             "that repeats bit for bit can have a golden."
         )
-        raise InputError(msg)
     doubles, values = _double_precision_outputs(captured), depth_values(captured.graph)
     here = environment(device)
     return Golden(
@@ -172,11 +171,10 @@ def _double_precision_outputs(captured: CapturedModel) -> dict[str, Tensor]:
     except RuntimeError as problem:
         outputs, reason = {}, str(problem).splitlines()[0]
     if {output.dtype for output in outputs.values()} != {torch.float64}:
-        msg = (
+        raise InputError(
             f"expected {captured.name} to run in double precision, which the error of single precision is measured against, "
             f"but {reason}. Remove conversions such as .float() from its forward."
         )
-        raise InputError(msg)
     return outputs
 
 

@@ -131,8 +131,7 @@ def read_request(folder: Path) -> Request[Any]:
     module, _, name = str(document["type"]).partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.startswith("harness.") else None
     if not (isinstance(kind, type) and issubclass(kind, Request)):
-        msg = f"expected a request of a type that the harness defines, got type={document['type']!r}."
-        raise ExaminerError(msg)
+        raise ExaminerError(f"expected a request of a type that the harness defines, got type={document['type']!r}.")
     try:
         return read_table(kind, document["fields"], where=document["type"], error=InputError)
     except InputError as problem:

@@ -36,18 +36,16 @@ class Rerun:
     def __post_init__(self) -> None:
         graph = self.captured.graph.exact_digest()
         if graph != self.record.graph_digest:
-            msg = (
+            raise InputError(
                 f"expected the recorded model, graph_digest={self.record.graph_digest}, got {self.captured.name} with "
                 f"graph_digest={graph}, whose operations differ. Check out the code that the record was made with, or name "
                 "the recorded model with --model."
             )
-            raise InputError(msg)
         if self.dataset.digest != self.record.data_digest:
-            msg = (
+            raise InputError(
                 f"expected the recorded data, {self.record.data_title} with data_digest={self.record.data_digest}, got "
                 f"{self.dataset.title} with data_digest={self.dataset.digest}. Name the recorded data with --data."
             )
-            raise InputError(msg)
 
     def train(self, *, observer: Observer | None = None) -> RunRecord:
         """Train as many epochs as the record has."""
@@ -71,8 +69,7 @@ class Rerun:
             self._train(observer, tracer)
         except TraceCompleteError:
             return tracer.trace
-        msg = f"expected a training of at least {upto} steps, got {len(tracer.trace) + after}."
-        raise InputError(msg)
+        raise InputError(f"expected a training of at least {upto} steps, got {len(tracer.trace) + after}.")
 
     def _train(self, observer: Observer | None, callback: StepCallback | None) -> RunRecord:
         spec = dataclasses.replace(self.record.spec, device=str(self.device))

@@ -70,8 +70,7 @@ def load_model(
         loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
     chosen, reason = choose([candidate for candidates in loaded for candidate in candidates], text)
     if chosen.model is None:
-        msg = f"{chosen.name} was chosen, but not captured"
-        raise ExaminerError(msg)
+        raise ExaminerError(f"{chosen.name} was chosen, but not captured")
     if announce is not None:
         for note in (*chosen.notes, *([reason] if reason else [])):
             announce(note)
@@ -95,11 +94,10 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
         raise ModelSourceError(_limit_message(outcome, text, timeout))
     result = outcome.result(request)
     if result is None:
-        msg = (
+        raise ModelSourceError(
             f"{text} ended the process that imported it, without an error: expected a file that defines a model. "
             f"Does it call exit() when imported?{f' Its last output: {outcome.output}' if outcome.output else ''}"
         )
-        raise ModelSourceError(msg)
     try:
         models = [
             read_captured(outcome.folder / str(number), report.name) if report.failure is None else None
