@@ -71,6 +71,12 @@ class Dataset:
         }
         return replace(self, **moved)
 
+    def shortened(self, *, train: int, test: int) -> Self:
+        """A copy with the first training and test images only."""
+        images, labels = self.train_images[:train], self.train_labels[:train]
+        test_images, test_labels = self.test_images[:test], self.test_labels[:test]
+        return replace(self, train_images=images, train_labels=labels, test_images=test_images, test_labels=test_labels)
+
     def normalise(self, images: Tensor) -> Tensor:
         """A uint8 batch as float32 of the same shape, scaled to 0..1, minus the mean, divided by the standard deviation."""
         return images.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)

@@ -25,12 +25,7 @@ def update_golden(captured: CapturedModel, spec: RunSpec, old: Golden | None) ->
     """Record the results of a model in this environment.
 
     The entries of other environments are kept, unless the graph, the initial weights, the recipe or the fixed images changed:
-    then they no longer apply.
-
-    Args:
-        captured: the model, with the initial weights of seed 1.
-        spec: its recipe, source and arguments, and the device to compute on.
-        old: the present golden; None if there is none.
+    then they no longer apply. The model has the initial weights of seed 1; the results are computed on the device of ``spec``.
 
     Raises:
         InputError: two runs differ, the model does not run in double precision, or an output is infinite or NaN.
