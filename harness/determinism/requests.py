@@ -34,14 +34,10 @@ ALL_PINNED = "all pinned"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """What each worker process of a check trains.
+    """What each worker process of a check trains: the declared run, with the epochs of the check, of this source.
 
-    Args:
-        spec: the declared run; its recipe has the epochs of the check.
-        source: the model's file or name.
-        hooks_file: the file of the training hooks, or None.
-        data: the fields of the data set without its tensors.
-        inputs: the folder with the tensors of the data set (`DATA_FILE`) and, if there is one, the graph (`GRAPH_STEM`).
+    ``data`` has the fields of the data set without its tensors; these are in the folder ``inputs`` (`DATA_FILE`), as is the
+    graph, if there is one (`GRAPH_STEM`).
     """
 
     spec: RunSpec
@@ -55,9 +51,8 @@ class TrainingSetup:
 class TrainingResult:
     """What a worker process found, besides the traces in its workspace.
 
-    Args:
-        findings: of an `AxesRequest`, one for each axis that one process can vary.
-        callers: of a `PinnedRequest`, for sources that user code has called, the first line that did.
+    An `AxesRequest` gives a finding for each axis that one process can vary; a `PinnedRequest`, for sources that user code has
+    called, the first line that did.
     """
 
     findings: tuple[Finding, ...] = ()

@@ -84,11 +84,10 @@ def explained_error(error: Exception, text: str) -> Exception:
         return error
     lines = [f"line {frame.lineno} of {Path(frame.filename).name}" for frame in frames if is_user_file(frame.filename)]
     where = f" in {lines[-1]}" if lines else ""
-    msg = (
+    return InputError(
         f"{text} failed{where} during a training: {type(error).__name__}: {error}. Expected a model that completes "
         "all steps. Correct it and try again."
     )
-    return InputError(msg)
 
 
 def load_training_hooks(path: Path) -> TrainingHooks:
@@ -108,9 +107,8 @@ def load_training_hooks(path: Path) -> TrainingHooks:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        where = line_of(error, path)
-        msg = f"importing procedure={str(path)!r} failed{where}: {type(error).__name__}: {error}. Correct the file."
-        raise InputError(msg) from error
+        failed = f"importing procedure={str(path)!r} failed{line_of(error, path)}"
+        raise InputError(f"{failed}: {type(error).__name__}: {error}. Correct the file.") from error
     finally:
         sys.path.remove(str(path.parent))
     own_batches, own_evaluate = getattr(module, "batches", None), getattr(module, "evaluate", None)
@@ -129,17 +127,15 @@ def _batches_of(
     batches: Callable[[int, int], Iterable[Any]], path: Path
 ) -> Callable[[Dataset, Recipe, RandomStreams, int], Iterator[Batch]]:
     def adapted(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
-        needed = math.ceil(len(data.train_images) / recipe.batch_size)
-        count = 0
+        needed, device = math.ceil(len(data.train_images) / recipe.batch_size), data.train_images.device
+        call, count = f"batches(seed={streams.seed}, epoch={epoch}) in {path}", 0
         for item in islice(batches(streams.seed, epoch), needed):
             count += 1
-            images, labels = _checked(item, f"batch {count} of batches(seed={streams.seed}, epoch={epoch}) in {path}")
-            device = data.train_images.device
+            images, labels = _checked(item, f"batch {count} of {call}")
             yield Batch(images=images.to(device, torch.float32), labels=labels.to(device, torch.int64))
         if count < needed:
             raise InputError(
-                f"expected at least {needed} batches of batches(seed={streams.seed}, epoch={epoch}) in {path}, got "
-                f"{count}. Yield more, or ask for fewer --steps."
+                f"expected at least {needed} batches of {call}, got {count}. Yield more, or ask for fewer --steps."
             )
 
     return adapted
