@@ -47,16 +47,12 @@ _KIND_IN_TEXT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The first difference between two trainings.
+    """The first difference between two trainings: the first step that differs, 0 if they differ before, and in what.
 
-    Args:
-        step: number of the first step that differs; 0: the trainings differ before the first step.
-        kind: the input or part of the state that differs first, as named in `StepDigests`.
-        between_steps: whether the state changed after the previous step had ended and before this one began.
-        tensor: name of the first tensor that differs, in module order; None if an input differs or the tensors are unknown.
-        size: the largest absolute difference in this tensor; infinite or NaN if one of the two is; None if it is unknown.
-        cause: the likely cause.
-        detail: both values as text, if there is a short form.
+    The kind is the input or part of the state, as named in `StepDigests`; ``between_steps``, the state changed after the
+    previous step had ended. The tensor is the first that differs in module order, None if an input differs or the tensors are
+    unknown. The size is the largest absolute difference in it: infinite or NaN if one of the two is, None if it is unknown.
+    The detail is both values as text, if there is a short form.
     """
 
     step: int
@@ -82,10 +78,7 @@ class Difference:
 def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARITHMETIC) -> Difference | None:
     """The first difference between two traces that begin at the same step; None if there is none.
 
-    Args:
-        one: a trace.
-        other: the trace to compare with.
-        unexplained: the cause to report if the state after a step differs although the inputs of the step are equal.
+    If the state after a step differs although its inputs are equal, the cause to report is ``unexplained``.
     """
     previous: tuple[StepTrace, StepTrace] | None = None
     for pair in zip(one, other, strict=False):
@@ -95,9 +88,8 @@ def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARI
         previous = pair
     if len(one) != len(other):
         # The next step exists in one trace only, so its tensors cannot be compared.
-        return Difference(
-            step=min(len(one), len(other)) + 1, kind="parameters", cause=unexplained, detail="one run ended"
-        )
+        step = min(len(one), len(other)) + 1
+        return Difference(step=step, kind="parameters", cause=unexplained, detail="one run ended")
     return None
 
 
@@ -115,15 +107,10 @@ def _difference_in_step(
         if previous:
             before, other_before = before or previous[0].after, other_before or previous[1].after
         tensor, size = _first_differing_tensor(before, other_before)
-        at_start = previous is None and one.number == 1
-        return Difference(
-            step=0 if at_start else one.number,
-            kind=kind,
-            cause=Cause.INITIALISATION if at_start else unexplained,
-            tensor=tensor,
-            size=size,
-            between_steps=not at_start,
-        )
+        if previous is None and one.number == 1:
+            return Difference(step=0, kind=kind, cause=Cause.INITIALISATION, tensor=tensor, size=size)
+        step = one.number
+        return Difference(step=step, kind=kind, cause=unexplained, tensor=tensor, size=size, between_steps=True)
     if (kind := first_differing_kind(one.start, other.start, INPUTS)) is not None:
         detail = f"{_format_rates(one.rates)} -> {_format_rates(other.rates)}" if kind == "rate" else ""
         return Difference(step=one.number, kind=kind, cause=_CAUSE_OF_INPUT[kind], detail=detail)

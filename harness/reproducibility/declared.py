@@ -14,11 +14,9 @@ _BIT_RELEVANT = ("torch", "cpu_capability", "threads", "accelerator", "cuda", "d
 
 
 def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, ...], Cause]:
-    """The declarations that differ between two records, and the likely cause of a difference in the state of their runs.
+    """The declarations that differ between two records, such as ``seed: 1 -> 2``, and what explains a difference in state.
 
-    Returns:
-        The differences, such as ``seed: 1 -> 2``; and the first cause that applies of model, recipe, data and environment,
-        or arithmetic if none does.
+    That is the first cause that applies of model, recipe, data and environment, or arithmetic if none does.
     """
     recipes = {"recipe": one.recipe.to_mapping()}, {"recipe": other.recipe.to_mapping()}
     relevant, irrelevant = environment_differences(one.environment, other.environment)
@@ -58,6 +56,5 @@ def _flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _field_differences(one: object, other: object, *names: str) -> list[str]:
-    return setting_differences(
-        {name: getattr(one, name) for name in names}, {name: getattr(other, name) for name in names}
-    )
+    left, right = ({name: getattr(record, name) for name in names} for record in (one, other))
+    return setting_differences(left, right)

@@ -14,13 +14,7 @@ from harness.training import EpochResult, RunRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A run record and its repetition.
-
-    Args:
-        record: the record.
-        repeated: the record of the repetition, with as many epochs.
-        noise: the seed noise of this training; None if it is unknown.
-    """
+    """A run record and that of its repetition, with as many epochs; ``noise`` is None if the seed noise is unknown."""
 
     record: RunRecord
     repeated: RunRecord
@@ -45,9 +39,8 @@ class Replay:
             repeated = _figures(now)
             for name, value in _figures(recorded).items():
                 if value != repeated[name]:
-                    return (
-                        f"equal digests, but {name} of epoch {recorded.epoch}: recorded {value}, now {repeated[name]}"
-                    )
+                    figures = f"recorded {value}, now {repeated[name]}"
+                    return f"equal digests, but {name} of epoch {recorded.epoch}: {figures}"
         if len(self.record.epochs) != len(self.repeated.epochs):
             return f"completed epochs: recorded {len(self.record.epochs)}, now {len(self.repeated.epochs)}"
         return ""
@@ -101,16 +94,10 @@ class Replay:
             f"at most {bound:.1f} in 99 of 100 cases, from {len(self.noise.counts)} other seeds"
         )
         if within:
-            return (
-                Status.UNKNOWN,
-                observed,
-                "A statistical comparison does not show that the training repeats bit for bit.",
-            )
-        return (
-            Status.FAIL,
-            observed,
-            "Chance does not explain this difference. Look for what changed since the record was made.",
-        )
+            hint = "A statistical comparison does not show that the training repeats bit for bit."
+            return Status.UNKNOWN, observed, hint
+        hint = "Chance does not explain this difference. Look for what changed since the record was made."
+        return Status.FAIL, observed, hint
 
     def _counts(self) -> tuple[str, ...]:
         if not self.record.epochs or not self.repeated.epochs:

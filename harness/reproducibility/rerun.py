@@ -16,13 +16,7 @@ from harness.training import Observer, RunRecord, Step, StepCallback, TrainingHo
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rerun:
-    """A run record with the model and data to repeat its training.
-
-    Args:
-        record: the record.
-        captured: its model, with the initial weights drawn under the record's seed.
-        dataset: its data.
-        device: device to train on.
+    """A run record with the model and data to repeat its training; the initial weights are drawn under the record's seed.
 
     Raises:
         InputError: model or data differ from those recorded.
