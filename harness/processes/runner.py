@@ -29,13 +29,9 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a call of `run_processes` may use.
+    """What a call of `run_processes` may use: wall time of all processes together, and processes at a time.
 
-    Args:
-        seconds: wall time of all processes together.
-        idle_seconds: wall time without progress, for each process.
-        output_bytes: what each process may print.
-        parallel: processes at a time.
+    ``idle_seconds``, wall time without progress, and ``output_bytes``, what it may print, are for each process.
     """
 
     seconds: float = math.inf
@@ -147,17 +143,11 @@ def run_processes(
     announce: Callable[[str], None] = lambda _: None,
     check: Callable[[Outcome], object] = lambda _: None,
 ) -> list[Outcome]:
-    """Run a worker process for each job, some in parallel; no process outlives the call.
+    """Run a worker process for each job, some in parallel; return what is left of each. No process outlives the call.
 
-    Args:
-        jobs: what to do.
-        folder: where the workspaces are created.
-        limits: a process that uses more is killed.
-        announce: called with each new line of a process's progress, behind the job's title.
-        check: called as soon as a process has ended. An exception that it raises ends the others and is raised.
-
-    Returns:
-        What is left of each process, in the order of the jobs.
+    The workspaces are created in ``folder``. A process that uses more than the limits is killed. ``announce`` is called with
+    each new line of a process's progress, behind the job's title; ``check``, as soon as a process has ended. An exception that
+    it raises ends the others and is raised.
     """
     deadline = time.monotonic() + limits.seconds
     waiting = list(enumerate(jobs))
