@@ -17,17 +17,10 @@ from harness.data.idx import content_digest
 class Dataset:
     """Verified images and labels, each as one tensor on one device.
 
-    Args:
-        name: the value of ``--data`` that selects it.
-        title: name for display; part of every output.
-        train_images: (N, 1, 28, 28) uint8.
-        train_labels: (N,) int64, 0 to 9.
-        test_images: (M, 1, 28, 28) uint8.
-        test_labels: (M,) int64, 0 to 9.
-        digest: SHA-256 (hex) over the decoded contents.
-        mean: mean of the training images on the scale 0 to 1, for normalisation.
-        std: standard deviation of the training images on the scale 0 to 1.
-        source: where the files were read from: a folder, the cache, the package.
+    Images are (N, 1, 28, 28) uint8, labels (N,) int64, 0 to 9. The value ``name`` of ``--data`` selects the data set; the title
+    is for display, part of every output. The digest is SHA-256 (hex) over the decoded contents. Mean and standard deviation of
+    the training images, for normalisation, are on the scale 0 to 1. The source is where the files were read from: a folder, the
+    cache, the package.
     """
 
     name: str
@@ -66,9 +59,8 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Self:
         """A copy with all four tensors on ``device``."""
-        moved: dict[str, Any] = {
-            key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)
-        }
+        tensors = ((key, value) for key, value in vars(self).items() if isinstance(value, Tensor))
+        moved: dict[str, Any] = {key: tensor.to(device) for key, tensor in tensors}
         return replace(self, **moved)
 
     def shortened(self, *, train: int, test: int) -> Self:

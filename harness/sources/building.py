@@ -88,9 +88,9 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
     try:
         return cls(**given)
     except (Exception, SystemExit) as error:
-        listed = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        msg = f"{name}: building {cls.__name__}({listed}) failed: {type(error).__name__}: {first_line(error)}"
-        raise ModelSourceError(msg) from error
+        call = f"{cls.__name__}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelSourceError(f"{name}: building {call} failed: {reason}") from error
 
 
 def build_shipped(name: str, seed: int) -> nn.Module:
@@ -102,8 +102,7 @@ def build_shipped(name: str, seed: int) -> nn.Module:
 def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Module]:
     """Import the class that a source of `harness.sources.source.module_source` names.
 
-    Returns:
-        A function that builds the module in train mode, under ``torch.manual_seed`` of the seed that it is called with.
+    The function returned builds the module in train mode, under ``torch.manual_seed`` of the seed that it is called with.
 
     Raises:
         ModelSourceError: the class cannot be imported, or more than one can be meant. From the function: it cannot be built.

@@ -78,19 +78,18 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
     blocks = [candidate for candidate in candidates if candidate not in models]
     fitting = sorted((candidate for candidate in models if candidate.classifies), key=_has_unusual_name)
     if len(models) == 1:
-        (only,) = models
-        if only.failure is not None:
-            raise only.failure.error()
-        return only, _because(only, "the only class that is not a building block of another", blocks) if blocks else ""
-    uncertain = [candidate for candidate in models if candidate.uncertain]
+        (model,) = models
+        if model.failure is not None:
+            raise model.failure.error()
+        return model, _because(
+            model, "the only class that is not a building block of another", blocks
+        ) if blocks else ""
     digests = {identity_digest(candidate.model.graph) for candidate in fitting if candidate.model is not None}
-    if len(digests) == 1 and not uncertain:
+    if len(digests) == 1 and not any(candidate.uncertain for candidate in models):
         others = [candidate for candidate in candidates if candidate not in fitting]
-        if len(fitting) == 1:
-            reason = f"the only one that returns {_CLASSES} numbers for each image"
-            return fitting[0], _because(fitting[0], reason, others)
         same = ", ".join(candidate.name for candidate in fitting[1:])
-        return fitting[0], _because(fitting[0], f"which is the same network as {same}", others)
+        only = f"the only one that returns {_CLASSES} numbers for each image"
+        return fitting[0], _because(fitting[0], f"which is the same network as {same}" if same else only, others)
     rest = sorted(
         (candidate for candidate in models if candidate not in fitting),
         key=lambda candidate: (candidate.failure is not None, _has_unusual_name(candidate)),

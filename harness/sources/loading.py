@@ -38,13 +38,10 @@ def load_model(
 ) -> CapturedModel:
     """Find, build and capture a model, its initial weights drawn under ``torch.manual_seed(seed)``.
 
-    Args:
-        text: MODEL, see `parse_source`.
-        seed: seed of the initial weights.
-        input_shape: shape of one input, without the batch dimension.
-        arguments: arguments of the model's constructor, see `parse_arguments`; part of the captured model's name.
-        timeout: seconds that loading may take, all files of a folder together.
-        announce: called with a sentence about each choice made: which class was taken, which cell left out.
+    MODEL is ``text``, see `parse_source`; the input shape is that of one input, without the batch dimension. The arguments of
+    the model's constructor, see `parse_arguments`, are part of the captured model's name. Loading may take ``timeout``
+    seconds, all files of a folder together. ``announce`` is called with a sentence about each choice made: which class was
+    taken, which cell left out.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or more than one can be meant.

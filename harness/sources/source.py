@@ -27,12 +27,8 @@ _MAX_BYTES = 20_000_000
 class ModelSource:
     """What a MODEL argument names; plain data, so that it can be sent to a worker process.
 
-    Args:
-        text: the argument as the user wrote it; for a file found in a folder, that file's path.
-        shipped: the shipped model's name, or None.
-        path: absolute path of the file or the folder, or None.
-        module: the dotted module, or None.
-        class_name: the class; None if the user named none.
+    ``text`` is the argument as the user wrote it; for a file found in a folder, that file's path. It is a shipped model, a file
+    or a folder by its absolute path, or a dotted module; the class is None if the user named none.
     """
 
     text: str
@@ -106,11 +102,8 @@ def candidate_files(source: ModelSource) -> list[ModelSource]:
 def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path, ...]:
     """The Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted by path.
 
-    The files are parsed, not run. Tests count only if no other file defines one. A file that cannot be parsed defines nothing.
-
-    Args:
-        folder: where to look, sub-folders included; links to folders are not followed.
-        class_name: only files that define this model.
+    Sub-folders are included; links to folders are not followed. With a class name, only files that define this model count. The
+    files are parsed, not run. Tests count only if no other file defines one. A file that cannot be parsed defines nothing.
 
     Raises:
         ModelSourceError: there is no such file, or the folder holds more than 20,000 entries.
@@ -163,10 +156,7 @@ def _bases(path: Path) -> dict[str, frozenset[str]]:
 def module_source(text: str, captured: CapturedModel | None, *, arguments: str = "") -> ModelSource:
     """The one file, class or shipped model that `harness.sources.building.module_builder` builds a module from.
 
-    Args:
-        text: MODEL, as `load_model` was given it.
-        captured: what `load_model` returned, which says which class was chosen; None where it could not be captured.
-        arguments: as `load_model` was given them.
+    MODEL and arguments are as `load_model` was given them; what it captured, if it could, says which class was chosen.
 
     Raises:
         ModelSourceError: nothing was captured, and the folder holds several files that may be meant.
