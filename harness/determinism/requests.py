@@ -161,11 +161,7 @@ def trace_file(name: str) -> str:
 
 
 def _train_reference(model: ModelUnderTest, workspace: Workspace) -> Trace:
-    """The training that all others are compared with.
-
-    Raises:
-        InputError: its loss became infinite or NaN.
-    """
+    """The training that all others are compared with; an `InputError` if its loss became infinite or NaN."""
     workspace.report(f"a training of {model.steps} steps")
     reference = model.trace()
     if len(reference) < model.steps:

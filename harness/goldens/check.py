@@ -58,15 +58,9 @@ def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: 
     except InputError as problem:
         golden, observed = None, str(problem)
     if golden is None:
-        return (
-            Finding(
-                requirement="golden",
-                status=Status.FAIL,
-                expected="a golden to compare with",
-                observed=observed,
-                hint=f"Restore the file, or create it with `{remedy}`.",
-            ),
-        )
+        expected, hint = "a golden to compare with", f"Restore the file, or create it with `{remedy}`."
+        missing = Finding(requirement="golden", status=Status.FAIL, expected=expected, observed=observed, hint=hint)
+        return (missing,)
     return _Check(captured, spec, golden, remedy).findings()
 
 

@@ -75,7 +75,6 @@ def _weights_changed(old: Golden, new: Golden) -> bool:
 
 
 def _common_changes(old: Golden, new: Golden) -> list[str]:
-    """The changes in what does not depend on the environment."""
     lines = []
     if (old.source, old.arguments) != (new.source, new.arguments):
         lines.append(f"source: {old.source} {old.arguments}".rstrip() + f" -> {new.source} {new.arguments}".rstrip())
@@ -99,7 +98,6 @@ def _common_changes(old: Golden, new: Golden) -> list[str]:
 
 
 def _entry_changes(recorded: BitExactResults | None, now: BitExactResults) -> list[str]:
-    """The changes in the results of this environment."""
     if recorded is None:
         return [f"new: {now.key.describe()}"]
     pairs = ((recorded.tensors, now.tensors), (recorded.outputs, now.outputs))

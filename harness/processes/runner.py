@@ -89,12 +89,7 @@ class Outcome:
         return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
-        """The result of the request that the process performed; None where it ended without one.
-
-        Raises:
-            HarnessError: the error that the process reported.
-            ExaminerError: the process left something that is no result of the request.
-        """
+        """The result of the request that the process performed, or the error that it raises, see `read_result`."""
         return read_result(request, self.folder)
 
 

@@ -112,7 +112,8 @@ def _difference_in_step(
         step = one.number
         return Difference(step=step, kind=kind, cause=unexplained, tensor=tensor, size=size, between_steps=True)
     if (kind := first_differing_kind(one.start, other.start, INPUTS)) is not None:
-        detail = f"{_format_rates(one.rates)} -> {_format_rates(other.rates)}" if kind == "rate" else ""
+        rates = (", ".join(f"{rate:g}" for rate in step.rates) for step in (one, other))
+        detail = " -> ".join(rates) if kind == "rate" else ""
         return Difference(step=one.number, kind=kind, cause=_CAUSE_OF_INPUT[kind], detail=detail)
     if (kind := first_differing_kind(one.end, other.end, STATES)) is not None:
         tensor, size = _first_differing_tensor(one.after, other.after)
@@ -169,7 +170,3 @@ def _first_differing_tensor(one: Mapping[str, Tensor], other: Mapping[str, Tenso
 
 def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
-
-
-def _format_rates(rates: Sequence[float]) -> str:
-    return ", ".join(f"{rate:g}" for rate in rates)
