@@ -46,11 +46,7 @@ class UserFiles:
         self._before = set(sys.modules)
 
     def load(self) -> ImportedModel:
-        """Import the files, again at each call.
-
-        Raises:
-            InputError: one of them cannot be imported.
-        """
+        """Import the files, again at each call; an `InputError` if one of them cannot be imported."""
         self.forget()
         build = module_builder(self._source, self._arguments)
         hooks = load_training_hooks(self._hooks_file) if self._hooks_file else TrainingHooks()

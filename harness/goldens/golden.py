@@ -155,11 +155,7 @@ def read_golden(path: Path) -> Golden:
 
 
 def write_golden(golden: Golden, path: Path) -> None:
-    """Write a golden atomically.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write a golden atomically; an `InputError` if the file cannot be written."""
     write_whole(path, golden_bytes(golden))
 
 

@@ -117,11 +117,7 @@ def write_request(request: Request[Any], folder: Path) -> None:
 
 
 def read_request(folder: Path) -> Request[Any]:
-    """Read what `write_request` wrote.
-
-    Raises:
-        ExaminerError: it is of no known type, or its fields do not fit the type.
-    """
+    """Read what `write_request` wrote; an `ExaminerError` if it is of no known type, or its fields do not fit the type."""
     document = json.loads(read_limited(folder / REQUEST_FILE, MAX_RESULT_BYTES))
     module, _, name = str(document["type"]).partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.startswith("harness.") else None

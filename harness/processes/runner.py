@@ -195,7 +195,6 @@ class _Running:
         return Ending.PRINTED_TOO_MUCH if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes else None
 
     def announce(self, announce: Callable[[str], None]) -> None:
-        """Announce the new lines of the progress."""
         lines = _progress(self.folder)
         for line in lines[self.announced :]:
             announce(f"{self.job.title}: {line}" if self.job.title else line)

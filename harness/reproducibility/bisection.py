@@ -12,11 +12,11 @@ from typing import Any
 
 from harness.reproducibility.comparison import (
     Difference,
+    declared_differences,
     first_difference,
     first_differing_digests,
     first_differing_kind,
 )
-from harness.reproducibility.declared import declared_differences
 from harness.reproducibility.trace import Trace
 from harness.training import INPUTS, STATES, RunRecord
 

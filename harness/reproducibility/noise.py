@@ -64,11 +64,7 @@ def seed_noise(record: RunRecord, others: Iterable[RunRecord] = ()) -> SeedNoise
 
 
 def read_records(folder: Path) -> tuple[RunRecord, ...]:
-    """All run records in a folder and its subfolders.
-
-    Raises:
-        InputError: the folder does not exist or contains no run record.
-    """
+    """All run records in a folder and its subfolders; an `InputError` if it does not exist or contains none."""
     found = []
     for path in sorted(folder.rglob("*.json")):
         try:

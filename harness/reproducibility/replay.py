@@ -15,7 +15,7 @@ from harness.errors import InputError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel
 from harness.reproducibility.bisection import bisect
-from harness.reproducibility.declared import environment_differences
+from harness.reproducibility.comparison import environment_differences
 from harness.reproducibility.noise import FEWEST_SEEDS, SeedNoise
 from harness.reproducibility.trace import Trace, TraceCompleteError, Tracer
 from harness.training import (

@@ -65,9 +65,7 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
 
     A class that another candidate is built from is a building block. Of the others, those count that accept the images and
     return ten numbers for each; several of them are one model if their graphs have the same identity digest. A class that
-    could not be built could be the model, so it prevents a decision.
-
-    The user named ``text``.
+    could not be built could be the model, so it prevents a decision. The user named ``text``.
 
     Raises:
         ModelSourceError: more than one can be meant, or none can be built.
