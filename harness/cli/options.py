@@ -18,6 +18,8 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULT_CONTRACT = "era-s7"
 DEFAULT_RECIPE = "reference"
 DEFAULT_SEED = 1
+# As a record may name, see `harness.training.Environment`.
+MAX_THREADS = 4096
 
 
 def combine(*decorators: Decorator) -> Decorator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,6 +11,10 @@ from harness.errors import ContractError
 from harness.findings import Finding
 from harness.structure.layers import by_x
 from harness.tables import Range, require
+
+# Above three channels of 400x400; the experiments of larger images would fill the memory.
+_MAX_PIXELS = 2**19
+_MAX_DIMS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +56,11 @@ class InputShape(Requirement):
     input: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        expected = "input to be a list of sizes above 0 such as [1, 28, 28]"
-        require(ContractError, min(self.input, default=0) > 0, expected, input=list(self.input))
+        expected = (
+            f"input to be a list of sizes above 0 such as [1, 28, 28], of at most {_MAX_PIXELS:,} values together"
+        )
+        few = len(self.input) <= _MAX_DIMS and math.prod(self.input) <= _MAX_PIXELS
+        require(ContractError, min(self.input, default=0) > 0 and few, expected, input=list(self.input))
 
     @property
     def expected(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mnist_models
 from harness.errors import ModelSourceError
+from harness.files import expanded
 from harness.graph import CapturedModel
 from harness.sources.cells import NOTEBOOK_SUFFIX, read_cells
 from harness.sources.definitions import base_names, models_among
@@ -58,7 +59,7 @@ def parse_source(text: str) -> ModelSource:
     # A drive letter's colon is followed by a separator, never by a class name.
     if not separator or not class_name.isidentifier():
         place, class_name = text, ""
-    path = Path(place).expanduser()
+    path = expanded(place)
     is_code = path.suffix in {".py", NOTEBOOK_SUFFIX}
     if place and (path.is_dir() or (is_code and path.is_file())):
         return ModelSource(text=text, path=str(path.resolve()), class_name=class_name or None)

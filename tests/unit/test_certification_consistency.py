@@ -145,7 +145,7 @@ def test_skipped_findings_expect_the_same() -> None:
         ({"target": True}, "expected target to be a number, got target=True (bool)"),
         ({"target": 0}, "expected 0 < target <= 100, got target=Decimal('0')"),
         ({"target": 100.1}, "expected 0 < target <= 100, got target=Decimal('100.1')"),
-        ({"target": float("nan")}, "expected target to be a number, got target=nan"),
+        ({"target": float("nan")}, "expected target to be a finite number, got target=nan"),
         ({"rule": "mean"}, "expected rule to be one of 'last', 'best', got rule='mean'"),
         ({"rule": "best"}, "expected no last with rule='best'"),
         ({"last": None}, "expected last from 1 to max_epochs=15 with rule='last', got last=None"),

@@ -105,7 +105,7 @@ def test_wheel_installs_the_command_and_the_plugin(wheel: zipfile.ZipFile) -> No
     entry_points = configparser.ConfigParser()
     entry_points.read_string(read_metadata(wheel, "entry_points.txt"))
 
-    assert {"harness": "harness.cli:main"} == dict(entry_points["console_scripts"])
+    assert {"harness": "harness.__main__:main"} == dict(entry_points["console_scripts"])
     assert {"harness": "harness.pytest_plugin"} == dict(entry_points["pytest11"])
 
 

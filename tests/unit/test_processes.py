@@ -173,7 +173,7 @@ def test_what_is_no_result_is_unreadable(content: str, tmp_path: Path) -> None:
     """A result that is damaged, of another type or of an unknown kind of error is not taken for one."""
     (tmp_path / "result.json").write_text(content, encoding="utf-8")
 
-    with pytest.raises(ExaminerError, match="a worker process returned unreadable data"):
+    with pytest.raises(ModelSourceError, match="got unreadable data"):
         read_result(SUM, tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_only_regular_files_of_limited_size_are_read(tmp_path: Path) -> None:
         make()
         if path.is_file() and not path.is_symlink():
             os.truncate(path, MAX_RESULT_BYTES + 1)
-        with pytest.raises(ExaminerError, match=r"unreadable data: (OSError|IsADirectoryError)"):
+        with pytest.raises(ModelSourceError, match=r"unreadable data: (OSError|IsADirectoryError)"):
             read_result(SUM, tmp_path)
         path.rmdir() if path.is_dir() else path.unlink()
 
@@ -267,7 +267,7 @@ def test_a_process_that_writes_garbage(python: Callable[..., list[Outcome]], tex
     """What a process writes in place of a result is an error, not a result."""
     (outcome,) = python(text)
 
-    with pytest.raises(ExaminerError, match="unreadable data"):
+    with pytest.raises(ModelSourceError, match="unreadable data"):
         outcome.result(SUM)
 
 

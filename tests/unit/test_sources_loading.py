@@ -19,8 +19,8 @@ def test_a_shipped_model_takes_no_arguments() -> None:
         load_model("reference", arguments="width=3")
 
 
-def test_an_unreadable_result_is_an_internal_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph that a worker process leaves is checked: damage is an internal error, not a verdict on the model."""
+def test_a_damaged_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph that a worker process leaves is checked: what damages it is the model's code, and is told."""
     path = write(tmp_path, {"net.py": NET}) / "net.py"
     report = {"name": "net.py:Net", "key": "net.py:Net", "parts": [], "runs": True, "failure": None}
     result = json.dumps({"error": None, "value": {"notes": [], "classes": [report]}})
@@ -35,7 +35,7 @@ def test_an_unreadable_result_is_an_internal_error(tmp_path: Path, monkeypatch: 
             return Ended()
 
         monkeypatch.setattr(runner, "start_process", start)
-        with pytest.raises(ExaminerError, match="a worker process returned unreadable data: GraphFormatError"):
+        with pytest.raises(ModelSourceError, match="got unreadable data: GraphFormatError"):
             load_model(str(path))
 
 
