@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +13,7 @@ from harness.errors import CaptureError, ModelSourceError
 from harness.graph import CapturedModel, capture, write_captured
 from harness.processes import Failure, Request, Workspace
 from harness.sources.building import build_model
-from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models
+from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models, named_models
 from harness.sources.source import ModelSource
 
 
@@ -23,15 +25,17 @@ class ClassReport:
         name: how it can be typed, such as ``net.py:Net``.
         key: its file and name, the same whichever way the file was imported.
         parts: keys of the classes that it is built from or derives from.
-        runs: it was built and accepts the images, captured or not.
+        optional: keys of other classes that its code names.
         failure: why it was not captured, or None.
+        excuse: why the failure does not count, since the class is no network for such images; empty if it does.
     """
 
     name: str
     key: str
     parts: tuple[str, ...]
-    runs: bool
+    optional: tuple[str, ...]
     failure: Failure | None
+    excuse: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,12 @@ class CaptureRequest(Request[CapturedClasses]):
             reports.append(report)
             if captured is not None:
                 write_captured(captured, workspace.folder / str(number))
-        return CapturedClasses(classes=tuple(reports), notes=tuple(imported.notes))
+        for name, reason in imported.failed.items():
+            text = f"{self.source.text}:{name}"
+            failure = Failure.of(ModelSourceError(f"{text}: the class is not defined: {reason}"))
+            key = f"{self.source.path}:{name}"
+            reports.append(ClassReport(name=text, key=key, parts=(), optional=(), failure=failure, excuse=""))
+        return CapturedClasses(classes=tuple(reports), notes=imported.notes)
 
     def _capture(self, cls: ModelClass, name: str, imported: ImportedFile) -> tuple[CapturedModel | None, ClassReport]:
         model = captured = failure = None
@@ -90,19 +99,32 @@ class CaptureRequest(Request[CapturedClasses]):
             explained = type(error)(f"{error}{_missing_name(error, imported)}").with_traceback(error.__traceback__)
             explained.__cause__ = error.__cause__
             failure = Failure.of(explained)
-        if model is None:
-            mentioned = imported.mentions.get(cls.__name__, frozenset())
-            parts = {other for other in imported.classes if other is not cls and other.__name__ in mentioned}
-        else:
-            parts = {type(part) for part in model.modules()} | set(cls.__mro__[1:])
-            parts = {part for part in parts - {cls} if not part.__module__.startswith("torch.")}
+        named = named_models(cls)
+        # What a class is built from shows when it is built; until then, what it names counts.
+        parts = named if model is None else {type(part) for part in model.modules()} | set(cls.__mro__)
         return captured, ClassReport(
             name=name,
             key=class_key(cls),
-            parts=tuple(map(class_key, parts)),
-            runs=captured is not None or (model is not None and _accepts(model, self.input_shape)),
+            parts=tuple(class_key(part) for part in parts - {cls} if not part.__module__.startswith("torch.")),
+            optional=tuple(map(class_key, named - parts)),
             failure=failure,
+            excuse=_excuse(model, self.input_shape) if model is not None and failure is not None else "",
         )
+
+
+def _excuse(model: nn.Module, shape: tuple[int, ...]) -> str:
+    """Why a model that was not captured is none for such images, as an experiment shows; empty if it may be one."""
+    needed: list[inspect.Parameter] = []
+    with contextlib.suppress(TypeError, ValueError):
+        parameters = inspect.signature(model.forward).parameters.values()
+        needed = [one for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    if len(needed) > 1 and not any(True for _ in nn.Module.parameters(model)):
+        return f"its forward needs {len(needed)} arguments, and it has no parameters"
+    if shape[0] == 1 and not _accepts(model, shape):
+        for colour in ((3, *shape[1:]), (3, 32, 32)):
+            if _accepts(model, colour):
+                return f"it takes images of shape {colour}"
+    return ""
 
 
 def _accepts(model: nn.Module, shape: tuple[int, ...]) -> bool:

@@ -68,12 +68,12 @@ def load_model(
         outcomes = run_processes(jobs, Path(folder), limits=Limits(seconds=timeout))
         load = _load_file if len(files) == 1 else _load_file_or_report
         loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
-    chosen, reason = choose([candidate for candidates in loaded for candidate in candidates], text)
+    chosen, reasons = choose([candidate for candidates in loaded for candidate in candidates], text)
     if chosen.model is None:
         msg = f"{chosen.name} was chosen, but not captured"
         raise ExaminerError(msg)
     if announce is not None:
-        for note in (*chosen.notes, *([reason] if reason else [])):
+        for note in (*chosen.notes, *reasons):
             announce(note)
     name = chosen.name + (name_suffix(arguments) if has_arguments else "")
     return replace(chosen.model, name=name)
@@ -86,7 +86,7 @@ def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: flo
     except (ModelSourceError, CaptureError) as error:
         name, key = request.source.text, str(request.source.path)
         failure = Failure.of(error)
-        return [Candidate(name=name, key=key, parts=(), runs=False, failure=failure, model=None, notes=())]
+        return [Candidate(name=name, key=key, parts=(), optional=(), failure=failure, excuse="", model=None, notes=())]
 
 
 def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:

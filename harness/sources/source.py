@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import shlex
@@ -13,14 +14,14 @@ import mnist_models
 from harness.errors import ModelSourceError
 from harness.graph import CapturedModel
 from harness.sources.cells import NOTEBOOK_SUFFIX, read_cells
-from harness.sources.definitions import base_names, models_among
+from harness.sources.definitions import base_names, bases_in_text, models_among
 
 # Importing torch and capturing a model take some six seconds: more files than these exceed the time limit of loading.
 _MAX_FILES = 12
 # Environments, caches and builds hold other people's code. Hidden folders are left out, too.
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv"})
 _MAX_ENTRIES = 20_000
-_MAX_BYTES = 20_000_000
+_MAX_BYTES = 200_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,8 @@ def candidate_files(source: ModelSource) -> list[ModelSource]:
 def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path, ...]:
     """The Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted by path.
 
-    The files are parsed, not run. Tests count only if no other file defines one. A file that cannot be parsed defines nothing.
+    The files are parsed, not run. Tests count only if no other file defines one. In a file that cannot be parsed, the heads of
+    classes count.
 
     Args:
         folder: where to look, sub-folders included; links to folders are not followed.
@@ -160,9 +162,16 @@ def _is_test(path: Path) -> bool:
 
 def _bases(path: Path) -> dict[str, frozenset[str]]:
     try:
-        return base_names(read_cells(path)) if path.stat().st_size <= _MAX_BYTES else {}
+        if path.stat().st_size > _MAX_BYTES:
+            return {}
+        return base_names(read_cells(path))
     except ModelSourceError:
-        return {}
+        # Text in another encoding: if it defines a model, loading the file says what is wrong with it.
+        with contextlib.suppress(OSError):
+            return bases_in_text(path.read_bytes().replace(b"\0", b"").decode("latin-1"))
+    except OSError:
+        pass
+    return {}
 
 
 def module_source(text: str, captured: CapturedModel | None, *, arguments: str = "") -> ModelSource:

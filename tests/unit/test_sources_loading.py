@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -22,7 +23,14 @@ def test_a_shipped_model_takes_no_arguments() -> None:
 def test_an_unreadable_result_is_an_internal_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph that a worker process leaves is checked: damage is an internal error, not a verdict on the model."""
     path = write(tmp_path, {"net.py": NET}) / "net.py"
-    report = {"name": "net.py:Net", "key": "net.py:Net", "parts": [], "runs": True, "failure": None}
+    report: dict[str, Any] = {
+        "name": "net.py:Net",
+        "key": "net.py:Net",
+        "parts": [],
+        "optional": [],
+        "failure": None,
+        "excuse": "",
+    }
     result = json.dumps({"error": None, "value": {"notes": [], "classes": [report]}})
 
     for graph in (None, "", "[]", "{}", '{"fidelity": {}}'):
