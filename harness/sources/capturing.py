@@ -19,15 +19,11 @@ from harness.sources.source import ModelSource
 
 @dataclass(frozen=True, kw_only=True)
 class ClassReport:
-    """A class of the file that may be the model, and whether it was captured.
+    """A class of the file that may be the model, and why it was not captured, or None.
 
-    Args:
-        name: how it can be typed, such as ``net.py:Net``.
-        key: its file and name, the same whichever way the file was imported.
-        parts: keys of the classes that it is built from or derives from.
-        optional: keys of other classes that its code names.
-        failure: why it was not captured, or None.
-        excuse: why the failure does not count, since the class is no network for such images; empty if it does.
+    The name is how it can be typed, such as ``net.py:Net``; the key, see `class_key`, is the same whichever way the file was
+    imported. The parts are keys of the classes that it is built from or derives from; the optional ones, of others that its
+    code names. The excuse says why a failure does not count, since the class is no network for such images.
     """
 
     name: str
@@ -128,7 +124,6 @@ def _excuse(model: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def _accepts(model: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a model takes a batch of two inputs of this shape."""
     try:
         with torch.no_grad():
             model.eval()(torch.zeros((2, *shape)))

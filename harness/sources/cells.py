@@ -58,35 +58,33 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}. Expected a Python file or a notebook with read permission"
-        raise ModelSourceError(msg) from error
+        expected = "Expected a Python file or a notebook with read permission"
+        raise ModelSourceError(f"{path} cannot be read: {error.strerror}. {expected}") from error
     is_notebook = path.suffix == NOTEBOOK_SUFFIX
     text = _decoded(path, content, is_notebook=is_notebook)
+    wanted = "a Jupyter notebook" if is_notebook else "Python code"
+    problem = ""
     if not text.strip():
-        wanted = "a Jupyter notebook" if is_notebook else "Python code"
-        msg = f"{path.name} is an empty file ({len(content):,} bytes): expected {wanted} that defines the model. Save it again"
-        raise ModelSourceError(msg)
-    if text.lstrip()[:15].lower().startswith(("<!doctype html", "<html")):
-        msg = f"{path.name} is an HTML page that a browser saved: expected the file itself. Download it again, as raw file"
-        raise ModelSourceError(msg)
+        problem = f"an empty file ({len(content):,} bytes): expected {wanted} that defines the model. Save it again"
+    elif text.lstrip()[:15].lower().startswith(("<!doctype html", "<html")):
+        problem = "an HTML page that a browser saved: expected the file itself. Download it again, as raw file"
+    elif not is_notebook and text.lstrip().startswith("{") and _is_notebook(text):
+        problem = f"a Jupyter notebook: expected Python code. Rename it to {path.stem}{NOTEBOOK_SUFFIX}"
+    if problem:
+        raise ModelSourceError(f"{path.name} is {problem}")
     if not is_notebook:
-        if text.lstrip().startswith("{") and _is_notebook(text):
-            msg = f"{path.name} is a Jupyter notebook: expected Python code. Rename it to {path.stem}{NOTEBOOK_SUFFIX}"
-            raise ModelSourceError(msg)
         return (Cell(place=path.name, source=text),)
     try:
         document = json.loads(text)
         language = document.get("metadata", {}).get("language_info", {}).get("name", "python")
         sources = list(_code_cells(document))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        msg = (
+        raise ModelSourceError(
             f"{path.name} is not a Jupyter notebook: expected a JSON document with a list of cells, got "
             f"{type(error).__name__}: {error}. Save it from Jupyter again, or name a .py file"
-        )
-        raise ModelSourceError(msg) from error
+        ) from error
     if not str(language).lower().startswith(("python", "ipython")):
-        msg = f"{path.name} is a notebook of language={language!r}: expected a notebook of Python cells"
-        raise ModelSourceError(msg)
+        raise ModelSourceError(f"{path.name} is a notebook of {language=}: expected a notebook of Python cells")
     return tuple(Cell(place=f"cell {number}", source=source) for number, source in sources)
 
 
@@ -102,8 +100,10 @@ def _decoded(path: Path, content: bytes, *, is_notebook: bool) -> str:
     for name, other_bytes in (("utf-16-le", content[1:200:2]), ("utf-16-be", content[:200:2])):
         encoding = encoding or (name if 2 * other_bytes.count(0) > len(other_bytes) else None)
     if encoding is None and (kind or b"\0" in content):
-        msg = f"{path.name} is not text but {kind or 'binary data'}: expected Python code or a notebook. Name the source file"
-        raise ModelSourceError(msg)
+        found = kind or "binary data"
+        raise ModelSourceError(
+            f"{path.name} is not text but {found}: expected Python code or a notebook. Name the source file"
+        )
     if encoding is not None:
         raise ModelSourceError(
             f"{path.name} is encoded in {encoding.upper()}: expected UTF-8. {_remedy(path, encoding)}"
@@ -113,21 +113,19 @@ def _decoded(path: Path, content: bytes, *, is_notebook: bool) -> str:
     try:
         text = content.decode("utf-8-sig" if expected == "utf-8" else expected)
     except LookupError as error:
-        msg = (
+        raise ModelSourceError(
             f"{path.name} declares the encoding {expected!r}, which Python does not know. Save the file as UTF-8 and remove the "
             "declaration"
-        )
-        raise ModelSourceError(msg) from error
+        ) from error
     except UnicodeDecodeError as error:
-        line, found = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
         likely = next((name for name in ("utf-8", "cp1252") if _decodes(content, name)), None)
         seems = f" It is probably {'cp1252 (Windows)' if likely == 'cp1252' else 'UTF-8'}." if likely else ""
         declare = "" if is_notebook or not likely else f", or declare it in the first line: # -*- coding: {likely} -*-"
-        msg = (
-            f"{path.name} is not encoded in {expected.upper()}, as expected: byte 0x{found:02x} in line {line}.{seems} "
+        raise ModelSourceError(
+            f"{path.name} is not encoded in {expected.upper()}, as expected: byte 0x{byte:02x} in line {line}.{seems} "
             f"{_remedy(path, likely)}{declare}"
-        )
-        raise ModelSourceError(msg) from error
+        ) from error
     return io.StringIO(text, newline=None).read()
 
 

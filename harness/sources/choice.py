@@ -14,7 +14,7 @@ from harness.structure.identity import identity_digest
 _CLASSES = 10
 # Common names of a model; they sort a list and decide nothing.
 _USUAL_NAMES = ("Net", "Model")
-_MAX_REASON_CHARACTERS = 200
+_MAX_REASON_CHARACTERS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,6 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
     A class that another candidate is built from is a building block. Of the others, those count that accept the images and
     return ten numbers for each; several of them are one model if their graphs have the same identity digest. A class that
     fails could be the model, so it prevents a decision, unless it has an excuse or the model names it as an optional block.
-
     The user named ``text``.
 
     Raises:
@@ -84,11 +83,8 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
     digests = {identity_digest(candidate.model.graph) for candidate in fitting if candidate.model is not None}
     if len(digests) == 1 and not open_ones:
         same = ", ".join(candidate.name for candidate in fitting[1:])
-        why = (
-            f"which is the same network as {same}"
-            if same
-            else f"the only one that returns {_CLASSES} numbers for each image"
-        )
+        only_one = f"the only one that returns {_CLASSES} numbers for each image"
+        why = f"which is the same network as {same}" if same else only_one
         return fitting[0], (f"taking {fitting[0].name}, {why}", *_left_out(candidates, fitting, owners))
     rest = sorted(
         (candidate for candidate in models if candidate not in fitting),
@@ -97,14 +93,12 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
     listed = one_a_line(candidate.describe() for candidate in (*fitting, *rest))
     if all(candidate.failure is not None for candidate in models):
         raise ModelSourceError(f"{text}: none of {len(models)} classes can be examined:{listed}")
-    found = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"
-    failing = ", ".join(candidate.name.rpartition(":")[2] for candidate in open_ones)
-    reason = (
-        found
-        if len(digests) != 1
-        else f"a network that returns {_CLASSES} numbers for each image, but {failing} failed"
-    )
-    reason = reason if fitting else "no class that is clearly the model"
+    reason = "no class that is clearly the model"
+    if len(digests) > 1:
+        reason = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"
+    elif fitting:
+        failing = ", ".join(candidate.name.rpartition(":")[2] for candidate in open_ones)
+        reason = f"a network that returns {_CLASSES} numbers for each image, but {failing} failed"
     raise ModelSourceError(f"{text} contains {reason}. Name one of these:{listed}")
 
 

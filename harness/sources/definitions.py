@@ -34,13 +34,10 @@ class Definition:
 
 @dataclass(frozen=True, kw_only=True)
 class Definitions:
-    """What a sequence of cells defines.
+    """What a sequence of cells defines: the statements taken, in order, and where skipped code binds a name, by name.
 
-    Args:
-        taken: the statements, in order.
-        skipped: for each name that is bound by code that is not taken, where.
-        altered: for each class whose last definition is in code that is not taken, or that such code changes, where.
-        notes: a sentence for each cell that is not Python, and for each class that is defined more than once.
+    A class is altered where its last definition is in code that is not taken, or such code changes it. There is a note for
+    each cell that is not Python, and for each class that is defined more than once.
     """
 
     taken: tuple[Definition, ...]

@@ -47,14 +47,7 @@ _MAX_TABLE = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedFile:
-    """An imported file.
-
-    Args:
-        classes: its models, and how each can be typed.
-        failed: for each name of a model that it does not define in the end, the reason.
-        missing: for each name that is missing, the reason.
-        notes: sentences for the user on how it was read.
-    """
+    """How each model of a file can be typed, why models failed to be defined and names are missing, and notes for the user."""
 
     classes: Mapping[ModelClass, str]
     failed: Mapping[str, str]
@@ -194,18 +187,13 @@ def _file_of(cls: type) -> Path:
 
 
 def _no_class_found(text: str, cells: tuple[Cell, ...], missing: Mapping[str, str]) -> str:
-    hidden = hidden_models(cells)
+    hidden = "; ".join(f"{name} is defined {place}" for name, place in hidden_models(cells).items())
     if hidden:
-        where = "; ".join(f"{name} is defined {place}" for name, place in hidden.items())
-        return (
-            f"{text}: expected a model that importing the file defines, got none: {where}. Move the class to the top level "
-            "of the file"
-        )
+        problem = "expected a model that importing the file defines, got none"
+        return f"{text}: {problem}: {hidden}. Move the class to the top level of the file"
     taken = [name for definition in read_definitions(cells).taken for name in definition.names]
-    return (
-        f"{text} defines no class derived from torch.nn.Module: expected one, such as `class Net(nn.Module)`"
-        f"{_reasons(taken, missing)}"
-    )
+    expected = "expected one, such as `class Net(nn.Module)`"
+    return f"{text} defines no class derived from torch.nn.Module: {expected}{_reasons(taken, missing)}"
 
 
 def _reasons(names: Sequence[str], missing: Mapping[str, str]) -> str:
@@ -222,10 +210,9 @@ def _class_not_found(
     names = ", ".join(_models_of(module)) or "none"
     hidden = hidden_models(cells).get(class_name)
     reason = missing.get(class_name) or (f"it is defined {hidden}" if hidden else "")
-    return (
-        f"{text}: expected a class {class_name!r} derived from torch.nn.Module, found {found}"
-        f"{f' ({reason})' if reason else ''}. Models that it defines: {names}"
-    )
+    found += f" ({reason})" if reason else ""
+    expected = f"expected a class {class_name!r} derived from torch.nn.Module"
+    return f"{text}: {expected}, found {found}. Models that it defines: {names}"
 
 
 def _module_name(path: Path, *, inner: bool = False) -> str:

@@ -83,6 +83,7 @@ def test_a_folder_with_one_model(load: Load, tmp_path: Path) -> None:
 
     assert f"{tmp_path}/net.py:Net" == model.name
     assert [
+        *(f"importing {tmp_path}/{name} ({n} of 3)" for n, name in enumerate(("blocks.py", "net.py", "work.ipynb"), 1)),
         f"taking {model.name}, which is the same network as {tmp_path}/work.ipynb:Same",
         f"left out: {tmp_path}/blocks.py:Block, a building block of {tmp_path}/net.py:Net",
     ] == notes
