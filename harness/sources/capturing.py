@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from harness.errors import CaptureError, ModelSourceError
 from harness.graph import CapturedModel, capture, write_captured
 from harness.processes import Failure, Request, Workspace
 from harness.sources.building import build_model
+from harness.sources.copying import private_copy
 from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models, named_models
 from harness.sources.source import ModelSource
 
@@ -33,6 +35,14 @@ class ClassReport:
     failure: Failure | None
     excuse: str
 
+    def with_texts(self, change: Callable[[str], str]) -> ClassReport:
+        """The report with each key, message and traceback changed."""
+        failure = self.failure
+        if failure is not None:
+            failure = replace(failure, message=change(failure.message), traceback=change(failure.traceback))
+        parts, optional = tuple(map(change, self.parts)), tuple(map(change, self.optional))
+        return replace(self, key=change(self.key), parts=parts, optional=optional, failure=failure)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedClasses:
@@ -47,7 +57,9 @@ class CapturedClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureRequest(Request[CapturedClasses]):
-    """Import a file, not a shipped model, and capture each model in it. The progress names the file, then each class.
+    """Import a private copy of a file, not a shipped model, and capture each model in it.
+
+    The progress names the file, then each class.
 
     The arguments are those of the constructor; the input shape is that of one input, without the batch dimension.
     """
@@ -71,20 +83,22 @@ class CaptureRequest(Request[CapturedClasses]):
             ModelSourceError: the file cannot be imported, or holds no such class.
         """
         workspace.report(self.source.text)
-        imported = import_models(self.source)
-        reports = []
-        for number, (cls, name) in enumerate(imported.classes.items()):
-            workspace.report(name)
-            captured, report = self._capture(cls, name, imported)
-            reports.append(report)
-            if captured is not None:
-                write_captured(captured, workspace.folder / str(number))
-        for name, reason in imported.failed.items():
-            text = f"{self.source.text}:{name}"
-            failure = Failure.of(ModelSourceError(f"{text}: the class is not defined: {reason}"))
-            key = f"{self.source.path}:{name}"
-            reports.append(ClassReport(name=text, key=key, parts=(), optional=(), failure=failure, excuse=""))
-        return CapturedClasses(classes=tuple(reports), notes=imported.notes)
+        with private_copy(self.source, workspace.folder) as (source, copy):
+            imported = import_models(source)
+            reports = []
+            for number, (cls, name) in enumerate(imported.classes.items()):
+                workspace.report(name)
+                captured, report = self._capture(cls, name, imported)
+                reports.append(report)
+                if captured is not None:
+                    write_captured(captured, workspace.folder / str(number))
+            for name, reason in imported.failed.items():
+                text = f"{source.text}:{name}"
+                failure = Failure.of(ModelSourceError(f"{text}: the class is not defined: {reason}"))
+                key = f"{source.path}:{name}"
+                reports.append(ClassReport(name=text, key=key, parts=(), optional=(), failure=failure, excuse=""))
+            classes = tuple(report.with_texts(copy.original) for report in reports)
+            return CapturedClasses(classes=classes, notes=(*copy.notes(), *map(copy.original, imported.notes)))
 
     def _capture(self, cls: ModelClass, name: str, imported: ImportedFile) -> tuple[CapturedModel | None, ClassReport]:
         model = captured = failure = None

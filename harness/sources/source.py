@@ -29,7 +29,8 @@ class ModelSource:
     """What a MODEL argument names; plain data, so that it can be sent to a worker process.
 
     ``text`` is the argument as the user wrote it; for a file found in a folder, that file's path. It is a shipped model, a file
-    or a folder by its absolute path, or a dotted module; the class is None if the user named none.
+    or a folder by its absolute path, or a dotted module; the class is None if the user named none. ``root`` is the folder that
+    the user named, of a file found in it.
     """
 
     text: str
@@ -37,6 +38,7 @@ class ModelSource:
     path: str | None = None
     module: str | None = None
     class_name: str | None = None
+    root: str | None = None
 
     @property
     def working_folder(self) -> Path:
@@ -97,7 +99,7 @@ def candidate_files(source: ModelSource) -> list[ModelSource]:
             f"the folder {place!r} holds {len(found)} files that define models, more than the {_MAX_FILES} that are loaded: "
             f"name the file or the folder that you mean, such as {listed}"
         )
-    return [replace(source, text=str(Path(place, file)), path=str(path / file)) for file in found]
+    return [replace(source, text=str(Path(place, file)), path=str(path / file), root=str(path)) for file in found]
 
 
 def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path, ...]:
