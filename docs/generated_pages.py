@@ -307,7 +307,7 @@ def speed_page() -> str:
 def api_packages() -> list[str]:
     """The packages with a public Python API, `harness` first."""
     inner = [f"harness.{module.name}" for module in pkgutil.iter_modules(harness.__path__)]
-    hidden = {"harness.__main__", "harness._version", "harness.cli", "harness.pytest_plugin"}
+    hidden = {"harness.__main__", "harness._version", "harness.cli"}
     return [*sorted(set(inner) - hidden), "mnist_models"]
 
 
