@@ -22,7 +22,7 @@ def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None =
     With ``probe``, and without it for models up to 100,000 parameters, experiments confirm the decisions from the graph; a
     disagreement is an ``error``.
     """
-    structure = Structure(captured.graph)
+    structure = Structure(captured.graph, captured.state)
     model = ExaminedModel(captured=captured, structure=structure, experiments=Experiments(captured, structure))
     if probe is None:
         probe = structure.parameters.total <= PROBED_PARAMETERS

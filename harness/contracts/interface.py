@@ -38,10 +38,11 @@ class FaithfulCapture(Requirement):
 
     def confirm(self, model: ExaminedModel) -> Confirmation:
         """Evaluation passes over the same images must be equal, unless something random is active in evaluation."""
-        active = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
+        structure, program = model.structure, model.captured.graph.evaluate
+        active = any(site.active_in_evaluation for site in structure.dropouts)
         repeats = model.experiments.evaluation_repeats
         return Confirmation(
-            agrees=repeats or active or bool(model.structure.random_operations),
+            agrees=repeats or active or bool(structure.random_operations(program)),
             observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
         )
 
@@ -97,20 +98,24 @@ class Output(Requirement):
         return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations that give the output in evaluation."""
+        """By the operations that give the output in evaluation, and by its numbers where no softmax gives it."""
         head = model.structure.head
+        kind = (head.kind == "logits" and model.experiments.distribution) or head.kind
         has_classes = self.classes is None or head.classes == self.classes
         hint = (
             "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
         )
+        if head.changes:
+            hint = f"return what the softmax gives or the scores before it, without {', '.join(head.changes)}"
         if not has_classes:
             hint = f"the last layer must give {self.classes} numbers an image, one a class"
         return self.finding(
-            holds=has_classes and head.kind in self._kinds,
-            observed=f"{head.kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
+            holds=has_classes and kind in self._kinds,
+            observed=f"{kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
             evidence=[
                 f"last layer with weights: {head.last_weighted}",
                 *([f"after it: {', '.join(head.after)}"] if head.after else []),
+                *([f"after the softmax: {', '.join(head.changes)}"] if head.changes else []),
             ],
             hint=hint,
         )

@@ -18,7 +18,7 @@ from harness.contracts.interface import BareHead, FaithfulCapture, InputShape, O
 from harness.contracts.requirement import LISTED, Bound, Confirmation, ExaminedModel, Requirement, bounds_in_words
 from harness.findings import Finding
 from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, TensorSpec, bind
-from harness.structure.experiments import IMAGES
+from harness.structure.interventions import IMAGES
 from harness.structure.layers import operation_title
 
 
@@ -194,7 +194,7 @@ class CompleteGradients(Requirement):
     complete: bool = False
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By one backward pass in training mode."""
+        """By backward passes in training mode."""
         gradients = model.experiments.gradients
         faults = []
         if gradients.failure:
@@ -207,11 +207,14 @@ class CompleteGradients(Requirement):
         if gradients.failure:
             hint = "change nothing in place that another layer still needs: leave inplace=True out"
         elif gradients.missing:
-            hint = "remove the modules that forward does not use, or let the output depend on them"
+            unread = {spec.name for spec in model.structure.parameters.unreached}
+            hint = "let the output depend on them, without detach() and without zeros in all weights of two layers in a row"
+            if unread.issuperset(gradients.missing):
+                hint = "remove the modules that forward does not use, or let the output depend on them"
         return self.finding(
             holds=gradients.complete,
             observed="; ".join(faults) or "every trainable parameter has one",
-            evidence=["one backward pass in training mode"],
+            evidence=["backward passes of a few training steps"],
             hint=hint,
         )
 
