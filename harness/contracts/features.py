@@ -38,7 +38,7 @@ class Feature(Requirement):
 
     def __post_init__(self) -> None:
         both = self.required and self.forbidden
-        expected = "one of required and forbidden at most"
+        expected = "at most one of required and forbidden to be true"
         require(ContractError, not both, expected, required=self.required, forbidden=self.forbidden)
 
     @staticmethod
@@ -89,7 +89,7 @@ class GlobalAveragePooling(Feature):
             hint = "the images also reach the output around the pooling; " + hint
         if structure.head_pool is None:
             evidence += [
-                f"{layer.title} {layer.module} gives {by_x(layer.shape[1:])}, not one value a channel"
+                f"{layer.title} {layer.module} gives {by_x(layer.shape[1:])}, not one value per channel"
                 for layer in structure.layers
                 if "Avg" in layer.title and layer.shape[-2:] != (1, 1)
             ]

@@ -149,7 +149,7 @@ def read_golden(path: Path) -> Golden:
         ) from problem
     if found != FORMAT:
         raise InputError(
-            f"expected a golden in format {FORMAT!r}, but {path} has format={found!r}: another version wrote it."
+            f"expected a golden in format {FORMAT!r}, but {path} has format={found!r}, of another version of the harness."
         )
     raise InputError(f"expected an unchanged golden, but {path} is damaged: its content does not match its digest.")
 

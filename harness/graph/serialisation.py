@@ -123,7 +123,7 @@ def decode_argument(data: object, depth: int = 0) -> Argument:
     """The inverse of `encode_argument`.
 
     Raises:
-        GraphFormatError: the data is no argument.
+        GraphFormatError: the data is not an encoded argument.
     """
     if isinstance(data, float) and not math.isfinite(data):
         msg = f"expected a finite number, found {data}: JSON has no others; write {{'float': '{data}'}}"
@@ -176,7 +176,7 @@ _WORDS = {str: "a string", int: "an integer", bool: "true or false", list: "a li
 
 
 class _Reader:
-    """Typed access to one JSON object; every complaint names the place."""
+    """Typed access to one JSON object; every error message names the place."""
 
     def __init__(self, place: str, data: object) -> None:
         self.place = place

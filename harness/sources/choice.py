@@ -93,7 +93,7 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
         key=lambda candidate: (candidate.failure is not None, _has_unusual_name(candidate)),
     )
     if all(candidate.failure is not None for candidate in models):
-        raise ModelSourceError(f"{text}: none of {len(models)} classes can be examined: {_listing(rest)}")
+        raise ModelSourceError(f"{text}: expected a model, got {len(models)} that cannot be captured: {_listing(rest)}")
     found = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"
     reason = found if len(digests) > 1 else "no class that is clearly the model"
     raise ModelSourceError(f"{text} contains {reason}. Name one of these: {_listing([*fitting, *rest])}")
