@@ -26,7 +26,7 @@ class FaithfulCapture(Requirement):
     expected = "the captured graph computes what the model computes, bit for bit, in training and in evaluation"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By what was compared at the capture."""
+        """Read the comparison of graph and model that was made when the model was captured."""
         fidelity, graph = model.captured.fidelity, model.captured.graph
         return self.finding(
             holds=fidelity.holds,
@@ -69,7 +69,7 @@ class InputShape(Requirement):
         return f"images of shape {by_x(self.input)} (channels, rows, columns)"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the shape that the model was captured with."""
+        """Compare with the shape that the model was captured with."""
         found = model.captured.graph.input_shape
         return self.finding(
             holds=found == self.input,
@@ -98,7 +98,7 @@ class Output(Requirement):
         return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations that give the output in evaluation, and by its numbers where no softmax gives it."""
+        """Look at the operations that compute the output in evaluation, and at its numbers where no softmax does."""
         head = model.structure.head
         kind = (head.kind == "logits" and model.experiments.distribution) or head.kind
         has_classes = self.classes is None or head.classes == self.classes
@@ -108,7 +108,7 @@ class Output(Requirement):
         if head.changes:
             hint = f"return what the softmax gives or the scores before it, without {', '.join(head.changes)}"
         if not has_classes:
-            hint = f"the last layer must give {self.classes} numbers an image, one a class"
+            hint = f"the last layer must return {self.classes} numbers per image, one for each class"
         return self.finding(
             holds=has_classes and kind in self._kinds,
             observed=f"{kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
@@ -132,7 +132,7 @@ class BareHead(Requirement):
     bare: bool = False
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations after the last layer with weights."""
+        """Look at the operations after the last layer with weights."""
         head = model.structure.head
         after = ", ".join(head.after)
         return self.finding(

@@ -151,7 +151,7 @@ def read_golden(path: Path) -> Golden:
         return read_table(Golden, {**document, "values": values}, where=str(path), error=InputError)
     if found != FORMAT:
         raise InputError(
-            f"expected a golden in format {FORMAT!r}, but {path} has format={shown(found)}: another version wrote it."
+            f"expected a golden in format {FORMAT!r}, but {path} has format={shown(found)}, of another version."
         )
     raise InputError(f"expected an unchanged golden, but {path} is damaged: its content does not match its digest.")
 

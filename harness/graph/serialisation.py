@@ -128,7 +128,7 @@ def decode_argument(data: object) -> Argument:
     """The inverse of `encode_argument`.
 
     Raises:
-        GraphFormatError: the data is no argument.
+        GraphFormatError: the data is not an encoded argument.
     """
     if data is None or isinstance(data, bool | int | float | str):
         return data
@@ -175,7 +175,7 @@ _WORDS = {str: "a string", int: "an integer", bool: "true or false", list: "a li
 
 
 class _Reader:
-    """Typed access to one JSON object; every complaint names the place."""
+    """Typed access to one JSON object; every error message names the place."""
 
     def __init__(self, place: str, data: object) -> None:
         self.place = place

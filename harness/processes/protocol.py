@@ -60,7 +60,7 @@ class Request(ABC, Generic[R]):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Import what `perform` needs. A file beside the user's that has the name of a library is imported in its place later."""
+        """Import what `perform` needs, before a file in the user's folder with the name of a library can shadow it."""
 
     @abstractmethod
     def perform(self, workspace: Workspace) -> R:
@@ -141,7 +141,7 @@ def read_result(request: Request[R], folder: Path) -> R | None:
 
     Raises:
         HarnessError: the error that the worker process reported.
-        ModelSourceError: what it left is no result of this request.
+        ModelSourceError: what it left is not a result of this request.
     """
     try:
         content = read_limited(folder / RESULT_FILE, MAX_RESULT_BYTES)
@@ -171,8 +171,8 @@ def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -
     """Read a regular file that another process may have put there, or only the last bytes of it.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it is too large, not readable, or no regular file: a link or a pipe could lead elsewhere or block.
+        FileNotFoundError: the file does not exist.
+        OSError: it is too large, not readable, or not a regular file: a link or a pipe could lead elsewhere or block.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())

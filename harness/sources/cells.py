@@ -84,7 +84,7 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
             f"{type(error).__name__}: {error}. Save it from Jupyter again, or name a .py file"
         ) from error
     if not str(language).lower().startswith(("python", "ipython")):
-        raise ModelSourceError(f"{path.name} is a notebook of {language=}: expected a notebook of Python cells")
+        raise ModelSourceError(f"expected a Python notebook, got {path.name} with {language=}. Name another one")
     return tuple(Cell(place=f"cell {number}", source=source) for number, source in sources)
 
 

@@ -92,7 +92,7 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
     )
     listed = one_a_line(candidate.describe() for candidate in (*fitting, *rest))
     if all(candidate.failure is not None for candidate in models):
-        raise ModelSourceError(f"{text}: none of {len(models)} classes can be examined:{listed}")
+        raise ModelSourceError(f"{text}: expected a model, got {len(models)} that cannot be captured:{listed}")
     reason = "no class that is clearly the model"
     if len(digests) > 1:
         reason = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"

@@ -294,7 +294,7 @@ def _import_errors(text: str, path: Path | None) -> Iterator[None]:
 
 
 def line_of(error: BaseException, path: Path | None) -> str:
-    """The line of the user's file that raised an error, such as `` in line 3``; empty if it is none of this file."""
+    """The line of the user's file that raised an error, such as `` in line 3``; empty if it is in another file."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f" in line {lines[-1]}" if lines else ""
 

@@ -59,7 +59,7 @@ def test_code_cells_are_numbered_as_in_the_notebook(tmp_path: Path) -> None:
         ("[]", "is not a Jupyter notebook"),
         ("{}", "is not a Jupyter notebook"),
         ('{"cells": [{}]}', "is not a Jupyter notebook"),
-        ('{"cells": [], "metadata": {"language_info": {"name": "R"}}}', "is a notebook of language='R'"),
+        ('{"cells": [], "metadata": {"language_info": {"name": "R"}}}', "with language='R'"),
         (None, "cannot be read: No such file or directory"),
     ],
 )
