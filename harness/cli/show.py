@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plot",
     metavar="FILE",
-    help="Draw the feature maps of a digit and their receptive fields to FILE, .png or .svg (requires matplotlib).",
+    help="Draw the feature maps of a digit and their receptive fields to FILE, .png or .svg.",
 )
 @report_options
 def show(model: str, arguments: str, plot: str | None, output: Output, *, receptive_field: bool) -> None:

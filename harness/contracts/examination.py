@@ -18,7 +18,7 @@ _REPORT = "this is a defect of the harness, not of the model; please report it w
 def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None = None) -> tuple[Finding, ...]:
     """Decide every structure requirement of a contract on a captured model.
 
-    An internal error of the harness becomes an ``error`` finding of its requirement; the others are decided all the same.
+    An internal error of the harness becomes an ``error`` finding of its requirement; the others are still decided.
     With ``probe``, and without it for models up to 100,000 parameters, experiments confirm the decisions from the graph; a
     disagreement is an ``error``.
     """

@@ -44,7 +44,7 @@ class Feature(Requirement):
 
     def __post_init__(self) -> None:
         both = self.required and self.forbidden
-        expected = "one of required and forbidden at most"
+        expected = "at most one of required and forbidden to be true"
         require(ContractError, not both, expected, required=self.required, forbidden=self.forbidden)
 
     @staticmethod

@@ -236,7 +236,7 @@ def _pair(value: object, default: tuple[int, int]) -> tuple[int, int]:
     """A setting for rows and columns, which torch takes as one number or as two.
 
     Raises:
-        UnknownReadsError: it is no number.
+        UnknownReadsError: it is not a number.
     """
     if isinstance(value, int):
         return value, value

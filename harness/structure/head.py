@@ -69,7 +69,7 @@ def _last_weighted(flow: DataFlow) -> tuple[Operation | None, tuple[Operation, .
 
 
 def _changes_of_scores(operations: tuple[Operation, ...]) -> Iterable[Operation]:
-    """What changes the scores on the way to the output; the softmax that gives the output is no such change."""
+    """Operations that change the scores on the way to the output, except the softmax that computes the output."""
     softmaxes = [operation for operation in operations if operation.kind.family in ("softmax", "log-softmax")]
     changing = ("activation", "dropout", "gating", "normalisation")
     return [operation for operation in operations if operation.kind.family in changing or operation in softmaxes[:-1]]

@@ -186,7 +186,7 @@ class _Canonical:
                 return self._softmax(operation, name, bound, first)
 
     def _softmax(self, operation: Operation, name: str, bound: Mapping[str, Argument], first: _Node) -> _Node | None:
-        """A softmax or its logarithm, in one step or in two."""
+        """The canonical step of a softmax or log-softmax; a logarithm of a softmax is a log-softmax."""
         if name == "log" and first.label.startswith("softmax "):
             return _Node(f"log_{first.label}", first.inputs)
         if name not in ("log_softmax", "softmax"):

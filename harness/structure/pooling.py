@@ -81,7 +81,7 @@ def global_averages(program: Program, field_maps: Mapping[str, FieldMap]) -> dic
     """Values that are the plain average of a whole map, each with the map that it averages.
 
     A pooling in several steps, such as a mean over columns and then over rows, or a sum and a division by the number of
-    positions, is one: the last step's value stands for it. The average of a part that was cut out of a map is none.
+    positions, is one: the last step's value stands for it. The average of a part of a map is not included.
     """
     by_name = {operation.name: operation for operation in program.operations}
     found: dict[str, str] = {}

@@ -86,7 +86,7 @@ def _extent(fields: list[AxisField]) -> AxisExtent:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRow:
-    """One operation that moves a window or joins two ways; figures are for rows and columns, one number where both agree.
+    """One operation that moves a window or joins two branches; figures are for rows and columns, one number where both agree.
 
     ``value`` names its result. ``kernel`` and ``stride`` are in positions of the map before, and with ``padding`` empty where
     there is no window. Positions and jump are those of the maps before and after, the ``field`` is the one after; a jump is in

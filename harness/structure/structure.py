@@ -43,12 +43,12 @@ class ParameterCount:
 
     @property
     def hidden_elements(self) -> int:
-        """Elements of hidden state."""
+        """Number of elements of hidden state."""
         return sum(spec.elements for spec in self.hidden)
 
     @property
     def unreached_elements(self) -> int:
-        """Elements of parameters that no operation reads."""
+        """Number of elements of parameters that no operation reads."""
         return sum(spec.elements for spec in self.unreached)
 
 

@@ -163,8 +163,8 @@ def test_auto_falls_back_to_eager_where_fast_differs() -> None:
     [
         ("fused.batch_norm", lambda _, maps, weight, *rest: torch.ops.aten.batch_norm.default(
             maps, weight * 1.01, *rest), "output"),
-        ("fused.relu_dropout", lambda maps, *_: maps.clone(), "output"),
-        ("fused.relu_dropout", lambda maps, *_: maps.detach().relu() + 0 * maps, "gradient"),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps.clone(), "output"),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps.detach().relu() + 0 * maps, "gradient"),
         ("fused.batch_norm", lambda p, maps, weight, bias, mean, var, *rest: torch.ops.aten.batch_norm.default(
             maps, weight / (1 - p), bias / (1 - p), mean.clone(), var, *rest), "running_mean"),
     ],
