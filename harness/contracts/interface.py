@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from harness.contracts.requirement import Confirmation, ExaminedModel, Requirement, in_section
 from harness.errors import ContractError
 from harness.findings import Finding
+from harness.graph.form import Shape
 from harness.structure.layers import by_x
 from harness.tables import Range, require
 
@@ -26,17 +27,24 @@ class FaithfulCapture(Requirement):
         return self.finding(
             holds=fidelity.holds,
             observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
-            evidence=[f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation"],
+            evidence=[
+                f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation",
+                *([f"a training step fails: {fidelity.training_failure}"] if fidelity.training_failure else []),
+            ],
             hint="make forward depend on nothing but the images, the weights and torch's random numbers; the other findings "
             "hold for the captured graph only",
         )
 
-    def confirm(self, model: ExaminedModel) -> Confirmation:
-        """Evaluation passes over the same images must be equal, unless something random is active in evaluation."""
+    def confirm(self, model: ExaminedModel) -> Confirmation | None:
+        """Evaluation passes over the same images must be equal, unless something random is active, or writes into the model."""
+        if not model.captured.fidelity.holds:
+            return None
         active = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
         repeats = model.experiments.evaluation_repeats
         return Confirmation(
-            agrees=repeats or active or bool(model.structure.random_operations),
+            agrees=repeats
+            or active
+            or bool(model.structure.random_operations or model.structure.changed_in_evaluation),
             observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
         )
 
@@ -90,22 +98,36 @@ class Output(Requirement):
 
     def decide(self, model: ExaminedModel) -> Finding:
         """By the operations that give the output in evaluation."""
-        head = model.structure.head
+        head, fidelity = model.structure.head, model.captured.fidelity
         has_classes = self.classes is None or head.classes == self.classes
         hint = (
             "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
         )
         if not has_classes:
             hint = f"the last layer must give {self.classes} numbers an image, one a class"
+        faults = []
+        if not head.is_floating:
+            faults.append("whole numbers or truth values, which no loss can train")
+            hint = "return the scores themselves, not what is chosen by them"
+        if not fidelity.finite:
+            faults.append("NaN or infinite for random images, and for those between 0 and 1")
+            hint = "return finite numbers: look for a division by zero, a logarithm or a root"
+        if len(head.shape) > 1 and fidelity.single_image not in (None, (1, *head.shape[1:])):
+            faults.append(f"{_in_brackets(fidelity.single_image or ())} for one image")
+            hint = "keep the batch dimension of a single image: name the dimensions to squeeze, or use x.flatten(1)"
         return self.finding(
-            holds=has_classes and head.kind in self._kinds,
-            observed=f"{head.kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
+            holds=has_classes and head.kind in self._kinds and not faults,
+            observed=", but ".join([f"{head.kind} of shape {_in_brackets(head.shape)}", *faults[:1]]),
             evidence=[
                 f"last layer with weights: {head.last_weighted}",
                 *([f"after it: {', '.join(head.after)}"] if head.after else []),
             ],
             hint=hint,
         )
+
+
+def _in_brackets(shape: Shape) -> str:
+    return f"({', '.join(str(dim) for dim in shape)})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,6 +87,7 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
             f'arguments. Give each a default value, or pass values for them: --args "{example}"'
         )
         raise ModelSourceError(msg)
+    restore_defaults()
     torch.manual_seed(seed)
     try:
         return cls(**given)
@@ -94,6 +95,22 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
         listed = ", ".join(f"{key}={value!r}" for key, value in given.items())
         msg = f"{name}: building {cls.__name__}({listed}) failed: {type(error).__name__}: {first_line(error)}"
         raise ModelSourceError(msg) from error
+
+
+def restore_defaults() -> str:
+    """Take back what a file has set for all of torch: models are examined and trained in single precision, on the CPU at first.
+
+    Returns:
+        A sentence on what was set; empty if nothing was.
+    """
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    if device.type != "cpu":
+        torch.set_default_device(None)
+    if dtype is torch.float32 and device.type == "cpu":
+        return ""
+    found = f"{str(dtype).removeprefix('torch.')} on {device}"
+    return f"torch's default for new tensors, set to {found}, is taken back to float32 on cpu"
 
 
 def build_shipped(name: str, seed: int) -> nn.Module:
@@ -123,8 +140,11 @@ def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Mo
     def build(seed: int) -> nn.Module:
         module = build_model(cls, name, arguments, seed)
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+            module.eval()
             with torch.no_grad():
-                module.eval()(torch.zeros((2, *_IMAGE_SHAPE)))
-        return module.train()
+                module(torch.zeros((2, *_IMAGE_SHAPE)))
+        # A module's own train() may return anything.
+        module.train()
+        return module
 
     return build

@@ -10,7 +10,7 @@ from torch import nn
 from harness.errors import CaptureError, ModelSourceError
 from harness.graph import CapturedModel, capture, write_captured
 from harness.processes import Failure, Request, Workspace
-from harness.sources.building import build_model
+from harness.sources.building import build_model, restore_defaults
 from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models
 from harness.sources.source import ModelSource
 
@@ -72,6 +72,7 @@ class CaptureRequest(Request[CapturedClasses]):
         """
         workspace.report(self.source.text)
         imported = import_models(self.source)
+        defaults = restore_defaults()
         reports = []
         for number, (cls, name) in enumerate(imported.classes.items()):
             workspace.report(name)
@@ -79,7 +80,7 @@ class CaptureRequest(Request[CapturedClasses]):
             reports.append(report)
             if captured is not None:
                 write_captured(captured, workspace.folder / str(number))
-        return CapturedClasses(classes=tuple(reports), notes=tuple(imported.notes))
+        return CapturedClasses(classes=tuple(reports), notes=(*imported.notes, *([defaults] if defaults else [])))
 
     def _capture(self, cls: ModelClass, name: str, imported: ImportedFile) -> tuple[CapturedModel | None, ClassReport]:
         model = captured = failure = None
@@ -108,8 +109,9 @@ class CaptureRequest(Request[CapturedClasses]):
 def _accepts(model: nn.Module, shape: tuple[int, ...]) -> bool:
     """Whether a model takes a batch of two inputs of this shape."""
     try:
+        model.eval()
         with torch.no_grad():
-            model.eval()(torch.zeros((2, *shape)))
+            model(torch.zeros((2, *shape)))
     except Exception:  # noqa: BLE001 - a user's own code may raise anything
         return False
     return True

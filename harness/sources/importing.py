@@ -9,7 +9,6 @@ import __future__
 import ast
 import importlib
 import importlib.util
-import inspect
 import linecache
 import sys
 import traceback
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -82,8 +82,8 @@ def import_models(source: ModelSource) -> ImportedFile:
             notes.append(f"{error.__cause__}; {path.name} is read without it, and only its definitions are taken")
     classes = _models_of(module)
     if class_name is not None:
-        cls = getattr(module, class_name, None)
-        if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+        cls: Any = getattr(module, class_name, None)
+        if not (issubclass(type(cls), type) and issubclass(cls, nn.Module)):
             raise ModelSourceError(_class_not_found(class_name, module, text, cells, missing))
         classes = {class_name: cls}
     elif not classes:
@@ -104,8 +104,13 @@ def class_key(cls: type) -> str:
 def _models_of(module: ModuleType) -> dict[str, ModelClass]:
     """The models that a module defines, each under one name; if it defines none, those that it imports from its own folder."""
     found: dict[ModelClass, str] = {}
+    # By type(), since an object may fail when asked for its class.
     for name, value in vars(module).items():
-        if inspect.isclass(value) and issubclass(value, nn.Module) and (value not in found or name == value.__name__):
+        if (
+            issubclass(type(value), type)
+            and issubclass(value, nn.Module)
+            and (value not in found or name == value.__name__)
+        ):
             found[value] = name
     own = {name: cls for cls, name in found.items() if cls.__module__ == module.__name__}
     folder = Path(module.__file__).parent if module.__file__ else None
@@ -136,7 +141,7 @@ def _class_not_found(
     class_name: str, module: ModuleType, text: str, cells: tuple[Cell, ...], missing: Mapping[str, str]
 ) -> str:
     value = getattr(module, class_name, None)
-    kind = "a class that is not" if isinstance(value, type) else type(value).__name__
+    kind = "a class that is not" if issubclass(type(value), type) else type(value).__name__
     found = "nothing" if value is None else kind
     names = ", ".join(_models_of(module)) or "none"
     hidden = hidden_models(cells).get(class_name)

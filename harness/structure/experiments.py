@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from harness.graph.capture import CapturedModel
+from harness.graph.captured import CapturedModel
+from harness.graph.module_state import same_tensor
 from harness.graph.rebuild import GraphModule
 from harness.structure.fields import FieldMap
 from harness.structure.probe import confirms, probe_receptive_field
@@ -24,8 +25,8 @@ from harness.structure.structure import Structure
 _SEED = 4_409
 IMAGES = 6
 TRAINING_PASSES = 10
-# Relative to the output's own size: far above rounding, far below an image's influence.
-_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
+# Relative to the output's own size: far above rounding, far below an image's influence. Other types hold whole numbers.
+_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +90,12 @@ class Experiments:
         """Whether permuting the positions of the map before the head's global pooling leaves the output unchanged.
 
         None when there is no such pooling, when it pools the image itself or a value whose last two dimensions are not rows
-        and columns, or when evaluation draws random numbers.
+        and columns, when evaluation draws random numbers, or when no prediction is finite.
         """
         pool = self._structure.head_pool
         if pool is None or pool.before == self._captured.graph.input_name or not self.evaluation_repeats:
+            return None
+        if not self.has_predictions:
             return None
         if not _is_map(self._structure.field_maps[pool.before]):
             return None
@@ -119,18 +122,26 @@ class Experiments:
             for parameter in module.parameters():
                 parameter.copy_(torch.where(parameter == 0, 0.1 * torch.randn_like(parameter), parameter))
             first = module(self._images)
-            return not all(self._same(module(self._images), first) for _ in range(TRAINING_PASSES))
+            # To the bit: beside a far larger branch, what dropout changes is as small as rounding.
+            return not all(same_tensor(module(self._images), first) for _ in range(TRAINING_PASSES))
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether any prediction is finite: nothing shows in others."""
+        return bool(self._predictions.isfinite().any())
 
     @cached_property
     def predictions_vary(self) -> bool:
-        """Whether different images get different predictions: an output that is constant shows no effect."""
+        """Whether different images get different predictions: an output that is constant or NaN shows no effect."""
+        if not self._predictions.ndim or not self.has_predictions:
+            return False
         return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
 
     @cached_property
     def evaluation_repeats(self) -> bool:
         """Whether evaluation passes are equal to the bit."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return all(torch.equal(self._evaluating(self._images), self._predictions) for _ in range(TRAINING_PASSES))
+            return all(same_tensor(self._evaluating(self._images), self._predictions) for _ in range(TRAINING_PASSES))
 
     @cached_property
     def batch_size_invariant(self) -> bool:
@@ -146,6 +157,8 @@ class Experiments:
     @cached_property
     def permutation_equivariant(self) -> bool:
         """Whether permuting the images permutes the predictions."""
+        if self._predictions.shape[:1] != (IMAGES,):
+            return False
         order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(_SEED))
         with torch.no_grad():
             return self._same(self._evaluating(self._images[order]), self._predictions[order])
@@ -153,6 +166,8 @@ class Experiments:
     @cached_property
     def batch_independent(self) -> bool:
         """Whether an image's prediction stays the same when all other images of the batch are replaced."""
+        if not self._predictions.ndim:
+            return False
         batch = torch.cat([self._images[:1], -3 * self._images[1:]])
         with torch.no_grad():
             return self._same(self._evaluating(batch)[:1], self._predictions[:1])
@@ -162,17 +177,16 @@ class Experiments:
         """The gradients after one backward pass over a batch."""
         module = self._captured.to_module().train()
         generator = torch.Generator().manual_seed(_SEED)
-        images = torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            output = module(images).flatten(1)
-        labels = torch.randint(output.shape[1], (len(output),), generator=generator)
-        if output.requires_grad:
-            try:
-                torch.autograd.backward(functional.cross_entropy(output, labels))
-            except RuntimeError as error:
-                # Such as a value that was changed in place after something else had kept it for the backward pass.
-                return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
+        images = self._suitable(torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator))
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_SEED)
+                output = module(images)
+            if output.requires_grad:
+                torch.autograd.backward(_loss(output, generator))
+        except RuntimeError as error:
+            # Such as a value that was changed in place after something else had kept it for the backward pass.
+            return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
         return Gradients(
             missing=_named(module, lambda gradient: gradient is None or not bool(gradient.any())),
             not_finite=_named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all())),
@@ -180,13 +194,21 @@ class Experiments:
 
     @cached_property
     def _evaluating(self) -> GraphModule:
-        return _in_double(self._captured)
+        return _in_double(self._captured)[0]
 
     @cached_property
     def _images(self) -> torch.Tensor:
-        shape = (IMAGES, *self._captured.graph.input_shape)
-        dtype = next((p.dtype for p in self._evaluating.parameters() if p.is_floating_point()), torch.float32)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)).to(dtype)
+        images = torch.randn(
+            (IMAGES, *self._captured.graph.input_shape), generator=torch.Generator().manual_seed(_SEED)
+        )
+        return self._suitable(images).to(_in_double(self._captured)[1])
+
+    def _suitable(self, images: torch.Tensor) -> torch.Tensor:
+        """The images, or between 0 and 1 where the model needs that, such as one that takes their square root."""
+        module, between = self._captured.to_module().eval(), images.abs().clamp(max=1)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            finite = [bool(module(candidate).isfinite().all()) for candidate in (images, between)]
+        return between if finite == [False, True] else images
 
     @cached_property
     def _predictions(self) -> torch.Tensor:
@@ -197,8 +219,13 @@ class Experiments:
     def _same(self, a: torch.Tensor, b: torch.Tensor) -> bool:
         if a.shape != b.shape:
             return False
-        size = self._predictions.abs().max().clamp(min=1e-30)
-        return bool(((a - b).abs().max() / size) < _BOUND[self._predictions.dtype])
+        finite = self._predictions[self._predictions.isfinite()].double()
+        size = finite.abs().max().clamp(min=1e-30) if len(finite) else 1.0
+        both = a.isfinite() & b.isfinite()
+        # What is not finite must be so in the same places.
+        difference = torch.where(both, a.double() - b.double(), 0.0).abs().max() / size
+        equal = bool((both | (a == b) | (a.isnan() & b.isnan())).all())
+        return equal and bool(difference <= _BOUND.get(self._predictions.dtype, 0.0))
 
 
 def _is_map(field_map: FieldMap) -> bool:
@@ -206,15 +233,23 @@ def _is_map(field_map: FieldMap) -> bool:
     return all(axes in ((), (axis,)) for axes, axis in zip(field_map.axes[-2:], "HW", strict=False))
 
 
-def _in_double(captured: CapturedModel) -> GraphModule:
-    """The model in evaluation mode and double precision, or single where it cannot run in double."""
+def _loss(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Cross entropy with random labels; of an output that is no row of scores an image, its mean."""
+    if output.ndim < 2 or not output.is_floating_point():  # noqa: PLR2004 - images and scores
+        return output.mean()
+    scores = output.flatten(1)
+    return functional.cross_entropy(scores, torch.randint(scores.shape[1], (len(scores),), generator=generator))
+
+
+def _in_double(captured: CapturedModel) -> tuple[GraphModule, torch.dtype]:
+    """The model in evaluation mode, with the type of its images: double precision, or single where it cannot run in double."""
     module = captured.to_module().double().eval()
     try:
         with torch.no_grad():
             module(torch.zeros((2, *captured.graph.input_shape), dtype=torch.float64))
     except RuntimeError:
-        return captured.to_module().eval()
-    return module
+        return captured.to_module().eval(), torch.float32
+    return module, torch.float64
 
 
 def _named(module: nn.Module, condition: Callable[[torch.Tensor | None], bool]) -> tuple[str, ...]:
