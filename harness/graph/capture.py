@@ -86,14 +86,18 @@ def capture(
 @contextmanager
 def _plain_defaults() -> Iterator[None]:
     """Inside the block, tensors are made in single precision on the CPU unless they say otherwise."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    # None takes back what was set; any device at all would stay as a mode that every call passes through.
+    dtype = torch.get_default_dtype()
+    try:
+        device = torch.get_default_device()
+    except RuntimeError:  # the device that was set is missing here
+        device = torch.device("cpu")
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)
     try:
         yield
     finally:
         torch.set_default_dtype(dtype)
+        # None and not cpu: a device that is set, whichever it is, stays as a mode that every call passes through.
         torch.set_default_device(None if device.type == "cpu" else device)
 
 

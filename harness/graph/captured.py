@@ -61,15 +61,23 @@ class CapturedModel:
         return GraphModule(self.graph, self.state)
 
     def require_trainable(self) -> None:
-        """Refuse to train a graph that does not compute what the model computes.
+        """Refuse to train a graph that does not compute what the model computes, or gives no scores.
 
         Raises:
-            CaptureError: the capture differs from the model, or the model's own backward pass fails.
+            CaptureError: the capture differs from the model, the model's own backward pass fails, or its output is no row of
+                floating-point numbers for each image.
         """
-        problem = "; ".join(self.fidelity.differences) or self.fidelity.training_failure
+        problem = "; ".join(self.fidelity.differences)
+        if self.fidelity.training_failure:
+            problem = f"a training step fails: {self.fidelity.training_failure}"
+        outputs = {operation.name: operation.outputs for operation in self.graph.train.operations}
+        (meta,) = outputs.get(self.graph.train.output) or (None,)
+        if meta is not None and ("float" not in meta.dtype or meta.shape[:1] != ("B",)):
+            problem = f"its output is {meta.dtype} of shape ({', '.join(map(str, meta.shape))})"
         if problem:
             msg = (
-                f"{self.name} cannot be trained: its captured graph is what is trained, expected to compute what the model "
-                f"computes, but {problem}. Change the model; `harness check` examines its structure all the same"
+                f"{self.name} cannot be trained: expected a model that gives each image a row of scores, and a captured graph, "
+                f"which is what is trained, that computes what the model computes, but {problem}. Change the model; "
+                "`harness check` examines its structure all the same"
             )
             raise CaptureError(msg)

@@ -195,7 +195,7 @@ def _other_size(module: nn.Module, example: torch.Tensor) -> OtherSize:
 
 def _explanation(module: nn.Module, example: torch.Tensor) -> str:
     """What a training step of the module does that is not in its graph, as the end of a sentence."""
-    found = dict.fromkeys(_hooks(module))
+    found: dict[str, None] = {}
 
     def watch(frame: FrameType, event: str, called: Any) -> None:  # noqa: ANN401 - as a profile function is called
         words = _hidden_part(frame, event, called)
@@ -208,6 +208,8 @@ def _explanation(module: nn.Module, example: torch.Tensor) -> str:
         list(_training_steps(module, example))
     finally:
         sys.setprofile(before)
+    # Afterwards, as forward may register them.
+    found |= dict.fromkeys(_hooks(module))
     return f"; a graph does not hold: {'; '.join(list(found)[:_LISTED])}" if found else ""
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+# Attributes that every module has.
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 _CONTAINERS = (dict, OrderedDict, list, set)
 
 
@@ -59,13 +61,14 @@ class ModuleState:
         self._storages = [(storage, storage.clone()) for storage in storages.values()]  # type: ignore[no-untyped-call]
 
     def changed_attributes(self) -> list[str]:
-        """Names of attributes that hold another number or text now, such as a count of calls."""
+        """Names of attributes that hold something else now, as far as numbers, texts and types tell, such as a count of calls."""
         plain = (bool, int, float, str)
         return [
             name
             for attributes, before in self._attributes
             for name, value in attributes.items()
-            if name != "training" and type(value) in plain and before.get(name) != value
+            if name not in _MODULE_ATTRIBUTES
+            and (type(value) is not type(before.get(name)) or (type(value) in plain and before[name] != value))
         ]
 
     def restore(self) -> None:

@@ -103,14 +103,16 @@ def restore_defaults() -> str:
     Returns:
         A sentence on what was set; empty if nothing was.
     """
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    dtype = str(torch.get_default_dtype()).removeprefix("torch.")
+    try:
+        device = torch.get_default_device().type
+    except RuntimeError:
+        device = "a device that is missing here"
     torch.set_default_dtype(torch.float32)
-    if device.type != "cpu":
-        torch.set_default_device(None)
-    if dtype is torch.float32 and device.type == "cpu":
+    torch.set_default_device(None)
+    if (dtype, device) == ("float32", "cpu"):
         return ""
-    found = f"{str(dtype).removeprefix('torch.')} on {device}"
-    return f"torch's default for new tensors, set to {found}, is taken back to float32 on cpu"
+    return f"torch's default for new tensors, set to {dtype} on {device}, is taken back to float32 on cpu"
 
 
 def build_shipped(name: str, seed: int) -> nn.Module:

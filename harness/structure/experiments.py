@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from harness.graph.captured import CapturedModel
-from harness.graph.module_state import same_tensor
+from harness.graph.module_state import ModuleState, same_tensor
 from harness.graph.rebuild import GraphModule
 from harness.structure.fields import FieldMap
 from harness.structure.probe import confirms, probe_receptive_field
@@ -115,15 +115,30 @@ class Experiments:
 
         Weights that are zero are drawn anew: a branch that starts at zero would hide what happens on it.
         """
+        return self._training_differs(lambda module: {"output": module(self._images)})
+
+    @cached_property
+    def dropouts_draw(self) -> bool:
+        """As `training_passes_differ`, of what dropouts give: beside a far larger branch, their effect is lost in rounding."""
+        names = {op.name for op in self._captured.graph.train.operations if op.kind.family == "dropout"}
+        return self._training_differs(lambda module: {k: v for k, v in module.trace(self._images).items() if k in names})
+
+    def _training_differs(self, values: Callable[[GraphModule], dict[str, torch.Tensor]]) -> bool:
         # A copy: training passes move the running statistics, which evaluation reads.
         module = copy.deepcopy(self._evaluating).train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
             for parameter in module.parameters():
                 parameter.copy_(torch.where(parameter == 0, 0.1 * torch.randn_like(parameter), parameter))
-            first = module(self._images)
-            # To the bit: beside a far larger branch, what dropout changes is as small as rounding.
-            return not all(same_tensor(module(self._images), first) for _ in range(TRAINING_PASSES))
+            state, first = ModuleState(module), values(module)
+            for _ in range(TRAINING_PASSES):
+                # Only what is drawn may differ, not what a pass leaves in a buffer.
+                state.restore_tensors()
+                again = values(module)
+                # To the bit: what dropout changes may be as small as rounding.
+                if not all(same_tensor(again[name], value) for name, value in first.items()):
+                    return True
+        return False
 
     @property
     def has_predictions(self) -> bool:
