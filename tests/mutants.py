@@ -270,6 +270,39 @@ class NumpyRandomness(Sound):
         return super().early(images) * float(1 + np.random.rand())  # noqa: NPY002 - what a student would write
 
 
+class _Straight(torch.autograd.Function):
+    """A threshold with a gradient of its own."""
+
+    @staticmethod
+    def forward(_: object, maps: Tensor) -> Tensor:
+        return (maps > 0).to(maps.dtype)
+
+    @staticmethod
+    def backward(_: object, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@_breaks(
+    "capture",
+    "an autograd.Function with a backward of its own",
+    gradients=_fails("the graph holds the threshold, which passes no gradient"),
+)
+class OwnBackward(Sound):
+    """A backward that forward does not show."""
+
+    def late(self, maps: Tensor) -> Tensor:
+        passed: Tensor = _Straight.apply(super().late(maps))
+        return passed
+
+
+@_breaks("output", "but (10) for one image", batch=_fails("a single image loses its dimension"))
+class SqueezesAll(Sound):
+    """A squeeze takes the batch dimension of a single image, too."""
+
+    def predict(self, scores: Tensor) -> Tensor:
+        return super().predict(scores).squeeze()
+
+
 @_breaks("capture", "differs from its captured graph's")
 class ShowsAnotherFace(Sound):
     """One network while it is exported, another one when it runs."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from harness.contracts.requirement import Confirmation, ExaminedModel, Requirement, in_section
 from harness.errors import ContractError
 from harness.findings import Finding
+from harness.graph.form import Shape
 from harness.structure.layers import by_x
 from harness.tables import Range, require
 
@@ -31,18 +32,23 @@ class FaithfulCapture(Requirement):
         return self.finding(
             holds=fidelity.holds,
             observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
-            evidence=[f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation"],
+            evidence=[
+                f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation",
+                *([f"a training step fails: {fidelity.training_failure}"] if fidelity.training_failure else []),
+            ],
             hint="make forward depend on nothing but the images, the weights and torch's random numbers; the other findings "
             "hold for the captured graph only",
         )
 
-    def confirm(self, model: ExaminedModel) -> Confirmation:
-        """Evaluation passes over the same images must be equal, unless something random is active in evaluation."""
-        structure, program = model.structure, model.captured.graph.evaluate
+    def confirm(self, model: ExaminedModel) -> Confirmation | None:
+        """Evaluation passes over the same images must be equal, unless something random is active, or writes into the model."""
+        if not model.captured.fidelity.holds:
+            return None
+        structure, repeats = model.structure, model.experiments.evaluation_repeats
         active = any(site.active_in_evaluation for site in structure.dropouts)
-        repeats = model.experiments.evaluation_repeats
+        random = structure.random_operations(model.captured.graph.evaluate)
         return Confirmation(
-            agrees=repeats or active or bool(structure.random_operations(program)),
+            agrees=repeats or active or bool(random or structure.changed_in_evaluation),
             observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
         )
 
@@ -99,7 +105,7 @@ class Output(Requirement):
 
     def decide(self, model: ExaminedModel) -> Finding:
         """Look at the operations that compute the output in evaluation, and at its numbers where no softmax does."""
-        head = model.structure.head
+        head, fidelity = model.structure.head, model.captured.fidelity
         kind = (head.kind == "logits" and model.experiments.distribution) or head.kind
         has_classes = self.classes is None or head.classes == self.classes
         hint = (
@@ -109,9 +115,19 @@ class Output(Requirement):
             hint = f"return what the softmax gives or the scores before it, without {', '.join(head.changes)}"
         if not has_classes:
             hint = f"the last layer must return {self.classes} numbers per image, one for each class"
+        faults = []
+        if not head.is_floating:
+            faults.append("whole numbers or truth values, which no loss can train")
+            hint = "return the scores themselves, not what is chosen by them"
+        if not fidelity.finite:
+            faults.append("NaN or infinite for random images, and for those between 0 and 1")
+            hint = "return finite numbers: look for a division by zero, a logarithm or a root"
+        if len(head.shape) > 1 and fidelity.single_image not in (None, (1, *head.shape[1:])):
+            faults.append(f"{_in_brackets(fidelity.single_image or ())} for one image")
+            hint = "keep the batch dimension of a single image: name the dimensions to squeeze, or use x.flatten(1)"
         return self.finding(
-            holds=has_classes and kind in self._kinds,
-            observed=f"{kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
+            holds=has_classes and kind in self._kinds and not faults,
+            observed=", but ".join([f"{kind} of shape {_in_brackets(head.shape)}", *faults[:1]]),
             evidence=[
                 f"last layer with weights: {head.last_weighted}",
                 *([f"after it: {', '.join(head.after)}"] if head.after else []),
@@ -119,6 +135,10 @@ class Output(Requirement):
             ],
             hint=hint,
         )
+
+
+def _in_brackets(shape: Shape) -> str:
+    return f"({', '.join(str(dim) for dim in shape)})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,7 +157,8 @@ class BatchRule(Requirement):
         faults: list[str] = []
         evidence: list[str] = []
         experiments = model.experiments
-        repeats = not self.independent or experiments.evaluation_repeats
+        changed = model.structure.changed_in_evaluation
+        repeats = not self.independent or (experiments.evaluation_repeats and experiments.has_predictions)
         if self.independent and repeats:
             outcomes = {
                 "a single image gets another prediction than in a batch": experiments.batch_size_invariant,
@@ -166,8 +167,14 @@ class BatchRule(Requirement):
             }
             faults = [words for words, holds in outcomes.items() if not holds]
             evidence = [f"{IMAGES} images compared alone, together, permuted, and among others, in double precision"]
+        elif self.independent and experiments.evaluation_repeats:
+            evidence = ["no prediction is finite, so that comparing batches shows nothing"]
         elif self.independent:
             evidence = ["evaluation passes over the same images differ, so that comparing batches shows nothing"]
+            if changed and not model.structure.random_operations:
+                faults.append(
+                    f"a prediction depends on earlier passes: evaluation changes {', '.join(changed[:LISTED])}"
+                )
         if self.strict_size:
             outcome = model.captured.fidelity.other_size
             evidence.append(f"images four pixels larger: {outcome}")
@@ -175,7 +182,8 @@ class BatchRule(Requirement):
                 faults.append("images of another size get more or fewer predictions than there are images")
         return self.finding(
             holds=not faults if repeats or faults else None,
-            observed="; ".join(faults) or ("as asked" if repeats else "predictions in evaluation are random"),
+            observed="; ".join(faults)
+            or ("as asked" if repeats else "predictions in evaluation are random or not finite"),
             evidence=evidence,
             hint="flatten with x.flatten(1) or x.view(x.size(0), -1), and keep running statistics in batch norm"
             if faults
@@ -287,20 +295,26 @@ class NoBiasBeforeNorm(Requirement):
         removed = {bias.tensor.name for bias in _removed_biases(model.captured.graph) if bias.certain}
         if not removed:
             return None
-        module = model.captured.to_module().double().train()
         outputs = []
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for _ in range(2):
+            for changed in (False, True):
+                # A new module for each: a pass may change its state.
+                module = model.captured.to_module().double().train()
                 torch.manual_seed(_SEED)
                 images = torch.rand((IMAGES, *module.graph.input_shape), dtype=torch.float64)
+                for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                    if name in removed and changed:
+                        generator = torch.Generator().manual_seed(_SEED)
+                        tensor.add_(torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator))
                 try:
-                    outputs.append(module(images))
+                    outputs.append(module(images).double())
                 except RuntimeError:
                     return None  # such as a model that cannot run in double precision
-                for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-                    if name in removed:
-                        tensor.add_(torch.randn(tensor.shape, dtype=tensor.dtype))
-        same = bool((outputs[1] - outputs[0]).abs().max() <= _ROUNDING * outputs[0].abs().max())
+        finite = outputs[0].isfinite() & outputs[1].isfinite()
+        if not finite.any():
+            return None
+        size = outputs[0][finite].abs().max()
+        same = bool((outputs[1] - outputs[0])[finite].abs().max() <= _ROUNDING * size)
         effect = "leaves the output of a training pass as it is" if same else "changes the output of a training pass"
         return Confirmation(agrees=same, observed=f"adding numbers to these biases {effect}")
 

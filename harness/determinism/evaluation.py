@@ -143,7 +143,9 @@ def _evaluated_twice(model: ModelUnderTest, interventions: Interventions, releas
     outputs = []
     for _ in range(2):
         with interventions.pinned(released, reimport=model.reimport):
-            outputs.append(_outputs(model, model.module().to(model.device).eval()))
+            module = model.module().to(model.device)
+            module.eval()
+            outputs.append(_outputs(model, module))
     return _compare_outputs(*outputs)
 
 

@@ -307,7 +307,8 @@ def _dropout_streams(model: ModelUnderTest, seeds: Sequence[int]) -> dict[int, s
     images = model.data.normalise(model.data.train_images[: model.spec.recipe.batch_size])
     found, draws = {}, False
     for seed in seeds:
-        module = model.module().to(model.device).train()
+        module = model.module().to(model.device)
+        module.train()
         with preserved_randomness(model.device), torch.no_grad():
             RandomStreams(seed, model.device)
             before = StateSnapshot(module, model.device)

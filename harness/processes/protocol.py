@@ -16,6 +16,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
@@ -113,7 +114,7 @@ def write_request(request: Request[Any], folder: Path) -> None:
     """Write a request, for `read_request`."""
     kind = type(request)
     document = {"type": f"{kind.__module__}:{kind.__qualname__}", "fields": request.fields()}
-    (folder / REQUEST_FILE).write_text(json.dumps(document), encoding="utf-8")
+    (folder / REQUEST_FILE).write_text(dumps(document), encoding="utf-8")
 
 
 def read_request(folder: Path) -> Request[Any]:
@@ -133,7 +134,7 @@ def write_result(result: object, folder: Path) -> None:
     """Write a `Failure` or the dataclass that a request's `perform` returned, for `read_result`."""
     key = "error" if isinstance(result, Failure) else "value"
     document = {"error": None, "value": None, key: dataclasses.asdict(cast("Any", result))}
-    write_whole(folder / RESULT_FILE, json.dumps(document).encode())
+    write_whole(folder / RESULT_FILE, dumps(document).encode())
 
 
 def read_result(request: Request[R], folder: Path) -> R | None:

@@ -119,9 +119,15 @@ def start_process(folder: Path, job: Job) -> Process:
             stderr=subprocess.STDOUT,
             # PYTHONSAFEPATH keeps the working directory off the path until the libraries are imported: a file called
             # torch.py beside the model must not be taken for the library. MPLBACKEND: no window waits for being closed.
-            env={**os.environ, "PYTHONSAFEPATH": "1", "MPLBACKEND": "Agg", **job.variables},
+            env={**os.environ, "PYTHONSAFEPATH": "1", "MPLBACKEND": "Agg", **_own_caches(folder), **job.variables},
             start_new_session=True,
         )
+
+
+def _own_caches(folder: Path) -> dict[str, str]:
+    """Folders for what torch compiles: a process that is killed leaves half a file, which must not reach the next one."""
+    variables = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
+    return {variable: str(folder / variable.lower()) for variable in variables}
 
 
 def run_processes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
 
 import torch
@@ -112,7 +113,7 @@ def write_trace(trace: Trace, path: Path) -> None:
         {"start": dataclasses.asdict(step.start), "end": dataclasses.asdict(step.end), "rates": step.rates}
         for step in trace
     ]
-    save_file(tensors, path, metadata={"steps": json.dumps(steps)})
+    save_file(tensors, path, metadata={"steps": dumps(steps)})
 
 
 def read_trace(path: Path) -> Trace:

@@ -84,6 +84,7 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
             f"{name}: the constructor of {cls.__name__} needs {', '.join(needed)}: expected a class that can be built without "
             f'arguments. Give each a default value, or pass values for them: --args "{example}"'
         )
+    restore_defaults()
     torch.manual_seed(seed)
     try:
         return cls(**given)
@@ -91,6 +92,24 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
         call = f"{cls.__name__}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise ModelSourceError(f"{name}: building {call} failed: {reason}") from error
+
+
+def restore_defaults() -> str:
+    """Take back what a file has set for all of torch: models are examined and trained in single precision, on the CPU at first.
+
+    Returns:
+        A sentence on what was set; empty if nothing was.
+    """
+    dtype = str(torch.get_default_dtype()).removeprefix("torch.")
+    try:
+        device = torch.get_default_device().type
+    except RuntimeError:
+        device = "a device that is missing here"
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    if (dtype, device) == ("float32", "cpu"):
+        return ""
+    return f"torch's default for new tensors, set to {dtype} on {device}, is taken back to float32 on cpu"
 
 
 def build_shipped(name: str, seed: int) -> nn.Module:
@@ -118,8 +137,11 @@ def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Mo
     def build(seed: int) -> nn.Module:
         module = build_model(cls, name, arguments, seed)
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+            module.eval()
             with torch.no_grad():
-                module.eval()(torch.zeros((2, *_IMAGE_SHAPE)))
-        return module.train()
+                module(torch.zeros((2, *_IMAGE_SHAPE)))
+        # A module's own train() may return anything.
+        module.train()
+        return module
 
     return build

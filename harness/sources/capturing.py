@@ -13,7 +13,7 @@ from torch import nn
 from harness.errors import CaptureError, ModelSourceError
 from harness.graph import CapturedModel, capture, write_captured
 from harness.processes import Failure, Request, Workspace
-from harness.sources.building import build_model
+from harness.sources.building import build_model, restore_defaults
 from harness.sources.copying import private_copy
 from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models, named_models
 from harness.sources.source import ModelSource
@@ -85,6 +85,7 @@ class CaptureRequest(Request[CapturedClasses]):
         workspace.report(self.source.text)
         with private_copy(self.source, workspace.folder) as (source, copy):
             imported = import_models(source)
+            defaults = restore_defaults()
             reports = []
             for number, (cls, name) in enumerate(imported.classes.items()):
                 workspace.report(name)
@@ -98,7 +99,10 @@ class CaptureRequest(Request[CapturedClasses]):
                 key = f"{source.path}:{name}"
                 reports.append(ClassReport(name=text, key=key, parts=(), optional=(), failure=failure, excuse=""))
             classes = tuple(report.with_texts(copy.original) for report in reports)
-            return CapturedClasses(classes=classes, notes=(*copy.notes(), *map(copy.original, imported.notes)))
+            return CapturedClasses(
+                classes=classes,
+                notes=(*copy.notes(), *map(copy.original, imported.notes), *([defaults] if defaults else [])),
+            )
 
     def _capture(self, cls: ModelClass, name: str, imported: ImportedFile) -> tuple[CapturedModel | None, ClassReport]:
         model = captured = failure = None
@@ -139,8 +143,9 @@ def _excuse(model: nn.Module, shape: tuple[int, ...]) -> str:
 
 def _accepts(model: nn.Module, shape: tuple[int, ...]) -> bool:
     try:
+        model.eval()
         with torch.no_grad():
-            model.eval()(torch.zeros((2, *shape)))
+            model(torch.zeros((2, *shape)))
     except Exception:  # noqa: BLE001 - a user's own code may raise anything
         return False
     return True

@@ -10,7 +10,6 @@ import ast
 import functools
 import importlib
 import importlib.util
-import inspect
 import linecache
 import os
 import sys
@@ -22,6 +21,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -102,8 +102,9 @@ def import_models(source: ModelSource) -> ImportedFile:
     defined = models_among(base_names(cells))
     failed = {name: reader.missing[name] for name in defined - classes.keys() if name in reader.missing}
     if class_name is not None:
-        cls = getattr(module, class_name, None)
-        if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+        cls: Any = getattr(module, class_name, None)
+        # By its type: an object's own __class__ may raise.
+        if not (issubclass(type(cls), type) and issubclass(cls, nn.Module)):
             raise ModelSourceError(_class_not_found(class_name, module, text, cells, reader.missing))
         classes, failed = {class_name: cls}, {}
     elif not classes:
@@ -173,8 +174,13 @@ def _names(code: CodeType) -> set[str]:
 def _models_of(module: ModuleType) -> dict[str, ModelClass]:
     """The models that a module defines, each under one name; if it defines none, those that it imports from its own folder."""
     found: dict[ModelClass, str] = {}
+    # By type(), since an object may fail when asked for its class.
     for name, value in vars(module).items():
-        if inspect.isclass(value) and issubclass(value, nn.Module) and (value not in found or name == value.__name__):
+        if (
+            issubclass(type(value), type)
+            and issubclass(value, nn.Module)
+            and (value not in found or name == value.__name__)
+        ):
             found[value] = name
     own = {name: cls for cls, name in found.items() if cls.__module__ == module.__name__}
     folder = Path(module.__file__).parent if module.__file__ else None
@@ -205,7 +211,7 @@ def _class_not_found(
     class_name: str, module: ModuleType, text: str, cells: tuple[Cell, ...], missing: Mapping[str, str]
 ) -> str:
     value = getattr(module, class_name, None)
-    kind = "a class that is not" if isinstance(value, type) else type(value).__name__
+    kind = "a class that is not" if issubclass(type(value), type) else type(value).__name__
     found = "nothing" if value is None else kind
     names = ", ".join(_models_of(module)) or "none"
     hidden = hidden_models(cells).get(class_name)

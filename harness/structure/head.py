@@ -29,6 +29,7 @@ class Head:
         kind: what the output is.
         classes: how many columns it has; None when that depends on the batch.
         shape: the output's shape.
+        is_floating: whether it holds floating-point numbers.
         last_weighted: title and module of the last layer with weights.
         after: activations, normalisations and dropouts after it, by title.
         changes: operations that change what a softmax gave, by title, where the output is that.
@@ -37,6 +38,7 @@ class Head:
     kind: OutputKind
     classes: int | None
     shape: Shape
+    is_floating: bool
     last_weighted: str
     after: tuple[str, ...]
     changes: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ def describe_head(train: DataFlow, evaluate: DataFlow) -> Head:
         kind=kind,
         classes=classes,
         shape=shape,
+        is_floating=not path or "float" in path[-1].outputs[0].dtype,
         last_weighted="none" if last is None else f"{operation_title(last)} {last.module}".strip(),
         after=tuple(operation_title(operation) for operation in _changes_of_scores(after)),
         changes=tuple(operation_title(operation) for operation in changes),

@@ -16,19 +16,19 @@ from harness.graph.rebuild import GraphModule
 
 SEED = 4_409
 IMAGES = 6
-# Relative to the size of the numbers: far above rounding, far below an image's influence.
-BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-3}
+# Relative to the size of the numbers: far above rounding, far below an image's influence. Other types hold whole numbers.
+BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
-def rebuilt_in_double(graph: Graph, state: Mapping[str, torch.Tensor]) -> GraphModule:
-    """The model in evaluation mode and double precision, or single where it cannot run in double."""
+def rebuilt_in_double(graph: Graph, state: Mapping[str, torch.Tensor]) -> tuple[GraphModule, torch.dtype]:
+    """The model in evaluation mode, with the type of its images: double precision, or single where it cannot run in double."""
     module = GraphModule(graph, state).double().eval()
     try:
         with torch.no_grad():
             module(torch.zeros((2, *graph.input_shape), dtype=torch.float64))
     except RuntimeError:
-        return GraphModule(graph, state).eval()
-    return module
+        return GraphModule(graph, state).eval(), torch.float32
+    return module, torch.float64
 
 
 def draw_zeros_anew(module: torch.nn.Module) -> None:
@@ -46,13 +46,12 @@ class Interventions:
 
     def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor]) -> None:
         self.graph = graph
-        evaluating = rebuilt_in_double(graph, state)
+        evaluating, self.dtype = rebuilt_in_double(graph, state)
         self._generator = torch.Generator().manual_seed(SEED)
         with torch.no_grad():
             for parameter in evaluating.parameters():
                 if parameter.requires_grad:
                     parameter.add_(0.1 * torch.randn(parameter.shape, generator=self._generator).to(parameter))
-        self.dtype = next((p.dtype for p in evaluating.parameters() if p.is_floating_point()), torch.float32)
         # A training pass moves running statistics, which evaluation reads.
         self._training = copy.deepcopy(evaluating).train()
         self._evaluating = evaluating

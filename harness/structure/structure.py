@@ -203,6 +203,11 @@ class Structure:
         )
 
     @cached_property
+    def changed_in_evaluation(self) -> tuple[str, ...]:
+        """Parameters, buffers and constants that evaluation writes into, by name."""
+        return tuple(sorted(self.graph.evaluate.written(name for spec in self.graph.tensors for name in spec.names)))
+
+    @cached_property
     def batch_norms(self) -> tuple[BatchNormSite, ...]:
         """Batch normalisations on the way to the output, in training order."""
         pairs, _ = _paired(*([op for op in flow.on_path if op.kind.name == "batch_norm"] for flow in self._flows))
