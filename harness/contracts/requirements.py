@@ -171,7 +171,7 @@ class BatchRule(Requirement):
             evidence = ["no prediction is finite, so that comparing batches shows nothing"]
         elif self.independent:
             evidence = ["evaluation passes over the same images differ, so that comparing batches shows nothing"]
-            if changed and not model.structure.random_operations:
+            if changed and not model.structure.random_operations(model.captured.graph.evaluate):
                 faults.append(
                     f"a prediction depends on earlier passes: evaluation changes {', '.join(changed[:LISTED])}"
                 )
