@@ -51,7 +51,7 @@ def bisect(first: str, second: str, output: Output, *, rerun: bool, **chosen: st
         rows = [line.partition(": ")[::2] for line in found.declared]
         output.print("differences between the descriptions of the two runs", plain_table(("", "A -> B"), rows))
     output.write("bisect", {"first": first, "second": second, **found.to_json()})
-    return 0 if found.difference is None else 1
+    return 0 if found.equal else 1
 
 
 def _refine(one: RunRecord, other: RunRecord, found: Bisection, **chosen: str | None) -> Bisection:

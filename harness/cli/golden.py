@@ -162,6 +162,10 @@ def list_goldens(folder: Path | None, output: Output) -> None:
     from harness.reporting import plain_table
 
     place = folder or SHIPPED
+    if not place.is_dir():
+        raise InputError(
+            f"expected a folder with goldens, got --folder {place}, which does not exist. Name another one."
+        )
     paths = {} if folder else {golden_path(place, name): name for name in mnist_models.list_models()}
     paths |= {path: path.stem for path in sorted(place.glob(f"*{SUFFIX}")) if path not in paths}
     rows: list[tuple[str, ...]] = []

@@ -39,13 +39,15 @@ def replay(record_path: str, seeds_folder: str | None, output: Output, **chosen:
     with TrainingProgress() as progress:
         repeated = again.train(observer=progress)
     finding = Replay(record=record, repeated=repeated, noise=seed_noise(record, others)).finding()
-    title = f"{record.model}, recipe {record.recipe.name}, seed {record.seed}, on {record.data_title}"
+    # From what was trained, not from what the record calls it.
+    data = again.dataset
+    title = f"{again.captured.name}, seed {record.seed}, on {data.title}"
     output.print(findings_table([finding], evidence=True), verdict_line(finding.status, title))
     content = {
-        "model": record.model,
+        "model": again.captured.name,
         "source": record.source,
         "seed": record.seed,
-        "data": {"name": record.data_name, "title": record.data_title, "digest": record.data_digest},
+        "data": {"name": data.name, "title": data.title, "digest": data.digest},
         **findings_content([finding]),
         "record": repeated.to_json(),
     }

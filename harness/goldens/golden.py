@@ -142,7 +142,8 @@ def read_golden(path: Path) -> Golden:
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
         raise InputError(
-            f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}."
+            f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}. Restore it, or record it again "
+            "with `harness golden update`."
         ) from problem
     document = parse_document(text.encode(), "JSON", where=str(path), error=InputError)
     document = dict(expect_mapping(document, where=str(path), error=InputError))

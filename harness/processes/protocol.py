@@ -38,7 +38,7 @@ class Workspace:
 
     def report(self, words: str) -> None:
         """Add a line to the progress."""
-        with (self.folder / PROGRESS_FILE).open("a", encoding="utf-8") as file:
+        with (self.folder / PROGRESS_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{words}\n")
 
     def keep_alive(self) -> None:

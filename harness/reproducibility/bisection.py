@@ -29,7 +29,8 @@ class Bisection:
     """The first difference between two runs, if there is one, and the declarations that differ between their records.
 
     Both records have digests up to ``steps``, which agree up to ``agreed``. Unless ``exact``, the runs differ after ``agreed``
-    and by the step of the difference. The notes say why the result is less precise than asked for.
+    and by the step of the difference. ``figures``: where all digests are equal, the first other figure that differs, else empty.
+    The notes say why the result is less precise than asked for.
     """
 
     steps: int
@@ -37,10 +38,18 @@ class Bisection:
     exact: bool
     difference: Difference | None
     declared: tuple[str, ...]
+    figures: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything that both records hold is equal."""
+        return self.difference is None and not self.figures
 
     def describe(self) -> str:
         """The result as a phrase."""
+        if self.figures:
+            return f"equal digests, but {self.figures}"
         if self.difference is None:
             return f"bit-equal at all steps up to {self.steps} that both records have digests of"
         text = self.difference.describe()
@@ -65,7 +74,8 @@ def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, T
     found = first_differing_digests(one.digests, other.digests, unexplained=unexplained)
     if found is None:
         last = max(common)
-        return Bisection(steps=last, agreed=last, difference=None, exact=True, declared=declared)
+        figures = _first_differing_figure(one, other)
+        return Bisection(steps=last, agreed=last, difference=None, exact=True, declared=declared, figures=figures)
     agreed, difference = found
     exact = difference.step - agreed <= 1
     notes: list[str] = []
@@ -83,6 +93,17 @@ def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, T
     return Bisection(
         steps=max(common), agreed=agreed, difference=difference, exact=exact, declared=declared, notes=tuple(notes)
     )
+
+
+def _first_differing_figure(one: RunRecord, other: RunRecord) -> str:
+    """The first figure of an epoch that differs, but for its wall time, or the digest of the final state; empty if none."""
+    for left, right in zip(one.epochs, other.epochs, strict=False):
+        for name, value in dataclasses.asdict(left).items():
+            if name != "seconds" and value != getattr(right, name):
+                return f"{name} of epoch {left.epoch}: {value} -> {getattr(right, name)}"
+    if len(one.epochs) == len(other.epochs) and one.state_digest != other.state_digest:
+        return f"state_digest: {one.state_digest[:16]} -> {other.state_digest[:16]}"
+    return ""
 
 
 def _agrees_with_record(trace: Trace, record: RunRecord) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.reproducibility.trace import StepTrace, Trace
-from harness.training import INPUTS, STATES, Environment, RunRecord, StepDigests
+from harness.training import BIT_RELEVANT, INPUTS, STATES, Environment, RunRecord, StepDigests
 
 
 class Cause(Enum):
@@ -45,8 +45,6 @@ _KIND_IN_TEXT = {
     "buffers": "the buffers",
     "optimizer": "the optimizer state",
 }
-# If one of these differs, every value may differ in its last bits.
-_BIT_RELEVANT = ("torch", "cpu_capability", "threads", "accelerator", "cuda", "driver", "deterministic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,8 @@ def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARI
         previous = pair
     if len(one) != len(other):
         # The next step exists in one trace only, so its tensors cannot be compared.
-        step = min(len(one), len(other)) + 1
+        longer = one if len(one) > len(other) else other
+        step = longer[min(len(one), len(other))].number
         return Difference(step=step, kind="parameters", cause=unexplained, detail="one run ended")
     return None
 
@@ -196,8 +195,8 @@ def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, .
 def environment_differences(one: Environment, other: Environment) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The fields that differ between two environments: those that can change the last bits of a result, and the others."""
     names = [field.name for field in dataclasses.fields(Environment)]
-    irrelevant = [name for name in names if name not in _BIT_RELEVANT]
-    relevant = [name for name in names if name in _BIT_RELEVANT]
+    irrelevant = [name for name in names if name not in BIT_RELEVANT]
+    relevant = [name for name in names if name in BIT_RELEVANT]
     return tuple(_field_differences(one, other, *relevant)), tuple(_field_differences(one, other, *irrelevant))
 
 

@@ -13,13 +13,12 @@ import torch
 from harness.data import Dataset
 from harness.errors import InputError
 from harness.findings import Finding, Status
-from harness.graph import CapturedModel
+from harness.graph import CapturedModel, computing_threads
 from harness.reproducibility.bisection import bisect
 from harness.reproducibility.comparison import environment_differences
 from harness.reproducibility.noise import FEWEST_SEEDS, SeedNoise
 from harness.reproducibility.trace import Trace, TraceCompleteError, Tracer
 from harness.training import (
-    EpochResult,
     Observer,
     RunRecord,
     Step,
@@ -32,7 +31,7 @@ from harness.training import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rerun:
-    """A run record with the model and data to repeat its training; the initial weights are drawn under the record's seed.
+    """A run record with the model and data to repeat its training on as many threads as it names, from its initial weights.
 
     Raises:
         InputError: model or data differ from those recorded.
@@ -82,9 +81,10 @@ class Rerun:
         raise InputError(f"expected a training of at least {upto} steps, got {len(tracer.trace) + after}.")
 
     def _train(self, observer: Observer | None, callback: StepCallback | None) -> RunRecord:
-        spec = dataclasses.replace(self.record.spec, device=str(self.device))
+        spec = dataclasses.replace(self.record.spec, device=str(self.device), model=self.captured.name)
         hooks = TrainingHooks(callbacks=() if callback is None else (callback,))
-        return train(self.captured.to_module(), spec, self.dataset, observer=observer, hooks=hooks)
+        with computing_threads(self.record.environment.threads):
+            return train(self.captured.to_module(), spec, self.dataset, observer=observer, hooks=hooks)
 
 
 class _StopAfter:
@@ -122,16 +122,13 @@ class Replay:
     def _first_difference(self) -> str:
         """The first digest or figure that differs, as a phrase; empty if all are equal."""
         found = bisect(self.record, self.repeated)
-        if found.difference is not None:
+        if not found.equal:
             return found.describe()
-        for recorded, now in zip(self.record.epochs, self.repeated.epochs, strict=False):
-            repeated = _figures(now)
-            for name, value in _figures(recorded).items():
-                if value != repeated[name]:
-                    figures = f"recorded {value}, now {repeated[name]}"
-                    return f"equal digests, but {name} of epoch {recorded.epoch}: {figures}"
         if len(self.record.epochs) != len(self.repeated.epochs):
             return f"completed epochs: recorded {len(self.record.epochs)}, now {len(self.repeated.epochs)}"
+        recorded, now = ([digests.step for digests in run.digests] for run in (self.record, self.repeated))
+        if recorded != now:
+            return f"equal digests, but of other steps: {len(recorded)} recorded, {len(now)} now"
         return ""
 
     def _compare_bits(self, difference: str, irrelevant: tuple[str, ...]) -> Finding:
@@ -194,8 +191,3 @@ class Replay:
         recorded, now = self.record.epochs[-1], self.repeated.epochs[-1]
         before = f"recorded {recorded.test_correct:,} of {recorded.test_total:,} after epoch {recorded.epoch}"
         return (f"correct predictions: {before}, now {now.test_correct:,} after epoch {now.epoch}",)
-
-
-def _figures(result: EpochResult) -> dict[str, float]:
-    """The values of an epoch that must be equal in a repetition: all but the wall time."""
-    return {name: value for name, value in dataclasses.asdict(result).items() if name != "seconds"}

@@ -65,6 +65,9 @@ def parse_source(text: str) -> ModelSource:
     path = expanded(place)
     is_code = path.suffix in {".py", NOTEBOOK_SUFFIX}
     if place and (path.is_dir() or (is_code and path.is_file())):
+        if any("\ud800" <= character <= "\udfff" for character in str(path.resolve())):
+            msg = f"expected a path in UTF-8, which PyTorch can trace code in, got {place!r}. Rename the file or folder"
+            raise ModelSourceError(msg)
         return ModelSource(text=text, path=str(path.resolve()), class_name=class_name or None)
     if is_code or "/" in place or os.sep in place:
         reason = "is not a Python file or notebook" if path.exists() else "does not exist"

@@ -5,7 +5,14 @@ from harness.training.engines import ENGINES, Engine, choose_engine
 from harness.training.evaluation import Evaluation, Predictions, evaluate, predict
 from harness.training.group import Member, train_group
 from harness.training.loop import TrainingInterrupted, train
-from harness.training.machine import Environment, available_devices, environment, keep_freed_memory, resolve_device
+from harness.training.machine import (
+    BIT_RELEVANT,
+    Environment,
+    available_devices,
+    environment,
+    keep_freed_memory,
+    resolve_device,
+)
 from harness.training.observer import NullObserver, Observer
 from harness.training.randomness import RandomStreams, initialise, preserved_randomness
 from harness.training.recipe import Recipe, load_recipe
@@ -18,6 +25,7 @@ from harness.training.steps import Batch, Step, StepCallback, TrainingHooks, shu
 from harness.training.weights import load_weights, save_weights
 
 __all__ = [
+    "BIT_RELEVANT",
     "DIGEST_EVERY",
     "ENGINES",
     "INPUTS",

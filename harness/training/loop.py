@@ -20,7 +20,7 @@ from harness.errors import RecipeError
 from harness.training.checkpoint import Checkpoints
 from harness.training.digests import DigestChain, StepDigests, state_digest
 from harness.training.engines import Compute, Engine, choose_engine
-from harness.training.machine import environment
+from harness.training.machine import BIT_RELEVANT, environment
 from harness.training.observer import NullObserver, Observer
 from harness.training.randomness import RandomStreams, preserved_randomness
 from harness.training.recipe import build_optimizer, build_schedule
@@ -164,7 +164,8 @@ class Run:
         """The run's checkpoints in a folder; without ``resume``, the existing ones are deleted."""
         if folder is None:
             return None
-        # In all this a run must agree with the one whose checkpoint it resumes from.
+        here = environment(self._device)
+        # In all this a run must agree with the one whose checkpoint it resumes from. Its record names one environment.
         identity = {
             "model": self.spec.model,
             "graph_digest": self.spec.graph_digest,
@@ -174,6 +175,7 @@ class Run:
             "data_digest": self._data.digest,
             # Random states of one kind of device cannot be restored on another.
             "device": self._device.type,
+            **{name: getattr(here, name) for name in BIT_RELEVANT},
         }
         checkpoints = Checkpoints(folder, run=identity)
         if not resume:

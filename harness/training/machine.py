@@ -17,6 +17,8 @@ import harness
 from harness.errors import InputError
 from harness.tables import Range, require_ranges
 
+# If one of these fields of `Environment` differs, every value may differ in its last bits.
+BIT_RELEVANT = ("torch", "cpu_capability", "threads", "accelerator", "cuda", "driver", "deterministic")
 # glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, and the largest value that it takes for the second.
 _TRIM, _MMAP, _LARGEST_MMAP = -1, -3, 32 * 1024 * 1024
 

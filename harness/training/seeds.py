@@ -18,6 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -206,6 +207,11 @@ def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(_PRELOADED_MODULES)
+    if method == "forkserver":
+        # Ctrl-C reaches the fork server, too, which would answer with a traceback while it imports. It inherits what is blocked.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     waiting = seeds[::-1]
     # By the connection that a process reports on.
     running: dict[Connection, tuple[int, BaseProcess]] = {}
@@ -261,6 +267,7 @@ def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connect
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     problem = ""
     try:
         torch.set_num_threads(1)

@@ -39,7 +39,9 @@ def save_weights(module: nn.Module, path: Path, *, about: Mapping[str, str]) -> 
         names[0]: state[names[0]].detach().cpu().clone(memory_format=torch.contiguous_format)
         for names in _names_of_tensors(module)
     }
-    write_whole(path, save(unique, metadata=dict(about)))
+    # The name of a model can hold bytes of a path that are no text.
+    plain = {key: words.encode(errors="backslashreplace").decode() for key, words in about.items()}
+    write_whole(path, save(unique, metadata=plain))
 
 
 def load_weights(module: nn.Module, path: Path) -> None:

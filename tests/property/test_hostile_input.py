@@ -76,6 +76,7 @@ def changed(document: Any, place: tuple[str | int, ...], value: str) -> str:  # 
 
 
 RECORD = record([30, 35, 40]).to_json()
+MEASURED = measurement(*[[1.0, 1.1, 1.2, 1.0, 0.9]] * 8)
 BENCHMARK = {
     "machine_info": {
         "cpu": {"brand_raw": "A"},
@@ -85,7 +86,7 @@ BENCHMARK = {
     "benchmarks": [
         {
             "fullname": "test_speed.py::test_step",
-            "extra_info": {"calibration": measurement(*[[1.0, 1.1, 1.2, 1.0, 0.9]] * 8).to_json()},
+            "extra_info": {"calibration": MEASURED.to_json()},
         }
     ],
 }
@@ -269,7 +270,7 @@ def file_bytes(content: object) -> bytes:
 )
 def test_no_file_of_weights_is_an_internal_error(kind: str, key: object, wrap: str, cut: int) -> None:
     """Whatever a file of weights holds in place of tensors, it is loaded or refused, and no code in it runs."""
-    state: dict[object, object] = {**network().state_dict()}
+    state: dict[object, object] = dict(network().state_dict().items())
     state[key] = made(kind)
     content = file_bytes({"state": state, "alone": made(kind), "nested": {"model": state}}[wrap])
     path = Path("weights.pt")
@@ -302,7 +303,8 @@ def test_no_checkpoint_is_an_internal_error(kind: str, key: object, cut: int, tm
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder, run={"seed": 1})
     state: dict[object, object] = {"run": {"seed": 1}, "module": {}}
-    content = file_bytes(made(kind) if cut == 3 else {**state, key: made(kind)})
+    state[key] = made(kind)
+    content = file_bytes(made(kind) if cut == 3 else state)
     content = content[: len(content) // 2] if cut == 1 else content
     path = folder / f"epoch-0001-{_digest(content)}.pt"
     path.write_bytes(content)
@@ -362,6 +364,6 @@ def test_no_option_is_an_internal_error(option: tuple[tuple[str, ...], str], val
 
 def test_an_internal_error_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The property fails for a reader that lets an error of Python through."""
-    monkeypatch.setattr("harness.training.load_recipe", lambda _: [][0])
+    monkeypatch.setattr("harness.training.load_recipe", {}.__getitem__)
     code, _ = answer("repro", "cloud_2", "--recipe", "recipe.toml", "--data", "nosuch")
     assert code not in ALLOWED

@@ -10,7 +10,7 @@ import pytest
 
 from harness.certification import ConsistencyRule
 from harness.errors import ContractError
-from harness.findings import Status
+from harness.findings import Status, percent
 from tests.made_up import record
 
 LAST_3 = ConsistencyRule(target=Decimal("99.4"), rule="last", last=3, max_epochs=15)
@@ -164,3 +164,12 @@ def test_bad_tables_are_named(change: dict[str, object], message: str) -> None:
         ConsistencyRule.from_table(given, where="mine.toml, [accuracy]")
     assert str(caught.value).startswith("mine.toml, [accuracy]: ")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("correct", "expected"), [(9_916, "99.16 %"), (59_499, "99.16 %"), (59_500, "99.16 %"), (59_502, "99.17 %")]
+)
+def test_a_share_is_printed_one_way(correct: int, expected: str) -> None:
+    """A share is rounded down, exactly, so that what is below a target never prints as the target."""
+    assert expected == percent(correct, 10_000 if correct < 10_000 else 60_000)
+    assert ("99.39 %", "100.00 %", "0.00 %") == (percent(99_399, 100_000), percent(3, 3), percent(0, 3))

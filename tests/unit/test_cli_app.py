@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -17,6 +19,7 @@ from harness import __version__
 from harness.cli.app import app
 from harness.errors import ExaminerError
 from harness.findings import Finding, Status
+from tests.documents import schema_errors
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -161,6 +164,52 @@ def test_exit_code_of_an_exception(
     assert (code, out) == (expected, "")
     assert words in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "expected"),
+    [
+        (("check", "cloud_2", "--nosuch"), None, 2),
+        (("check", "cloud_2", "--contract", "nosuch"), None, 2),
+        (("check", "cloud_2"), KeyError("layer"), 4),
+        (("check", "cloud_2"), KeyboardInterrupt(), 130),
+        (("check", "cloud_2"), MemoryError(), 2),
+        (
+            ("check", "cloud_2"),
+            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes."),
+            2,
+        ),
+    ],
+)
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_refusal_replaces_an_older_document(
+    arguments: tuple[str, ...],
+    error: BaseException | None,
+    expected: int,
+    joined: bool,  # noqa: FBT001 - a parameter of pytest
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Whatever ends a command, the file of --json holds that, and not the result of an earlier command."""
+    path = tmp_path / "found.json"
+    path.write_text('{"status": "pass"}', encoding="utf-8")
+    if error is not None:
+        monkeypatch.setattr(harness.sources, "load_model", raiser(error))
+    code, _, err = command(*arguments, *([f"--json={path}"] if joined else ["--json", path]))
+    document = json.loads(path.read_text(encoding="utf-8"))
+
+    assert (expected, expected, "error") == (code, document["exit_code"], document["status"])
+    assert document["message"].split()[-1] in err
+    assert [] == schema_errors(document)
+
+
+def test_a_refusal_without_a_place_for_it_is_told(command: Command, tmp_path: Path) -> None:
+    """Where the document cannot be written the message and the exit code are those of the error."""
+    code, _, err = command("check", "nosuch", "--json", tmp_path / "nosuch" / "found.json")
+
+    assert (2, True) == (code, "is not writable" in " ".join(err.split()))
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

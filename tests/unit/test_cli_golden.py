@@ -210,3 +210,13 @@ def test_documents_have_exactly_the_keys_of_their_schema(command: Command) -> No
         assert [] == schema_errors(document)
         assert [] != schema_errors({**document, "more": 1})
         assert [] != schema_errors({key: value for key, value in document.items() if key != "folder"})
+
+
+@pytest.mark.parametrize("name", ["nosuch", "nosuch/deeper", "file"])
+def test_a_folder_that_is_none_is_not_listed(name: str, command: Command, tmp_path: Path) -> None:
+    """A folder that does not exist is wrong input, not an empty list."""
+    (tmp_path / "none").mkdir()
+    code, _, err = command("golden", "list", "--folder", tmp_path / name)
+
+    assert (2, True) == (code, "expected a folder with goldens" in err)
+    assert 0 == command("golden", "list", "--folder", tmp_path / "none")[0]

@@ -40,12 +40,11 @@ def test_a_record_of_this_environment_is_replayed_bit_for_bit(short_run: Run, co
 
 
 def test_a_record_of_another_environment_is_compared_statistically(short_run: Run, command: Command) -> None:
-    """With another torch version or number of threads the comparison is statistical; without seed noise it is exit code 3."""
+    """With another torch version or processor the comparison is statistical; without seed noise it is exit code 3."""
     path = short_run("a")
-    threads = RunRecord.read(path).environment.threads
     for name, old, new in (
         ("torch", '"torch": "', '"torch": "1'),
-        ("threads", f'"threads": {threads}', '"threads": 64'),
+        ("cpu_capability", '"cpu_capability": "', '"cpu_capability": "1'),
     ):
         text = path.read_text(encoding="utf-8").replace(old, new)
         path.with_name("elsewhere.json").write_text(text, encoding="utf-8")
@@ -83,7 +82,36 @@ def test_an_altered_record_fails(short_run: Run, command: Command) -> None:
     code, out, _ = command("replay", touched)
 
     assert 1 == code
-    assert f"recorded {count + 1}, now {count}" in " ".join(out.split())
+    assert f"test_correct of epoch 2: {count + 1} -> {count}" in " ".join(out.split())
+
+
+def test_a_replay_takes_its_title_from_what_it_trains(short_run: Run, command: Command) -> None:
+    """A record that calls its model, recipe and data by other names is replayed under their own."""
+    path = short_run("a")
+    for old, new in (
+        ('"data_title": "', '"data_title": "MNIST, not '),
+        ('"model": "', '"model": "not_'),
+        ('"name": "', '"name": "not_'),
+    ):
+        path = edited(path, lambda text, old=old, new=new: text.replace(old, new, 1))
+    code, out, _ = command("replay", path, "--json", "-")
+
+    assert 0 == code
+    assert ("cloud_2", "digits") == (json.loads(out)["model"], json.loads(out)["data"]["name"])
+    assert json.loads(out)["data"]["title"].startswith("embedded handwritten digits")
+    _, out, _ = command("replay", path)
+    assert "PASS  cloud_2, seed 1, on embedded handwritten digits" in out
+    assert "not_" not in out
+
+
+def test_another_digest_of_the_weights_fails(short_run: Run, command: Command) -> None:
+    """The digest of the final weights is compared, too."""
+    path = short_run("a")
+    digest = RunRecord.read(path).state_digest
+    code, out, _ = command("replay", edited(path, lambda text: text.replace(digest, "0" * 64)))
+
+    assert 1 == code
+    assert "equal digests, but state_digest: 0000000000000000 -> " in " ".join(out.split())
 
 
 def test_a_changed_model_is_not_replayed(short_run: Run, command: Command) -> None:

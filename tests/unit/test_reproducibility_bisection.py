@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -247,3 +248,26 @@ def test_a_result_is_written_as_json() -> None:
         content["difference"][key] for key in ("step", "tensor", "size", "cause")
     )
     assert content["exact"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"state_digest": "1" * 64}, "equal digests, but state_digest: "),
+        ({"test_correct": 1}, "equal digests, but test_correct of epoch 2: "),
+        ({"train_loss": 9.5}, "equal digests, but train_loss of epoch 2: "),
+    ],
+)
+def test_other_figures_are_no_equal_runs(change: dict[str, Any], words: str) -> None:
+    """Records with equal digests of their steps but another digest of the weights or another figure are not bit-equal."""
+    one = record([9_900, 9_950])
+    last = {name: value for name, value in change.items() if name != "state_digest"}
+    other = dataclasses.replace(
+        one,
+        state_digest=change.get("state_digest", one.state_digest),
+        epochs=(one.epochs[0], dataclasses.replace(one.epochs[1], **last)),
+    )
+    found = bisect(one, other)
+
+    assert not found.equal
+    assert found.describe().startswith(words)

@@ -78,6 +78,16 @@ def test_a_training_that_ends_early_differs_in_its_next_step() -> None:
     assert Difference(step=2, kind="parameters", cause=Cause.MODEL, detail="one run ended") == found
 
 
+@pytest.mark.parametrize("first", [1, 7])
+def test_a_trace_from_the_middle_of_a_run_keeps_its_numbers(first: int) -> None:
+    """The step at which one of two traces ends is numbered as in the run, wherever the traces begin."""
+    trace = (step(first), step(first + 1), step(first + 2))
+    for one, other in ((trace, trace[:2]), (trace[:2], trace)):
+        found = first_difference(one, other)
+        assert found is not None
+        assert (first + 2, "one run ended") == (found.step, found.detail)
+
+
 def test_digests_give_the_last_equal_step_and_the_first_difference() -> None:
     """Only steps with digests on both sides count; inputs come before the state that they cause to differ."""
     one = (digests(0), digests(10), digests(20), digests(30))

@@ -53,7 +53,7 @@ def test_a_figure_that_differs_fails() -> None:
     finding = replayed(with_count(RECORD, 9_949))
 
     assert Status.FAIL == finding.status
-    assert "equal digests, but test_correct of epoch 2: recorded 9950, now 9949" == finding.observed
+    assert "equal digests, but test_correct of epoch 2: 9950 -> 9949" == finding.observed
 
 
 def test_fewer_epochs_than_recorded_fail() -> None:
@@ -139,6 +139,17 @@ def test_a_rerun_is_bit_equal(captured: CapturedModel, run: RunRecord) -> None:
     assert (Status.PASS, "bit-equal over 3 epochs, 9 steps") == (finding.status, finding.observed)
 
 
+def test_a_rerun_uses_the_threads_on_record(captured: CapturedModel, run: RunRecord) -> None:
+    """A run is repeated on as many threads as its record names, and this process keeps its own number."""
+    threads = torch.get_num_threads()
+    environment = dataclasses.replace(run.environment, threads=threads + 1)
+    record = dataclasses.replace(run, environment=environment)
+    repeated = Rerun(record=record, captured=captured, dataset=DATA, device=CPU).train()
+
+    assert threads + 1 == repeated.environment.threads
+    assert threads == torch.get_num_threads()
+
+
 def test_an_interrupted_run_is_repeated_to_its_last_completed_epoch(captured: CapturedModel, run: RunRecord) -> None:
     """The rerun has the completed epochs and no others."""
     interrupted = dataclasses.replace(
@@ -148,6 +159,8 @@ def test_an_interrupted_run_is_repeated_to_its_last_completed_epoch(captured: Ca
         digests=tuple(found for found in run.digests if found.step <= 6),
     )
     repeated = Rerun(record=interrupted, captured=captured, dataset=DATA, device=CPU).train()
+    # Of the run after two epochs, which the made-up record lacks.
+    interrupted = dataclasses.replace(interrupted, state_digest=repeated.state_digest)
 
     assert 2 == len(repeated.epochs)
     assert Status.PASS == Replay(record=interrupted, repeated=repeated, noise=None).finding().status
