@@ -7,6 +7,7 @@ from harness.graph.form import Graph, Operation, Program, Ref, Shape, bind
 # Over dimensions of one number each they leave it as it is.
 _REDUCTIONS = frozenset({"amax", "amin", "mean", "prod", "sum"})
 _ADAPTIVE_POOLS = frozenset({"adaptive_avg_pool2d", "adaptive_max_pool2d"})
+_TAKES_SHAPE = frozenset({"expand_as", "type_as", "view_as"})
 # A literal on the right that changes no number.
 _NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 
@@ -64,7 +65,7 @@ class DataFlow:
         for operation in self.program.operations:
             if operation.name in names or operation.name not in self.from_input or _is_zero(operation):
                 continue
-            if reached & set(operation.refs()):
+            if reached.intersection(numbers_read(operation)):
                 reached.add(operation.name)
         return self.program.output not in reached
 
@@ -113,6 +114,14 @@ def _is_zero(operation: Operation) -> bool:
     return operation.kind.name == "mul" and 0 in [
         argument for argument in operation.args if isinstance(argument, int | float)
     ]
+
+
+def numbers_read(operation: Operation) -> list[str]:
+    """The values whose numbers it reads, each once; of others, such as the second one of ``view_as``, it reads the shape only."""
+    if operation.kind.family in ("creation", "random creation"):
+        return []
+    refs = list(dict.fromkeys(operation.refs()))
+    return refs[:1] if operation.kind.name in _TAKES_SHAPE else refs
 
 
 def changes_nothing(operation: Operation, source: Shape, *, same_dtype: bool) -> bool:

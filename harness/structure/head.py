@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.graph.form import Operation, Shape, bind
-from harness.structure.dataflow import DataFlow, changes_nothing
+from harness.structure.dataflow import DataFlow, changes_nothing, numbers_read
 from harness.structure.layers import operation_title
 
 OutputKind = Literal[
@@ -112,7 +112,7 @@ def _ends_in_sigmoid(flow: DataFlow) -> bool:
 
 def _keeps(operation: Operation, flow: DataFlow, *, logarithm: bool) -> bool:
     """Whether it leaves probabilities, or their logarithms, as they are, in whatever shape."""
-    sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in flow.from_input]
+    sources = [ref for ref in numbers_read(operation) if ref in flow.from_input]
     if len(sources) != 1:
         return False
     if operation.kind.family in ("reshape", "permutation"):
