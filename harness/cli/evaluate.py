@@ -13,6 +13,7 @@ import click
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for
 from harness.cli.options import data_option, device_option, model_argument, report_options
+from harness.findings import percent
 
 if TYPE_CHECKING:
     from harness.data import Dataset
@@ -31,9 +32,7 @@ _MOST_DRAWN = 100
     "read without executing code.",
 )
 @click.option("--answers", "answers_path", metavar="FILE", help="Write the prediction for each image to FILE as CSV.")
-@click.option(
-    "--plot", metavar="FILE", help="Draw the misclassified images to FILE, .png or .svg (requires matplotlib)."
-)
+@click.option("--plot", metavar="FILE", help="Draw the misclassified images to FILE, .png or .svg.")
 @device_option("Device to compute on.")
 @data_option
 @report_options
@@ -67,7 +66,7 @@ def evaluate(
     rows = [_row(label, counts, predictions) for label, counts in enumerate(confusion)]
     output.print(
         f"{captured.name}, weights {weights}, {dataset.title}: {found.correct:,} of {found.total:,} correct "
-        f"({100 * found.correct / found.total:.2f} %), loss {found.loss:.4f}",
+        f"({percent(found.correct, found.total)}), loss {found.loss:.4f}",
         plain_table(headers, rows, right=range(len(headers))),
     )
     if answers_path is not None:
@@ -91,7 +90,7 @@ def evaluate(
 
 def _row(label: int, counts: list[int], predictions: Predictions) -> tuple[str, ...]:
     images = int((predictions.labels == label).sum())
-    share = f"{100 * counts[label] / images:.2f}" if images else "-"
+    share = percent(counts[label], images).removesuffix(" %") if images else "-"
     return str(label), str(images), str(counts[label]), share, *(str(count) if count else "·" for count in counts)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plot",
     metavar="FILE",
-    help="Draw the feature maps of a digit and their receptive fields to FILE, .png or .svg (requires matplotlib).",
+    help="Draw the feature maps of a digit and their receptive fields to FILE, .png or .svg.",
 )
 @report_options
 def show(model: str, arguments: str, plot: str | None, output: Output, *, receptive_field: bool) -> None:
@@ -38,7 +38,7 @@ def show(model: str, arguments: str, plot: str | None, output: Output, *, recept
     from harness.structure import Structure, field_table
 
     captured = load_model(model, arguments=arguments, announce=announce)
-    structure = Structure(captured.graph)
+    structure = Structure(captured.graph, captured.state)
     card = mnist_models.model_card(model) if model in mnist_models.list_models() else None
     layers = list(_layers(structure))
     field_rows = [_field_cells(row) for row in field_table(structure.graph, structure.field_maps)]

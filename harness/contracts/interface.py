@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,6 +12,10 @@ from harness.findings import Finding
 from harness.graph.form import Shape
 from harness.structure.layers import by_x
 from harness.tables import Range, require
+
+# Above three channels of 400x400; the experiments of larger images would fill the memory.
+_MAX_PIXELS = 2**19
+_MAX_DIMS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class FaithfulCapture(Requirement):
     expected = "the captured graph computes what the model computes, bit for bit, in training and in evaluation"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By what was compared at the capture."""
+        """Read the comparison of graph and model that was made when the model was captured."""
         fidelity, graph = model.captured.fidelity, model.captured.graph
         return self.finding(
             holds=fidelity.holds,
@@ -39,12 +44,11 @@ class FaithfulCapture(Requirement):
         """Evaluation passes over the same images must be equal, unless something random is active, or writes into the model."""
         if not model.captured.fidelity.holds:
             return None
-        active = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
+        structure, program = model.structure, model.captured.graph.evaluate
+        active = any(site.active_in_evaluation for site in structure.dropouts) or structure.random_operations(program)
         repeats = model.experiments.evaluation_repeats
         return Confirmation(
-            agrees=repeats
-            or active
-            or bool(model.structure.random_operations or model.structure.changed_in_evaluation),
+            agrees=repeats or bool(active or structure.changed_in_evaluation),
             observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
         )
 
@@ -59,8 +63,11 @@ class InputShape(Requirement):
     input: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        expected = "input to be a list of sizes above 0 such as [1, 28, 28]"
-        require(ContractError, min(self.input, default=0) > 0, expected, input=list(self.input))
+        expected = (
+            f"input to be a list of sizes above 0 such as [1, 28, 28], of at most {_MAX_PIXELS:,} values together"
+        )
+        few = len(self.input) <= _MAX_DIMS and math.prod(self.input) <= _MAX_PIXELS
+        require(ContractError, min(self.input, default=0) > 0 and few, expected, input=list(self.input))
 
     @property
     def expected(self) -> str:
@@ -68,7 +75,7 @@ class InputShape(Requirement):
         return f"images of shape {by_x(self.input)} (channels, rows, columns)"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the shape that the model was captured with."""
+        """Compare with the shape that the model was captured with."""
         found = model.captured.graph.input_shape
         return self.finding(
             holds=found == self.input,
@@ -97,14 +104,17 @@ class Output(Requirement):
         return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations that give the output in evaluation."""
+        """Look at the operations that compute the output in evaluation, and at its numbers where no softmax does."""
         head, fidelity = model.structure.head, model.captured.fidelity
+        kind = (head.kind == "logits" and model.experiments.distribution) or head.kind
         has_classes = self.classes is None or head.classes == self.classes
         hint = (
             "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
         )
+        if head.changes:
+            hint = f"return what the softmax gives or the scores before it, without {', '.join(head.changes)}"
         if not has_classes:
-            hint = f"the last layer must give {self.classes} numbers an image, one a class"
+            hint = f"the last layer must return {self.classes} numbers per image, one for each class"
         faults = []
         if not head.is_floating:
             faults.append("whole numbers or truth values, which no loss can train")
@@ -116,11 +126,12 @@ class Output(Requirement):
             faults.append(f"{_in_brackets(fidelity.single_image or ())} for one image")
             hint = "keep the batch dimension of a single image: name the dimensions to squeeze, or use x.flatten(1)"
         return self.finding(
-            holds=has_classes and head.kind in self._kinds and not faults,
-            observed=", but ".join([f"{head.kind} of shape {_in_brackets(head.shape)}", *faults[:1]]),
+            holds=has_classes and kind in self._kinds and not faults,
+            observed=", but ".join([f"{kind} of shape {_in_brackets(head.shape)}", *faults[:1]]),
             evidence=[
                 f"last layer with weights: {head.last_weighted}",
                 *([f"after it: {', '.join(head.after)}"] if head.after else []),
+                *([f"after the softmax: {', '.join(head.changes)}"] if head.changes else []),
             ],
             hint=hint,
         )
@@ -141,7 +152,7 @@ class BareHead(Requirement):
     bare: bool = False
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations after the last layer with weights."""
+        """Look at the operations after the last layer with weights."""
         head = model.structure.head
         after = ", ".join(head.after)
         return self.finding(

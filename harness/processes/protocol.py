@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError, first_line
 from harness.files import write_whole
-from harness.tables import read_table
+from harness.tables import parse_document, read_table
 
 REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progress.txt", "result.json", "output.txt"
 MAX_RESULT_BYTES = 64 * 2**20
@@ -49,10 +49,8 @@ class Workspace:
 class Request(ABC, Generic[R]):
     """A task for a worker process: a frozen dataclass of plain data, see `harness.tables.read_table`.
 
-    The class is imported by the parent and by the worker process; only the latter calls `prepare` and `perform`.
-
-    Attributes:
-        result_type: the class of what `perform` returns, a frozen dataclass of plain data, too.
+    The class is imported by the parent and by the worker process; only the latter calls `prepare` and `perform`, which returns
+    an instance of ``result_type``, a frozen dataclass of plain data, too.
     """
 
     result_type: ClassVar[type[Any]]
@@ -63,7 +61,7 @@ class Request(ABC, Generic[R]):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Import what `perform` needs. A file beside the user's that has the name of a library is imported in its place later."""
+        """Import what `perform` needs, before a file in the user's folder with the name of a library can shadow it."""
 
     @abstractmethod
     def perform(self, workspace: Workspace) -> R:
@@ -86,13 +84,10 @@ _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An error in a worker process, as data.
+    """An error in a worker process, as data; the traceback says where it was raised, with all its causes.
 
-    Args:
-        kind: which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
-            other that the user can correct, or one of the more precise kinds.
-        message: its message.
-        traceback: where it was raised, with all its causes.
+    The kind says which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
+    other that the user can correct, or one of the more precise kinds.
     """
 
     kind: ErrorKind
@@ -123,17 +118,12 @@ def write_request(request: Request[Any], folder: Path) -> None:
 
 
 def read_request(folder: Path) -> Request[Any]:
-    """Read what `write_request` wrote.
-
-    Raises:
-        ExaminerError: it is of no known type, or its fields do not fit the type.
-    """
+    """Read what `write_request` wrote; an `ExaminerError` if it is of no known type, or its fields do not fit the type."""
     document = json.loads(read_limited(folder / REQUEST_FILE, MAX_RESULT_BYTES))
     module, _, name = str(document["type"]).partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.startswith("harness.") else None
     if not (isinstance(kind, type) and issubclass(kind, Request)):
-        msg = f"expected a request of a type that the harness defines, got type={document['type']!r}."
-        raise ExaminerError(msg)
+        raise ExaminerError(f"expected a request of a type that the harness defines, got type={document['type']!r}.")
     try:
         return read_table(kind, document["fields"], where=document["type"], error=InputError)
     except InputError as problem:
@@ -152,7 +142,7 @@ def read_result(request: Request[R], folder: Path) -> R | None:
 
     Raises:
         HarnessError: the error that the worker process reported.
-        ExaminerError: what it left is no result of this request.
+        ModelSourceError: what it left is not a result of this request.
     """
     try:
         content = read_limited(folder / RESULT_FILE, MAX_RESULT_BYTES)
@@ -161,26 +151,29 @@ def read_result(request: Request[R], folder: Path) -> R | None:
     except OSError as problem:
         raise unreadable(problem) from problem
     try:
-        document = json.loads(content)
+        document = parse_document(content, "JSON", where="result", error=InputError)
         if document["error"] is None:
             return cast("R", read_table(request.result_type, document["value"], where="value", error=InputError))
         failure = read_table(Failure, document["error"], where="error", error=InputError)
-    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+    except (InputError, KeyError, TypeError) as problem:
         raise unreadable(problem) from problem
     raise failure.error()
 
 
-def unreadable(problem: Exception) -> ExaminerError:
-    """The error for files of a worker process that hold something else than they should."""
-    return ExaminerError(f"a worker process returned unreadable data: {type(problem).__name__}: {problem}")
+def unreadable(problem: Exception) -> ModelSourceError:
+    """The error for files of a worker process that hold something else than they should, which only the model's code can do."""
+    return ModelSourceError(
+        f"expected the process that runs the model's code to return its result, got unreadable data: {type(problem).__name__}: "
+        f"{problem}. Does the code write or delete files when it is imported, or replace functions of Python's library?"
+    )
 
 
 def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -> bytes:
     """Read a regular file that another process may have put there, or only the last bytes of it.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it is too large, not readable, or no regular file: a link or a pipe could lead elsewhere or block.
+        FileNotFoundError: the file does not exist.
+        OSError: it is too large, not readable, or not a regular file: a link or a pipe could lead elsewhere or block.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())

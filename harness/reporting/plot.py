@@ -1,4 +1,4 @@
-"""Pictures of feature maps and of images; requires matplotlib, an optional dependency."""
+"""Pictures of feature maps and of images."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps:
     is given as rows of numbers; the name of the file ends in ``.png`` or ``.svg``.
 
     Raises:
-        InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
+        InputError: the format is another one, or the file cannot be written.
     """
     bands = -(-len(maps) // _COLUMNS)
     columns = min(len(maps), _COLUMNS)
     figure = _figure(path, title=title, size=(1.75 * columns, 3.8 * bands + 0.5))
-    from matplotlib.patches import Rectangle  # noqa: PLC0415 - an optional dependency
+    from matplotlib.patches import Rectangle  # noqa: PLC0415 - half a second to import
 
     axes = figure.subplots(2 * bands, columns, squeeze=False)
     height, width = len(image), len(image[0])
@@ -85,7 +85,7 @@ def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Seque
     """Draw one or more images, each given as its rows of numbers and its caption, into a ``.png`` or ``.svg`` file.
 
     Raises:
-        InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
+        InputError: the format is another one, or the file cannot be written.
     """
     columns = min(len(images), _IMAGE_COLUMNS)
     rows = -(-len(images) // columns)
@@ -102,12 +102,8 @@ def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
     if path.suffix.removeprefix(".") not in _FORMATS:
         endings = " or ".join("." + name for name in _FORMATS)
         raise InputError(f"expected a file name that ends in {endings}, got {path.name!r}")
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise InputError(
-            "pictures require matplotlib, which is not installed; install it with `pip install 'mnist-harness[plot]'`"
-        ) from error
+    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second to import
+
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=12)
     return figure

@@ -1,7 +1,6 @@
 """Experiments on a rebuilt model: what is read off the graph must also show when it runs.
 
-Numbers are compared in double precision, where rounding stays many orders of magnitude below any real dependence; a model that
-cannot run in double precision is compared in single precision with a larger tolerance.
+How precisely numbers are compared is said in `harness.structure.interventions`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import nn
@@ -19,14 +19,13 @@ from harness.graph.captured import CapturedModel
 from harness.graph.module_state import ModuleState, same_tensor
 from harness.graph.rebuild import GraphModule
 from harness.structure.fields import FieldMap
+from harness.structure.interventions import BOUNDS, IMAGES, SEED, draw_zeros_anew, rebuilt_in_double, suitable
 from harness.structure.probe import confirms, probe_receptive_field
 from harness.structure.structure import Structure
 
-_SEED = 4_409
-IMAGES = 6
 TRAINING_PASSES = 10
-# Relative to the output's own size: far above rounding, far below an image's influence. Other types hold whole numbers.
-_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+# As many layers in a row may start at zero.
+_GRADIENT_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +43,10 @@ class FieldComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """The gradients after one backward pass.
+    """The gradients of a few training steps.
 
     Args:
-        missing: trainable parameters without a gradient, or with zeros only.
+        missing: trainable parameters without a gradient, or with zeros only, in every step.
         not_finite: trainable parameters whose gradient holds NaN or infinity.
         failure: why the backward pass failed; empty when it did not.
     """
@@ -102,7 +101,7 @@ class Experiments:
 
         def shuffled(value: torch.Tensor) -> torch.Tensor:
             rows, columns = value.shape[-2:]
-            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(_SEED))
+            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(SEED))
             return value.flatten(-2)[..., order].reshape(value.shape)
 
         with torch.no_grad():
@@ -119,17 +118,18 @@ class Experiments:
 
     @cached_property
     def dropouts_draw(self) -> bool:
-        """As `training_passes_differ`, of what dropouts give: beside a far larger branch, their effect is lost in rounding."""
-        names = {op.name for op in self._captured.graph.train.operations if op.kind.family == "dropout"}
-        return self._training_differs(lambda module: {k: v for k, v in module.trace(self._images).items() if k in names})
+        """As `training_passes_differ`, of what is drawn and what dropouts give: beside a far larger branch, it is lost in rounding."""
+        names = {op.name for op in self._captured.graph.train.operations if op.kind.draws}
+        return self._training_differs(
+            lambda module: {k: v for k, v in module.trace(self._images).items() if k in names}
+        )
 
     def _training_differs(self, values: Callable[[GraphModule], dict[str, torch.Tensor]]) -> bool:
         # A copy: training passes move the running statistics, which evaluation reads.
         module = copy.deepcopy(self._evaluating).train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            for parameter in module.parameters():
-                parameter.copy_(torch.where(parameter == 0, 0.1 * torch.randn_like(parameter), parameter))
+            torch.manual_seed(SEED)
+            draw_zeros_anew(module)
             state, first = ModuleState(module), values(module)
             for _ in range(TRAINING_PASSES):
                 # Only what is drawn may differ, not what a pass leaves in a buffer.
@@ -153,6 +153,17 @@ class Experiments:
         return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
 
     @cached_property
+    def distribution(self) -> Literal["probabilities", "log-probabilities"] | None:
+        """What the numbers of each image's prediction are, by their sum or that of their exponentials; None for neither."""
+        rows = self._predictions
+        if rows.ndim != 2 or rows.shape[1] == 1 or not rows.is_floating_point():  # noqa: PLR2004 - (batch, classes)
+            return None
+        bound = BOUNDS[rows.dtype]
+        if bool((rows.logsumexp(1).abs() < bound).all()):
+            return "log-probabilities"
+        return "probabilities" if bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < bound).all()) else None
+
+    @cached_property
     def evaluation_repeats(self) -> bool:
         """Whether evaluation passes are equal to the bit."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -174,7 +185,7 @@ class Experiments:
         """Whether permuting the images permutes the predictions."""
         if self._predictions.shape[:1] != (IMAGES,):
             return False
-        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(_SEED))
+        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             return self._same(self._evaluating(self._images[order]), self._predictions[order])
 
@@ -189,41 +200,46 @@ class Experiments:
 
     @cached_property
     def gradients(self) -> Gradients:
-        """The gradients after one backward pass over a batch."""
+        """The gradients of a few training steps: behind weights that start at zero, a gradient comes after the first."""
         module = self._captured.to_module().train()
-        generator = torch.Generator().manual_seed(_SEED)
-        images = self._suitable(torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator))
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_SEED)
-                output = module(images)
-            if output.requires_grad:
-                torch.autograd.backward(_loss(output, generator))
-        except RuntimeError as error:
-            # Such as a value that was changed in place after something else had kept it for the backward pass.
-            return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
-        return Gradients(
-            missing=_named(module, lambda gradient: gradient is None or not bool(gradient.any())),
-            not_finite=_named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all())),
-        )
+        generator = torch.Generator().manual_seed(SEED)
+        images = suitable(module, torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator))
+        missing = set(dict(module.named_parameters()))
+        for _ in range(_GRADIENT_STEPS):
+            module.zero_grad()
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(SEED)
+                    output = module(images)
+                if output.requires_grad:
+                    torch.autograd.backward(_loss(output, generator))
+            except RuntimeError as error:
+                # Such as a value that was changed in place after something else had kept it for the backward pass.
+                return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
+            not_finite = _named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all()))
+            without = _named(module, lambda gradient: gradient is None or not bool(gradient.any()))
+            missing &= set(without)
+            if not_finite or not missing:
+                break
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    if parameter.grad is not None:
+                        parameter.sub_(0.1 * parameter.grad)
+        return Gradients(missing=tuple(name for name in without if name in missing), not_finite=not_finite)
+
+    @property
+    def _evaluating(self) -> GraphModule:
+        return self._in_double[0]
 
     @cached_property
-    def _evaluating(self) -> GraphModule:
-        return _in_double(self._captured)[0]
+    def _in_double(self) -> tuple[GraphModule, torch.dtype]:
+        return rebuilt_in_double(self._captured.graph, self._captured.state)
 
     @cached_property
     def _images(self) -> torch.Tensor:
-        images = torch.randn(
-            (IMAGES, *self._captured.graph.input_shape), generator=torch.Generator().manual_seed(_SEED)
-        )
-        return self._suitable(images).to(_in_double(self._captured)[1])
-
-    def _suitable(self, images: torch.Tensor) -> torch.Tensor:
-        """The images, or between 0 and 1 where the model needs that, such as one that takes their square root."""
-        module, between = self._captured.to_module().eval(), images.abs().clamp(max=1)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            finite = [bool(module(candidate).isfinite().all()) for candidate in (images, between)]
-        return between if finite == [False, True] else images
+        module, dtype = self._in_double
+        shape = (IMAGES, *self._captured.graph.input_shape)
+        return suitable(module, torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(dtype))
 
     @cached_property
     def _predictions(self) -> torch.Tensor:
@@ -240,7 +256,7 @@ class Experiments:
         # What is not finite must be so in the same places.
         difference = torch.where(both, a.double() - b.double(), 0.0).abs().max() / size
         equal = bool((both | (a == b) | (a.isnan() & b.isnan())).all())
-        return equal and bool(difference <= _BOUND.get(self._predictions.dtype, 0.0))
+        return equal and bool(difference <= BOUNDS.get(self._predictions.dtype, 0.0))
 
 
 def _is_map(field_map: FieldMap) -> bool:
@@ -254,17 +270,6 @@ def _loss(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return output.mean()
     scores = output.flatten(1)
     return functional.cross_entropy(scores, torch.randint(scores.shape[1], (len(scores),), generator=generator))
-
-
-def _in_double(captured: CapturedModel) -> tuple[GraphModule, torch.dtype]:
-    """The model in evaluation mode, with the type of its images: double precision, or single where it cannot run in double."""
-    module = captured.to_module().double().eval()
-    try:
-        with torch.no_grad():
-            module(torch.zeros((2, *captured.graph.input_shape), dtype=torch.float64))
-    except RuntimeError:
-        return captured.to_module().eval(), torch.float32
-    return module, torch.float64
 
 
 def _named(module: nn.Module, condition: Callable[[torch.Tensor | None], bool]) -> tuple[str, ...]:

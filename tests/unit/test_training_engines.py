@@ -134,7 +134,7 @@ def test_a_value_that_somebody_else_reads_is_left_alone() -> None:
 
     assert operations(program)[1:4] == ["aten.batch_norm.default", "aten.relu_.default", "fused.dropout"]
     dropout = next(operation for operation in program.operations if operation.op == "fused.dropout")
-    assert dropout.args[2:] == (False, False)
+    assert (dropout.args[2:], dropout.kwargs) == ((1 / 0.9,), {"in_place": False})
     assert choose_engine("auto", model.to_module(), CPU)[0].name == "fast"
 
 
@@ -163,8 +163,8 @@ def test_auto_falls_back_to_eager_where_fast_differs() -> None:
     [
         ("fused.batch_norm", lambda _, maps, weight, *rest: torch.ops.aten.batch_norm.default(
             maps, weight * 1.01, *rest), "output"),
-        ("fused.relu_dropout", lambda maps, *_: maps.clone(), "output"),
-        ("fused.relu_dropout", lambda maps, *_: maps.detach().relu() + 0 * maps, "gradient"),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps.clone(), "output"),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps.detach().relu() + 0 * maps, "gradient"),
         ("fused.batch_norm", lambda p, maps, weight, bias, mean, var, *rest: torch.ops.aten.batch_norm.default(
             maps, weight / (1 - p), bias / (1 - p), mean.clone(), var, *rest), "running_mean"),
     ],

@@ -74,18 +74,19 @@ def test_the_engines_pass(name: str, captured: CapturedModel) -> None:
 @pytest.mark.parametrize(
     ("operation", "wrong", "difference"),
     [
-        ("fused.relu_dropout", lambda maps, *_: maps.clone(), "the output"),
-        ("fused.relu_dropout", lambda maps, p, *_: maps.relu() / (1 - p), "the output"),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps.clone(), "the output"),
+        ("fused.relu_dropout", lambda maps, p, *_, **__: maps.relu() / (1 - p), "the output"),
         ("fused.batch_norm", lambda _, *rest: torch.ops.aten.batch_norm.default(*rest), "the output"),
         ("fused.batch_norm", batch_norm, "the output"),
         ("aten.log_softmax.int", lambda scores, dim, *_: functional.log_softmax(scores.bfloat16(), dim), "the output"),
         ("aten.log_softmax.int", functional.log_softmax, "the sum of the probabilities"),
-        ("fused.relu_dropout", lambda maps, *_: maps if in_bfloat16(maps) else maps.relu(), "the output, by a relative error"),
-        ("fused.relu_dropout", lambda maps, *_: maps.relu() * (0 if in_bfloat16(maps) else 1),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps if in_bfloat16(maps) else maps.relu(),
+         "the output, by a relative error"),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps.relu() * (0 if in_bfloat16(maps) else 1),
          "the output, by a relative error of 1 "),
-        ("fused.relu_dropout", lambda maps, *_: maps.relu() * (math.nan if in_bfloat16(maps) else 1),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps.relu() * (math.nan if in_bfloat16(maps) else 1),
          "the output, by a relative error of nan"),
-        ("fused.relu_dropout", lambda maps, *_: maps.detach().relu() + 0 * maps if in_bfloat16(maps) else maps.relu(),
+        ("fused.relu_dropout", lambda maps, *_, **__: maps.detach().relu() + 0 * maps if in_bfloat16(maps) else maps.relu(),
          "the gradient, by a relative error"),
     ],
     ids=["no ReLU", "dropout scaled twice", "dropout not scaled", "epsilon", "softmax in bfloat16", "softmax by autocast",
@@ -137,7 +138,7 @@ def test_the_bounds_follow_from_the_format_and_the_depth(captured: CapturedModel
     """Ten roundings (images, two weights, seven operations), 64 products, and one ReLU after the fourth."""
     module = captured.to_module()
     w = BFLOAT16 + 64 * FLOAT32 / (1 - 64 * FLOAT32)
-    flipped = 4 * w / (1 - 4 * w) / math.pi + 4 / (8 * 64)
+    flipped = 4 * w / (1 - 4 * w) / math.pi + 4 / (16 * 64)
     found = rounding_bounds(module, BFLOAT16)
 
     assert 10 * w / (1 - 10 * w) == pytest.approx(found.output)
