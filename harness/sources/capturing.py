@@ -99,10 +99,8 @@ class CaptureRequest(Request[CapturedClasses]):
                 key = f"{source.path}:{name}"
                 reports.append(ClassReport(name=text, key=key, parts=(), optional=(), failure=failure, excuse=""))
             classes = tuple(report.with_texts(copy.original) for report in reports)
-            return CapturedClasses(
-                classes=classes,
-                notes=(*copy.notes(), *map(copy.original, imported.notes), *([defaults] if defaults else [])),
-            )
+            notes = (*copy.notes(), *map(copy.original, imported.notes), *([defaults] if defaults else []))
+            return CapturedClasses(classes=classes, notes=notes)
 
     def _capture(self, cls: ModelClass, name: str, imported: ImportedFile) -> tuple[CapturedModel | None, ClassReport]:
         model = captured = failure = None

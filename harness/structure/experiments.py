@@ -118,7 +118,7 @@ class Experiments:
 
     @cached_property
     def dropouts_draw(self) -> bool:
-        """As `training_passes_differ`, of what is drawn and what dropouts give: beside a far larger branch, it is lost in rounding."""
+        """As `training_passes_differ`, of what random operations give: beside a far larger branch, rounding hides it."""
         names = {op.name for op in self._captured.graph.train.operations if op.kind.draws}
         return self._training_differs(
             lambda module: {k: v for k, v in module.trace(self._images).items() if k in names}
