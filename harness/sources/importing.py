@@ -103,7 +103,6 @@ def import_models(source: ModelSource) -> ImportedFile:
     failed = {name: reader.missing[name] for name in defined - classes.keys() if name in reader.missing}
     if class_name is not None:
         cls: Any = getattr(module, class_name, None)
-        # By its type: an object's own __class__ may raise.
         if not (issubclass(type(cls), type) and issubclass(cls, nn.Module)):
             raise ModelSourceError(_class_not_found(class_name, module, text, cells, reader.missing))
         classes, failed = {class_name: cls}, {}

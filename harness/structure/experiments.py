@@ -19,7 +19,7 @@ from harness.graph.captured import CapturedModel
 from harness.graph.module_state import ModuleState, same_tensor
 from harness.graph.rebuild import GraphModule
 from harness.structure.fields import FieldMap
-from harness.structure.interventions import BOUNDS, IMAGES, SEED, draw_zeros_anew, rebuilt_in_double
+from harness.structure.interventions import BOUNDS, IMAGES, SEED, draw_zeros_anew, rebuilt_in_double, suitable
 from harness.structure.probe import confirms, probe_receptive_field
 from harness.structure.structure import Structure
 
@@ -118,8 +118,8 @@ class Experiments:
 
     @cached_property
     def dropouts_draw(self) -> bool:
-        """As `training_passes_differ`, of what dropouts give: beside a far larger branch, their effect is lost in rounding."""
-        names = {op.name for op in self._captured.graph.train.operations if op.kind.family == "dropout"}
+        """As `training_passes_differ`, of what random operations give: beside a far larger branch, rounding hides it."""
+        names = {op.name for op in self._captured.graph.train.operations if op.kind.draws}
         return self._training_differs(
             lambda module: {k: v for k, v in module.trace(self._images).items() if k in names}
         )
@@ -203,7 +203,7 @@ class Experiments:
         """The gradients of a few training steps: behind weights that start at zero, a gradient comes after the first."""
         module = self._captured.to_module().train()
         generator = torch.Generator().manual_seed(SEED)
-        images = self._suitable(torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator))
+        images = suitable(module, torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator))
         missing = set(dict(module.named_parameters()))
         for _ in range(_GRADIENT_STEPS):
             module.zero_grad()
@@ -237,15 +237,9 @@ class Experiments:
 
     @cached_property
     def _images(self) -> torch.Tensor:
+        module, dtype = self._in_double
         shape = (IMAGES, *self._captured.graph.input_shape)
-        return self._suitable(torch.randn(shape, generator=torch.Generator().manual_seed(SEED))).to(self._in_double[1])
-
-    def _suitable(self, images: torch.Tensor) -> torch.Tensor:
-        """The images, or between 0 and 1 where the model needs that, such as one that takes their square root."""
-        module, between = self._captured.to_module().eval(), images.abs().clamp(max=1)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            finite = [bool(module(candidate).isfinite().all()) for candidate in (images, between)]
-        return between if finite == [False, True] else images
+        return suitable(module, torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(dtype))
 
     @cached_property
     def _predictions(self) -> torch.Tensor:

@@ -31,6 +31,15 @@ def rebuilt_in_double(graph: Graph, state: Mapping[str, torch.Tensor]) -> tuple[
     return module, torch.float64
 
 
+def suitable(module: GraphModule, images: torch.Tensor) -> torch.Tensor:
+    """The images, or between 0 and 1 where the model needs that, such as one that takes their square root."""
+    # A copy: a pass may change the model's state.
+    module, between = copy.deepcopy(module).eval(), images.abs().clamp(max=1)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        finite = [bool(module(candidate).isfinite().all()) for candidate in (images, between)]
+    return between if finite == [False, True] else images
+
+
 def draw_zeros_anew(module: torch.nn.Module) -> None:
     """Give small random numbers to weights that are zero: a branch that starts at zero would hide what happens on it."""
     with torch.no_grad():
@@ -55,7 +64,7 @@ class Interventions:
         # A training pass moves running statistics, which evaluation reads.
         self._training = copy.deepcopy(evaluating).train()
         self._evaluating = evaluating
-        self.images = self.normal((IMAGES, *graph.input_shape))
+        self.images = suitable(evaluating, self.normal((IMAGES, *graph.input_shape)))
 
     @property
     def bound(self) -> float:
