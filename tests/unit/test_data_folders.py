@@ -4,10 +4,11 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+import platformdirs
 import pytest
 import torch
 
-from harness.data import find_mnist, folders, is_offline, load_dataset, loading
+from harness.data import find_mnist, is_offline, load_dataset, loading
 from harness.data.folders import cached_copy
 from harness.datasets import PUBLISHED
 from harness.errors import DataError, DataMissingError, InputError
@@ -97,7 +98,7 @@ def test_the_cache_of_a_user_without_a_home_is_temporary(answer: object, monkeyp
         raise answer  # type: ignore[misc]
 
     monkeypatch.delenv("HARNESS_CACHE")
-    monkeypatch.setattr(folders.platformdirs, "user_cache_path", user_cache_path)
+    monkeypatch.setattr(platformdirs, "user_cache_path", user_cache_path)
     assert Path(tempfile.gettempdir(), "mnist-harness", "MNIST") == cached_copy(PUBLISHED["mnist"])
 
 
