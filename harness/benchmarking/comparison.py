@@ -188,11 +188,11 @@ def _check_rounds(run: SavedRun, name: str) -> None:
     if len(measurement.blocks) < MIN_BLOCKS or measurement.rounds < fewest:
         raise InputError(
             f"{run.path}, {name}: expected at least {fewest} rounds in {MIN_BLOCKS} blocks, got {measurement.rounds} "
-            f"in {len(measurement.blocks)}, too few to distinguish a slow-down from noise. Run it again."
+            f"in {len(measurement.blocks)}, too few to distinguish a slow-down from noise. Repeat the run."
         )
     if len(set(measurement.log_ratios)) == 1:
         raise InputError(
-            f"{run.path}, {name}: expected measured times, which vary, got the same in each block. Run it again."
+            f"{run.path}, {name}: expected times that vary, as measured ones do, got the same in all blocks. Repeat the run."
         )
     if measurement.waits:
         raise InputError(

@@ -48,8 +48,8 @@ class Block:
     def __post_init__(self) -> None:
         if not self.seconds or len(self.reference_seconds) != len(self.seconds) + 1:
             raise InputError(
-                "expected at least one round, and one more round of the reference workload, "
-                f"got {len(self.seconds)} and {len(self.reference_seconds)}."
+                "expected at least one round of the work, and one round more of the reference workload than of the work, "
+                f"got {len(self.seconds)} of the work and {len(self.reference_seconds)} of the reference workload."
             )
         require_ranges(self, InputError)
 

@@ -38,7 +38,7 @@ class ConsistencyRule:
         require_ranges(self, ContractError)
         if self.rule == "best" and self.last is not None:
             raise ContractError(
-                f"expected no last with rule='best', which looks at one epoch only, got last={self.last}. Remove last."
+                f"expected rule='best' without the key 'last', since it looks at one epoch only, got last={self.last}. Remove it."
             )
         if self.rule == "last" and (self.last is None or not 1 <= self.last <= self.max_epochs):
             raise ContractError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.errors import one_a_line
 from harness.findings import Finding, Status, overall
 
 if TYPE_CHECKING:
@@ -123,8 +124,10 @@ def announce(sentence: str) -> None:
 
 
 def print_error(message: str) -> None:
-    """Print an error message as one paragraph."""
-    click.echo(click.style("error: ", fg="red", bold=True) + " ".join(message.split()), err=True)
+    """Print an error message: a paragraph, and the list after it if there is one."""
+    paragraph, *items = message.split("\n- ")
+    text = " ".join(paragraph.split()) + one_a_line(items)
+    click.echo(click.style("error: ", fg="red", bold=True) + text, err=True)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

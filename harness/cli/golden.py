@@ -255,7 +255,9 @@ def _captured(models: Sequence[_SelectedModel]) -> Iterator[tuple[_SelectedModel
     for number, model in enumerate(models, start=1):
         if len(models) > 1:
             announce(f"{number} of {len(models)}: {model.source}")
-        yield model, load_model(model.source, seed=DEFAULT_SEED, arguments=model.arguments, announce=announce)
+        captured = load_model(model.source, seed=DEFAULT_SEED, arguments=model.arguments, announce=announce)
+        captured.require_trainable()
+        yield model, captured
 
 
 def _read_existing(path: Path) -> Golden | None:

@@ -76,4 +76,5 @@ def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device:
         )
     chosen = resolve_device(device or record.device.split(":")[0])
     captured = load_model(source, seed=record.seed, arguments=record.arguments, announce=announce)
+    captured.require_trainable()
     return Rerun(record=record, captured=captured, dataset=dataset_for(data or record.data_name), device=chosen)

@@ -110,9 +110,9 @@ training_options = combine(
         "--engine",
         default="auto",
         show_default=True,
-        metavar="auto|eager|fast|bf16|graph",
-        help="How training steps are computed. auto is fast on a CPU if it computes the same as eager on this model, and eager "
-        "otherwise and on other devices. graph (CUDA) has not run on a GPU yet and is chosen by name only.",
+        metavar="auto|NAME",
+        help="Engine that computes the steps, see `harness doctor`. auto is fast on a CPU if it computes the same as eager on "
+        "this model, and eager otherwise and on other devices. graph (CUDA) has not run on a GPU yet; auto never chooses it.",
     ),
     click.option(
         "--out",

@@ -38,7 +38,7 @@ def show(model: str, arguments: str, plot: str | None, output: Output, *, recept
     from harness.structure import Structure, field_table
 
     captured = load_model(model, arguments=arguments, announce=announce)
-    structure = Structure(captured.graph)
+    structure = Structure(captured.graph, captured.state)
     card = mnist_models.model_card(model) if model in mnist_models.list_models() else None
     layers = list(_layers(structure))
     field_rows = [_field_cells(row) for row in field_table(structure.graph, structure.field_maps)]

@@ -121,6 +121,7 @@ def train(
     first = seeds[0] if seeds else seed
     # A model or data set that cannot be loaded is reported once, before any seed's process starts.
     captured = load_model(model, seed=first, arguments=arguments, announce=announce)
+    captured.require_trainable()
     dataset = dataset_for(data)
     spec = RunSpec.of(
         captured, recipe, seed=first, device=chosen, source=model, arguments=arguments, digest_every=digest_every

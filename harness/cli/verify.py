@@ -71,6 +71,7 @@ def verify(
         output.print(findings_table(new))
 
     add(*examine(captured, contract))
+    captured.require_trainable()
     for name in available_devices() if device == "auto" else (str(chosen),):
         add(smoke_run(captured.to_module(), dataset, device=resolve_device(name), seed=seed).finding())
     record = None

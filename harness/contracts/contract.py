@@ -92,7 +92,7 @@ def parse_contract(text: str, *, name: str, place: str) -> Contract:
     """Read a contract from TOML text, called ``name`` unless it says otherwise; messages begin with ``place``.
 
     Raises:
-        ContractError: no valid TOML, an unknown key, or a value of the wrong type or range.
+        ContractError: the text is not valid TOML, has an unknown key, or a value of the wrong type or range.
     """
     return _parse(text.encode(errors="surrogatepass"), name=name, place=place)
 
@@ -116,7 +116,7 @@ def _extended(table: dict[str, Any], place: str) -> dict[str, Any]:
     """The document, with the keys and sections that it lacks taken from the built-in contract that it extends."""
     base = table["extends"]
     if base not in builtin_contracts():
-        raise ContractError(f"{place}: extends {shown(base)}; expected one of {', '.join(builtin_contracts())}")
+        raise ContractError(f"{place}: expected extends to be {' or '.join(builtin_contracts())}, got {shown(base)}")
     parent = tomllib.loads(_builtin_text(base))
     if "extends" in parent:
         parent = _extended(parent, f"built-in contract {base}")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from harness.contracts.requirement import Confirmation, ExaminedModel, Requirement, in_section
 from harness.errors import ContractError
 from harness.findings import Finding
+from harness.graph.form import Shape
 from harness.structure.layers import by_x
 from harness.tables import Range, require
 
@@ -26,22 +27,28 @@ class FaithfulCapture(Requirement):
     expected = "the captured graph computes what the model computes, bit for bit, in training and in evaluation"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By what was compared at the capture."""
+        """Read the comparison of graph and model that was made when the model was captured."""
         fidelity, graph = model.captured.fidelity, model.captured.graph
         return self.finding(
             holds=fidelity.holds,
             observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
-            evidence=[f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation"],
+            evidence=[
+                f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation",
+                *([f"a training step fails: {fidelity.training_failure}"] if fidelity.training_failure else []),
+            ],
             hint="make forward depend on nothing but the images, the weights and torch's random numbers; the other findings "
             "hold for the captured graph only",
         )
 
-    def confirm(self, model: ExaminedModel) -> Confirmation:
-        """Evaluation passes over the same images must be equal, unless something random is active in evaluation."""
-        active = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
+    def confirm(self, model: ExaminedModel) -> Confirmation | None:
+        """Evaluation passes over the same images must be equal, unless something random is active, or writes into the model."""
+        if not model.captured.fidelity.holds:
+            return None
+        structure, program = model.structure, model.captured.graph.evaluate
+        active = any(site.active_in_evaluation for site in structure.dropouts) or structure.random_operations(program)
         repeats = model.experiments.evaluation_repeats
         return Confirmation(
-            agrees=repeats or active or bool(model.structure.random_operations),
+            agrees=repeats or bool(active or structure.changed_in_evaluation),
             observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
         )
 
@@ -68,7 +75,7 @@ class InputShape(Requirement):
         return f"images of shape {by_x(self.input)} (channels, rows, columns)"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the shape that the model was captured with."""
+        """Compare with the shape that the model was captured with."""
         found = model.captured.graph.input_shape
         return self.finding(
             holds=found == self.input,
@@ -97,23 +104,41 @@ class Output(Requirement):
         return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations that give the output in evaluation."""
-        head = model.structure.head
+        """Look at the operations that compute the output in evaluation, and at its numbers where no softmax does."""
+        head, fidelity = model.structure.head, model.captured.fidelity
+        kind = (head.kind == "logits" and model.experiments.distribution) or head.kind
         has_classes = self.classes is None or head.classes == self.classes
         hint = (
             "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
         )
+        if head.changes:
+            hint = f"return what the softmax gives or the scores before it, without {', '.join(head.changes)}"
         if not has_classes:
-            hint = f"the last layer must give {self.classes} numbers an image, one a class"
+            hint = f"the last layer must return {self.classes} numbers per image, one for each class"
+        faults = []
+        if not head.is_floating:
+            faults.append("whole numbers or truth values, which no loss can train")
+            hint = "return the scores themselves, not what is chosen by them"
+        if not fidelity.finite:
+            faults.append("NaN or infinite for random images, and for those between 0 and 1")
+            hint = "return finite numbers: look for a division by zero, a logarithm or a root"
+        if len(head.shape) > 1 and fidelity.single_image not in (None, (1, *head.shape[1:])):
+            faults.append(f"{_in_brackets(fidelity.single_image or ())} for one image")
+            hint = "keep the batch dimension of a single image: name the dimensions to squeeze, or use x.flatten(1)"
         return self.finding(
-            holds=has_classes and head.kind in self._kinds,
-            observed=f"{head.kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
+            holds=has_classes and kind in self._kinds and not faults,
+            observed=", but ".join([f"{kind} of shape {_in_brackets(head.shape)}", *faults[:1]]),
             evidence=[
                 f"last layer with weights: {head.last_weighted}",
                 *([f"after it: {', '.join(head.after)}"] if head.after else []),
+                *([f"after the softmax: {', '.join(head.changes)}"] if head.changes else []),
             ],
             hint=hint,
         )
+
+
+def _in_brackets(shape: Shape) -> str:
+    return f"({', '.join(str(dim) for dim in shape)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +152,7 @@ class BareHead(Requirement):
     bare: bool = False
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations after the last layer with weights."""
+        """Look at the operations after the last layer with weights."""
         head = model.structure.head
         after = ", ".join(head.after)
         return self.finding(

@@ -25,6 +25,7 @@ from harness.graph import read_captured
 from harness.processes import Request, Workspace
 from harness.reproducibility.trace import Trace, write_trace
 from harness.sources import ModelSource
+from harness.sources.copying import private_copy
 from harness.training import RunSpec, train_step
 
 DATA_FILE, GRAPH_STEM = "data.safetensors", "graph"
@@ -34,14 +35,10 @@ ALL_PINNED = "all pinned"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """What each worker process of a check trains.
+    """What each worker process of a check trains: the declared run, with the epochs of the check, of this source.
 
-    Args:
-        spec: the declared run; its recipe has the epochs of the check.
-        source: the model's file or name.
-        hooks_file: the file of the training hooks, or None.
-        data: the fields of the data set without its tensors.
-        inputs: the folder with the tensors of the data set (`DATA_FILE`) and, if there is one, the graph (`GRAPH_STEM`).
+    ``data`` has the fields of the data set without its tensors; these are in the folder ``inputs`` (`DATA_FILE`), as is the
+    graph, if there is one (`GRAPH_STEM`).
     """
 
     spec: RunSpec
@@ -55,9 +52,8 @@ class TrainingSetup:
 class TrainingResult:
     """What a worker process found, besides the traces in its workspace.
 
-    Args:
-        findings: of an `AxesRequest`, one for each axis that one process can vary.
-        callers: of a `PinnedRequest`, for sources that user code has called, the first line that did.
+    An `AxesRequest` gives a finding for each axis that one process can vary; a `PinnedRequest`, for sources that user code has
+    called, the first line that did.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -91,20 +87,22 @@ class TrainingRequest(Request[TrainingResult]):
             InputError: the model or the hooks cannot be imported or trained with.
         """
         setup = self.setup
-        files = UserFiles(setup.source, setup.spec.arguments, Path(setup.hooks_file) if setup.hooks_file else None)
-        try:
-            # Before the import: a file may contain `from time import time`.
-            with Interventions() as interventions:
-                data = Dataset(**{**setup.data, **load_file(Path(setup.inputs) / DATA_FILE)})
-                model = ModelUnderTest(files.load, spec=setup.spec, data=data, keep_alive=workspace.keep_alive)
-                return self.examine(model, interventions, workspace)
-        except Exception as error:
-            explained = explained_error(error, setup.source.text)
-            if explained is error:
-                raise
-            raise explained from error
-        finally:
-            files.forget()
+        with private_copy(setup.source, workspace.folder) as (source, copy):
+            hooks_file = copy.inside(Path(setup.hooks_file)) if setup.hooks_file else None
+            files = UserFiles(source, setup.spec.arguments, hooks_file)
+            try:
+                # Before the import: a file may contain `from time import time`.
+                with Interventions() as interventions:
+                    data = Dataset(**{**setup.data, **load_file(Path(setup.inputs) / DATA_FILE)})
+                    model = ModelUnderTest(files.load, spec=setup.spec, data=data, keep_alive=workspace.keep_alive)
+                    return self.examine(model, interventions, workspace)
+            except Exception as error:
+                explained = explained_error(error, source.text)
+                if explained is error:
+                    raise
+                raise explained from error
+            finally:
+                files.forget()
 
     @abstractmethod
     def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:
@@ -166,18 +164,13 @@ def trace_file(name: str) -> str:
 
 
 def _train_reference(model: ModelUnderTest, workspace: Workspace) -> Trace:
-    """The training that all others are compared with.
-
-    Raises:
-        InputError: its loss became infinite or NaN.
-    """
+    """The training that all others are compared with; an `InputError` if its loss became infinite or NaN."""
     workspace.report(f"a training of {model.steps} steps")
     reference = model.trace()
     if len(reference) < model.steps:
-        msg = (
+        raise InputError(
             f"expected a training of {model.steps} steps with a finite loss, got a loss that is infinite or NaN by "
             f"step {len(reference)}: there is nothing to compare. Use another --recipe or fewer --steps."
         )
-        raise InputError(msg)
     write_trace(reference, workspace.folder / REFERENCE_TRACE)
     return reference

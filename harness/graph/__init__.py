@@ -1,6 +1,7 @@
 """`nn.Module` -> graph -> `nn.Module`: a model as data, and back."""
 
-from harness.graph.capture import CapturedModel, Fidelity, capture, computing_threads
+from harness.graph.capture import capture, computing_threads
+from harness.graph.captured import CapturedModel, Fidelity
 from harness.graph.form import Graph, Operation, Program, TensorSpec
 from harness.graph.rebuild import GraphModule
 from harness.graph.serialisation import graph_from_json, graph_to_json, read_captured, write_captured

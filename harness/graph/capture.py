@@ -6,63 +6,26 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
 from harness.errors import CaptureError, GraphFormatError, first_line
+from harness.graph.captured import CapturedModel
+from harness.graph.comparison import SEED, compare
 from harness.graph.export import dtype_name, export_program, renamed_program
 from harness.graph.form import DeclaredModule, Graph, TensorKind, TensorSpec
-from harness.graph.rebuild import GraphModule, content_digest
+from harness.graph.module_state import ModuleState, named_tensors, same_tensor
+from harness.graph.places import place_of_error
+from harness.graph.rebuild import DTYPES, content_digest
 
 # Large enough that batch statistics over a 1x1 map exist, small enough to cost nothing.
 _EXAMPLE_BATCH = 4
-_PROBE_SEED = 20_011
-_IMAGE_BATCH_DIMS = 4
-
-# What a model does with images of another size than it was built for.
-OtherSize = Literal["refused", "one prediction each", "other predictions"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fidelity:
-    """Whether the captured graph stands for the module: the eager module and the graph compared, bit for bit.
-
-    ``repeatable``: two captures gave the same graph and constants. ``train_equal``: the buffers, too, are equal after one
-    training-mode pass from the same random state. ``other_size`` is what the eager module does with images four pixels larger;
-    ``other predictions`` are more or fewer than there are images. ``differences`` has a sentence for each failed comparison.
-    """
-
-    repeatable: bool = True
-    eval_equal: bool = True
-    train_equal: bool = True
-    other_size: OtherSize = "refused"
-    differences: tuple[str, ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        """Whether the capture is repeatable and the outputs are equal in both modes."""
-        return self.repeatable and self.eval_equal and self.train_equal
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CapturedModel:
-    """A captured model: its graph, how faithful it is, and each initial parameter, buffer and constant by name, on the CPU."""
-
-    name: str
-    graph: Graph
-    state: Mapping[str, torch.Tensor]
-    fidelity: Fidelity
-
-    def to_module(self) -> GraphModule:
-        """A fresh trainable module with its own copy of the tensors."""
-        return GraphModule(self.graph, self.state)
+_LISTED = 3
 
 
 @contextmanager
@@ -81,37 +44,76 @@ def capture(
 ) -> CapturedModel:
     """Capture a module in both modes and compare the result with the module itself.
 
-    The module must map a float batch ``(B, *input_shape)`` to one tensor. Its parameters, buffers and modes are restored, and
-    so is the random state of Python, NumPy and torch; lazy modules get their shapes. ``name`` is for messages. Unless it is
-    captured ``twice``, to compare the two captures, it is assumed to be repeatable.
+    The module must map a float batch ``(B, *input_shape)`` to one tensor. Its attributes, parameters, buffers and modes are
+    restored, and so is the random state of Python, NumPy and torch; what it makes in its first forward, such as the shapes of
+    lazy modules, stays. ``name`` is for messages. Unless it is captured ``twice``, to compare the two captures, it is
+    assumed to be repeatable.
 
     Raises:
         CaptureError: the module fails on such an input, returns anything but one tensor, fixes the batch size, or
             depends on values in a way that no graph can hold, or runs an operation that is not allowed.
     """
-    generator = torch.Generator().manual_seed(_PROBE_SEED)
-    example = torch.randn((_EXAMPLE_BATCH, *input_shape), generator=generator)
-    with warnings.catch_warnings(), computing_threads(1), _modes_and_randomness_restored(module):
+    generator = torch.Generator().manual_seed(SEED)
+    example = torch.randn((_EXAMPLE_BATCH, *input_shape), generator=generator, dtype=torch.float32, device="cpu")
+    with (
+        warnings.catch_warnings(),
+        computing_threads(1),
+        _plain_defaults(),
+        _plain_operations(),
+        _modes_and_randomness_restored(module),
+    ):
         warnings.simplefilter("ignore")
-        if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
-            _require_runs(module, example, name, training=False)
-        before = _copied_tensors(module)
+        _require_plain(module, name)
+        before = _after_first_pass(module, example, name)
+        _require_plain(module, name)
+        state = {names[0]: _copied(tensor) for names, tensor in _ModuleTensors(module).named()}
         try:
-            _require_runs(module, example, name, training=True)
-            _require_runs(module, example, name, training=False)
-            graph, constants = _capture_once(module, example, name)
-            state = before | constants
+            graph, constants = _capture_once(module, example, name, before)
+            state |= constants
             repeatable = True
             if twice:
-                again, constants_again = _capture_once(module, example, name)
+                again, constants_again = _capture_once(module, example, name, before)
                 repeatable = graph.exact_digest() == again.exact_digest() and _equal_tensors(constants, constants_again)
-            fidelity = _compare(module, graph, state, example, repeatable=repeatable)
+            fidelity = compare(module, graph, state, example, before=before, repeatable=repeatable)
         except GraphFormatError as error:
             msg = f"{name} cannot be captured: {error}"
             raise CaptureError(msg) from error
         finally:
-            _restore(module, before)
+            before.restore()
     return CapturedModel(name=name, graph=graph, state=state, fidelity=fidelity)
+
+
+@contextmanager
+def _plain_defaults() -> Iterator[None]:
+    """Inside the block, tensors are made in single precision on the CPU unless they say otherwise."""
+    dtype = torch.get_default_dtype()
+    try:
+        device = torch.get_default_device()
+    except RuntimeError:  # the device that was set is missing here
+        device = torch.device("cpu")
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        # None and not cpu: a device that is set, whichever it is, stays as a mode that every call passes through.
+        torch.set_default_device(None if device.type == "cpu" else device)
+
+
+@contextmanager
+def _plain_operations() -> Iterator[None]:
+    """Inside the block nothing is compiled, and attention is computed in evaluation as it is in training.
+
+    A graph holds the plain operations, of which others that are faster differ in the last bits.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
@@ -129,39 +131,112 @@ def _modes_and_randomness_restored(module: nn.Module) -> Iterator[None]:
             child.training = training
 
 
-def _restore(module: nn.Module, before: Mapping[str, torch.Tensor]) -> None:
-    """Restore parameters and buffers: a training-mode pass changes the running statistics."""
-    held = _ModuleTensors(module)
-    with torch.no_grad():
-        for key, names in held.names.items():
-            held.tensors[key].copy_(before[names[0]])
+def _require_plain(module: nn.Module, name: str) -> None:
+    """Refuse tensors that a graph cannot hold."""
+    for path, child in module.named_modules():
+        if isinstance(child, torch.jit.ScriptModule):
+            msg = f"{name} cannot be captured: {path or 'it'} is compiled by torch.jit. Use the plain module"
+            raise CaptureError(msg)
+    for tensor_name, tensor in named_tensors(module):
+        kind = ""
+        if tensor.is_meta:
+            kind = "is on the meta device and holds no numbers: build the module on the CPU"
+        elif tensor.layout is not torch.strided:
+            kind = f"is of layout {str(tensor.layout).removeprefix('torch.')}: use a dense tensor"
+        elif dtype_name(tensor.dtype) not in DTYPES:
+            kind = f"is of type {dtype_name(tensor.dtype)}: use float32"
+        if kind:
+            msg = f"{name} cannot be captured: its tensor {tensor_name} {kind}"
+            raise CaptureError(msg)
+
+
+def _after_first_pass(module: nn.Module, example: torch.Tensor, name: str) -> ModuleState:
+    """Run the module once in each mode; the state with what it makes there, and otherwise as before.
+
+    Raises:
+        CaptureError: a pass fails, or makes something each time, or changes what it has made.
+    """
+    state = ModuleState(module)
+    for training in (False, True):
+        lazy = any(is_lazy(tensor) for tensor in chain(module.parameters(), module.buffers()))
+        with torch.set_grad_enabled(training):
+            _require_runs(module, example, name, training=training)
+        if not lazy and state.names == {tensor_name for tensor_name, _ in named_tensors(module)}:
+            state.restore()
+            continue
+        state.restore_tensors()
+        earlier, state = state.names, ModuleState(module)
+        made = {
+            tensor_name: tensor.clone() for tensor_name, tensor in named_tensors(module) if tensor_name not in earlier
+        }
+        with torch.set_grad_enabled(training):
+            _require_runs(module, example, name, training=training)
+        again = {tensor_name: tensor for tensor_name, tensor in named_tensors(module) if tensor_name not in earlier}
+        if changed := [key for key in again if key not in made or not same_tensor(again[key], made[key])]:
+            msg = (
+                f"{name} cannot be captured: forward makes {', '.join(changed[:_LISTED])}, and changes or makes it again in each "
+                "pass. Register parameters, buffers and layers in __init__"
+            )
+            raise CaptureError(msg)
+        state.restore()
+    return state
 
 
 def _require_runs(module: nn.Module, example: torch.Tensor, name: str, *, training: bool) -> None:
     words = "training" if training else "evaluation"
+    set_mode(module, name, training=training)
     try:
-        output = module.train(training)(example)
+        output = module(example.clone())
     except Exception as error:
+        dtypes = {dtype_name(parameter.dtype) for parameter in module.parameters()} - {"float32"}
+        hint = f"Its parameters are {', '.join(sorted(dtypes))}, and images are float32: use float32" if dtypes else ""
         msg = (
-            f"{name} fails in {words} mode on a batch of shape {tuple(example.shape)}: "
-            f"{type(error).__name__}: {first_line(error)}. Expected a model that takes images of that shape."
+            f"{name} fails in {words} mode on a batch of shape {tuple(example.shape)}{place_of_error(error)}: "
+            f"{type(error).__name__}: {first_line(error)}. {hint or 'Expected a model that takes images of that shape.'}"
         )
         raise CaptureError(msg) from error
-    if not isinstance(output, torch.Tensor):
+    # An object may lie about its class, or fail when asked for it.
+    if not issubclass(type(output), torch.Tensor):
         msg = f"{name} returns {type(output).__name__} in {words} mode: expected one tensor of shape (batch, classes)"
         raise CaptureError(msg)
 
 
-def _capture_once(module: nn.Module, example: torch.Tensor, name: str) -> tuple[Graph, dict[str, torch.Tensor]]:
+def set_mode(module: nn.Module, name: str, *, training: bool) -> None:
+    """Call the module's ``train()`` or ``eval()``; its own may return anything.
+
+    Raises:
+        CaptureError: its own method fails.
+    """
+    try:
+        if training:
+            module.train()
+        else:
+            module.eval()
+    except Exception as error:
+        msg = (
+            f"{name}: {'train' if training else 'eval'}() fails{place_of_error(error)}: {type(error).__name__}: "
+            f"{first_line(error)}. Expected the method of torch.nn.Module, train(mode=True): give another method another name"
+        )
+        raise CaptureError(msg) from error
+
+
+def _capture_once(
+    module: nn.Module, example: torch.Tensor, name: str, before: ModuleState
+) -> tuple[Graph, dict[str, torch.Tensor]]:
+    before.restore()
+    set_mode(module, name, training=True)
     held = _ModuleTensors(module)
-    train, train_constants, input_name = export_program(module.train(), example, held.canonical, name)
-    evaluate, eval_constants, eval_input = export_program(module.eval(), example, held.canonical, name)
+    tensors = held.specs()
+    train, train_constants, input_name = export_program(module, example, held.canonical, name, mode="training")
+    before.restore()
+    set_mode(module, name, training=False)
+    evaluate, eval_constants, eval_input = export_program(module, example, held.canonical, name, mode="evaluation")
     evaluate = renamed_program(evaluate, {eval_input: input_name})
     # The two exports number their literals independently: the same name with other content becomes a second constant.
     clashes = {
         key: f"{key}_eval"
         for key, value in eval_constants.items()
-        if key in train_constants and not _same_tensor(train_constants[key], value)
+        if key in train_constants and not same_tensor(train_constants[key], value)
     }
     evaluate = renamed_program(evaluate, clashes)
     constants = train_constants | {clashes.get(key, key): value for key, value in eval_constants.items()}
@@ -172,7 +247,7 @@ def _capture_once(module: nn.Module, example: torch.Tensor, name: str) -> tuple[
     graph = Graph(
         input_shape=tuple(example.shape[1:]),
         input_name=input_name,
-        tensors=(*held.specs(), *specs),
+        tensors=(*tensors, *specs),
         modules=_declared_modules(module),
         train=train,
         evaluate=evaluate,
@@ -199,6 +274,10 @@ class _ModuleTensors:
         self.persistent = set(module.state_dict(keep_vars=True))
         self.canonical = {name: names[0] for names in self.names.values() for name in names}
 
+    def named(self) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Each tensor with all its names."""
+        return ((names, self.tensors[key]) for key, names in self.names.items())
+
     def specs(self) -> list[TensorSpec]:
         return [
             _spec(
@@ -213,9 +292,8 @@ class _ModuleTensors:
         ]
 
 
-def _copied_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    held = _ModuleTensors(module)
-    return {names[0]: held.tensors[key].detach().cpu().clone() for key, names in held.names.items()}
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _declared_modules(module: nn.Module) -> tuple[DeclaredModule, ...]:
@@ -229,59 +307,5 @@ def _declared_modules(module: nn.Module) -> tuple[DeclaredModule, ...]:
     return tuple(declared)
 
 
-def _same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal to the bit, NaN included."""
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
 def _equal_tensors(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(_same_tensor(a[key], b[key]) for key in a)
-
-
-def _other_size(module: nn.Module, example: torch.Tensor) -> OtherSize:
-    """What the module does with larger images: a ``view(-1, classes)`` would turn the extra positions into extra rows."""
-    larger = functional.pad(example, (2, 2, 2, 2)) if example.ndim == _IMAGE_BATCH_DIMS else example
-    try:
-        with torch.no_grad():
-            output = module.eval()(larger)
-    except Exception:  # noqa: BLE001 - whatever the model raises, it refuses
-        return "refused"
-    return "one prediction each" if output.shape[:1] == larger.shape[:1] else "other predictions"
-
-
-def _compare(
-    module: nn.Module, graph: Graph, state: Mapping[str, torch.Tensor], example: torch.Tensor, *, repeatable: bool
-) -> Fidelity:
-    differences = []
-    if not repeatable:
-        differences.append("two captures of the model differ: forward draws from Python, or keeps a count of its calls")
-    outcomes = {}
-    for mode in ("eval", "train"):
-        _restore(module, state)
-        rebuilt = GraphModule(graph, state)
-        buffers = dict(rebuilt.named_buffers(remove_duplicate=False))
-        results = []
-        for candidate in (module, rebuilt):
-            candidate.train(mode == "train")
-            torch.manual_seed(_PROBE_SEED)
-            with torch.no_grad():
-                results.append(candidate(example))
-        outcomes[mode] = _same_tensor(*results) and all(
-            _same_tensor(tensor, buffers[name]) for name, tensor in module.named_buffers()
-        )
-        if not outcomes[mode]:
-            size = (
-                f"by up to {(results[0] - results[1]).abs().max().item():.3g}"
-                if results[0].shape == results[1].shape
-                else f"in shape: {tuple(results[0].shape)} against {tuple(results[1].shape)}"
-            )
-            differences.append(f"in {mode} mode the model's output differs from its captured graph's {size}")
-    return Fidelity(
-        repeatable=repeatable,
-        eval_equal=outcomes["eval"],
-        train_equal=outcomes["train"],
-        other_size=_other_size(module, example),
-        differences=tuple(differences),
-    )
+    return a.keys() == b.keys() and all(same_tensor(a[key], b[key]) for key in a)

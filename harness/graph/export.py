@@ -20,9 +20,12 @@ from torch.export import Dim as ExportDim
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
-from harness.errors import CaptureError, first_line
+from harness.errors import CaptureError, GraphFormatError
 from harness.graph.form import RUNTIME_CUDNN, RUNTIME_DEVICE, Argument, Operation, Program, Ref, Symbol, ValueMeta
 from harness.graph.form import Dim as GraphDim
+from harness.graph.obstacles import READS_NUMBER, why_not_exported
+from harness.graph.places import place_in_stack
+from harness.graph.rebuild import resolve
 
 # Operations that only check or annotate; they compute nothing.
 _INERT = frozenset(
@@ -34,29 +37,25 @@ _CUDNN_ARGUMENT = {"aten.batch_norm.default": 8, "aten.instance_norm.default": 8
 
 
 def export_program(
-    module: nn.Module, example: torch.Tensor, names: Mapping[str, str], name: str
+    module: nn.Module, example: torch.Tensor, names: Mapping[str, str], name: str, *, mode: str
 ) -> tuple[Program, dict[str, torch.Tensor], str]:
     """Export a module in its current mode, for any batch size: the program, its constants by name, and its input's name.
 
     ``example`` is a batch of images ``(B, *input_shape)``. ``names`` has for each name of a parameter or buffer the one that
-    the graph has for it; shared ones have several. ``name`` is the model's, for messages.
+    the graph has for it; shared ones have several. ``name`` is the model's and ``mode`` its mode, for messages.
 
     Raises:
         CaptureError: the model fixes the batch size, or depends on values in a way that no graph can hold.
     """
-    mode = "training" if module.training else "evaluation"
-    try:
-        with _silent_torch():
-            exported = torch.export.export(module, (example,), dynamic_shapes=({0: ExportDim("batch")},), strict=False)
-    except Exception as error:
-        reason = first_line(error)
-        if "batch" in str(error) and ("specializ" in str(error) or "constant" in str(error)):
-            reason = f"it fixes the batch size to {len(example)}, the size of the example; write -1 or x.size(0) there"
-        if "data-dependent" in str(error):
-            reason = "what it runs depends on the values of the images (an if, a loop or a size); use torch.where"
-        msg = f"{name} cannot be captured in {mode} mode: {reason}"
-        raise CaptureError(msg) from error
-    return _Translation(exported, names, f"{name} cannot be captured in {mode} mode").run()
+    complaint = f"{name} cannot be captured in {mode} mode"
+    with _silent_torch():
+        try:
+            shapes = ({0: ExportDim("batch")},)
+            exported = torch.export.export(module, (example.clone(),), dynamic_shapes=shapes, strict=False)
+        except Exception as error:
+            msg = f"{complaint}: {why_not_exported(error, module, example)}"
+            raise CaptureError(msg) from error
+    return _Translation(exported, names, complaint).run()
 
 
 class _Translation:
@@ -69,6 +68,9 @@ class _Translation:
         self.names: dict[torch.fx.Node, str] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.batch: Any = None
+        # Where the operation that is read stands in the user's own file.
+        self.place = ""
+        self.places: dict[str, str] = {}
 
     def run(self) -> tuple[Program, dict[str, torch.Tensor], str]:
         input_name = self._read_inputs()
@@ -76,19 +78,40 @@ class _Translation:
         output = ""
         for node in self.exported.graph.nodes:
             if node.op == "call_function":
+                self.place = place_in_stack(node.meta.get("stack_trace"))
                 operation = self._operation(node)
                 if operation is not None:
                     operations.append(operation)
             elif node.op == "output":
                 output = self._output(node)
             elif node.op == "get_attr":
-                self._refuse("it holds a nested block (torch.no_grad or autocast inside forward, or control flow)")
+                self._refuse_block(node)
         program = Program(operations=_without_unused_sizes(operations, output), output=output)
+        for operation in program.operations:
+            if operation.kind.name == "item":
+                self._refuse(READS_NUMBER.format(place=self.places[operation.name]))
+            try:
+                resolve(operation.op, self.places[operation.name])
+            except GraphFormatError as error:
+                self._refuse(str(error))
         return program, self.constants, input_name
 
     def _refuse(self, reason: str) -> None:
         msg = f"{self.complaint}: {reason}"
         raise CaptureError(msg)
+
+    def _refuse_block(self, node: torch.fx.Node) -> None:
+        """Refuse a block that is a graph of its own; an operation next to it says where it is."""
+        kind = " ".join(str(user.target) for user in node.users)
+        near = [found for user in node.users for found in (*user.users, user)]
+        place = next(filter(None, (place_in_stack(other.meta.get("stack_trace")) for other in near)), "")
+        if "set_grad_enabled" in kind:
+            self._refuse(f"it holds a nested block of torch.no_grad{place}: use x.detach() in place of the block")
+        if "autocast" in kind:
+            self._refuse(
+                f"it holds a nested block of autocast{place}: leave precision to the training, such as --engine bf16"
+            )
+        self._refuse(f"it holds a nested block ({kind}){place}: use torch.where in place of control flow")
 
     def _read_inputs(self) -> str:
         specs = {spec.arg.name: spec for spec in self.exported.graph_signature.input_specs}
@@ -106,14 +129,19 @@ class _Translation:
                 if node.users:
                     self.constants[name] = self.exported.constants[str(spec.target)].detach().cpu().clone()
             else:
-                self._refuse(f"it holds an input of kind {spec.kind.name}, which is no tensor")
+                self._refuse(f"it holds an input of kind {spec.kind.name}, which is not a tensor")
         return input_name
 
     def _operation(self, node: torch.fx.Node) -> Operation | None:
         op = _op_name(node.target)
         if op in _INERT:
             return None
+        self.places[node.name] = self.place
         arguments = [self._argument(argument) for argument in node.args]
+        if op == "aten.numpy_T.default":
+            # x.T is a permutation under a name of its own.
+            op, order = "aten.permute.default", tuple(reversed(range(node.meta["val"].ndim)))
+            arguments.append(order)
         if op in _CUDNN_ARGUMENT and len(arguments) > _CUDNN_ARGUMENT[op]:
             arguments[_CUDNN_ARGUMENT[op]] = RUNTIME_CUDNN
         kwargs = {
@@ -147,7 +175,10 @@ class _Translation:
         expression = dim.node.expr  # type: ignore[attr-defined]  # a SymInt; its type is private to torch
         batch = self.batch.node.expr
         if expression.free_symbols - {batch}:
-            self._refuse("a size in it depends on the values of the images")
+            self._refuse(
+                f"a size in it depends on the values of the images{self.place}: compute with tensors of a fixed shape, such as "
+                "by torch.where or a product with a mask"
+            )
         return str(expression).replace(str(batch), "B").replace(" ", "")
 
     def _argument(self, argument: object) -> Argument:
@@ -169,7 +200,7 @@ class _Translation:
             case torch.memory_format():
                 return Symbol("memory_format", str(argument).removeprefix("torch."))
             case _:
-                self._refuse(f"an operation takes an argument of type {type(argument).__name__}")
+                self._refuse(f"an operation{self.place} takes an argument of type {type(argument).__name__}")
                 raise AssertionError  # pragma: no cover - _refuse raises
 
     def _output(self, node: torch.fx.Node) -> str:
@@ -242,7 +273,7 @@ def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
 
 @contextmanager
 def _silent_torch() -> Iterator[None]:
-    """A failing export prints and logs the graph so far; the exception says what there is to say."""
+    """Suppress what a failing export prints and logs, the graph so far; the exception gives the reason."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -11,11 +11,11 @@ Values are named in static single assignment form. A dimension is an integer, or
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from json import dumps  # bound before a user's file can replace it
 from typing import Any, Literal
 
 import torch
@@ -134,6 +134,18 @@ class Program:
     operations: tuple[Operation, ...]
     output: str
 
+    def written(self, names: Iterable[str]) -> set[str]:
+        """Which of these values, the input or tensors of the graph, an operation in place writes into, itself or a view of it."""
+        owners = {name: name for name in names}
+        found = set()
+        for operation in self.operations:
+            owner = owners.get(next(operation.refs(), ""))
+            if owner is not None and operation.kind.in_place:
+                found.add(owner)
+            if owner is not None and operation.kind.shares_memory:
+                owners[operation.name] = owner
+        return found
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeclaredModule:
@@ -186,7 +198,7 @@ class Graph:
                 kwargs = _renamed({key: encode_argument(value) for key, value in operation.kwargs.items()}, names)
                 lines.append([operation.op, args, kwargs, [[list(m.shape), m.dtype] for m in operation.outputs]])
             document.append([lines, names.get(program.output, program.output)])
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        text = dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

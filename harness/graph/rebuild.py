@@ -31,7 +31,7 @@ SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
 
 _Change = Callable[[torch.Tensor], torch.Tensor]
 _Template = Callable[[list[Any], torch.device], Any]
-_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"})
+DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"})
 # Two images: a single one would hide a dimension that is lost.
 _CHECKED_BATCH = 2
 
@@ -61,7 +61,7 @@ class GraphModule(nn.Module):
             tensor = state.get(spec.name)
             expected = f"{spec.dtype} of shape {list(spec.shape)}"
             fits = tensor is not None and str(tensor.dtype) == f"torch.{spec.dtype}" and tensor.shape == spec.shape
-            if tensor is None or not fits or spec.dtype not in _DTYPES:
+            if tensor is None or not fits or spec.dtype not in DTYPES:
                 found = "nothing" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"
                 msg = f"tensor {spec.name!r}: expected {expected}, found {found}"
                 raise GraphFormatError(msg)
@@ -152,12 +152,14 @@ class _Steps:
         self.names = [operation.name for operation in program.operations]
         self.size = len(slots)
         self.output = slots[program.output]
+        # The images are the caller's.
+        self.writes_input = bool(program.written([graph.input_name]))
         self.calls = []
         for index, operation in enumerate(program.operations):
             free = [slot for slot, last in last_use.items() if last == index and slot != self.output]
             arguments = [_template(argument, slots) for argument in operation.args]
             kwargs = [(key, _template(value, slots)) for key, value in operation.kwargs.items()]
-            function = operations.get(operation.op) or _resolve(operation.op)
+            function = operations.get(operation.op) or resolve(operation.op)
             self.calls.append((function, arguments, kwargs, slots[operation.name], free))
 
     def run(
@@ -189,7 +191,7 @@ class _Steps:
     def _loaded(self, module: nn.Module, images: torch.Tensor) -> list[Any]:
         """The slots with the images and the module's tensors in them."""
         values: list[Any] = [None] * self.size
-        values[0] = images
+        values[0] = images.clone() if self.writes_input else images
         for slot, path, leaf in self.loads:
             owner = module
             for part in path:
@@ -278,7 +280,7 @@ def _symbol(symbol: Symbol) -> object:
     match symbol:
         case Symbol("float", "inf" | "-inf" | "nan"):
             return float(symbol.value)
-        case Symbol("dtype", value) if value in _DTYPES:
+        case Symbol("dtype", value) if value in DTYPES:
             return getattr(torch, value)
         case Symbol("layout", "strided"):
             return torch.strided
@@ -289,10 +291,15 @@ def _symbol(symbol: Symbol) -> object:
             raise GraphFormatError(msg)
 
 
-def _resolve(op: str) -> Callable[..., Any]:
+def resolve(op: str, place: str = "") -> Callable[..., Any]:
+    """The function that an operation runs; ``place`` is where it stands in a file, for messages.
+
+    Raises:
+        GraphFormatError: the operation is not on the allow-list.
+    """
     if kind_of(op).family == "unknown":
         msg = (
-            f"operation {op!r} is not on the allow-list of operations that may run. Expected ordinary layers "
+            f"operation {op!r}{place} is not on the allow-list of operations that may run. Expected ordinary layers "
             "(convolution, pooling, normalisation, activation, dropout, linear, shape changes); write the model with these"
         )
         raise GraphFormatError(msg)
@@ -302,10 +309,10 @@ def _resolve(op: str) -> Callable[..., Any]:
     packet = getattr(torch.ops.aten, name, None)
     function: Callable[..., Any] | None = getattr(packet, overload, None)
     if function is None:
-        msg = f"operation {op!r} does not exist in torch {torch.__version__}"
+        msg = f"operation {op!r}{place} does not exist in torch {torch.__version__}"
         raise GraphFormatError(msg)
     if function._schema.is_mutable and not kind_of(op).in_place:  # type: ignore[attr-defined]  # noqa: SLF001 - torch has no public way to read a schema
         # Nothing that reads a graph expects another argument than the first to change.
-        msg = f"operation {op!r} writes its result into an argument such as out=: use the result it returns instead"
+        msg = f"operation {op!r}{place} writes its result into an argument such as out=: use the result it returns instead"
         raise GraphFormatError(msg)
     return function

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import reprlib
+from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from harness.errors import GraphFormatError
-from harness.graph.capture import CapturedModel, Fidelity
+from harness.graph.captured import CapturedModel, Fidelity
 from harness.graph.form import (
     MAX_ELEMENTS,
     Argument,
@@ -47,7 +47,7 @@ def write_captured(captured: CapturedModel, stem: Path) -> None:
     document = graph_to_json(captured.graph) | {"fidelity": dataclasses.asdict(captured.fidelity)}
     state = {name: tensor.contiguous() for name, tensor in captured.state.items()}
     save_file(state, stem.with_suffix(".safetensors"))
-    stem.with_suffix(".json").write_text(json.dumps(document), encoding="utf-8")
+    stem.with_suffix(".json").write_text(dumps(document), encoding="utf-8")
 
 
 def read_captured(stem: Path, name: str) -> CapturedModel:
@@ -128,7 +128,7 @@ def decode_argument(data: object) -> Argument:
     """The inverse of `encode_argument`.
 
     Raises:
-        GraphFormatError: the data is no argument.
+        GraphFormatError: the data is not an encoded argument.
     """
     if data is None or isinstance(data, bool | int | float | str):
         return data
@@ -175,7 +175,7 @@ _WORDS = {str: "a string", int: "an integer", bool: "true or false", list: "a li
 
 
 class _Reader:
-    """Typed access to one JSON object; every complaint names the place."""
+    """Typed access to one JSON object; every error message names the place."""
 
     def __init__(self, place: str, data: object) -> None:
         self.place = place

@@ -16,6 +16,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
@@ -48,10 +49,8 @@ class Workspace:
 class Request(ABC, Generic[R]):
     """A task for a worker process: a frozen dataclass of plain data, see `harness.tables.read_table`.
 
-    The class is imported by the parent and by the worker process; only the latter calls `prepare` and `perform`.
-
-    Attributes:
-        result_type: the class of what `perform` returns, a frozen dataclass of plain data, too.
+    The class is imported by the parent and by the worker process; only the latter calls `prepare` and `perform`, which returns
+    an instance of ``result_type``, a frozen dataclass of plain data, too.
     """
 
     result_type: ClassVar[type[Any]]
@@ -62,7 +61,7 @@ class Request(ABC, Generic[R]):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Import what `perform` needs. A file beside the user's that has the name of a library is imported in its place later."""
+        """Import what `perform` needs, before a file in the user's folder with the name of a library can shadow it."""
 
     @abstractmethod
     def perform(self, workspace: Workspace) -> R:
@@ -85,13 +84,10 @@ _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An error in a worker process, as data.
+    """An error in a worker process, as data; the traceback says where it was raised, with all its causes.
 
-    Args:
-        kind: which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
-            other that the user can correct, or one of the more precise kinds.
-        message: its message.
-        traceback: where it was raised, with all its causes.
+    The kind says which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
+    other that the user can correct, or one of the more precise kinds.
     """
 
     kind: ErrorKind
@@ -118,21 +114,16 @@ def write_request(request: Request[Any], folder: Path) -> None:
     """Write a request, for `read_request`."""
     kind = type(request)
     document = {"type": f"{kind.__module__}:{kind.__qualname__}", "fields": request.fields()}
-    (folder / REQUEST_FILE).write_text(json.dumps(document), encoding="utf-8")
+    (folder / REQUEST_FILE).write_text(dumps(document), encoding="utf-8")
 
 
 def read_request(folder: Path) -> Request[Any]:
-    """Read what `write_request` wrote.
-
-    Raises:
-        ExaminerError: it is of no known type, or its fields do not fit the type.
-    """
+    """Read what `write_request` wrote; an `ExaminerError` if it is of no known type, or its fields do not fit the type."""
     document = json.loads(read_limited(folder / REQUEST_FILE, MAX_RESULT_BYTES))
     module, _, name = str(document["type"]).partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.startswith("harness.") else None
     if not (isinstance(kind, type) and issubclass(kind, Request)):
-        msg = f"expected a request of a type that the harness defines, got type={document['type']!r}."
-        raise ExaminerError(msg)
+        raise ExaminerError(f"expected a request of a type that the harness defines, got type={document['type']!r}.")
     try:
         return read_table(kind, document["fields"], where=document["type"], error=InputError)
     except InputError as problem:
@@ -143,7 +134,7 @@ def write_result(result: object, folder: Path) -> None:
     """Write a `Failure` or the dataclass that a request's `perform` returned, for `read_result`."""
     key = "error" if isinstance(result, Failure) else "value"
     document = {"error": None, "value": None, key: dataclasses.asdict(cast("Any", result))}
-    write_whole(folder / RESULT_FILE, json.dumps(document).encode())
+    write_whole(folder / RESULT_FILE, dumps(document).encode())
 
 
 def read_result(request: Request[R], folder: Path) -> R | None:
@@ -151,7 +142,7 @@ def read_result(request: Request[R], folder: Path) -> R | None:
 
     Raises:
         HarnessError: the error that the worker process reported.
-        ModelSourceError: what it left is no result of this request.
+        ModelSourceError: what it left is not a result of this request.
     """
     try:
         content = read_limited(folder / RESULT_FILE, MAX_RESULT_BYTES)
@@ -181,8 +172,8 @@ def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -
     """Read a regular file that another process may have put there, or only the last bytes of it.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it is too large, not readable, or no regular file: a link or a pipe could lead elsewhere or block.
+        FileNotFoundError: the file does not exist.
+        OSError: it is too large, not readable, or not a regular file: a link or a pipe could lead elsewhere or block.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())

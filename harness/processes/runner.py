@@ -19,8 +19,6 @@ from typing import Any, Protocol, TypeVar
 from harness.processes.protocol import OUTPUT_FILE, PROGRESS_FILE, Request, read_limited, read_result, write_request
 
 _SECONDS_BETWEEN_CHECKS = 0.05
-# A process that has less time than this is not started.
-_MIN_SECONDS = 2.0
 _SHOWN_OUTPUT_BYTES, _SHOWN_OUTPUT_CHARACTERS = 4_000, 300
 _MAX_PROGRESS_BYTES = 2**20
 
@@ -29,14 +27,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a call of `run_processes` may use.
-
-    Args:
-        seconds: wall time of all processes together.
-        idle_seconds: wall time without progress, for each process.
-        output_bytes: what each process may print.
-        parallel: processes at a time.
-    """
+    """What each process may use: wall time, in all and without progress, and bytes to print; and processes at a time."""
 
     seconds: float = math.inf
     idle_seconds: float = math.inf
@@ -64,20 +55,19 @@ class Ending(StrEnum):
     TIMED_OUT = "timed out"
     IDLE = "made no progress"
     PRINTED_TOO_MUCH = "printed too much"
-    NOT_STARTED = "not started, since the time was used up"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What is left of a process.
 
-    The process was killed unless it exited. The exit code is negative for a signal; None where it was not started.
+    The process was killed unless it exited. The exit code is negative for a signal.
     """
 
     job: Job
     folder: Path
     ending: Ending
-    exit_code: int | None = None
+    exit_code: int
 
     @property
     def output(self) -> str:
@@ -93,12 +83,7 @@ class Outcome:
         return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
-        """The result of the request that the process performed; None where it ended without one.
-
-        Raises:
-            HarnessError: the error that the process reported.
-            ExaminerError: the process left something that is no result of the request.
-        """
+        """The result of the request that the process performed, or the error that it raises, see `read_result`."""
         return read_result(request, self.folder)
 
 
@@ -134,9 +119,15 @@ def start_process(folder: Path, job: Job) -> Process:
             stderr=subprocess.STDOUT,
             # PYTHONSAFEPATH keeps the working directory off the path until the libraries are imported: a file called
             # torch.py beside the model must not be taken for the library. MPLBACKEND: no window waits for being closed.
-            env={**os.environ, "PYTHONSAFEPATH": "1", "MPLBACKEND": "Agg", **job.variables},
+            env={**os.environ, "PYTHONSAFEPATH": "1", "MPLBACKEND": "Agg", **_own_caches(folder), **job.variables},
             start_new_session=True,
         )
+
+
+def _own_caches(folder: Path) -> dict[str, str]:
+    """Folders for what torch compiles: a process that is killed leaves half a file, which must not reach the next one."""
+    variables = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
+    return {variable: str(folder / variable.lower()) for variable in variables}
 
 
 def run_processes(
@@ -147,19 +138,12 @@ def run_processes(
     announce: Callable[[str], None] = lambda _: None,
     check: Callable[[Outcome], object] = lambda _: None,
 ) -> list[Outcome]:
-    """Run a worker process for each job, some in parallel; no process outlives the call.
+    """Run a worker process for each job, some in parallel; return what is left of each. No process outlives the call.
 
-    Args:
-        jobs: what to do.
-        folder: where the workspaces are created.
-        limits: a process that uses more is killed.
-        announce: called with each new line of a process's progress, behind the job's title.
-        check: called as soon as a process has ended. An exception that it raises ends the others and is raised.
-
-    Returns:
-        What is left of each process, in the order of the jobs.
+    The workspaces are created in ``folder``. A process that uses more than the limits is killed. ``announce`` is called with
+    each new line of a process's progress, behind the job's title; ``check``, as soon as a process has ended. An exception that
+    it raises ends the others and is raised.
     """
-    deadline = time.monotonic() + limits.seconds
     waiting = list(enumerate(jobs))
     running: dict[int, _Running] = {}
     outcomes: dict[int, Outcome] = {}
@@ -168,15 +152,11 @@ def run_processes(
             while waiting and len(running) < limits.parallel:
                 number, job = waiting.pop(0)
                 workspace = Path(tempfile.mkdtemp(dir=folder))
-                if deadline - time.monotonic() < min(_MIN_SECONDS, limits.seconds / 2):
-                    outcomes[number] = Outcome(job=job, folder=workspace, ending=Ending.NOT_STARTED)
-                    check(outcomes[number])
-                    continue
                 (workspace / PROGRESS_FILE).touch()
                 write_request(job.request, workspace)
                 running[number] = _Running(job=job, folder=workspace, process=start_process(workspace, job))
             for number, one in list(running.items()):
-                ending = one.ending(limits, deadline)
+                ending = one.ending(limits)
                 one.announce(announce)
                 if ending is not None:
                     exit_code = running.pop(number).process.end()
@@ -192,25 +172,25 @@ def run_processes(
 
 @dataclass(kw_only=True)
 class _Running:
-    """A process that runs, and how many lines of its progress were announced."""
+    """A process that runs, since when on the monotonic clock, and how many lines of its progress were announced."""
 
     job: Job
     folder: Path
     process: Process
+    started: float = field(default_factory=time.monotonic)
     announced: int = 0
 
-    def ending(self, limits: Limits, deadline: float) -> Ending | None:
+    def ending(self, limits: Limits) -> Ending | None:
         """How the process ended or has to end; None while it may go on."""
         if self.process.poll() is not None:
             return Ending.EXITED
-        if time.monotonic() > deadline:
+        if time.monotonic() > self.started + limits.seconds:
             return Ending.TIMED_OUT
         if time.time() - _status(self.folder / PROGRESS_FILE)[0] > limits.idle_seconds:
             return Ending.IDLE
         return Ending.PRINTED_TOO_MUCH if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes else None
 
     def announce(self, announce: Callable[[str], None]) -> None:
-        """Announce the new lines of the progress."""
         lines = _progress(self.folder)
         for line in lines[self.announced :]:
             announce(f"{self.job.title}: {line}" if self.job.title else line)

@@ -1,7 +1,6 @@
 """Experiments on a rebuilt model: what is read off the graph must also show when it runs.
 
-Numbers are compared in double precision, where rounding stays many orders of magnitude below any real dependence; a model that
-cannot run in double precision is compared in single precision with a larger tolerance.
+How precisely numbers are compared is said in `harness.structure.interventions`.
 """
 
 from __future__ import annotations
@@ -10,22 +9,23 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from harness.graph.capture import CapturedModel
+from harness.graph.captured import CapturedModel
+from harness.graph.module_state import ModuleState, same_tensor
 from harness.graph.rebuild import GraphModule
 from harness.structure.fields import FieldMap
+from harness.structure.interventions import BOUNDS, IMAGES, SEED, draw_zeros_anew, rebuilt_in_double, suitable
 from harness.structure.probe import confirms, probe_receptive_field
 from harness.structure.structure import Structure
 
-_SEED = 4_409
-IMAGES = 6
 TRAINING_PASSES = 10
-# Relative to the output's own size: far above rounding, far below an image's influence.
-_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
+# As many layers in a row may start at zero.
+_GRADIENT_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,10 @@ class FieldComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """The gradients after one backward pass.
+    """The gradients of a few training steps.
 
     Args:
-        missing: trainable parameters without a gradient, or with zeros only.
+        missing: trainable parameters without a gradient, or with zeros only, in every step.
         not_finite: trainable parameters whose gradient holds NaN or infinity.
         failure: why the backward pass failed; empty when it did not.
     """
@@ -89,17 +89,19 @@ class Experiments:
         """Whether permuting the positions of the map before the head's global pooling leaves the output unchanged.
 
         None when there is no such pooling, when it pools the image itself or a value whose last two dimensions are not rows
-        and columns, or when evaluation draws random numbers.
+        and columns, when evaluation draws random numbers, or when no prediction is finite.
         """
         pool = self._structure.head_pool
         if pool is None or pool.before == self._captured.graph.input_name or not self.evaluation_repeats:
+            return None
+        if not self.has_predictions:
             return None
         if not _is_map(self._structure.field_maps[pool.before]):
             return None
 
         def shuffled(value: torch.Tensor) -> torch.Tensor:
             rows, columns = value.shape[-2:]
-            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(_SEED))
+            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(SEED))
             return value.flatten(-2)[..., order].reshape(value.shape)
 
         with torch.no_grad():
@@ -112,25 +114,60 @@ class Experiments:
 
         Weights that are zero are drawn anew: a branch that starts at zero would hide what happens on it.
         """
+        return self._training_differs(lambda module: {"output": module(self._images)})
+
+    @cached_property
+    def dropouts_draw(self) -> bool:
+        """As `training_passes_differ`, of what random operations give: beside a far larger branch, rounding hides it."""
+        names = {op.name for op in self._captured.graph.train.operations if op.kind.draws}
+        return self._training_differs(
+            lambda module: {k: v for k, v in module.trace(self._images).items() if k in names}
+        )
+
+    def _training_differs(self, values: Callable[[GraphModule], dict[str, torch.Tensor]]) -> bool:
         # A copy: training passes move the running statistics, which evaluation reads.
         module = copy.deepcopy(self._evaluating).train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            for parameter in module.parameters():
-                parameter.copy_(torch.where(parameter == 0, 0.1 * torch.randn_like(parameter), parameter))
-            first = module(self._images)
-            return not all(self._same(module(self._images), first) for _ in range(TRAINING_PASSES))
+            torch.manual_seed(SEED)
+            draw_zeros_anew(module)
+            state, first = ModuleState(module), values(module)
+            for _ in range(TRAINING_PASSES):
+                # Only what is drawn may differ, not what a pass leaves in a buffer.
+                state.restore_tensors()
+                again = values(module)
+                # To the bit: what dropout changes may be as small as rounding.
+                if not all(same_tensor(again[name], value) for name, value in first.items()):
+                    return True
+        return False
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether any prediction is finite: nothing shows in others."""
+        return bool(self._predictions.isfinite().any())
 
     @cached_property
     def predictions_vary(self) -> bool:
-        """Whether different images get different predictions: an output that is constant shows no effect."""
+        """Whether different images get different predictions: an output that is constant or NaN shows no effect."""
+        if not self._predictions.ndim or not self.has_predictions:
+            return False
         return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
+
+    @cached_property
+    def distribution(self) -> Literal["probabilities", "log-probabilities"] | None:
+        """What the numbers of each image's prediction are, by their sum or that of their exponentials; None for neither."""
+        rows = self._predictions
+        if rows.ndim != 2 or rows.shape[1] == 1 or not rows.is_floating_point():  # noqa: PLR2004 - (batch, classes)
+            return None
+        bound = BOUNDS[rows.dtype]
+        if bool((rows.logsumexp(1).abs() < bound).all()):
+            return "log-probabilities"
+        return "probabilities" if bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < bound).all()) else None
 
     @cached_property
     def evaluation_repeats(self) -> bool:
         """Whether evaluation passes are equal to the bit."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return all(torch.equal(self._evaluating(self._images), self._predictions) for _ in range(TRAINING_PASSES))
+            return all(same_tensor(self._evaluating(self._images), self._predictions) for _ in range(TRAINING_PASSES))
 
     @cached_property
     def batch_size_invariant(self) -> bool:
@@ -146,47 +183,63 @@ class Experiments:
     @cached_property
     def permutation_equivariant(self) -> bool:
         """Whether permuting the images permutes the predictions."""
-        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(_SEED))
+        if self._predictions.shape[:1] != (IMAGES,):
+            return False
+        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             return self._same(self._evaluating(self._images[order]), self._predictions[order])
 
     @cached_property
     def batch_independent(self) -> bool:
         """Whether an image's prediction stays the same when all other images of the batch are replaced."""
+        if not self._predictions.ndim:
+            return False
         batch = torch.cat([self._images[:1], -3 * self._images[1:]])
         with torch.no_grad():
             return self._same(self._evaluating(batch)[:1], self._predictions[:1])
 
     @cached_property
     def gradients(self) -> Gradients:
-        """The gradients after one backward pass over a batch."""
+        """The gradients of a few training steps: behind weights that start at zero, a gradient comes after the first."""
         module = self._captured.to_module().train()
-        generator = torch.Generator().manual_seed(_SEED)
-        images = torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            output = module(images).flatten(1)
-        labels = torch.randint(output.shape[1], (len(output),), generator=generator)
-        if output.requires_grad:
+        generator = torch.Generator().manual_seed(SEED)
+        images = suitable(module, torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator))
+        missing = set(dict(module.named_parameters()))
+        for _ in range(_GRADIENT_STEPS):
+            module.zero_grad()
             try:
-                torch.autograd.backward(functional.cross_entropy(output, labels))
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(SEED)
+                    output = module(images)
+                if output.requires_grad:
+                    torch.autograd.backward(_loss(output, generator))
             except RuntimeError as error:
                 # Such as a value that was changed in place after something else had kept it for the backward pass.
                 return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
-        return Gradients(
-            missing=_named(module, lambda gradient: gradient is None or not bool(gradient.any())),
-            not_finite=_named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all())),
-        )
+            not_finite = _named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all()))
+            without = _named(module, lambda gradient: gradient is None or not bool(gradient.any()))
+            missing &= set(without)
+            if not_finite or not missing:
+                break
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    if parameter.grad is not None:
+                        parameter.sub_(0.1 * parameter.grad)
+        return Gradients(missing=tuple(name for name in without if name in missing), not_finite=not_finite)
 
     @cached_property
+    def _in_double(self) -> tuple[GraphModule, torch.dtype]:
+        return rebuilt_in_double(self._captured.graph, self._captured.state)
+
+    @property
     def _evaluating(self) -> GraphModule:
-        return _in_double(self._captured)
+        return self._in_double[0]
 
     @cached_property
     def _images(self) -> torch.Tensor:
+        module, dtype = self._in_double
         shape = (IMAGES, *self._captured.graph.input_shape)
-        dtype = next((p.dtype for p in self._evaluating.parameters() if p.is_floating_point()), torch.float32)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)).to(dtype)
+        return suitable(module, torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(dtype))
 
     @cached_property
     def _predictions(self) -> torch.Tensor:
@@ -197,8 +250,13 @@ class Experiments:
     def _same(self, a: torch.Tensor, b: torch.Tensor) -> bool:
         if a.shape != b.shape:
             return False
-        size = self._predictions.abs().max().clamp(min=1e-30)
-        return bool(((a - b).abs().max() / size) < _BOUND[self._predictions.dtype])
+        finite = self._predictions[self._predictions.isfinite()].double()
+        size = finite.abs().max().clamp(min=1e-30) if len(finite) else 1.0
+        both = a.isfinite() & b.isfinite()
+        # What is not finite must be so in the same places.
+        difference = torch.where(both, a.double() - b.double(), 0.0).abs().max() / size
+        equal = bool((both | (a == b) | (a.isnan() & b.isnan())).all())
+        return equal and bool(difference <= BOUNDS.get(self._predictions.dtype, 0.0))
 
 
 def _is_map(field_map: FieldMap) -> bool:
@@ -206,15 +264,12 @@ def _is_map(field_map: FieldMap) -> bool:
     return all(axes in ((), (axis,)) for axes, axis in zip(field_map.axes[-2:], "HW", strict=False))
 
 
-def _in_double(captured: CapturedModel) -> GraphModule:
-    """The model in evaluation mode and double precision, or single where it cannot run in double."""
-    module = captured.to_module().double().eval()
-    try:
-        with torch.no_grad():
-            module(torch.zeros((2, *captured.graph.input_shape), dtype=torch.float64))
-    except RuntimeError:
-        return captured.to_module().eval()
-    return module
+def _loss(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Cross entropy with random labels; of an output that is no row of scores an image, its mean."""
+    if output.ndim < 2 or not output.is_floating_point():  # noqa: PLR2004 - images and scores
+        return output.mean()
+    scores = output.flatten(1)
+    return functional.cross_entropy(scores, torch.randint(scores.shape[1], (len(scores),), generator=generator))
 
 
 def _named(module: nn.Module, condition: Callable[[torch.Tensor | None], bool]) -> tuple[str, ...]:

@@ -115,7 +115,9 @@ def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images:
         values = probed.trace(batch)
         for name, axis in axes.items():
             missing = values[name].movedim(axis, 0).isnan()
-            missing = missing.any(1) if missing.ndim == _MAP_DIMS else missing.flatten(1).any(1)[:, None, None]
+            missing = (
+                missing.any(1) if missing.ndim == _MAP_DIMS else missing.reshape(len(missing), -1).any(1)[:, None, None]
+            )
             if images > 1 and bool(missing[count].any()):
                 return None
             parts[name].append(missing[:count].numpy())

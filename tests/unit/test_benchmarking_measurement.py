@@ -97,7 +97,7 @@ def test_a_slower_machine_changes_no_ratio() -> None:
     ("seconds", "reference", "words"),
     [
         ((), (0.1,), "at least one round"),
-        ((0.1,), (0.1,), "got 1 and 1"),
+        ((0.1,), (0.1,), "got 1 of the work and 1 of"),
         ((0.1,), (0.1, 0.0), "expected 1e-10 <= reference_seconds"),
     ],
 )

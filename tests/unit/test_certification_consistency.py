@@ -147,7 +147,7 @@ def test_skipped_findings_expect_the_same() -> None:
         ({"target": 100.1}, "expected 0 < target <= 100, got target=Decimal('100.1')"),
         ({"target": float("nan")}, "expected target to be a finite number, got target=nan"),
         ({"rule": "mean"}, "expected rule to be one of 'last', 'best', got rule='mean'"),
-        ({"rule": "best"}, "expected no last with rule='best'"),
+        ({"rule": "best"}, "expected rule='best' without the key 'last'"),
         ({"last": None}, "expected last from 1 to max_epochs=15 with rule='last', got last=None"),
         ({"last": 0}, "expected last from 1 to max_epochs=15 with rule='last', got last=0"),
         ({"last": 16}, "got last=16"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -130,3 +131,73 @@ def test_an_unfaithful_capture_fails(shipped: Shipped) -> None:
     finding = decided(broken, "", "capture")
     assert (Status.FAIL, "it differs") == (finding.status, finding.observed)
     assert Status.PASS == decided(model, "", "capture").status
+
+
+class Answering(nn.Module):
+    """A linear layer, and a step on its ten scores."""
+
+    def __init__(self, step: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 10)
+        self.step = step
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The step's result."""
+        return self.step(self.fc(images.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("step", "observed"),
+    [
+        (torch.squeeze, "logits of shape (B, 10), but (10) for one image"),
+        (
+            lambda scores: scores[0] if scores.size(0) == 1 else scores,
+            "logits of shape (B, 10), but (10) for one image",
+        ),
+        (
+            lambda scores: scores / 0,
+            "logits of shape (B, 10), but NaN or infinite for random images, and for those between",
+        ),
+        (torch.log, "logits of shape (B, 10), but NaN or infinite"),
+        (lambda scores: scores > 0, "logits of shape (B, 10), but whole numbers or truth values"),
+        (torch.sum, "logits of shape ()"),
+    ],
+)
+def test_an_output_that_is_no_row_of_scores_for_each_image_fails(
+    step: Callable[[Tensor], Tensor], observed: str
+) -> None:
+    """The answer for one image and what is not finite are part of the output; no finding is an internal error."""
+    captured = capture(Answering(step), (1, 4, 4), name="answering", twice=False)
+    contract = "classes = 10\n[dropout]\nforbidden = true\n[batch]\nindependent = true\n[gradients]\ncomplete = true"
+    findings = {
+        name: decided(captured, contract, name) for name in ("output", "capture", "dropout", "batch", "gradients")
+    }
+
+    assert Status.FAIL == findings["output"].status
+    assert findings["output"].observed.startswith(observed), findings["output"].observed
+    assert Status.ERROR not in {finding.status for finding in findings.values()}
+
+
+def test_an_evaluation_that_writes_into_the_model_depends_on_earlier_passes() -> None:
+    """The batch requirement fails, with the buffer, and the capture is no contradiction."""
+
+    class Counting(Answering):
+        """Counts its passes."""
+
+        def __init__(self) -> None:
+            super().__init__(lambda scores: scores)
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, images: Tensor) -> Tensor:
+            """The scores, scaled."""
+            self.get_buffer("count").add_(1)
+            return super().forward(images) * self.get_buffer("count")
+
+    captured = capture(Counting(), (1, 4, 4), name="counting", twice=False)
+    finding = decided(captured, "[batch]\nindependent = true", "batch")
+
+    assert (Status.FAIL, "a prediction depends on earlier passes: evaluation changes count") == (
+        finding.status,
+        finding.observed,
+    )
+    assert Status.PASS == decided(captured, "", "capture").status

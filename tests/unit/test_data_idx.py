@@ -70,11 +70,11 @@ def test_malformed_content_is_refused(content: bytes, message: str) -> None:
 def test_verified_content_is_returned(tmp_path: Path, suffix: str) -> None:
     """A file with the expected digest is read, gzipped or not."""
     path = tmp_path / f"{FILE.name}{suffix}"
-    path.write_bytes(gzip.compress(CONTENT) if suffix else CONTENT)
+    path.write_bytes(gzip.compress(CONTENT, mtime=0) if suffix else CONTENT)
     assert torch.equal(ARRAY, read_verified(path, FILE, remedy="Do this."))
 
 
-PACKED = gzip.compress(CONTENT)
+PACKED = gzip.compress(CONTENT, mtime=0)
 FLIPPED = CONTENT[:-1] + bytes((CONTENT[-1] ^ 1,))
 
 
@@ -86,7 +86,7 @@ FLIPPED = CONTENT[:-1] + bytes((CONTENT[-1] ^ 1,))
         ("plain", CONTENT * 2, "longer than 40 bytes"),
         ("packed.gz", PACKED[:-12], "its gzip data end after .* cut off"),
         ("packed.gz", PACKED[:12] + bytes((PACKED[12] ^ 0xFF,)) + PACKED[13:], "not readable after"),
-        ("packed.gz", gzip.compress(FLIPPED), "the content differs"),
+        ("packed.gz", gzip.compress(FLIPPED, mtime=0), "the content differs"),
     ],
     ids=["flipped", "short", "long", "gz-truncated", "gz-flipped", "gz-of-other"],
 )
@@ -111,7 +111,7 @@ PAGE = b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
     ("name", "content", "words"),
     [
         ("file.gz", PAGE, "it is a web page (HTML), which a server sent in place of the file. Download it again."),
-        ("packed.gz", gzip.compress(PAGE), "it is a web page (HTML)"),
+        ("packed.gz", gzip.compress(PAGE, mtime=0), "it is a web page (HTML)"),
         ("file", PAGE.lower(), "it is a web page (HTML)"),
         ("file", PACKED, "it is gzipped, which its name does not say. Add .gz to the name, or decompress it."),
         ("file.gz", CONTENT, "it is not gzipped, though its name says so. Remove .gz from the name."),

@@ -58,12 +58,12 @@ def keeping_sums(net: Small, scores: Tensor) -> Tensor:
 UNFAITHFUL: dict[str, tuple[Step, str]] = {
     "python's random": (lambda _, scores: scores * random.random(), "two captures of the model differ"),  # noqa: S311
     "numpy's random": (lambda _, scores: scores * float(np.random.rand()), "two captures of the model differ"),  # noqa: NPY002
-    "a count of calls": (counting, "in train mode the model's output differs"),
+    "a count of calls": (counting, "forward changes calls, which no buffer holds"),
     "a branch on exporting": (
         lambda _, scores: scores if torch.compiler.is_exporting() else 2 * scores,
         "in eval mode the model's output differs",
     ),
-    "a plain tensor that moves": (keeping_sums, "two captures of the model differ"),
+    "a plain tensor that moves": (keeping_sums, "in eval mode the model's output differs"),
 }
 
 
@@ -97,22 +97,25 @@ def without_gradient(_: Small, scores: Tensor) -> Tensor:
 
 REFUSED: dict[str, tuple[Step, str]] = {
     "a fixed batch": (lambda _, scores: scores.view(4, 3), r"it fixes the batch size to 4, .* write -1 or x.size\(0\)"),
-    "two results": (lambda _, scores: (scores, scores), r"returns tuple in training mode: expected one tensor"),
-    "no result": (lambda _, __: None, r"returns NoneType in training mode"),
+    "two results": (lambda _, scores: (scores, scores), r"returns tuple in evaluation mode: expected one tensor"),
+    "no result": (lambda _, __: None, r"returns NoneType in evaluation mode"),
     "control flow": (branching, r"what it runs depends on the values of the images"),
-    "no_grad": (without_gradient, r"it holds a nested block \(torch.no_grad or autocast inside forward"),
+    "no_grad": (
+        without_gradient,
+        r"it holds a nested block of torch.no_grad in line \d+ of test_graph_capture.py: use x.detach",
+    ),
     "a size from values": (lambda _, scores: scores[scores > 0], r"a size in it depends on the values of the images"),
     "a failing layer": (
         lambda net, scores: net.conv(scores),
-        r"fails in training mode on a batch of shape \(4, 1, 5, 5\)",
+        r"fails in evaluation mode on a batch of shape \(4, 1, 5, 5\) in line \d+ of test_graph_capture.py: ",
     ),
     "an operation not allowed": (
         lambda _, scores: torch.fft.fft(scores).real,
-        r"net cannot be captured: operation 'aten.fft_fft.default' is not on the allow-list",
+        r"mode: operation 'aten.fft_fft.default' in line \d+ of test_graph_capture.py is not on the allow-list",
     ),
     "a result written into an argument": (
         lambda _, scores: scores + torch.mul(scores.detach(), 2, out=torch.zeros_like(scores)),
-        r"net cannot be captured: operation 'aten.mul.out' writes its result into an argument",
+        r"mode: operation 'aten.mul.out' in line \d+ of test_graph_capture.py writes its result into an argument",
     ),
 }
 
@@ -132,7 +135,8 @@ def test_what_cannot_be_captured_is_refused(name: str, capfd: pytest.CaptureFixt
 def test_wrong_channels_are_refused() -> None:
     """A model for other images is told which it got."""
     with pytest.raises(
-        CaptureError, match=r"net fails in training mode on a batch of shape \(4, 3, 5, 5\): RuntimeError"
+        CaptureError,
+        match=r"net fails in evaluation mode on a batch of shape \(4, 3, 5, 5\) in line \d+ of .*: RuntimeError",
     ):
         capture(Small(lambda _, scores: scores), (3, 5, 5), name="net")
 
@@ -228,6 +232,194 @@ def test_shared_parameters_count_once() -> None:
     rebuilt = model.to_module()
     assert 1 == len(list(rebuilt.parameters()))
     assert rebuilt.state_dict().keys() == Shared().state_dict().keys()
+
+
+class Late(Small):
+    """Makes a part of itself in its first forward; ``make`` does that."""
+
+    def __init__(self, make: Callable[[Late], None]) -> None:
+        super().__init__(lambda _, scores: scores)
+        self.make = make
+
+    def forward(self, images: Tensor) -> object:
+        """The network, on the images by what was made."""
+        if not hasattr(self, "late"):
+            self.make(self)
+        return super().forward(images * self.late if isinstance(self.late, Tensor) else self.late(images))
+
+
+def _buffer(net: Late) -> None:
+    net.register_buffer("late", torch.full((1, 1, 5, 5), 2.0))
+
+
+def _parameter(net: Late) -> None:
+    net.late = nn.Parameter(torch.ones(1))
+
+
+def _layer(net: Late) -> None:
+    net.late = nn.Conv2d(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"), [(_buffer, {"late"}), (_parameter, {"late"}), (_layer, {"late.weight", "late.bias"})]
+)
+def test_what_the_first_forward_makes_is_part_of_the_model(make: Callable[[Late], None], names: set[str]) -> None:
+    """Buffers, parameters and layers that the first pass makes are captured like those of the constructor."""
+    model = capture(Late(make), (1, 5, 5), name="net")
+
+    assert () == model.fidelity.differences
+    assert names <= set(model.state)
+
+
+class EachTime(Small):
+    """Makes another buffer in each pass."""
+
+    def forward(self, images: Tensor) -> object:
+        """The network."""
+        self.calls += 1
+        self.register_buffer(f"late{self.calls}", torch.ones(1))
+        return super().forward(images)
+
+
+class Averaging(Small):
+    """Makes a buffer in its first training pass and changes it at once."""
+
+    def forward(self, images: Tensor) -> object:
+        """The network."""
+        if self.training:
+            late = self.get_buffer("late") if "late" in self._buffers else torch.zeros(1)
+            self.register_buffer("late", 0.9 * late + images.mean())
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("build", [EachTime, Averaging])
+def test_what_each_forward_makes_anew_is_refused(build: Callable[[Step], Small]) -> None:
+    """A buffer without a value before the first pass is no part of a graph."""
+    with pytest.raises(CaptureError, match=r"forward makes late\d?, and changes or makes it again in each pass"):
+        capture(build(lambda _, scores: scores), (1, 5, 5), name="net")
+
+
+class OwnModes(Small):
+    """Its own train() and eval() return nothing."""
+
+    def train(self, mode: bool = True) -> None:  # type: ignore[override]  # noqa: FBT001, FBT002 - as nn.Module declares it
+        """Set the mode."""
+        super().train(mode)
+
+    def eval(self) -> None:  # type: ignore[override]
+        """Set the mode."""
+        self.train(mode=False)
+
+
+class KerasLike(Small):
+    """Its train() is the training loop."""
+
+    def train(self, loader: object, epochs: int) -> None:  # type: ignore[override]
+        """Do nothing."""
+
+
+def test_own_train_and_eval_methods_are_called_as_statements() -> None:
+    """They may return anything; one that takes something else than a mode is told so."""
+    drops = capture(OwnModes(lambda net, scores: functional.dropout(scores, 0.5, net.training)), (1, 5, 5), name="net")
+
+    assert drops.fidelity.holds
+    assert (True, False) == tuple(
+        next(operation for operation in program.operations if operation.kind.family == "dropout").args[2]
+        for program in (drops.graph.train, drops.graph.evaluate)
+    )
+    with pytest.raises(CaptureError, match=r"eval\(\) fails: TypeError: .* Expected the method of torch.nn.Module"):
+        capture(KerasLike(lambda _, scores: scores), (1, 5, 5), name="net")
+
+
+class Attention(nn.Module):
+    """An encoder with PyTorch's own fast path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Six numbers an image."""
+        rows = self.encoder(images.squeeze(1))
+        result: Tensor = self.attention(rows, rows, rows, need_weights=False)[0]
+        return result.mean(1)
+
+
+def test_fast_paths_and_compilation_are_off_and_restored() -> None:
+    """Attention and a compiled function equal the graph to the bit."""
+
+    def compiling(*_: object) -> None:
+        raise AssertionError("a function was compiled")
+
+    double = torch.compile(lambda scores: 2 * scores, backend=compiling)
+
+    assert () == capture(Attention(), (1, 6, 6), name="net").fidelity.differences
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert () == captured(lambda _, scores: double(scores)).fidelity.differences
+
+
+def test_a_model_may_consist_of_plain_tensors() -> None:
+    """A product with a transposed plain tensor, and no parameter at all."""
+    weights = torch.randn(3, 25)
+
+    class Plain(nn.Module):
+        """A product."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            """Three numbers an image."""
+            return images.flatten(1) @ weights.T
+
+    model = capture(Plain(), (1, 5, 5), name="net")
+    assert model.fidelity.holds
+    assert {"constant"} == {spec.kind for spec in model.graph.tensors}
+
+
+TENSORS: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "meta": (lambda: torch.ones(3, device="meta"), "is on the meta device and holds no numbers"),
+    "sparse": (lambda: torch.eye(3).to_sparse(), "is of layout sparse_coo: use a dense tensor"),
+    "complex": (lambda: torch.ones(3, dtype=torch.complex64), "is of type complex64: use float32"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_that_a_graph_cannot_hold_are_named(name: str) -> None:
+    """Tensors without numbers, of another layout or of another type."""
+    make, words = TENSORS[name]
+    net = Small(lambda _, scores: scores)
+    net.register_buffer("odd", make())
+    with pytest.raises(CaptureError, match=f"its tensor odd {words}"):
+        capture(net, (1, 5, 5), name="net")
+
+
+def test_double_precision_is_named_as_the_cause() -> None:
+    """A module in double precision that gets images in single precision."""
+    with pytest.raises(CaptureError, match="Its parameters are float64, and images are float32: use float32"):
+        capture(Small(lambda _, scores: scores).double(), (1, 5, 5), name="net")
+
+
+def test_an_expanded_buffer_is_put_back() -> None:
+    """Its memory cannot be written to tensor by tensor."""
+    net = Small(lambda net, scores: scores + net.get_buffer("expanded")[0])
+    net.register_buffer("expanded", torch.ones(1, 1).expand(4, 3))
+    assert capture(net, (1, 5, 5), name="net").fidelity.holds
+    assert (0, 0) == net.get_buffer("expanded").stride()
+
+
+def test_the_defaults_of_torch_do_not_matter() -> None:
+    """A default type or device that the constructor has set leaves the capture as it is."""
+    net = Small(lambda _, scores: scores + torch.ones(3))
+    plain = capture(net, (1, 5, 5), name="net")
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        other = capture(net, (1, 5, 5), name="net")
+        assert (torch.float64, "meta") == (torch.get_default_dtype(), torch.get_default_device().type)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert plain.graph.exact_digest() == other.graph.exact_digest()
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules")

@@ -30,7 +30,7 @@ def exported() -> tuple[Program, dict[str, Tensor], str]:
     """The network in evaluation mode, exported with the names of its own state dict."""
     net = Net().eval()
     names = {name: name for name in net.state_dict()}
-    return export_program(net, torch.zeros(3, 1, 2, 2), names, "net")
+    return export_program(net, torch.zeros(3, 1, 2, 2), names, "net", mode="evaluation")
 
 
 def test_the_batch_size_stays_open(exported: tuple[Program, dict[str, Tensor], str]) -> None:

@@ -374,9 +374,9 @@ def test_outcomes_come_in_the_order_of_the_jobs(python: Callable[..., list[Outco
     assert [Total(total=number) for number in range(3)] == [outcome.result(SUM) for outcome in outcomes]
 
 
-def test_without_time_nothing_is_started(python: Callable[..., list[Outcome]]) -> None:
-    """A job that is reached when the time is used up is not started."""
-    first, second = python("time.sleep(60)", "time.sleep(60)", seconds=0.4, parallel=1)
+def test_each_process_has_the_whole_time(python: Callable[..., list[Outcome]]) -> None:
+    """A job that waits for another loses none of its own time, even if the other uses up all of its."""
+    slow, *others = python("time.sleep(60)", *[RESULT.format(3)] * 3, seconds=2.0, parallel=1)
 
-    assert (Ending.TIMED_OUT, Ending.NOT_STARTED) == (first.ending, second.ending)
-    assert (-9, None) == (first.exit_code, second.exit_code)
+    assert Ending.TIMED_OUT is slow.ending
+    assert [Total(total=3)] * 3 == [outcome.result(SUM) for outcome in others]

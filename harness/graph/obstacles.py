@@ -1,0 +1,142 @@
+"""What `torch.export` cannot follow, said so that the author of a model can change it: the operation, its place, and a remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from harness.errors import first_line
+from harness.graph.places import place_in_stack, place_of, place_of_error
+
+_VALUES = (
+    "what it runs depends on the values of the images{place} (an if, a loop, a size, or a conversion to a Python number): "
+    "compute with tensors, such as by torch.where"
+)
+READS_NUMBER = (
+    "it reads a number from a tensor as a Python number{place}, such as by .item() or float(), which has no value while the "
+    "graph is captured: compute with tensors, and print outside forward"
+)
+_OUTSIDE = (
+    "a tensor leaves PyTorch{place}, such as by .numpy(), so that the graph cannot contain what happens there: use torch's own "
+    "operations"
+)
+_HIDDEN_WRITE = (
+    "it changes or keeps a tensor in a way that hides it from autograd{place}, such as by .data: write x = x.clamp(min=0) in "
+    "place of x.data.clamp_(min=0), and keep state in buffers"
+)
+# By words in torch's message; the first that fits.
+_KNOWN = (
+    (("data-dependent", "dynamic shape operator", "unbacked"), _VALUES),
+    (("SymFloat", "SymInt", "SymBool", "aten._local_scalar_dense", "aten::item"), READS_NUMBER),
+    ((".numpy()", "numpy", "data_ptr", "tolist"), _OUTSIDE),
+    (("fake tensor in the exported program", "lifted_tensor", "FakeTensor"), _HIDDEN_WRITE),
+)
+# Other batch sizes than that of the example: one that is no multiple of it, and one that is.
+_OTHER_BATCHES = (5, 8)
+
+
+def why_not_exported(error: Exception, module: nn.Module, example: torch.Tensor) -> str:
+    """Why a module that runs cannot be exported, as the end of a sentence.
+
+    Args:
+        error: what `torch.export` raised.
+        module: the module in the mode that was exported.
+        example: the images that it was exported with.
+    """
+    text, place = str(error), place_of_error(error)
+    if "data-dependent" not in text and ("Constraints violated" in text or "specialized" in text):
+        return _why_batch_matters(module, example)
+    for words, sentence in _KNOWN:
+        if any(word in text for word in words):
+            return sentence.format(place=place or _place_of_write(module, example))
+    return f"torch.export cannot follow it{place}: {type(error).__name__}: {first_line(error)}"
+
+
+def _why_batch_matters(module: nn.Module, example: torch.Tensor) -> str:
+    watch = _BatchWatch()
+    with watch, contextlib.suppress(Exception):
+        torch.export.export(module, (example.clone(),), dynamic_shapes=({0: Dim.AUTO},), strict=False)
+    place = f"at {watch.found}, " if watch.found else ""
+    failures = {size: _failure(module, example, size) for size in _OTHER_BATCHES}
+    if all(failures.values()):
+        return (
+            f"{place}it fixes the batch size to {len(example)}, the size of the example: write -1 or x.size(0) there "
+            f"(with {_OTHER_BATCHES[0]} images: {failures[_OTHER_BATCHES[0]]})"
+        )
+    if failures[_OTHER_BATCHES[0]]:
+        return (
+            f"{place}it puts several images together, so that only batches of certain sizes fit, and a graph is for any number "
+            f"of images (with {_OTHER_BATCHES[0]} images: {failures[_OTHER_BATCHES[0]]}): keep each image in a row of its own; "
+            "batch norm over parts of a batch cannot be captured"
+        )
+    return (
+        f"{place}what it runs depends on the number of images, and a graph is for any number of them: run the same operations "
+        "for every batch, without a loop over the images, a division of the batch, or an if on x.size(0)"
+    )
+
+
+def _failure(module: nn.Module, example: torch.Tensor, size: int) -> str:
+    try:
+        with torch.no_grad():
+            module(example.repeat(2, *[1] * (example.ndim - 1))[:size])
+    except Exception as error:  # noqa: BLE001 - a user's own code may raise anything
+        return f"{type(error).__name__}: {first_line(error)}"
+    return ""
+
+
+def _place_of_write(module: nn.Module, example: torch.Tensor) -> str:
+    """Where forward first takes a tensor's data."""
+    places: list[str] = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - as torch declares it
+            del types
+            if func == torch.Tensor.data.__get__:  # type: ignore[attr-defined]
+                places.append(place_of(sys._getframe(1)))  # noqa: SLF001 - the caller's line
+            return func(*args, **(kwargs or {}))
+
+    with Watch(), contextlib.suppress(Exception):
+        module(example.clone())
+    return next(filter(None, places), "")
+
+
+class _BatchWatch(TorchFunctionMode):
+    """Notes where an export first asks something of the batch size: by which operation, and in which line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operation = self.place = ""
+        self._environment: Any = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - as torch declares it
+        """Call the function, and note it if it is the first one that adds a guard."""
+        del types
+        before = self._guards(args)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            if not before and self._guards(args) and not self.operation:
+                self.operation, self.place = getattr(func, "__name__", ""), place_of(sys._getframe(1))  # noqa: SLF001 - the caller's line
+
+    @property
+    def found(self) -> str:
+        """Such as ``view in line 3 of net.py``; empty if it is not known."""
+        if not self.operation and self._environment is not None and self._environment.guards:
+            # Asked by Python itself, as in `if x.size(0) > 2`.
+            location = str(self._environment.guards[0].sloc.framework_loc or "")
+            return place_in_stack(location.replace("file ", 'File "').replace(", line", '", line')).removeprefix(" in ")
+        return self.operation and f"{self.operation}{self.place}"
+
+    def _guards(self, args: Any) -> int:  # noqa: ANN401 - arguments of any function
+        if self._environment is None:
+            tensors = (leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor))
+            sizes = (size for tensor in tensors for size in tensor.shape if isinstance(size, torch.SymInt))
+            self._environment = next((size.node.shape_env for size in sizes), None)  # type: ignore[attr-defined]  # torch types sizes as int
+        return len(self._environment.guards) if self._environment is not None else 0
