@@ -6,8 +6,10 @@ exiting) happens in that process and ends with it.
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from harness.sources.source import candidate_files, name_suffix, parse_source
 DEFAULT_SEED = 1
 # Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
 LOAD_TIMEOUT_SECONDS = 45.0
+# Torch imports it when a rebuilt module first computes shapes on the meta device; before that, this process would only wait.
+_IMPORTED_LATE = "torch._dynamo"
 
 
 def load_model(
@@ -68,7 +72,8 @@ def load_model(
 
     no_gpu = {"CUDA_VISIBLE_DEVICES": ""}
     jobs = [Job(request=one, working_folder=one.source.working_folder, variables=no_gpu) for one in requests]
-    with tempfile.TemporaryDirectory(prefix="harness-model-") as folder:
+    with ThreadPoolExecutor(1) as meanwhile, tempfile.TemporaryDirectory(prefix="harness-model-") as folder:
+        meanwhile.submit(importlib.import_module, _IMPORTED_LATE)
         outcomes = run_processes(jobs, Path(folder), limits=Limits(seconds=timeout), announce=announce_file)
         load = _load_file if len(files) == 1 else _load_file_or_report
         loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
