@@ -57,7 +57,9 @@ def test_an_unusable_model_file_is_an_error(case: str, command: Command, tmp_pat
 def test_a_model_file_is_imported_in_a_copy_of_its_folder(command: Command, tmp_path: Path) -> None:
     """A model file reads what is in its own folder, its working directory, and writes nothing into it."""
     path = tmp_path / "net.py"
-    path.write_text("from pathlib import Path\nPath('trace.txt').write_text(Path('name.txt').read_text())\n", encoding="utf-8")
+    path.write_text(
+        "from pathlib import Path\nPath('trace.txt').write_text(Path('name.txt').read_text())\n", encoding="utf-8"
+    )
     (tmp_path / "name.txt").write_text("read here", encoding="utf-8")
 
     _, _, err = command("check", path)
