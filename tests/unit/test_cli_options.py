@@ -54,14 +54,18 @@ def test_an_unusable_model_file_is_an_error(case: str, command: Command, tmp_pat
 
 
 @pytest.mark.usefixtures("worker_here")
-def test_a_model_file_is_imported_in_its_folder(command: Command, tmp_path: Path) -> None:
-    """A model file is imported with its own folder as working directory."""
+def test_a_model_file_is_imported_in_a_copy_of_its_folder(command: Command, tmp_path: Path) -> None:
+    """A model file reads what is in its own folder, its working directory, and writes nothing into it."""
     path = tmp_path / "net.py"
-    path.write_text("from pathlib import Path\nPath('trace.txt').write_text('imported here')\n", encoding="utf-8")
+    path.write_text(
+        "from pathlib import Path\nPath('trace.txt').write_text(Path('name.txt').read_text())\n", encoding="utf-8"
+    )
+    (tmp_path / "name.txt").write_text("read here", encoding="utf-8")
 
-    command("check", path)
+    _, _, err = command("check", path)
 
-    assert "imported here" == (tmp_path / "trace.txt").read_text(encoding="utf-8")
+    assert "defines no class derived from torch.nn.Module" in " ".join(err.split())
+    assert {"net.py", "name.txt"} == {entry.name for entry in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize(

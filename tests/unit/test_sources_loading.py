@@ -73,9 +73,10 @@ def test_an_unforeseen_error_in_a_capture_is_internal(
 
 @pytest.mark.smoke  # a whole process: slow
 def test_a_real_process(tmp_path: Path) -> None:
-    """A file with spaces and accents in its path, beside files with the names of libraries, is loaded by a process of its own."""
+    """A file with spaces and accents in its path, beside namesakes of libraries, is loaded by its own process, in a copy."""
     folder = tmp_path / "déjà vu"
-    noise = "import sys\nprint('x' * 1_000_000)\nassert sys.argv[1:] == []\nimport sympy, random, queue\n"
+    writes = "import os, sys\nos.system('touch written.txt')\nopen('log.txt', 'w').close()\n"
+    noise = f"{writes}print('x' * 1_000_000)\nassert sys.argv[1:] == []\nimport sympy, random, queue\n"
     wrong = dict.fromkeys(("torch.py", "random.py", "sympy.py", "numpy.py"), "raise RuntimeError('the wrong one')\n")
     write(folder, wrong | {"my net.py": noise + NET})
 
