@@ -2,9 +2,9 @@
 
     python benchmarks/start_time.py [--rounds 5] [--json FILE]
 
-Each command runs in a new process, in rounds: every command once, then again. Seconds are medians of wall time, and of the CPU time
-of the process and those that it waited for, which depends less on other work of the machine. Ratios are medians of the ratios
-within a round. Requires a POSIX system.
+Each command runs in a new process, in rounds: every command once, then again. Seconds are medians of wall time, and of the CPU
+time of the process and those that it waited for, which depends less on other work of the machine. Ratios are medians of the
+ratios within a round. Requires a POSIX system.
 """
 
 from __future__ import annotations
