@@ -1,0 +1,119 @@
+"""The time of `harness check` from start to end, compared with the import of torch, in one run.
+
+    python benchmarks/start_time.py [--rounds 5] [--json FILE]
+
+Each command runs in a new process, in rounds: every command once, then again. Seconds are medians of wall time, and of the CPU
+time of the process and those that it waited for, which depends less on other work of the machine. Ratios are medians of the
+ratios within a round. Requires a POSIX system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import ExaminerError, HarnessError
+from harness.files import write_whole
+from harness.training import environment
+
+BASE = "import torch.export"
+# What a capture needs of it is imported when it is called.
+EXPORTER = "import torch.export._trace"
+FILE = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.1),
+            nn.Conv2d(8, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LogSoftmax(dim=1),
+        )
+"""
+
+
+def commands(folder: Path) -> dict[str, list[str]]:
+    """The commands to compare, by name; their verdict does not matter."""
+    (folder / "net.py").write_text(FILE, encoding="utf-8")
+    harness = [sys.executable, "-m", "harness", "check"]
+    return {
+        **{code: [sys.executable, "-c", code] for code in ("import torch", BASE, EXPORTER)},
+        "harness check reference": [*harness, "reference"],
+        "harness check net.py": [*harness, str(folder / "net.py")],
+    }
+
+
+def timed(command: Sequence[str]) -> dict[str, float]:
+    """Wall and CPU seconds of a command.
+
+    Raises:
+        ExaminerError: it failed in another way than with a verdict.
+    """
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode not in (0, 1):
+        raise ExaminerError(f"{' '.join(command)} ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+    return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+
+def figures_of(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Median seconds of each command, and medians of its ratios to the two imports within a round."""
+    figures = {}
+    for name in rounds[0]:
+        figures[name] = {kind: statistics.median(one[name][kind] for one in rounds) for kind in ("wall", "cpu")}
+        for key, base in (("export", BASE), ("exporter", EXPORTER)):
+            for kind in ("wall", "cpu"):
+                ratios = [one[name][kind] / one[base][kind] for one in rounds]
+                figures[name][f"{kind}_to_{key}"] = statistics.median(ratios)
+    return figures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write the results; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Compare the time of `harness check` with the import of torch.")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    options = parser.parse_args(arguments)
+    load = os.getloadavg()[0]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = commands(Path(folder))
+            for command in chosen.values():
+                timed(command)
+            rounds = [{name: timed(command) for name, command in chosen.items()} for _ in range(options.rounds)]
+    except HarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 4
+    document: dict[str, Any] = {
+        "title": "the time of harness check, from start to end",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": dataclasses.asdict(environment(torch.device("cpu"))),
+        "load_before": load,
+        "figures": figures_of(rounds),
+        "rounds": rounds,
+    }
+    print(f"load before: {load:.1f}; wall and CPU seconds, ratios to `{BASE}` and to `{EXPORTER}`")
+    for name, figures in document["figures"].items():
+        shown = "  ".join(f"{key} {value:5.2f}" for key, value in figures.items())
+        print(f"{name:28} {shown}")
+    if options.json:
+        write_whole(options.json, (json.dumps(document, indent=1) + "\n").encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
