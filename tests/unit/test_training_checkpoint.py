@@ -15,6 +15,7 @@ import torch
 from harness.errors import CheckpointError, InputError
 from harness.training import (
     TrainingInterrupted,
+    environment,
     loop,
 )
 from harness.training.recipe import ReduceLROnPlateau, Schedule, StepLR
@@ -155,7 +156,7 @@ def test_a_run_is_resumed_in_its_own_environment(
     """A record names one environment: a run that was begun in another is not resumed, whatever may change its bits."""
     with pytest.raises(TrainingInterrupted):
         run(checkpoint_dir=tmp_path, observer=RecordingObserver(stop_in=2))
-    here = loop.environment(torch.device("cpu"))
+    here = environment(torch.device("cpu"))
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(loop, "environment", lambda _: dataclasses.replace(here, **change))
         with pytest.raises(CheckpointError, match=f"{next(iter(change))}=.* instead of "):
