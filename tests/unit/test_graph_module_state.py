@@ -43,7 +43,7 @@ def test_everything_is_put_back() -> None:
     assert (0, [1], True) == (net.calls, net.seen, net.training)
     assert [0.0] * 4 == memory.tolist()
     assert [1.0] * 3 == net.get_buffer("expanded").tolist()
-    assert {"0.weight", "0.bias", "one", "other", "expanded"} <= state.names
+    assert {"fc.weight", "fc.bias", "one", "other", "expanded"} <= state.names
     assert not hasattr(net, "new")
     assert (torch.Size([2, 2]), True, None) == (weight.shape, weight.requires_grad, weight.grad)
     assert net.fc.bias is not None
