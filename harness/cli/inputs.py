@@ -50,12 +50,12 @@ def recipe_for(model: str, name: str | None) -> Recipe:
     return load_recipe(name)
 
 
-def dataset_for(choice: str) -> Dataset:
-    """The data set named; announces its title and where it was read from."""
+def dataset_for(choice: str, *, validation: int = 0) -> Dataset:
+    """The data set named, or its training images split for validation; announces its title and where it was read from."""
     from harness.data import load_dataset
 
     with DownloadProgress() as progress:
-        dataset = load_dataset(choice, announce=announce, progress=progress)
+        dataset = load_dataset(choice, validation=validation, announce=announce, progress=progress)
     announce(f"data: {dataset.title}, {dataset.source}")
     return dataset
 
@@ -76,4 +76,5 @@ def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device:
         )
     chosen = resolve_device(device or record.device.split(":")[0])
     captured = load_model(source, seed=record.seed, arguments=record.arguments, announce=announce)
-    return Rerun(record=record, captured=captured, dataset=dataset_for(data or record.data_name), device=chosen)
+    dataset = dataset_for(data or record.data_name, validation=record.validation)
+    return Rerun(record=record, captured=captured, dataset=dataset, device=chosen)

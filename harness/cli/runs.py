@@ -32,7 +32,8 @@ class RunOptions:
             return Path(self.out)
         model = "".join(character if character.isalnum() or character in "-_" else "-" for character in spec.model)
         recipe, device = spec.recipe, spec.device.partition(":")[0]
-        return Path("runs") / f"{model}-{recipe.name}-{recipe.epochs}-{dataset.name}-{device}-{spec.engine}-{suffix}"
+        data = f"{dataset.name}-validation{dataset.validation}" if dataset.validation else dataset.name
+        return Path("runs") / f"{model}-{recipe.name}-{recipe.epochs}-{data}-{device}-{spec.engine}-{suffix}"
 
 
 def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, options: RunOptions) -> RunRecord:
@@ -106,7 +107,9 @@ def run_seeds(
     job = SeedsJob(
         load_model=functools.partial(load_model, spec.source, arguments=spec.arguments),
         # If the digits replaced MNIST here, they do so in every process.
-        load_data=functools.partial(load_dataset, DIGITS if dataset.name == DIGITS else data),
+        load_data=functools.partial(
+            load_dataset, DIGITS if dataset.name == DIGITS else data, validation=dataset.validation
+        ),
         spec=spec,
     )
     announce(

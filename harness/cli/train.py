@@ -67,6 +67,14 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs to train for, instead of the recipe's.")
 @click.option(
+    "--validation",
+    default=0,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Leave N training images out of the training and test on them instead of the test images: to choose between models and "
+    "recipes without the test set. No contract is judged on such a run.",
+)
+@click.option(
     "--digest-every",
     default=100,
     show_default=True,
@@ -89,6 +97,7 @@ def train(
     jobs: int | None,
     threads: int | None,
     epochs: int | None,
+    validation: int,
     digest_every: int,
     data: str,
     out: str | None,
@@ -121,7 +130,7 @@ def train(
     first = seeds[0] if seeds else seed
     # A model or data set that cannot be loaded is reported once, before any seed's process starts.
     captured = load_model(model, seed=first, arguments=arguments, announce=announce)
-    dataset = dataset_for(data)
+    dataset = dataset_for(data, validation=validation)
     spec = RunSpec.of(
         captured, recipe, seed=first, device=chosen, source=model, arguments=arguments, digest_every=digest_every
     )

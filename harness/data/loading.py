@@ -28,6 +28,7 @@ from harness.errors import DataError, DataMissingError
 def load_dataset(
     choice: str | Path = AUTO,
     *,
+    validation: int = 0,
     announce: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -41,13 +42,22 @@ def load_dataset(
     Args:
         choice: a name in `harness.datasets.PUBLISHED`; ``digits`` for the embedded digits; ``auto`` for MNIST, or the
             digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST.
+        validation: number of training images to test on instead of the test images (see `Dataset.with_validation`).
         announce: called with a sentence when a download starts or the digits replace MNIST.
         progress: called during a download with the bytes received and the total.
 
     Raises:
         DataMissingError: the data set is not found and not downloadable.
         DataError: a file is truncated or has other content than published.
+        InputError: fewer training images than ``validation``.
     """
+    dataset = _load(choice, announce=announce, progress=progress)
+    return dataset.with_validation(validation) if validation else dataset
+
+
+def _load(
+    choice: str | Path, *, announce: Callable[[str], None] | None, progress: Callable[[int, int], None] | None
+) -> Dataset:
     if choice == DIGITS:
         return load_digits()
     named = data_folder() if choice in (AUTO, *PUBLISHED) else Path(choice).expanduser()
