@@ -1,5 +1,7 @@
 """Accuracy as a statement: the consistency rule over one run, certificates over many seeds, and comparisons."""
 
+from harness.certification.certificate import Certificate, CertifiedRun, Crash, Declaration, declared_seeds
+from harness.certification.certify import CERTIFICATE_FILE, certify
 from harness.certification.comparison import Flips, PairedComparison, placed
 from harness.certification.consistency import ConsistencyRule
 from harness.certification.designs import (
@@ -13,7 +15,12 @@ from harness.certification.designs import (
 from harness.certification.power import EpochNoise, PowerRow, epoch_correlation, pass_probability, power_table
 
 __all__ = [
+    "CERTIFICATE_FILE",
+    "Certificate",
+    "CertifiedRun",
     "ConsistencyRule",
+    "Crash",
+    "Declaration",
     "Design",
     "Endpoint",
     "EpochNoise",
@@ -24,6 +31,8 @@ __all__ = [
     "PowerRow",
     "SequentialDesign",
     "Verdict",
+    "certify",
+    "declared_seeds",
     "epoch_correlation",
     "pass_probability",
     "placed",

@@ -270,9 +270,13 @@ class Certificate:
         try:
             document = json.loads(Path(path).read_bytes())
         except OSError as problem:
-            raise InputError(f"expected a certificate, got {str(path)!r}, which cannot be read: {problem.strerror}.") from None
+            raise InputError(
+                f"expected a certificate, got {str(path)!r}, which cannot be read: {problem.strerror}."
+            ) from None
         except ValueError as problem:
-            raise InputError(f"expected a certificate in JSON, got {str(path)!r}, which is not valid JSON: {problem}.") from None
+            raise InputError(
+                f"expected a certificate in JSON, got {str(path)!r}, which is not valid JSON: {problem}."
+            ) from None
         return cls.from_json(document, where=str(path))
 
 

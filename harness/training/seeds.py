@@ -220,7 +220,7 @@ def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
     # By the connection that a process reports on.
     running: dict[Connection, tuple[int, BaseProcess]] = {}
     try:
-        while (waiting or running) and not call.enough():
+        while waiting or running:
             while waiting and len(running) < count:
                 seed = waiting.pop()
                 receiver, sender = context.Pipe(duplex=False)
@@ -233,6 +233,8 @@ def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
                 connection = cast("Connection", ready)
                 if _receive(call, *running[connection], connection):
                     del running[connection]
+                    if call.enough():
+                        return
     finally:
         _stop([process for _, process in running.values()])
 
@@ -294,14 +296,14 @@ def _exit_reason(code: int | None) -> str:
 
 def _train_in_turn(call: _Call, seeds: list[int]) -> None:
     for seed in seeds:
-        if call.enough():
-            return
         result: RunRecord | str
         try:
             result = call.job.train(seed, seed_folder(call.folder, seed), call.observer_of(seed), fresh=call.fresh)
         except Exception as error:  # noqa: BLE001 - any failure ends this seed only
             result = _problem(error)
         call.end(seed, result)
+        if call.enough():
+            return
 
 
 def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
@@ -310,8 +312,6 @@ def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
         return
     data = call.job.load_data().to(torch.device(call.job.spec.device))
     for start in range(0, len(seeds), count):
-        if call.enough():
-            return
         members = []
         with contextlib.ExitStack() as folders:
             for seed in seeds[start : start + count]:
@@ -331,6 +331,8 @@ def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
                         )
                     )
             train_group(members, data, on_end=functools.partial(_end_member, call, data), resume=not call.fresh)
+        if call.enough():
+            return
 
 
 def _end_member(call: _Call, data: Dataset, member: Member, result: RunRecord | Exception) -> None:
