@@ -78,6 +78,13 @@ class Declaration:
         """The seeds of all runs that the design may take, in the order in which their outcomes count."""
         return declared_seeds(self.rule, self.salt, self.design.runs)
 
+    @property
+    def folder_name(self) -> str:
+        """A name for the folder of its runs, which differs from that of any other declaration."""
+        names = "-".join((self.model, self.contract, self.recipe.name, self.data_name, self.design.name))
+        readable = "".join(character if character.isalnum() or character in "-_" else "-" for character in names)
+        return f"certify-{readable}-{_digest(self.to_json())[:8]}"
+
     def to_json(self) -> dict[str, Any]:
         """The declaration as plain JSON data, with its seeds."""
         plain = dataclasses.asdict(self)
@@ -197,8 +204,8 @@ class Certificate:
     def summary(self) -> dict[str, Any]:
         """What the runs say, as plain JSON data; None where there are too few runs, or the test has not ended.
 
-        ``pass_rate`` with the exact 95 % ``interval`` and the one-sided 95 % ``lower_bound``; ``mean``, ``sd`` (over runs, of their
-        means) and ``minimum`` of the correct predictions in the epochs that count; ``correlation`` of such epochs over runs.
+        ``pass_rate`` with the exact 95 % ``interval`` and the one-sided 95 % ``lower_bound``. Of the correct predictions in the
+        epochs that count: ``mean``, ``sd`` over runs of their means, ``minimum``, and ``correlation`` over runs of two epochs.
         """
         end, design, counted = self.end, self.declaration.design, self.counted
         means = [statistics.fmean(run) for run in counted]
@@ -247,8 +254,8 @@ class Certificate:
         ):
             if json.dumps(found) != json.dumps(expected):
                 raise InputError(
-                    f"{where}: expected the {name} that follow from declaration and runs, {name}={expected!r}, got {found!r}. The "
-                    "file was changed by hand, or written by another version."
+                    f"{where}: expected {name}={expected!r}, which follows from declaration and runs, got {found!r}. The file "
+                    "was changed by hand, or written by another version."
                 )
         return certificate
 

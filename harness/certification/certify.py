@@ -34,8 +34,8 @@ def certify(
     """Train the declared seeds in their order, until the design reaches a verdict.
 
     The declaration is written before the first run, the certificate after each. Outcomes enter in declared order, whichever run
-    ends first. A run that failed the accuracy rule or diverged is never repeated; one whose process died is, up to three times, and
-    is listed. An interrupted certification continues where it was, to the same verdict.
+    ends first. A run that failed the accuracy rule or diverged is never repeated; one whose process died is, up to three times,
+    and is listed. An interrupted certification continues where it was, to the same verdict.
 
     Args:
         declaration: what to certify.

@@ -12,6 +12,7 @@ import click
 from harness import __version__
 from harness.cli.bench import bench
 from harness.cli.bisect import bisect
+from harness.cli.certify import certify
 from harness.cli.check import check
 from harness.cli.console import print_error
 from harness.cli.contract import contract
@@ -46,7 +47,22 @@ def app() -> None:
     """
 
 
-_COMMANDS = (list_models, show, check, train, verify, evaluate, contract, repro, bisect, replay, golden, bench, doctor)
+_COMMANDS = (
+    list_models,
+    show,
+    check,
+    train,
+    verify,
+    certify,
+    evaluate,
+    contract,
+    repro,
+    bisect,
+    replay,
+    golden,
+    bench,
+    doctor,
+)
 for command in _COMMANDS:
     app.add_command(command)
 

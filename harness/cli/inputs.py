@@ -9,6 +9,7 @@ import mnist_models
 from harness.cli.console import announce
 from harness.cli.options import DEFAULT_CONTRACT, DEFAULT_RECIPE
 from harness.cli.progress import DownloadProgress
+from harness.datasets import DIGITS
 from harness.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from harness.reproducibility import Rerun
     from harness.training import Recipe, RunRecord
 
+# The contract whose accuracy rule was measured on the embedded digits.
+_DIGITS_CONTRACT = "digits"
+
 
 def contract_for(model: str, name: str | None) -> Contract:
     """The contract named; without a name that of the model's card, or the default contract."""
@@ -26,6 +30,15 @@ def contract_for(model: str, name: str | None) -> Contract:
     if name is None and model in mnist_models.list_models():
         name = mnist_models.model_card(model).contract
     return load_contract(name or DEFAULT_CONTRACT)
+
+
+def contract_on(contract: Contract, dataset: Dataset) -> Contract:
+    """The contract, with the accuracy rule of the contract 'digits' if the data set is the digits."""
+    from harness.contracts import load_contract
+
+    if dataset.name != DIGITS or contract.accuracy is None or contract.name == _DIGITS_CONTRACT:
+        return contract
+    return contract.with_accuracy_of(load_contract(_DIGITS_CONTRACT))
 
 
 def rule_for(contract: Contract) -> ConsistencyRule | None:

@@ -100,18 +100,19 @@ data_option = click.option(
     help=f"Data set: {', '.join(data_choices())}, or a folder with the MNIST files. auto is MNIST, or the embedded digits if "
     "MNIST is not found and not downloadable. The environment variable HARNESS_DATA names a folder with data sets.",
 )
+engine_option = click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="auto|eager|fast|bf16|graph",
+    help="How training steps are computed. auto is fast on a CPU if it computes the same as eager on this model, and eager "
+    "otherwise and on other devices. graph (CUDA) has not run on a GPU yet and is chosen by name only.",
+)
 training_options = combine(
     recipe_option,
     seed_option("Seed of the run."),
     device_option("Device to train on."),
-    click.option(
-        "--engine",
-        default="auto",
-        show_default=True,
-        metavar="auto|eager|fast|bf16|graph",
-        help="How training steps are computed. auto is fast on a CPU if it computes the same as eager on this model, and eager "
-        "otherwise and on other devices. graph (CUDA) has not run on a GPU yet and is chosen by name only.",
-    ),
+    engine_option,
     click.option(
         "--out",
         metavar="FOLDER",

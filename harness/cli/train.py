@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for, recipe_for
 from harness.cli.options import data_option, model_argument, report_options, training_options
-from harness.cli.runs import RunOptions, run_seeds, run_training
+from harness.cli.runs import RunOptions, cores, run_seeds, run_training
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -140,7 +139,7 @@ def train(
         output.print(_run_summary(record))
         output.write_document(record.to_json())
         return 1 if record.status == "diverged" else 0
-    jobs = jobs or (_BRANCHES if chosen.type == "cuda" else _cores())
+    jobs = jobs or (_BRANCHES if chosen.type == "cuda" else cores())
     spec, outcomes = run_seeds(captured, dataset, spec, options, seeds=seeds, jobs=jobs, data=data)
     output.print(_seeds_table(outcomes), _seeds_summary(outcomes))
     content = {
@@ -213,8 +212,3 @@ def _seed_json(outcome: SeedOutcome) -> dict[str, Any]:
         "test_correct": [epoch.test_correct for epoch in record.epochs] if record else [],
         "state_digest": record.state_digest if record else None,
     }
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
