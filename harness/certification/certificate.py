@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from harness.certification.consistency import ConsistencyRule
 from harness.certification.designs import Design, Endpoint, Verdict
-from harness.certification.power import epoch_correlation
+from harness.certification.power import EpochNoise, epoch_correlation
 from harness.errors import InputError
 from harness.files import write_whole
 from harness.tables import expect_mapping, read_table
@@ -81,7 +81,7 @@ class Declaration:
     @property
     def folder_name(self) -> str:
         """A name for the folder of its runs, which differs from that of any other declaration."""
-        names = "-".join((self.model, self.contract, self.recipe.name, self.data_name, self.design.name))
+        names = f"{self.model}-{self.contract}-{self.recipe.name}-{self.data_name}-{self.design.name}"
         readable = "".join(character if character.isalnum() or character in "-_" else "-" for character in names)
         return f"certify-{readable}-{_digest(self.to_json())[:8]}"
 
@@ -200,6 +200,10 @@ class Certificate:
     def counted(self) -> tuple[tuple[int, ...], ...]:
         """The correct predictions in the epochs that count, of each complete run."""
         return tuple(self.declaration.rule.counted(run.correct) for run in self.runs if run.status == "complete")
+
+    def noise(self) -> EpochNoise:
+        """How the accuracies of the counted epochs vary over the complete runs, of which there are at least two."""
+        return EpochNoise.of(self.counted, max(run.total for run in self.runs))
 
     def summary(self) -> dict[str, Any]:
         """What the runs say, as plain JSON data; None where there are too few runs, or the test has not ended.

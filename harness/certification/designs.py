@@ -39,6 +39,11 @@ class OperatingCharacteristics:
     inconclusive: float
     runs: float
 
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """The probabilities of pass, fail and inconclusive."""
+        return self.passed, self.failed, self.inconclusive
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Design:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,6 +40,37 @@ certificate_options = combine(
         help="Folder for the certificate and the seeds' folders. Default: a folder under runs/, named after what is declared.",
     ),
 )
+
+
+def design_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the test of a pass rate, which the function takes as one argument ``design``."""
+    declare = combine(
+        click.option(
+            "--runs", type=click.IntRange(1, 1000), metavar="N", help="Train exactly N seeds, not as many as it takes."
+        ),
+        click.option(
+            "--at-most",
+            default=50,
+            show_default=True,
+            type=click.IntRange(1, 1000),
+            metavar="N",
+            help="Most seeds to train.",
+        ),
+        click.option("--p0", default=0.80, show_default=True, help="Pass rate up to which a pass is an error."),
+        click.option("--p1", default=0.95, show_default=True, help="Pass rate from which a failure is an error."),
+        click.option("--alpha", default=0.05, show_default=True, help="Greatest probability of a pass at --p0."),
+        click.option("--beta", default=0.05, show_default=True, help="Greatest probability of a failure at --p1."),
+    )
+
+    @functools.wraps(function)
+    def with_design(*, runs: int | None, at_most: int, **others: Any) -> Any:  # noqa: ANN401 - the options of a command
+        from harness.certification import FixedDesign, SequentialDesign
+
+        rates = {name: others.pop(name) for name in ("p0", "p1", "alpha", "beta")}
+        design = FixedDesign(runs=runs, **rates) if runs else SequentialDesign(runs=at_most, **rates)
+        return function(design=design, **others)
+
+    return declare(with_design)
 
 
 def certified(
@@ -184,7 +216,7 @@ def draw_certificate(certificate: Certificate, path: Path) -> None:
     total = next((run.total for run in certificate.runs if run.total), 0)
     plot_runs(
         path,
-        title=f"{declaration.model}, contract {declaration.contract}, {declaration.data_title}",
+        title=f"{declaration.model}, contract {declaration.contract}\n{declaration.data_title}",
         runs=[declaration.rule.counted(run.correct) if run.correct else () for run in certificate.runs],
         passed=certificate.outcomes,
         required=declaration.rule.required(total),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from harness.datasets import DIGITS
 from harness.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
-    from harness.certification import ConsistencyRule
+    from harness.certification import Certificate, ConsistencyRule
     from harness.contracts import Contract
     from harness.data import Dataset
     from harness.reproducibility import Rerun
@@ -48,6 +50,20 @@ def rule_for(contract: Contract) -> ConsistencyRule | None:
     if contract.accuracy is None:
         return None
     return ConsistencyRule.from_table(contract.accuracy, where=f"contract {contract.name}: [accuracy]")
+
+
+def shipped_certificate(model: str) -> Certificate:
+    """The committed certificate of a shipped model.
+
+    Raises:
+        InputError: there is none.
+    """
+    from harness.certification import Certificate
+
+    path = resources.files("mnist_models").joinpath("certificates", f"{model}.json")
+    if not path.is_file():
+        raise InputError(f"expected a shipped model with a recorded certificate, got {model!r}, which has none.")
+    return Certificate.from_json(json.loads(path.read_text("utf-8")), where=f"certificate of {model}")
 
 
 def recipe_for(model: str, name: str | None) -> Recipe:

@@ -174,7 +174,7 @@ def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
             "pictures require matplotlib, which is not installed; install it with `pip install 'mnist-harness[plot]'`"
         ) from error
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, fontsize=12, wrap=True)
     return figure
 
 
