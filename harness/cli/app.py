@@ -54,6 +54,7 @@ _COMMANDS = (
     train,
     verify,
     certify,
+    power,
     evaluate,
     contract,
     repro,

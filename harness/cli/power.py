@@ -42,7 +42,8 @@ _DISTANCES = tuple(step / 2 for step in range(-4, 13))
     "--sd",
     type=float,
     metavar="POINTS",
-    help="Standard deviation of one epoch's accuracy over seeds, in percentage points. Default: of the recorded certificate of the model 'reference'.",
+    help="Standard deviation of one epoch's accuracy over seeds, in percentage points. Default: of the recorded certificate of "
+    "the model 'reference'.",
 )
 @click.option(
     "--correlation",
