@@ -20,6 +20,7 @@ from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
 from harness.cli.golden import golden
 from harness.cli.list import list_models
+from harness.cli.power import power
 from harness.cli.replay import replay
 from harness.cli.repro import repro
 from harness.cli.show import show
