@@ -2,7 +2,7 @@
 
 from harness.certification.certificate import Certificate, CertifiedRun, Crash, Declaration, declared_seeds
 from harness.certification.certify import CERTIFICATE_FILE, certify
-from harness.certification.comparison import Flips, PairedComparison, placed
+from harness.certification.comparison import Flips, PairedComparison, PlacedEpoch, SeedPair, compare, place_run
 from harness.certification.consistency import ConsistencyRule
 from harness.certification.designs import (
     Design,
@@ -13,6 +13,7 @@ from harness.certification.designs import (
     Verdict,
 )
 from harness.certification.power import EpochNoise, PowerRow, epoch_correlation, pass_probability, power_table
+from harness.certification.replication import Published, ReplicatedFigure, Replication, replicate
 
 __all__ = [
     "CERTIFICATE_FILE",
@@ -28,13 +29,20 @@ __all__ = [
     "Flips",
     "OperatingCharacteristics",
     "PairedComparison",
+    "PlacedEpoch",
     "PowerRow",
+    "Published",
+    "ReplicatedFigure",
+    "Replication",
+    "SeedPair",
     "SequentialDesign",
     "Verdict",
     "certify",
+    "compare",
     "declared_seeds",
     "epoch_correlation",
     "pass_probability",
-    "placed",
+    "place_run",
     "power_table",
+    "replicate",
 ]

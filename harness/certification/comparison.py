@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from scipy import stats
 
+from harness.certification.certificate import Certificate
 from harness.errors import InputError
+from harness.training import RunRecord
 
 Outcome = Literal["identical", "B is worse", "B is better", "no difference beyond the margin", "no difference shown"]
 _POWER = 0.8
@@ -36,26 +39,41 @@ class Flips:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeedPair:
+    """Two runs of one seed: mean correct predictions in the epochs that count, and the flips between their final states."""
+
+    seed: int
+    a: float
+    b: float
+    flips: Flips
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairedComparison:
     """The mean difference between B and A over seeds, in images, with a paired t interval.
 
     Args:
-        differences: for each seed, B's number of correct images minus A's, in the mean over the epochs that count.
+        seeds: the two runs of each seed.
         margin: the largest difference in images that counts as none.
         identical: whether the runs of every seed are bit-equal.
         confidence: of the two-sided interval.
     """
 
-    differences: tuple[float, ...]
+    seeds: tuple[SeedPair, ...]
     margin: float
     identical: bool = False
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if len(self.differences) < 2:  # noqa: PLR2004 - a standard deviation needs two
-            raise InputError(f"expected at least two seeds on both sides, got {len(self.differences)}.")
+        if len(self.seeds) < 2:  # noqa: PLR2004 - a standard deviation needs two
+            raise InputError(f"expected at least two seeds on both sides, got {len(self.seeds)}.")
         if not self.margin >= 0:
             raise InputError(f"expected margin >= 0, got margin={self.margin}.")
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """B's correct predictions minus A's, for each seed."""
+        return tuple(pair.b - pair.a for pair in self.seeds)
 
     @property
     def mean(self) -> float:
@@ -94,6 +112,21 @@ class PairedComparison:
         """
         return (self._quantile + float(stats.t.ppf(_POWER, self._freedom))) * self.standard_error
 
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as plain JSON data."""
+        return {
+            "outcome": self.outcome,
+            "margin": self.margin,
+            "mean": self.mean,
+            "interval": list(self.interval),
+            "confidence": self.confidence,
+            "smallest_visible": self.smallest_visible,
+            "seeds": [
+                {**dataclasses.asdict(pair), "difference": pair.b - pair.a, "p_value": pair.flips.p_value}
+                for pair in self.seeds
+            ],
+        }
+
     @property
     def _freedom(self) -> int:
         return len(self.differences) - 1
@@ -103,10 +136,80 @@ class PairedComparison:
         return float(stats.t.ppf((1 + self.confidence) / 2, self._freedom))
 
 
-def placed(value: float, sample: Sequence[float]) -> float:
-    """The two-sided p-value of one more value from the normal distribution of a sample, by Student's t prediction interval."""
-    spread = statistics.stdev(sample) * math.sqrt(1 + 1 / len(sample))
-    distance = abs(value - statistics.fmean(sample))
-    if spread == 0:
-        return 1.0 if distance == 0 else 0.0
-    return float(2 * stats.t.sf(distance / spread, len(sample) - 1))
+def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedComparison:
+    """Compare the runs of two certificates on the seeds that both have, in the epochs that count.
+
+    Raises:
+        InputError: the certificates differ in accuracy rule or data, share fewer than two seeds, or a run of theirs diverged.
+    """
+    for name in ("rule", "data_digest"):
+        one, other = getattr(a.declaration, name), getattr(b.declaration, name)
+        if one != other:
+            raise InputError(
+                f"expected two certificates of one {name}, got {name}={one} and {other}. Certify both alike."
+            )
+    theirs = {run.seed: run for run in b.runs}
+    pairs = [(run, theirs[run.seed]) for run in a.runs if run.seed in theirs]
+    for run in (run for pair in pairs for run in pair):
+        if run.status != "complete":
+            raise InputError(
+                f"expected complete runs, got seed {run.seed} with status={run.status!r}: it has no accuracy."
+            )
+    rule = a.declaration.rule
+    seeds = tuple(
+        SeedPair(
+            seed=one.seed,
+            a=statistics.fmean(rule.counted(one.correct)),
+            b=statistics.fmean(rule.counted(other.correct)),
+            flips=Flips.between(dict(one.wrong), dict(other.wrong)),
+        )
+        for one, other in pairs
+    )
+    identical = all(one.results_digest == other.results_digest for one, other in pairs)
+    return PairedComparison(seeds=seeds, margin=margin, identical=identical)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedEpoch:
+    """One epoch of a run beside the runs of a certificate, in correct test images; ``lower`` and ``upper`` bound one more run."""
+
+    epoch: int
+    correct: int
+    mean: float
+    lower: float
+    upper: float
+    outcome: Literal["below", "within", "above"]
+
+
+def place_run(record: RunRecord, certificate: Certificate, *, confidence: float = 0.95) -> tuple[PlacedEpoch, ...]:
+    """Place each epoch of a run in the distribution of a certificate's complete runs.
+
+    By Student's t prediction interval for one more run, at the level of C. E. Bonferroni for all epochs together.
+
+    Raises:
+        InputError: the certificate has fewer than two complete runs, or the run is of another recipe or data.
+    """
+    declared = certificate.declaration
+    if (record.recipe, record.data_digest) != (declared.recipe, declared.data_digest):
+        raise InputError(
+            f"expected a run with the certificate's recipe and data, {declared.recipe.name} on {declared.data_title}, got "
+            f"{record.recipe.name} on {record.data_title}."
+        )
+    runs = [run.correct for run in certificate.runs if run.status == "complete"]
+    if len(runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
+        raise InputError(f"expected a certificate with at least two complete runs, got {len(runs)}.")
+    level = 1 - (1 - confidence) / max(len(record.epochs), 1)
+    factor = float(stats.t.ppf((1 + level) / 2, len(runs) - 1)) * math.sqrt(1 + 1 / len(runs))
+    placed = []
+    for result, sample in zip(record.epochs, zip(*runs, strict=True), strict=False):
+        mean, half = statistics.fmean(sample), factor * statistics.stdev(sample)
+        correct = result.test_correct
+        outcome: Literal["below", "within", "above"] = "within"
+        if abs(correct - mean) > half:
+            outcome = "below" if correct < mean else "above"
+        placed.append(
+            PlacedEpoch(
+                epoch=result.epoch, correct=correct, mean=mean, lower=mean - half, upper=mean + half, outcome=outcome
+            )
+        )
+    return tuple(placed)

@@ -14,6 +14,7 @@ from harness.cli.bench import bench
 from harness.cli.bisect import bisect
 from harness.cli.certify import certify
 from harness.cli.check import check
+from harness.cli.compare import compare
 from harness.cli.console import print_error
 from harness.cli.contract import contract
 from harness.cli.doctor import doctor
@@ -22,6 +23,7 @@ from harness.cli.golden import golden
 from harness.cli.list import list_models
 from harness.cli.power import power
 from harness.cli.replay import replay
+from harness.cli.replicate import replicate
 from harness.cli.repro import repro
 from harness.cli.show import show
 from harness.cli.train import train
@@ -55,6 +57,8 @@ _COMMANDS = (
     train,
     verify,
     certify,
+    compare,
+    replicate,
     power,
     evaluate,
     contract,

@@ -86,8 +86,11 @@ def certified(
     jobs: int | None,
     salt: str,
     out: str | None,
+    like: Certificate | None = None,
 ) -> Certificate:
     """Declare a certificate and train its seeds, or continue where an earlier command was interrupted.
+
+    Accuracy rule and salt are those of the certificate ``like``, if one is given.
 
     Raises:
         SeedsInterrupted: the user interrupted it.
@@ -105,7 +108,9 @@ def certified(
     chosen = resolve_device(device)
     dataset = dataset_for(data)
     contract = contract_on(contract, dataset)
-    rule = rule_for(contract)
+    rule, name = rule_for(contract), contract.name
+    if like is not None:
+        rule, name, salt = like.declaration.rule, like.declaration.contract, like.declaration.salt
     if rule is None:
         raise InputError(
             f"expected a contract with a section [accuracy], got {contract.name}, which has none. Name one with --contract."
@@ -118,7 +123,7 @@ def certified(
         source=model,
         arguments=arguments,
         graph_digest=spec.graph_digest,
-        contract=contract.name,
+        contract=name,
         rule=rule,
         recipe=recipe,
         data_name=dataset.name,
@@ -132,7 +137,7 @@ def certified(
     folder = Path(out) if out else Path("runs") / declaration.folder_name
     announce(
         f"{captured.name}: {design.name} test of the pass rate over at most {design.runs} declared seeds, contract "
-        f"{contract.name}, recipe {recipe.name}, engine {spec.engine} on {spec.device}, into {folder}"
+        f"{name}, recipe {recipe.name}, engine {spec.engine} on {spec.device}, into {folder}"
     )
     keep_freed_memory()
     with SeedsProgress(design.runs) as progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_the_error_rates_of_the_default_hold() -> None:
     assert (22.1, 28.7) == (round(low.runs, 1), round(high.runs, 1))
 
 
-SETTINGS = st.fixed_dictionaries(
+SETTINGS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "p0": st.floats(0.05, 0.85),
         "p1": st.floats(0.86, 0.99),
