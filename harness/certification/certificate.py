@@ -28,10 +28,11 @@ def declared_seeds(rule: ConsistencyRule, salt: str, count: int) -> tuple[int, .
 
     SHA-256 of rule, salt and position. They depend on nothing about the model: a change of it does not draw new seeds.
     """
+    target = format(rule.target.normalize(), "f")
     seeds: dict[int, None] = {}
     position = 0
     while len(seeds) < count:
-        text = json.dumps([str(rule.target), rule.rule, rule.last, rule.max_epochs, salt, position])
+        text = json.dumps([target, rule.rule, rule.last, rule.max_epochs, salt, position])
         seeds[int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % _SEEDS_BELOW] = None
         position += 1
     return tuple(seeds)

@@ -83,6 +83,7 @@ def test_seeds_depend_on_rule_and_salt_only() -> None:
     for changed in (dataclasses.replace(RULE, target=Decimal("99.41")), dataclasses.replace(RULE, last=3)):
         assert not set(DECLARATION.seeds) & set(declared_seeds(changed, "1", 50))
     assert not set(DECLARATION.seeds) & set(declared_seeds(RULE, "2", 50))
+    assert DECLARATION.seeds == declared_seeds(dataclasses.replace(RULE, target=Decimal("99.40")), "1", 50)
     # Published certificates depend on these numbers.
     assert (1472638546, 98107554) == declared_seeds(RULE, "1", 2)
 

@@ -15,7 +15,7 @@ import pytest
 
 from harness.certification import Certificate, ConsistencyRule, Declaration, FixedDesign, SequentialDesign, certify
 from harness.errors import InputError
-from harness.graph import CapturedModel
+from harness.graph import CapturedModel, computing_threads
 from harness.training import EpochResult, RunSpec, SeedOutcome, SeedsInterrupted, SeedsJob, opened, seed_folder
 from tests.made_up import RECIPE
 from tests.seeded import load_and_write_pid, load_data, load_model
@@ -100,10 +100,11 @@ def results(certificate: Certificate) -> object:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> tuple[Certificate, Path]:  # noqa: ARG001 - sets the threads
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Certificate, Path]:
     """A certification that nothing disturbed, and its folder."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return certified(folder), folder
+    with computing_threads(1):
+        return certified(folder), folder
 
 
 def test_it_ends_as_soon_as_it_is_decided(undisturbed: tuple[Certificate, Path]) -> None:
