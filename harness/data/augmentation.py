@@ -23,10 +23,8 @@ _Grey = Annotated[int, Range(least=0, most=255)]
 class AffineDraws:
     """The random parameters for each image of a batch; float64 on the CPU, independent of the images' device.
 
-    Args:
-        angles: (N,) degrees, counter-clockwise.
-        shifts: (N, 2) right and down, as fractions of the width and the height; rounded to whole pixels when applied.
-        scales: (N,) factors; 1 keeps the size.
+    Angles (N,) in degrees, counter-clockwise; shifts (N, 2) right and down, as fractions of the width and the height, rounded
+    to whole pixels when applied; scales (N,), factors, of which 1 keeps the size.
     """
 
     angles: Tensor
@@ -41,13 +39,9 @@ class Augmentation:
     The rotation equals torchvision's ``RandomRotation(rotation, fill=rotation_fill)``, shift and scale equal
     ``RandomAffine(0, translate=(shift, shift), scale=scale, fill=shift_fill)``.
 
-    Args:
-        rotation: largest angle in degrees, 0 to 180; drawn uniformly from -rotation to rotation.
-        rotation_fill: grey value, 0 to 255, of pixels that a rotation uncovers.
-        shift: largest shift as a fraction of the side, 0 to 1; drawn uniformly per axis, rounded to whole pixels.
-        shift_fill: grey value, 0 to 255, of pixels that a shift or a scale uncovers.
-        scale: smallest and largest factor, drawn uniformly between them; ``None`` keeps the size.
-        interpolation: ``nearest`` or ``bilinear``.
+    Angles are drawn uniformly from -rotation to rotation, in degrees; shifts up to a fraction of the side, per axis, and rounded
+    to whole pixels; factors between the two of the scale, of which ``None`` keeps the size. The fills are the grey values of
+    pixels that a rotation, and a shift or a scale, uncovers.
 
     Raises:
         InputError: a value is out of its range.

@@ -19,18 +19,10 @@ from harness.errors import InputError
 class Dataset:
     """Verified images and labels, each as one tensor on one device.
 
-    Args:
-        name: the value of ``--data`` that selects it.
-        title: name for display; part of every output.
-        train_images: (N, 1, 28, 28) uint8.
-        train_labels: (N,) int64, 0 to 9.
-        test_images: (M, 1, 28, 28) uint8.
-        test_labels: (M,) int64, 0 to 9.
-        digest: SHA-256 (hex) over the decoded contents.
-        mean: mean of the training images on the scale 0 to 1, for normalisation.
-        std: standard deviation of the training images on the scale 0 to 1.
-        source: where the files were read from: a folder, the cache, the package.
-        validation: number of training images that replace the test images; 0 if these are the test images as published.
+    Images are (N, 1, 28, 28) uint8, labels (N,) int64, 0 to 9. The value ``name`` of ``--data`` selects the data set; the title
+    is for display, part of every output. The digest is SHA-256 (hex) over the decoded contents. Mean and standard deviation of
+    the training images, for normalisation, are on the scale 0 to 1. The source is where the files were read from: a folder, the
+    cache, the package. ``validation`` is the number of training images that replace the test images, 0 if none do.
     """
 
     name: str
@@ -100,10 +92,15 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> Self:
         """A copy with all four tensors on ``device``."""
-        moved: dict[str, Any] = {
-            key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)
-        }
+        tensors = ((key, value) for key, value in vars(self).items() if isinstance(value, Tensor))
+        moved: dict[str, Any] = {key: tensor.to(device) for key, tensor in tensors}
         return replace(self, **moved)
+
+    def shortened(self, *, train: int, test: int) -> Self:
+        """A copy with the first training and test images only."""
+        images, labels = self.train_images[:train], self.train_labels[:train]
+        test_images, test_labels = self.test_images[:test], self.test_labels[:test]
+        return replace(self, train_images=images, train_labels=labels, test_images=test_images, test_labels=test_labels)
 
     def normalise(self, images: Tensor) -> Tensor:
         """A uint8 batch as float32 of the same shape, scaled to 0..1, minus the mean, divided by the standard deviation."""

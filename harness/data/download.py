@@ -55,14 +55,10 @@ def download_into(
     stall_limit: float = 60.0,
     limit: float = 600.0,
 ) -> None:
-    """Download into ``folder``, in torchvision's layout, without verifying the content.
+    """Download into ``folder``, which exists, in torchvision's layout, without verifying the content.
 
-    Args:
-        folder: an existing folder.
-        command: the command to run, without its last argument, the folder.
-        progress: called with the bytes received so far.
-        stall_limit: seconds without a new byte after which the download is aborted.
-        limit: seconds after which the download is aborted in any case.
+    The command lacks its last argument, the folder. ``progress`` is called with the bytes received so far. The download is
+    aborted after ``stall_limit`` seconds without a new byte, and after ``limit`` seconds in any case.
 
     Raises:
         DataMissingError: the download failed, stalled or exceeded the limit; the process is killed.
@@ -70,9 +66,8 @@ def download_into(
     started = last_growth = time.monotonic()
     known = 0
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [*command, str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
+        arguments = [*command, str(folder)]
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
                 sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}

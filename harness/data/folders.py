@@ -154,13 +154,12 @@ def _place_status(origin: Literal["HARNESS_DATA", "cache"], folder: Path, *, rem
     paths = _find_files(folder, mnist)
     files = []
     for file in mnist.files:
-        state: State = "missing"
-        detail = f"found neither {file.name} nor {file.name}.gz"
-        if file.name in paths:
-            state, detail = "verified", ""
-            try:
-                read_verified(paths[file.name], file, remedy=remedy)
-            except DataError as error:
-                state, detail = "damaged", str(error)
-        files.append(FileStatus(name=file.name, state=state, detail=detail))
+        if file.name not in paths:
+            files.append(FileStatus(file.name, "missing", f"found neither {file.name} nor {file.name}.gz"))
+            continue
+        try:
+            read_verified(paths[file.name], file, remedy=remedy)
+            files.append(FileStatus(file.name, "verified", ""))
+        except DataError as error:
+            files.append(FileStatus(file.name, "damaged", str(error)))
     return PlaceStatus(origin=origin, folder=folder, files=tuple(files))

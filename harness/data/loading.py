@@ -39,12 +39,10 @@ def load_dataset(
     A named folder or an existing cache that cannot be used is an error, not a reason to search further. User folders are
     never written to. Data sets other than MNIST lie in a subfolder with torchvision's name for them.
 
-    Args:
-        choice: a name in `harness.datasets.PUBLISHED`; ``digits`` for the embedded digits; ``auto`` for MNIST, or the
-            digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST.
-        validation: number of training images to test on instead of the test images (see `Dataset.with_validation`).
-        announce: called with a sentence when a download starts or the digits replace MNIST.
-        progress: called during a download with the bytes received and the total.
+    The choice is a name in `harness.datasets.PUBLISHED`; ``digits`` for the embedded digits; ``auto`` for MNIST, or the
+    digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST. With ``validation``, so
+    many training images are tested on (see `Dataset.with_validation`). ``announce`` is called with a sentence when a download
+    starts or the digits replace MNIST, ``progress`` during a download with the bytes received and the total.
 
     Raises:
         DataMissingError: the data set is not found and not downloadable.
@@ -102,11 +100,7 @@ def _load(
 def _download(
     published: PublishedDataset, *, announce: Callable[[str], None] | None, progress: Callable[[int, int], None] | None
 ) -> tuple[Tensor, ...]:
-    """Download, verify and move the files into the cache.
-
-    Raises:
-        DataMissingError: the download failed or is disabled; the message is a clause without a final period.
-    """
+    """Download, verify and move the files into the cache; the message of an error is a clause without a final period."""
     if is_offline():
         raise DataMissingError("HARNESS_OFFLINE disables the download")
     if reason := unreachable_reason(published.address):

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class NondeterminismSource:
-    """Something that two runs may differ by.
+    """Something that two runs may differ by, with its name in lists and how to remove it.
 
-    Args:
-        name: its name in lists and in sets of released sources.
-        words: what the model does if this is the cause, completing "it ...".
-        hint: how to remove the cause.
-        tries: how often it is released, for a source that may make no difference by chance.
+    The words complete "it ...": what the model does if this is the cause. A source that may make no difference by chance is
+    released several times.
     """
 
     name: str
@@ -50,10 +47,8 @@ Experiment = Callable[[frozenset[str]], str | None]
 def attribute(sources: Iterable[NondeterminismSource], experiment: Experiment) -> Attribution:
     """Pin all sources, release one at a time, and see which releases make two runs differ.
 
-    Args:
-        sources: the possible causes.
-        experiment: runs twice with the sources of these names released and all others pinned, and returns how the runs
-            differ, such as ``differs at step 3``; None if they do not.
+    The experiment runs twice with the sources of these names released and all others pinned, and returns how the runs differ,
+    such as ``differs at step 3``; None if they do not.
     """
     sources = tuple(sources)
     names = ", ".join(source.name for source in sources)
@@ -65,10 +60,9 @@ def attribute(sources: Iterable[NondeterminismSource], experiment: Experiment) -
     if not found:
         words = f"cause unknown: bit-equal with {names} pinned, and with each of them released"
         return Attribution(causes=(), evidence=(words,))
-    evidence = (
-        f"with {names} pinned: bit-equal; with {source.name} alone released: {found[source]}" for source in found
-    )
-    return Attribution(causes=tuple(found), evidence=(*(f"cause: it {cause.words}" for cause in found), *evidence))
+    causes = (f"cause: it {source.words}" for source in found)
+    shown = (f"with {names} pinned: bit-equal; with {one.name} alone released: {how}" for one, how in found.items())
+    return Attribution(causes=tuple(found), evidence=(*causes, *shown))
 
 
 def _difference_if_released(source: NondeterminismSource, experiment: Experiment) -> str | None:
@@ -83,9 +77,8 @@ PYTHON_RANDOM = NondeterminismSource(
 NUMPY_RANDOM = NondeterminismSource(
     name="numpy.random", words="draws from numpy.random, which the run's seed does not reach", hint=_USE_TORCH
 )
-CLOCK = NondeterminismSource(
-    name="time", words="reads the clock (a function of time)", hint="Compute nothing that depends on the time."
-)
+_NO_TIME = "Compute nothing that depends on the time."
+CLOCK = NondeterminismSource(name="time", words="reads the clock (a function of time)", hint=_NO_TIME)
 URANDOM = NondeterminismSource(
     name="os.urandom",
     words="draws from os.urandom, which no seed reaches (secrets, uuid4, random.SystemRandom and an unseeded "

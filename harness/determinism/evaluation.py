@@ -48,7 +48,7 @@ class _EvaluateBetween:
         self.changed: tuple[str, ...] = ()
 
     def before_step(self, _: Step) -> None:
-        """Do nothing."""
+        pass
 
     def after_step(self, step: Step) -> None:
         if step.number % self._every:
@@ -148,12 +148,9 @@ def _evaluated_twice(model: ModelUnderTest, interventions: Interventions, releas
 
 
 def _network_cause(name: str, place: str | None) -> str:
-    where = f", in {place}" if place else ""
-    if name == TORCH_RANDOM:
-        return f"the network draws from torch's random state in eval mode: dropout or a similar layer is active there{where}"
-    if name in RANDOM_STATES:
-        return f"the network draws from {name} in eval mode{where}"
-    return f"the network updates {name} in eval mode{where}"
+    act = f"draws from {name}" if name in RANDOM_STATES else f"updates {name}"
+    why = ": dropout or a similar layer is active there" if name == TORCH_RANDOM else ""
+    return f"the network {act} in eval mode{why}{f', in {place}' if place else ''}"
 
 
 @contextmanager

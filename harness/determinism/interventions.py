@@ -41,10 +41,8 @@ class Interventions:
     """Pins sources of nondeterminism in this process.
 
     As a context it replaces functions of `time`, `os` and `random` by wrappers, which call the real ones until a source is
-    pinned. Enter it before the model is imported, since a file may contain ``from time import time``.
-
-    Attributes:
-        callers: for sources that user code has called, the first line that did.
+    pinned. Enter it before the model is imported, since a file may contain ``from time import time``. For sources that user
+    code has called, ``callers`` names the first line that did.
     """
 
     def __init__(self) -> None:
@@ -99,10 +97,7 @@ class Interventions:
 
     @contextmanager
     def pinned(self, released: frozenset[str], *, reimport: Callable[[], None]) -> Iterator[None]:
-        """Pin all sources in the block except the released ones.
-
-        ``reimport`` imports the model again, so that its globals are new.
-        """
+        """Pin all sources in the block except the released ones; ``reimport`` makes the model's globals new."""
         self._pinned = frozenset(source.name for source in SOURCES) - released
         self._calls = 0
         # The legacy global generator of numpy is the one that a model's forward pass would draw from.

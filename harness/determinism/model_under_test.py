@@ -24,13 +24,10 @@ class ImportedModel:
 
 
 class ModelUnderTest:
-    """A model with everything that its training needs.
+    """A model with everything that its training needs: the declared run, with the epochs of the check, and its data.
 
-    Args:
-        load: imports the model and the hooks, again at each call.
-        spec: the declared run; its recipe has the epochs of the check.
-        data: the training and test images of the check.
-        keep_alive: called before each step, to show the parent process that the training advances.
+    ``load`` imports the model and the hooks, again at each call. ``keep_alive`` is called before each step, to show the parent
+    process that the training advances.
     """
 
     def __init__(
@@ -77,22 +74,15 @@ class ModelUnderTest:
         """Train once and keep the inputs and results of the steps.
 
         By default a module with its initial weights is trained, under the seed of the run, to the last step. The callbacks are
-        called after the tracer; ``upto`` is the number of the last step, and the checkpoints are in ``folder``.
-
-        Returns:
-            The steps; fewer than `steps` if the loss became infinite or NaN.
+        called after the tracer; ``upto`` is the number of the last step, and the checkpoints are in ``folder``. There are fewer
+        than `steps` steps if the loss became infinite or NaN.
         """
         tracer = tracer or Tracer(self.device)
-        callbacks = (tracer, *callbacks, _EndAfter(self._keep_alive, upto))
+        module = self.module(seed) if module is None else module
+        spec = self.spec if seed is None else replace(self.spec, seed=seed)
+        hooks = replace(self.hooks, callbacks=(tracer, *callbacks, _EndAfter(self._keep_alive, upto)))
         with suppress(TraceCompleteError):
-            train(
-                self.module(seed) if module is None else module,
-                self.spec if seed is None else replace(self.spec, seed=seed),
-                self.data,
-                observer=observer,
-                checkpoint_dir=folder,
-                hooks=replace(self.hooks, callbacks=callbacks),
-            )
+            train(module, spec, self.data, observer=observer, checkpoint_dir=folder, hooks=hooks)
         return tracer.trace
 
 

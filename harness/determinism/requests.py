@@ -34,14 +34,10 @@ ALL_PINNED = "all pinned"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """What each worker process of a check trains.
+    """What each worker process of a check trains: the declared run, with the epochs of the check, of this source.
 
-    Args:
-        spec: the declared run; its recipe has the epochs of the check.
-        source: the model's file or name.
-        hooks_file: the file of the training hooks, or None.
-        data: the fields of the data set without its tensors.
-        inputs: the folder with the tensors of the data set (`DATA_FILE`) and, if there is one, the graph (`GRAPH_STEM`).
+    ``data`` has the fields of the data set without its tensors; these are in the folder ``inputs`` (`DATA_FILE`), as is the
+    graph, if there is one (`GRAPH_STEM`).
     """
 
     spec: RunSpec
@@ -55,9 +51,8 @@ class TrainingSetup:
 class TrainingResult:
     """What a worker process found, besides the traces in its workspace.
 
-    Args:
-        findings: of an `AxesRequest`, one for each axis that one process can vary.
-        callers: of a `PinnedRequest`, for sources that user code has called, the first line that did.
+    An `AxesRequest` gives a finding for each axis that one process can vary; a `PinnedRequest`, for sources that user code has
+    called, the first line that did.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -166,18 +161,13 @@ def trace_file(name: str) -> str:
 
 
 def _train_reference(model: ModelUnderTest, workspace: Workspace) -> Trace:
-    """The training that all others are compared with.
-
-    Raises:
-        InputError: its loss became infinite or NaN.
-    """
+    """The training that all others are compared with; an `InputError` if its loss became infinite or NaN."""
     workspace.report(f"a training of {model.steps} steps")
     reference = model.trace()
     if len(reference) < model.steps:
-        msg = (
+        raise InputError(
             f"expected a training of {model.steps} steps with a finite loss, got a loss that is infinite or NaN by "
             f"step {len(reference)}: there is nothing to compare. Use another --recipe or fewer --steps."
         )
-        raise InputError(msg)
     write_trace(reference, workspace.folder / REFERENCE_TRACE)
     return reference

@@ -73,15 +73,10 @@ def check_determinism(
 ) -> DeterminismReport:
     """Train a model again and again, with one thing changed each time, and compare every step.
 
-    Args:
-        spec: the run to repeat; its source and arguments say what is trained, and its epochs are replaced, see `shortened`.
-        dataset: the data set, of which as many images are used as the steps need.
-        steps: steps of each training.
-        captured: the model's graph; None if it cannot be captured.
-        why_not_captured: the reason then.
-        hooks_file: a Python file with loader and evaluation, see `harness.determinism.user_files`.
-        idle_seconds: seconds that may pass without a step.
-        announce: called with a sentence on what is being done.
+    The source and the arguments of ``spec`` say what is trained, for ``steps`` steps each time, on as many images as these
+    need, see `shortened`. ``captured`` is the model's graph; if it is None, ``why_not_captured`` is the reason. The file of
+    hooks has loader and evaluation, see `harness.determinism.user_files`. ``idle_seconds`` may pass without a step;
+    ``announce`` is called with a sentence on what is being done.
 
     Raises:
         InputError: the model or the hooks cannot be imported or trained with, make no step for too long, or end the process.
@@ -124,19 +119,12 @@ def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, 
         InputError: fewer than two steps.
     """
     if steps < 2:  # noqa: PLR2004 - one before the stop, one after
-        msg = f"expected at least 2 steps, one before a stop and one after it, got steps={steps}."
-        raise InputError(msg)
+        raise InputError(f"expected at least 2 steps, one before a stop and one after it, got steps={steps}.")
     available = max(len(dataset.train_images) // spec.recipe.batch_size, 1)
     length = min(_STEPS_PER_EPOCH, steps // 2, available)
-    images = length * spec.recipe.batch_size
     recipe = spec.recipe.with_epochs(math.ceil(steps / length))
-    return dataclasses.replace(spec, recipe=recipe), dataclasses.replace(
-        dataset,
-        train_images=dataset.train_images[:images],
-        train_labels=dataset.train_labels[:images],
-        test_images=dataset.test_images[:_TEST_IMAGES],
-        test_labels=dataset.test_labels[:_TEST_IMAGES],
-    )
+    images = length * spec.recipe.batch_size
+    return dataclasses.replace(spec, recipe=recipe), dataset.shortened(train=images, test=_TEST_IMAGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +137,6 @@ class _Check:
     announce: Callable[[str], None]
 
     def findings(self, why_not_captured: str | None) -> list[Finding]:
-        """The findings of all axes, in no particular order."""
         reference = ReferenceRequest(setup=self.setup)
         first, fresh, hashed = self._run(
             self._job(AxesRequest(setup=self.setup, why_not_captured=why_not_captured)),
@@ -193,44 +180,33 @@ class _Check:
     def _job(self, request: TrainingRequest, *, title: str = "", hash_seed: str = "1") -> Job:
         # A thread without work sleeps: on a busy machine, threads that spin make a training ten times slower.
         waiting = os.environ.get("OMP_WAIT_POLICY", "passive")
-        return Job(
-            request=request,
-            working_folder=self.setup.source.working_folder,
-            variables={"PYTHONHASHSEED": hash_seed, "OMP_WAIT_POLICY": waiting},
-            title=title,
-        )
+        variables = {"PYTHONHASHSEED": hash_seed, "OMP_WAIT_POLICY": waiting}
+        return Job(request=request, working_folder=self.setup.source.working_folder, variables=variables, title=title)
 
     def _run(self, *jobs: Job) -> list[Outcome]:
         return run_processes(jobs, self.folder, limits=self.limits, announce=self.announce, check=self._result)
 
     def _result(self, outcome: Outcome) -> TrainingResult:
-        """The result of a process.
-
-        Raises:
-            InputError: the process ended without one, or reported that the model failed.
-            ExaminerError: the process left something that is no result, or failed through no fault of the model.
-        """
+        """The result of a process; an `InputError` if the model is why there is none, an `ExaminerError` if it is not."""
         text = self.setup.source.text
         after = f", after reporting {outcome.progress[-1]!r}" if outcome.progress else ""
         if outcome.ending is Ending.IDLE:
-            msg = (
+            raise InputError(
                 f"{text} made no step in {self.limits.idle_seconds:.0f} seconds{after}: expected a training that advances. "
                 "Does it wait for something, or is the machine busy?"
             )
-            raise InputError(msg)
         if outcome.ending is Ending.PRINTED_TOO_MUCH:
-            msg = (
+            raise InputError(
                 f"{text} printed more than {self.limits.output_bytes:,} bytes{after}: expected a model that trains. Remove "
                 "what it prints."
             )
-            raise InputError(msg)
         result: TrainingResult | None = outcome.result(outcome.job.request)
         if result is None:
             code = outcome.exit_code
             killed = f"It was killed by signal {-code}; is there enough memory? " if code and code < 0 else ""
             printed = f"Its last output: {outcome.output}" if outcome.output else "It printed nothing."
-            msg = f"{text} ended the process that trained it{after}: expected a model that trains. {killed}{printed}"
-            raise InputError(msg)
+            problem = f"{text} ended the process that trained it{after}: expected a model that trains."
+            raise InputError(f"{problem} {killed}{printed}")
         return result
 
 

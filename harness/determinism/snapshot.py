@@ -60,8 +60,9 @@ class StateSnapshot:
 
     def changed(self, later: StateSnapshot) -> tuple[str, ...]:
         """Names of the items that differ in another snapshot, or that only one of the two has."""
-        names = dict.fromkeys((*self._items, *later._items))
-        return tuple(name for name in names if self._digest(name) != later._digest(name))
+        before = {name: item.digest for name, item in self._items.items()}
+        after = {name: item.digest for name, item in later._items.items()}
+        return tuple(name for name in before | after if before.get(name) != after.get(name))
 
     def restore(self, module: nn.Module, names: Iterable[str]) -> None:
         """Restore the items of these names: random states in the process, all others in the module."""
@@ -73,18 +74,13 @@ class StateSnapshot:
                 with contextlib.suppress(AttributeError):
                     delattr(module.get_submodule(path), leaf)
 
-    def _digest(self, name: str) -> str | None:
-        return self._items[name].digest if name in self._items else None
-
 
 def _random_states(device: torch.device) -> Iterator[tuple[str, _Item]]:
     in_torch = global_random_state(device)
     in_python = random.getstate()
     in_numpy = np.random.get_state()  # noqa: NPY002 - the legacy global generator is the one that others may share
-    yield (
-        TORCH_RANDOM,
-        _Item(digest=state_digest(in_torch), restore=lambda _: set_global_random_state(device, in_torch)),
-    )
+    in_digest = state_digest(in_torch)
+    yield TORCH_RANDOM, _Item(digest=in_digest, restore=lambda _: set_global_random_state(device, in_torch))
     yield PYTHON_RANDOM, _Item(digest=_digest(in_python), restore=lambda _: random.setstate(in_python))
     yield NUMPY_RANDOM, _Item(digest=_digest(in_numpy), restore=lambda _: np.random.set_state(in_numpy))  # noqa: NPY002
 
@@ -111,11 +107,7 @@ def _attribute_item(path: str, name: str, value: object) -> _Item:
 
 
 def _digest(value: object) -> str:
-    """A digest of a value; equal values of plain types, tensors and generators have equal digests.
-
-    Raises:
-        Exception: any that pickling the value raises.
-    """
+    """A digest of a value; equal values of plain types, tensors and generators have equal digests. Pickling it may fail."""
     return hashlib.sha256(pickle.dumps(_plain(value))).hexdigest()
 
 

@@ -46,11 +46,7 @@ class UserFiles:
         self._before = set(sys.modules)
 
     def load(self) -> ImportedModel:
-        """Import the files, again at each call.
-
-        Raises:
-            InputError: one of them cannot be imported.
-        """
+        """Import the files, again at each call; an `InputError` if one of them cannot be imported."""
         self.forget()
         build = module_builder(self._source, self._arguments)
         hooks = load_training_hooks(self._hooks_file) if self._hooks_file else TrainingHooks()
@@ -84,11 +80,10 @@ def explained_error(error: Exception, text: str) -> Exception:
         return error
     lines = [f"line {frame.lineno} of {Path(frame.filename).name}" for frame in frames if is_user_file(frame.filename)]
     where = f" in {lines[-1]}" if lines else ""
-    msg = (
+    return InputError(
         f"{text} failed{where} during a training: {type(error).__name__}: {error}. Expected a model that completes "
         "all steps. Correct it and try again."
     )
-    return InputError(msg)
 
 
 def load_training_hooks(path: Path) -> TrainingHooks:
@@ -101,26 +96,23 @@ def load_training_hooks(path: Path) -> TrainingHooks:
     module_name = f"procedure_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        msg = f"expected a Python file, got procedure={str(path)!r}. Name a file that ends in .py."
-        raise InputError(msg)
+        raise InputError(f"expected a Python file, got procedure={str(path)!r}. Name a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        where = line_of(error, path)
-        msg = f"importing procedure={str(path)!r} failed{where}: {type(error).__name__}: {error}. Correct the file."
-        raise InputError(msg) from error
+        failed = f"importing procedure={str(path)!r} failed{line_of(error, path)}"
+        raise InputError(f"{failed}: {type(error).__name__}: {error}. Correct the file.") from error
     finally:
         sys.path.remove(str(path.parent))
     own_batches, own_evaluate = getattr(module, "batches", None), getattr(module, "evaluate", None)
     if not (callable(own_batches) or callable(own_evaluate)):
-        msg = (
+        raise InputError(
             f"expected batches(seed, epoch) or evaluate(module, images, labels) in procedure={str(path)!r}, which "
             "defines neither. Define one of them, or omit --procedure."
         )
-        raise InputError(msg)
     return TrainingHooks(
         batches=_batches_of(own_batches, path) if callable(own_batches) else shuffled_batches,
         evaluate=_evaluate_of(own_evaluate, path) if callable(own_evaluate) else evaluate,
@@ -131,19 +123,16 @@ def _batches_of(
     batches: Callable[[int, int], Iterable[Any]], path: Path
 ) -> Callable[[Dataset, Recipe, RandomStreams, int], Iterator[Batch]]:
     def adapted(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
-        needed = math.ceil(len(data.train_images) / recipe.batch_size)
-        count = 0
+        needed, device = math.ceil(len(data.train_images) / recipe.batch_size), data.train_images.device
+        call, count = f"batches(seed={streams.seed}, epoch={epoch}) in {path}", 0
         for item in islice(batches(streams.seed, epoch), needed):
             count += 1
-            images, labels = _checked(item, f"batch {count} of batches(seed={streams.seed}, epoch={epoch}) in {path}")
-            device = data.train_images.device
+            images, labels = _checked(item, f"batch {count} of {call}")
             yield Batch(images=images.to(device, torch.float32), labels=labels.to(device, torch.int64))
         if count < needed:
-            msg = (
-                f"expected at least {needed} batches of batches(seed={streams.seed}, epoch={epoch}) in {path}, got "
-                f"{count}. Yield more, or ask for fewer --steps."
+            raise InputError(
+                f"expected at least {needed} batches of {call}, got {count}. Yield more, or ask for fewer --steps."
             )
-            raise InputError(msg)
 
     return adapted
 
@@ -157,11 +146,10 @@ def _checked(item: object, what: str) -> tuple[Tensor, Tensor]:
                 return images, labels
         case _:
             found = f"a {type(item).__name__}"
-    msg = (
+    raise InputError(
         f"expected {what} to be a pair of tensors, images of floats (B, 1, 28, 28) and labels of integers (B,), got "
         f"{found}."
     )
-    raise InputError(msg)
 
 
 def _evaluate_of(
@@ -175,11 +163,10 @@ def _evaluate_of(
         except (TypeError, ValueError):
             correct = -1
         if not 0 <= correct <= total:
-            msg = (
+            raise InputError(
                 f"expected evaluate(module, images, labels) in {path} to return the number of correct predictions, from 0 to "
                 f"{total}, got {found!r}."
             )
-            raise InputError(msg)
         # Only a schedule that depends on the loss uses this value.
         return Evaluation(loss=1 - correct / total, correct=correct, total=total)
 

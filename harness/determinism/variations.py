@@ -183,8 +183,7 @@ def _stop_and_resume(
 ) -> tuple[Trace, list[str]]:
     """Train up to a stop, and resume as a new process would, with the state of the names ``kept`` carried over.
 
-    Returns:
-        All steps, and the names of the state that is neither in the checkpoint nor the same in a new module and process.
+    All steps are returned, and the names of the state that is neither in the checkpoint nor the same in a new module and process.
     """
     with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
         module, tracer = model.module(), Tracer(model.device)
@@ -221,10 +220,8 @@ def rebuilt_graph(
     if captured is None:
         return not_applicable(Axis.GRAPH, why_not_captured)
     module, rebuilt = model.module(), captured.to_module()
-    tensors = {
-        **dict(rebuilt.named_parameters(remove_duplicate=False)),
-        **dict(rebuilt.named_buffers(remove_duplicate=False)),
-    }
+    tensors: dict[str, Tensor] = dict(rebuilt.named_parameters(remove_duplicate=False))
+    tensors |= rebuilt.named_buffers(remove_duplicate=False)
     initial = dict((*module.named_parameters(), *module.named_buffers()))
     with torch.no_grad():
         for name, tensor in initial.items():

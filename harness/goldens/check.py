@@ -35,6 +35,12 @@ from harness.reproducibility import setting_differences
 from harness.training import RunSpec, environment
 
 _MAX_LINES = 8
+_EXPECTED = {
+    "graph": "the recorded operations, in both modes",
+    "weights": "the recorded initial parameters, buffers and constants, bit for bit",
+    "outputs": "the recorded outputs at three depths",
+    "training": f"the recorded digests of {STEPS} training steps",
+}
 
 
 def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: str) -> tuple[Finding, ...]:
@@ -43,11 +49,8 @@ def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: 
     ``fail``: a result differs from the golden. ``unknown``: this environment is not recorded, or on another machine only, where
     the last bits may differ. A golden that is missing or cannot be read gives a single failed finding ``golden``.
 
-    Args:
-        captured: the model, with the initial weights of seed 1.
-        spec: the recipe, and the device to compute on. 50 steps are trained if this environment is recorded.
-        path: the golden's file.
-        remedy: the command that updates the golden.
+    The model has the initial weights of seed 1. ``spec`` has the recipe and the device to compute on; 50 steps are trained if
+    this environment is recorded. ``remedy`` is the command that updates the golden.
     """
     try:
         golden = read_golden(path) if path.exists() else None
@@ -55,15 +58,9 @@ def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: 
     except InputError as problem:
         golden, observed = None, str(problem)
     if golden is None:
-        return (
-            Finding(
-                requirement="golden",
-                status=Status.FAIL,
-                expected="a golden to compare with",
-                observed=observed,
-                hint=f"Restore the file, or create it with `{remedy}`.",
-            ),
-        )
+        expected, hint = "a golden to compare with", f"Restore the file, or create it with `{remedy}`."
+        missing = Finding(requirement="golden", status=Status.FAIL, expected=expected, observed=observed, hint=hint)
+        return (missing,)
     return _Check(captured, spec, golden, remedy).findings()
 
 
@@ -94,9 +91,8 @@ class _Check:
         here = environment(self.device)
         self.key = environment_key(here, self.device)
         self.entry = golden.entry_for(self.key)
-        self.machine_differences = (
-            setting_differences(self.entry.machine, machine_properties(here)) if self.entry else []
-        )
+        recorded_here = self.entry.machine if self.entry else machine_properties(here)
+        self.machine_differences = setting_differences(recorded_here, machine_properties(here))
         # Whether a result that is not bit-equal is a failure.
         self.must_be_bit_equal = self.entry is not None and not self.machine_differences
         self.tensor_changes = tensor_changes(golden.tensors, describe_tensors(captured.graph))
@@ -107,19 +103,13 @@ class _Check:
     def _graph(self) -> Finding:
         golden, graph = self.golden, self.captured.graph
         now = graph.exact_digest()
-        changes: list[str] = []
-        evidence = [f"exact digest {now}"]
         if now != golden.graph:
             changes = operation_changes(golden.operations, list_operations(graph)) + self.tensor_changes
             changes = changes or ["operations and arguments are equal, but constants or dtypes differ"]
             evidence = [*changes[:_MAX_LINES], f"exact digest: recorded {golden.graph}, now {now}"]
-        return self._finding(
-            "graph",
-            Status.FAIL if changes else Status.PASS,
-            expected="the recorded operations, in both modes",
-            observed=_first_of(changes) if changes else f"all {len(golden.operations)} operations are equal",
-            evidence=evidence,
-        )
+            return self._finding("graph", Status.FAIL, _first_of(changes), evidence)
+        observed = f"all {len(golden.operations)} operations are equal"
+        return self._finding("graph", Status.PASS, observed, [f"exact digest {now}"])
 
     def _weights(self) -> Finding:
         now = {name: digest(tensor) for name, tensor in self.captured.state.items()}
@@ -133,13 +123,8 @@ class _Check:
             observed = _first_of(changes or [f"{name} has other values" for name in differing])
         else:
             status, observed = Status.PASS, f"{len(now)} tensors, bit-equal"
-        return self._finding(
-            "weights",
-            status,
-            expected="the recorded initial parameters, buffers and constants, bit for bit",
-            observed=observed,
-            evidence=(changes or [f"{name}: digest {now[name]}" for name in differing])[:_MAX_LINES],
-        )
+        evidence = changes or [f"{name}: digest {now[name]}" for name in differing]
+        return self._finding("weights", status, observed, evidence[:_MAX_LINES])
 
     def _outputs(self) -> Finding:
         lines, differing, outside = [], [], []
@@ -174,9 +159,7 @@ class _Check:
             observed = f"within tolerance, but not bit-equal, first at depth {differing[0]!r}"
         else:
             status, observed = Status.PASS, f"bit-equal at {len(lines)} depths"
-        return self._finding(
-            "outputs", status, expected="the recorded outputs at three depths", observed=observed, evidence=lines
-        )
+        return self._finding("outputs", status, observed, lines)
 
     def _training(self) -> Finding:
         changes = setting_differences(self.golden.recipe, recipe_settings(self.spec.recipe))
@@ -186,13 +169,7 @@ class _Check:
             status, observed = Status.UNKNOWN, f"not trained: no golden for {self.key.describe()}"
         else:
             status, observed = self._compare_training(self.entry)
-        return self._finding(
-            "training",
-            status,
-            expected=f"the recorded digests of {STEPS} training steps",
-            observed=observed,
-            evidence=changes[:_MAX_LINES],
-        )
+        return self._finding("training", status, observed, changes[:_MAX_LINES])
 
     def _compare_training(self, recorded: BitExactResults) -> tuple[Status, str]:
         try:
@@ -203,9 +180,7 @@ class _Check:
             return Status.FAIL if self.must_be_bit_equal else Status.UNKNOWN, change
         return Status.PASS, f"bit-equal over {digests[-1].step} steps"
 
-    def _finding(
-        self, requirement: str, status: Status, *, expected: str, observed: str, evidence: Sequence[str]
-    ) -> Finding:
+    def _finding(self, requirement: str, status: Status, observed: str, evidence: Sequence[str]) -> Finding:
         """A finding with the hint for its status, and with the reasons if it is unknown."""
         reasons: tuple[str, ...] = ()
         hint = f"If the change is intended, `{self.remedy}` records it." if status is Status.FAIL else ""
@@ -218,7 +193,7 @@ class _Check:
         return Finding(
             requirement=requirement,
             status=status,
-            expected=expected,
+            expected=_EXPECTED[requirement],
             observed=observed,
             evidence=(*evidence, *reasons),
             hint=hint,

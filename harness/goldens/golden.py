@@ -56,14 +56,9 @@ class EnvironmentKey:
 class BitExactResults:
     """The results in one environment, as the first 16 hex digits of SHA-256 digests.
 
-    Args:
-        key: the environment.
-        machine: other properties of the machine that can change the last bits, by name: libraries choose their code by the
-            processor.
-        harness: version of this package.
-        tensors: digest of each initial parameter, buffer and constant, by name.
-        outputs: digest of the whole output at each depth.
-        training: digests of 50 training steps, every ten steps.
+    They are of each initial parameter, buffer and constant, by name; of the whole output at each depth; and of 50 training
+    steps, every ten steps. ``machine`` has properties outside the key that can change the last bits, see
+    `machine_properties`; ``harness`` is the version of this package.
     """
 
     key: EnvironmentKey
@@ -76,16 +71,12 @@ class BitExactResults:
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """A value of the evaluation pass that is compared.
+    """A value of the evaluation pass that is compared; ``value`` is its name in the graph, the shape includes the batch.
 
-    Args:
-        name: ``features``: the last feature map with more than one position. ``before the head``: the input of the last
-            layer with weights. ``logits``: the input of the final softmax or log-softmax, if there is one, else the output:
-            a log-softmax hides differences of small scores.
-        value: its name in the graph.
-        shape: its shape, with the batch.
-        scale: its largest absolute value in double precision.
-        error: the largest absolute difference between single and double precision, where the golden was made.
+    Its name is ``features``: the last feature map with more than one position; ``before the head``: the input of the last
+    layer with weights; or ``logits``: the input of the final softmax or log-softmax, if there is one, else the output: a
+    log-softmax hides differences of small scores. The scale is its largest absolute value in double precision, the error
+    the largest absolute difference between single and double precision, where the golden was made.
     """
 
     name: str
@@ -110,18 +101,10 @@ class Depth:
 class Golden:
     """The recorded results of a model. The names of the fields are keys of the file.
 
-    Args:
-        model: name of the model.
-        source: what the user named the model by.
-        arguments: constructor arguments of the user's model.
-        graph: exact digest of the graph.
-        tensors: by name, kind, dtype and shape of each tensor of the model, see `describe_tensors`.
-        operations: the operations, see `list_operations`.
-        images: digest of the fixed images.
-        recipe: the recipe of the 50 training steps, with all settings.
-        depths: where outputs are compared, in graph order.
-        values: by name of the depth, up to 256 values of the output in double precision, see `sample`.
-        bits: the bit-exact results, one entry per environment.
+    ``source`` is what the user named the model by, ``graph`` the exact digest of the graph, ``images`` the digest of the fixed
+    images, ``recipe`` that of the 50 training steps, with all settings. Tensors are as of `describe_tensors`, operations as of
+    `list_operations`. The depths are in graph order; ``values`` has, by name of the depth, up to 256 values of the output in
+    double precision, see `sample`. ``bits`` has one entry per environment.
     """
 
     model: str
@@ -161,35 +144,27 @@ def read_golden(path: Path) -> Golden:
         if found == FORMAT and document.pop("content") == _content_digest(document, values):
             return read_table(Golden, {**document, "values": values}, where=str(path), error=InputError)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
-        msg = f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}."
-        raise InputError(msg) from problem
+        raise InputError(
+            f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}."
+        ) from problem
     if found != FORMAT:
-        msg = f"expected a golden in format {FORMAT!r}, but {path} has format={found!r}: another version wrote it."
-    else:
-        msg = f"expected an unchanged golden, but {path} is damaged: its content does not match its digest."
-    raise InputError(msg)
+        raise InputError(
+            f"expected a golden in format {FORMAT!r}, but {path} has format={found!r}: another version wrote it."
+        )
+    raise InputError(f"expected an unchanged golden, but {path} is damaged: its content does not match its digest.")
 
 
 def write_golden(golden: Golden, path: Path) -> None:
-    """Write a golden atomically.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write a golden atomically; an `InputError` if the file cannot be written."""
     write_whole(path, golden_bytes(golden))
 
 
 def golden_bytes(golden: Golden) -> bytes:
     """The content of a golden's file: the values as tensors, everything else as JSON in the header."""
     fields = {field.name: getattr(golden, field.name) for field in dataclasses.fields(golden) if field.name != "values"}
-    document = as_json(
-        {
-            **fields,
-            "depths": [dataclasses.asdict(depth) for depth in golden.depths],
-            "bits": [dataclasses.asdict(entry) for entry in golden.bits],
-        }
-    )
-    values = dict(golden.values)
+    for name in ("depths", "bits"):
+        fields[name] = [dataclasses.asdict(item) for item in fields[name]]
+    document, values = as_json(fields), dict(golden.values)
     document = {"format": FORMAT, "content": _content_digest(document, values), **document}
     # A single header entry: safetensors writes several in no fixed order.
     return save(values, {"golden": json.dumps(document, separators=(",", ":"))})

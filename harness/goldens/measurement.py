@@ -37,11 +37,9 @@ _MAP_DIMS = 4
 
 
 def measure_golden(captured: CapturedModel, spec: RunSpec) -> Golden:
-    """The golden of a model, with an entry for this environment only. Everything is computed twice.
+    """The golden of a model with the initial weights of seed 1, with an entry for this environment only.
 
-    Args:
-        captured: the model, with the initial weights of seed 1.
-        spec: its recipe, source and arguments, and the device to compute on.
+    Everything is computed twice, on the device of ``spec``, which also has the recipe, source and arguments.
 
     Raises:
         InputError: two runs differ, the model does not run in double precision, or an output is infinite or NaN.
@@ -52,12 +50,11 @@ def measure_golden(captured: CapturedModel, spec: RunSpec) -> Golden:
     differing = [f"the outputs differ at {name}" for name in outputs if digest(outputs[name]) != digest(again[name])]
     change = training_change(training, train_briefly(captured, spec))
     if differing or change:
-        msg = (
+        raise InputError(
             f"expected bit-equal results in two runs of {captured.name} on {device}, but "
             f"{differing[0] if differing else f'the training {change}'}. Find the cause with `harness repro`; only a model "
             "that repeats bit for bit can have a golden."
         )
-        raise InputError(msg)
     doubles, values = _double_precision_outputs(captured), depth_values(captured.graph)
     here = environment(device)
     return Golden(
@@ -86,15 +83,11 @@ def measure_golden(captured: CapturedModel, spec: RunSpec) -> Golden:
 
 def _measure_depth(name: str, value: str, output: Tensor, double: Tensor) -> Depth:
     if not bool(output.isfinite().all()):
-        msg = f"expected finite outputs of the model with its initial weights, got an infinity or NaN at {name} ({value})."
-        raise InputError(msg)
-    return Depth(
-        name=name,
-        value=value,
-        shape=tuple(output.shape),
-        scale=float(double.abs().max()),
-        error=max_abs_difference(output.double(), double),
-    )
+        raise InputError(
+            f"expected finite outputs of the model with its initial weights, got an infinity or NaN at {name} ({value})."
+        )
+    scale, error = float(double.abs().max()), max_abs_difference(output.double(), double)
+    return Depth(name=name, value=value, shape=tuple(output.shape), scale=scale, error=error)
 
 
 def environment_key(here: Environment, device: torch.device) -> EnvironmentKey:
@@ -172,11 +165,10 @@ def _double_precision_outputs(captured: CapturedModel) -> dict[str, Tensor]:
     except RuntimeError as problem:
         outputs, reason = {}, str(problem).splitlines()[0]
     if {output.dtype for output in outputs.values()} != {torch.float64}:
-        msg = (
+        raise InputError(
             f"expected {captured.name} to run in double precision, which the error of single precision is measured against, "
             f"but {reason}. Remove conversions such as .float() from its forward."
         )
-        raise InputError(msg)
     return outputs
 
 
@@ -200,8 +192,7 @@ def recipe_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _shortened(recipe: Recipe) -> Recipe:
-    batch_size = min(recipe.batch_size, _MAX_BATCH_SIZE)
-    return dataclasses.replace(recipe, batch_size=batch_size, epochs=_EPOCHS)
+    return dataclasses.replace(recipe, batch_size=min(recipe.batch_size, _MAX_BATCH_SIZE), epochs=_EPOCHS)
 
 
 def train_briefly(captured: CapturedModel, spec: RunSpec) -> tuple[StepDigests, ...]:
@@ -209,17 +200,10 @@ def train_briefly(captured: CapturedModel, spec: RunSpec) -> tuple[StepDigests, 
 
     Recipe and device are those of ``spec``; seed, engine, epochs and the limit of the batch size are the same for all goldens.
     """
-    recipe, data = _shortened(spec.recipe), _digits()
-    images = recipe.batch_size * _STEPS_PER_EPOCH
-    data = dataclasses.replace(
-        data,
-        train_images=data.train_images[:images],
-        train_labels=data.train_labels[:images],
-        test_images=data.test_images[:_TEST_IMAGES],
-        test_labels=data.test_labels[:_TEST_IMAGES],
-    )
+    recipe = _shortened(spec.recipe)
+    data = _digits().shortened(train=recipe.batch_size * _STEPS_PER_EPOCH, test=_TEST_IMAGES)
+    short = dataclasses.replace(spec, recipe=recipe, seed=_SEED, engine="eager", digest_every=_STEPS_PER_EPOCH)
     with _full_single_precision():
-        short = dataclasses.replace(spec, recipe=recipe, seed=_SEED, engine="eager", digest_every=_STEPS_PER_EPOCH)
         return train(captured.to_module(), short, data).digests
 
 

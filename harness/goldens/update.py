@@ -25,12 +25,7 @@ def update_golden(captured: CapturedModel, spec: RunSpec, old: Golden | None) ->
     """Record the results of a model in this environment.
 
     The entries of other environments are kept, unless the graph, the initial weights, the recipe or the fixed images changed:
-    then they no longer apply.
-
-    Args:
-        captured: the model, with the initial weights of seed 1.
-        spec: its recipe, source and arguments, and the device to compute on.
-        old: the present golden; None if there is none.
+    then they no longer apply. The model has the initial weights of seed 1; the results are computed on the device of ``spec``.
 
     Raises:
         InputError: two runs differ, the model does not run in double precision, or an output is infinite or NaN.
@@ -80,7 +75,6 @@ def _weights_changed(old: Golden, new: Golden) -> bool:
 
 
 def _common_changes(old: Golden, new: Golden) -> list[str]:
-    """The changes in what does not depend on the environment."""
     lines = []
     if (old.source, old.arguments) != (new.source, new.arguments):
         lines.append(f"source: {old.source} {old.arguments}".rstrip() + f" -> {new.source} {new.arguments}".rstrip())
@@ -104,7 +98,6 @@ def _common_changes(old: Golden, new: Golden) -> list[str]:
 
 
 def _entry_changes(recorded: BitExactResults | None, now: BitExactResults) -> list[str]:
-    """The changes in the results of this environment."""
     if recorded is None:
         return [f"new: {now.key.describe()}"]
     pairs = ((recorded.tensors, now.tensors), (recorded.outputs, now.outputs))

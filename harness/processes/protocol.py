@@ -48,10 +48,8 @@ class Workspace:
 class Request(ABC, Generic[R]):
     """A task for a worker process: a frozen dataclass of plain data, see `harness.tables.read_table`.
 
-    The class is imported by the parent and by the worker process; only the latter calls `prepare` and `perform`.
-
-    Attributes:
-        result_type: the class of what `perform` returns, a frozen dataclass of plain data, too.
+    The class is imported by the parent and by the worker process; only the latter calls `prepare` and `perform`, which returns
+    an instance of ``result_type``, a frozen dataclass of plain data, too.
     """
 
     result_type: ClassVar[type[Any]]
@@ -85,13 +83,10 @@ _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An error in a worker process, as data.
+    """An error in a worker process, as data; the traceback says where it was raised, with all its causes.
 
-    Args:
-        kind: which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
-            other that the user can correct, or one of the more precise kinds.
-        message: its message.
-        traceback: where it was raised, with all its causes.
+    The kind says which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
+    other that the user can correct, or one of the more precise kinds.
     """
 
     kind: ErrorKind
@@ -122,17 +117,12 @@ def write_request(request: Request[Any], folder: Path) -> None:
 
 
 def read_request(folder: Path) -> Request[Any]:
-    """Read what `write_request` wrote.
-
-    Raises:
-        ExaminerError: it is of no known type, or its fields do not fit the type.
-    """
+    """Read what `write_request` wrote; an `ExaminerError` if it is of no known type, or its fields do not fit the type."""
     document = json.loads(read_limited(folder / REQUEST_FILE, MAX_RESULT_BYTES))
     module, _, name = str(document["type"]).partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.startswith("harness.") else None
     if not (isinstance(kind, type) and issubclass(kind, Request)):
-        msg = f"expected a request of a type that the harness defines, got type={document['type']!r}."
-        raise ExaminerError(msg)
+        raise ExaminerError(f"expected a request of a type that the harness defines, got type={document['type']!r}.")
     try:
         return read_table(kind, document["fields"], where=document["type"], error=InputError)
     except InputError as problem:

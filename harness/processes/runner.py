@@ -29,13 +29,9 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a call of `run_processes` may use.
+    """What a call of `run_processes` may use: wall time of all processes together, and processes at a time.
 
-    Args:
-        seconds: wall time of all processes together.
-        idle_seconds: wall time without progress, for each process.
-        output_bytes: what each process may print.
-        parallel: processes at a time.
+    ``idle_seconds``, wall time without progress, and ``output_bytes``, what it may print, are for each process.
     """
 
     seconds: float = math.inf
@@ -93,12 +89,7 @@ class Outcome:
         return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
-        """The result of the request that the process performed; None where it ended without one.
-
-        Raises:
-            HarnessError: the error that the process reported.
-            ExaminerError: the process left something that is no result of the request.
-        """
+        """The result of the request that the process performed, or the error that it raises, see `read_result`."""
         return read_result(request, self.folder)
 
 
@@ -147,17 +138,11 @@ def run_processes(
     announce: Callable[[str], None] = lambda _: None,
     check: Callable[[Outcome], object] = lambda _: None,
 ) -> list[Outcome]:
-    """Run a worker process for each job, some in parallel; no process outlives the call.
+    """Run a worker process for each job, some in parallel; return what is left of each. No process outlives the call.
 
-    Args:
-        jobs: what to do.
-        folder: where the workspaces are created.
-        limits: a process that uses more is killed.
-        announce: called with each new line of a process's progress, behind the job's title.
-        check: called as soon as a process has ended. An exception that it raises ends the others and is raised.
-
-    Returns:
-        What is left of each process, in the order of the jobs.
+    The workspaces are created in ``folder``. A process that uses more than the limits is killed. ``announce`` is called with
+    each new line of a process's progress, behind the job's title; ``check``, as soon as a process has ended. An exception that
+    it raises ends the others and is raised.
     """
     deadline = time.monotonic() + limits.seconds
     waiting = list(enumerate(jobs))
@@ -210,7 +195,6 @@ class _Running:
         return Ending.PRINTED_TOO_MUCH if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes else None
 
     def announce(self, announce: Callable[[str], None]) -> None:
-        """Announce the new lines of the progress."""
         lines = _progress(self.folder)
         for line in lines[self.announced :]:
             announce(f"{self.job.title}: {line}" if self.job.title else line)

@@ -1,11 +1,16 @@
 """Traces of trainings and their comparison: bisection of two runs, replay of a record, seed noise."""
 
 from harness.reproducibility.bisection import Bisection, bisect
-from harness.reproducibility.comparison import Cause, Difference, first_difference
-from harness.reproducibility.declared import declared_differences, environment_differences, setting_differences
+from harness.reproducibility.comparison import (
+    Cause,
+    Difference,
+    declared_differences,
+    environment_differences,
+    first_difference,
+    setting_differences,
+)
 from harness.reproducibility.noise import SeedNoise, read_records, seed_noise
-from harness.reproducibility.replay import Replay
-from harness.reproducibility.rerun import Rerun
+from harness.reproducibility.replay import Replay, Rerun
 from harness.reproducibility.trace import Tracer
 
 __all__ = [

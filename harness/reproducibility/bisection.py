@@ -12,11 +12,11 @@ from typing import Any
 
 from harness.reproducibility.comparison import (
     Difference,
+    declared_differences,
     first_difference,
     first_differing_digests,
     first_differing_kind,
 )
-from harness.reproducibility.declared import declared_differences
 from harness.reproducibility.trace import Trace
 from harness.training import INPUTS, STATES, RunRecord
 
@@ -26,15 +26,10 @@ TraceSteps = Callable[[int, int], Trace]
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """The first difference between two runs.
+    """The first difference between two runs, if there is one, and the declarations that differ between their records.
 
-    Args:
-        steps: the last step with digests in both records.
-        agreed: the last step at which all digests agree.
-        exact: whether the step of the difference is exact; if not, the runs differ after ``agreed`` and by this step.
-        difference: the first difference; None if there is none.
-        declared: the declarations that differ between the records.
-        notes: why the result is less precise than asked for.
+    Both records have digests up to ``steps``, which agree up to ``agreed``. Unless ``exact``, the runs differ after ``agreed``
+    and by the step of the difference. The notes say why the result is less precise than asked for.
     """
 
     steps: int
@@ -64,13 +59,7 @@ class Bisection:
 
 
 def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, TraceSteps] | None = None) -> Bisection:
-    """Find the first difference between two runs.
-
-    Args:
-        one: a run record.
-        other: the record to compare with.
-        trace_steps: train the first and the second run again. None: compare the recorded digests only.
-    """
+    """Find the first difference between two runs; without ``trace_steps``, by the recorded digests only."""
     common = {digests.step for digests in one.digests} & {digests.step for digests in other.digests}
     declared, unexplained = declared_differences(one, other)
     found = first_differing_digests(one.digests, other.digests, unexplained=unexplained)

@@ -1,16 +1,18 @@
-"""The first difference between two trainings: its step, input or tensor, size and likely cause."""
+"""Comparing two trainings: the first difference with its likely cause, and what their records declare differently."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.reproducibility.trace import StepTrace, Trace
-from harness.training import INPUTS, STATES, StepDigests
+from harness.training import INPUTS, STATES, Environment, RunRecord, StepDigests
 
 
 class Cause(Enum):
@@ -43,20 +45,18 @@ _KIND_IN_TEXT = {
     "buffers": "the buffers",
     "optimizer": "the optimizer state",
 }
+# If one of these differs, every value may differ in its last bits.
+_BIT_RELEVANT = ("torch", "cpu_capability", "threads", "accelerator", "cuda", "driver", "deterministic")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The first difference between two trainings.
+    """The first difference between two trainings: the first step that differs, 0 if they differ before, and in what.
 
-    Args:
-        step: number of the first step that differs; 0: the trainings differ before the first step.
-        kind: the input or part of the state that differs first, as named in `StepDigests`.
-        between_steps: whether the state changed after the previous step had ended and before this one began.
-        tensor: name of the first tensor that differs, in module order; None if an input differs or the tensors are unknown.
-        size: the largest absolute difference in this tensor; infinite or NaN if one of the two is; None if it is unknown.
-        cause: the likely cause.
-        detail: both values as text, if there is a short form.
+    The kind is the input or part of the state, as named in `StepDigests`; ``between_steps``, the state changed after the
+    previous step had ended. The tensor is the first that differs in module order, None if an input differs or the tensors are
+    unknown. The size is the largest absolute difference in it: infinite or NaN if one of the two is, None if it is unknown.
+    The detail is both values as text, if there is a short form.
     """
 
     step: int
@@ -82,10 +82,7 @@ class Difference:
 def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARITHMETIC) -> Difference | None:
     """The first difference between two traces that begin at the same step; None if there is none.
 
-    Args:
-        one: a trace.
-        other: the trace to compare with.
-        unexplained: the cause to report if the state after a step differs although the inputs of the step are equal.
+    If the state after a step differs although its inputs are equal, the cause to report is ``unexplained``.
     """
     previous: tuple[StepTrace, StepTrace] | None = None
     for pair in zip(one, other, strict=False):
@@ -95,9 +92,8 @@ def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARI
         previous = pair
     if len(one) != len(other):
         # The next step exists in one trace only, so its tensors cannot be compared.
-        return Difference(
-            step=min(len(one), len(other)) + 1, kind="parameters", cause=unexplained, detail="one run ended"
-        )
+        step = min(len(one), len(other)) + 1
+        return Difference(step=step, kind="parameters", cause=unexplained, detail="one run ended")
     return None
 
 
@@ -115,17 +111,13 @@ def _difference_in_step(
         if previous:
             before, other_before = before or previous[0].after, other_before or previous[1].after
         tensor, size = _first_differing_tensor(before, other_before)
-        at_start = previous is None and one.number == 1
-        return Difference(
-            step=0 if at_start else one.number,
-            kind=kind,
-            cause=Cause.INITIALISATION if at_start else unexplained,
-            tensor=tensor,
-            size=size,
-            between_steps=not at_start,
-        )
+        if previous is None and one.number == 1:
+            return Difference(step=0, kind=kind, cause=Cause.INITIALISATION, tensor=tensor, size=size)
+        step = one.number
+        return Difference(step=step, kind=kind, cause=unexplained, tensor=tensor, size=size, between_steps=True)
     if (kind := first_differing_kind(one.start, other.start, INPUTS)) is not None:
-        detail = f"{_format_rates(one.rates)} -> {_format_rates(other.rates)}" if kind == "rate" else ""
+        rates = (", ".join(f"{rate:g}" for rate in step.rates) for step in (one, other))
+        detail = " -> ".join(rates) if kind == "rate" else ""
         return Difference(step=one.number, kind=kind, cause=_CAUSE_OF_INPUT[kind], detail=detail)
     if (kind := first_differing_kind(one.end, other.end, STATES)) is not None:
         tensor, size = _first_differing_tensor(one.after, other.after)
@@ -184,5 +176,48 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _format_rates(rates: Sequence[float]) -> str:
-    return ", ".join(f"{rate:g}" for rate in rates)
+def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, ...], Cause]:
+    """The declarations that differ between two records, such as ``seed: 1 -> 2``, and what explains a difference in state.
+
+    That is the first cause that applies of model, recipe, data and environment, or arithmetic if none does.
+    """
+    recipes = {"recipe": one.recipe.to_mapping()}, {"recipe": other.recipe.to_mapping()}
+    relevant, irrelevant = environment_differences(one.environment, other.environment)
+    by_cause = {
+        Cause.MODEL: _field_differences(one, other, "graph_digest", "arguments"),
+        Cause.RECIPE: setting_differences(*recipes),
+        Cause.DATA: _field_differences(one, other, "data_name", "data_digest"),
+        Cause.ENVIRONMENT: [*_field_differences(one, other, "device", "engine"), *relevant, *irrelevant],
+    }
+    lines = [*_field_differences(one, other, "seed"), *(line for lines in by_cause.values() for line in lines)]
+    return tuple(lines), next((cause for cause, found in by_cause.items() if found), Cause.ARITHMETIC)
+
+
+def environment_differences(one: Environment, other: Environment) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The fields that differ between two environments: those that can change the last bits of a result, and the others."""
+    names = [field.name for field in dataclasses.fields(Environment)]
+    irrelevant = [name for name in names if name not in _BIT_RELEVANT]
+    relevant = [name for name in names if name in _BIT_RELEVANT]
+    return tuple(_field_differences(one, other, *relevant)), tuple(_field_differences(one, other, *irrelevant))
+
+
+def setting_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The differences between two nested mappings, one line each: ``optimizer.lr: 0.1 -> 0.05``; None: no such setting."""
+    left, right = _flattened(one), _flattened(other)
+    return [
+        f"{name}: {left.get(name)} -> {right.get(name)}"
+        for name in dict.fromkeys((*left, *right))
+        if left.get(name) != right.get(name)
+    ]
+
+
+def _flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _field_differences(one: object, other: object, *names: str) -> list[str]:
+    left, right = ({name: getattr(record, name) for name in names} for record in (one, other))
+    return setting_differences(left, right)

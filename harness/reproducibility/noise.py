@@ -22,11 +22,9 @@ _FALSE_ALARM_RATE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class SeedNoise:
-    """Correct test predictions of runs that differ in nothing but the seed.
+    """By seed, the correct test predictions after each epoch, of runs that differ in nothing but the seed.
 
-    Args:
-        counts: by seed, the number of correct predictions after each epoch.
-        total: number of test images.
+    ``total`` is the number of test images.
     """
 
     counts: Mapping[int, tuple[int, ...]]
@@ -49,12 +47,7 @@ class SeedNoise:
 def seed_noise(record: RunRecord, others: Iterable[RunRecord] = ()) -> SeedNoise | None:
     """The seed noise of a training, from runs with the same model, recipe and data and with other seeds.
 
-    Args:
-        record: the run.
-        others: run records; those of other trainings are ignored. If none remains, the shipped counts are used.
-
-    Returns:
-        The noise; None with fewer than five such runs.
+    Records of other trainings are ignored. If none remains, the shipped counts are used. None with fewer than five such runs.
     """
     known = {
         other.seed: tuple(epoch.test_correct for epoch in other.epochs)
@@ -71,11 +64,7 @@ def seed_noise(record: RunRecord, others: Iterable[RunRecord] = ()) -> SeedNoise
 
 
 def read_records(folder: Path) -> tuple[RunRecord, ...]:
-    """All run records in a folder and its subfolders.
-
-    Raises:
-        InputError: the folder does not exist or contains no run record.
-    """
+    """All run records in a folder and its subfolders; an `InputError` if it does not exist or contains none."""
     found = []
     for path in sorted(folder.rglob("*.json")):
         try:
@@ -83,8 +72,8 @@ def read_records(folder: Path) -> tuple[RunRecord, ...]:
         except InputError:
             continue
     if not found:
-        msg = f"expected a folder with run records of other seeds, got {str(folder)!r}, which contains none."
-        raise InputError(msg)
+        expected = "expected a folder with run records of other seeds"
+        raise InputError(f"{expected}, got {str(folder)!r}, which contains none.")
     return tuple(found)
 
 

@@ -1,26 +1,109 @@
-"""Comparing a repeated run with its record: bit for bit in the recorded environment, statistically in any other."""
+"""Repeating the training that a run record declares, and comparing the repetition with the record.
+
+They are compared bit for bit in the recorded environment, statistically in any other.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 
+import torch
+
+from harness.data import Dataset
+from harness.errors import InputError
 from harness.findings import Finding, Status
+from harness.graph import CapturedModel
 from harness.reproducibility.bisection import bisect
-from harness.reproducibility.declared import environment_differences
+from harness.reproducibility.comparison import environment_differences
 from harness.reproducibility.noise import FEWEST_SEEDS, SeedNoise
-from harness.training import EpochResult, RunRecord
+from harness.reproducibility.trace import Trace, TraceCompleteError, Tracer
+from harness.training import (
+    EpochResult,
+    Observer,
+    RunRecord,
+    Step,
+    StepCallback,
+    TrainingHooks,
+    TrainingInterrupted,
+    train,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rerun:
+    """A run record with the model and data to repeat its training; the initial weights are drawn under the record's seed.
+
+    Raises:
+        InputError: model or data differ from those recorded.
+    """
+
+    record: RunRecord
+    captured: CapturedModel
+    dataset: Dataset
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        graph = self.captured.graph.exact_digest()
+        if graph != self.record.graph_digest:
+            raise InputError(
+                f"expected the recorded model, graph_digest={self.record.graph_digest}, got {self.captured.name} with "
+                f"graph_digest={graph}, whose operations differ. Check out the code that the record was made with, or name "
+                "the recorded model with --model."
+            )
+        if self.dataset.digest != self.record.data_digest:
+            raise InputError(
+                f"expected the recorded data, {self.record.data_title} with data_digest={self.record.data_digest}, got "
+                f"{self.dataset.title} with data_digest={self.dataset.digest}. Name the recorded data with --data."
+            )
+
+    def train(self, *, observer: Observer | None = None) -> RunRecord:
+        """Train as many epochs as the record has."""
+        if self.record.status == "complete":
+            return self._train(observer, None)
+        try:
+            return self._train(observer, _StopAfter(self.record.digests[-1].step))
+        except TrainingInterrupted as stopped:
+            if len(stopped.record.epochs) < len(self.record.epochs):
+                raise
+            return stopped.record
+
+    def trace(self, after: int, upto: int, *, observer: Observer | None = None) -> Trace:
+        """Train to step ``upto`` and return the trace of the steps ``after + 1`` to ``upto``.
+
+        Raises:
+            InputError: the training ends before step ``upto``.
+        """
+        tracer = Tracer(self.device, after=after, upto=upto)
+        try:
+            self._train(observer, tracer)
+        except TraceCompleteError:
+            return tracer.trace
+        raise InputError(f"expected a training of at least {upto} steps, got {len(tracer.trace) + after}.")
+
+    def _train(self, observer: Observer | None, callback: StepCallback | None) -> RunRecord:
+        spec = dataclasses.replace(self.record.spec, device=str(self.device))
+        hooks = TrainingHooks(callbacks=() if callback is None else (callback,))
+        return train(self.captured.to_module(), spec, self.dataset, observer=observer, hooks=hooks)
+
+
+class _StopAfter:
+    """A step callback that interrupts the training after ``steps`` steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def before_step(self, step: Step) -> None:
+        if step.number > self._steps:
+            raise KeyboardInterrupt
+
+    def after_step(self, step: Step) -> None:
+        pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A run record and its repetition.
-
-    Args:
-        record: the record.
-        repeated: the record of the repetition, with as many epochs.
-        noise: the seed noise of this training; None if it is unknown.
-    """
+    """A run record and that of its repetition, with as many epochs; ``noise`` is None if the seed noise is unknown."""
 
     record: RunRecord
     repeated: RunRecord
@@ -45,9 +128,8 @@ class Replay:
             repeated = _figures(now)
             for name, value in _figures(recorded).items():
                 if value != repeated[name]:
-                    return (
-                        f"equal digests, but {name} of epoch {recorded.epoch}: recorded {value}, now {repeated[name]}"
-                    )
+                    figures = f"recorded {value}, now {repeated[name]}"
+                    return f"equal digests, but {name} of epoch {recorded.epoch}: {figures}"
         if len(self.record.epochs) != len(self.repeated.epochs):
             return f"completed epochs: recorded {len(self.record.epochs)}, now {len(self.repeated.epochs)}"
         return ""
@@ -101,16 +183,10 @@ class Replay:
             f"at most {bound:.1f} in 99 of 100 cases, from {len(self.noise.counts)} other seeds"
         )
         if within:
-            return (
-                Status.UNKNOWN,
-                observed,
-                "A statistical comparison does not show that the training repeats bit for bit.",
-            )
-        return (
-            Status.FAIL,
-            observed,
-            "Chance does not explain this difference. Look for what changed since the record was made.",
-        )
+            hint = "A statistical comparison does not show that the training repeats bit for bit."
+            return Status.UNKNOWN, observed, hint
+        hint = "Chance does not explain this difference. Look for what changed since the record was made."
+        return Status.FAIL, observed, hint
 
     def _counts(self) -> tuple[str, ...]:
         if not self.record.epochs or not self.repeated.epochs:

@@ -20,14 +20,10 @@ _MAX_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepTrace:
-    """One training step.
+    """One training step: digests and tensors before and after it, and the optimizer's learning rates before it.
 
-    Args:
-        start: digests before the step: its inputs are in the chains already, the state is the one before the step.
-        end: digests after the step.
-        rates: the optimizer's learning rates before the step.
-        before: the tensors before the step, by name; empty if they equal those after the previous step, or were not kept.
-        after: the tensors after the step, by name; empty if they were not kept.
+    In the digests before the step, its inputs are in the chains already; the state is the one before the step. The tensors are
+    empty if they were not kept, those before the step also if they equal those after the previous step.
     """
 
     start: StepDigests
@@ -50,13 +46,10 @@ class TraceCompleteError(Exception):
 
 
 class Tracer:
-    """A `StepCallback` that traces the steps ``after + 1`` to ``upto``.
+    """A `StepCallback` that traces the steps ``after + 1`` to ``upto``, or to the end, of a model on ``device``.
 
-    Args:
-        device: device of the model.
-        after: number of the last step that is not traced.
-        upto: number of the last step; after it the training ends with `TraceCompleteError`. None: to the end of the training.
-        max_bytes: limit on the size of the tensors kept; of steps beyond it only the digests are kept.
+    After step ``upto`` the training ends with `TraceCompleteError`. Of steps beyond ``max_bytes``, the limit on the size of the
+    tensors kept, only the digests are kept.
     """
 
     def __init__(
@@ -91,10 +84,8 @@ class Tracer:
         """Keep the state after the step."""
         if self._start is not None:
             end = self._chain.after(step.number, step.module, step.optimizer)
-            after = self._copy_tensors(step)
-            self._steps.append(
-                StepTrace(start=self._start, end=end, rates=self._rates, before=self._before, after=after)
-            )
+            before, after = self._before, self._copy_tensors(step)
+            self._steps.append(StepTrace(start=self._start, end=end, rates=self._rates, before=before, after=after))
         if step.number == self._upto:
             raise TraceCompleteError
 

@@ -36,11 +36,10 @@ def parse_arguments(text: str) -> dict[str, Any]:
         return _literals(text)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        msg = (
+        raise ModelSourceError(
             f'expected constructor arguments as name=literal, such as "dropout_prob=0.1, width=16", got args={text[:200]!r}: '
             f"{reason}. Literals are numbers, quoted strings, True, False, None, and tuples and lists of them"
-        )
-        raise ModelSourceError(msg) from error
+        ) from error
 
 
 def _literals(text: str) -> dict[str, Any]:
@@ -75,25 +74,23 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
     needed = [p.name for p in parameters if p.name in named and p.default is p.empty and p.name not in given]
     unknown = [key for key in given if key not in named]
     if unknown and not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        msg = (
+        raise ModelSourceError(
             f"{name}: the constructor of {cls.__name__} takes no argument {', '.join(unknown)}: "
             f"expected {', '.join(named) or 'none'}. Correct --args"
         )
-        raise ModelSourceError(msg)
     if needed:
         example = ", ".join(f"{parameter}=..." for parameter in needed)
-        msg = (
+        raise ModelSourceError(
             f"{name}: the constructor of {cls.__name__} needs {', '.join(needed)}: expected a class that can be built without "
             f'arguments. Give each a default value, or pass values for them: --args "{example}"'
         )
-        raise ModelSourceError(msg)
     torch.manual_seed(seed)
     try:
         return cls(**given)
     except (Exception, SystemExit) as error:
-        listed = ", ".join(f"{key}={value!r}" for key, value in given.items())
-        msg = f"{name}: building {cls.__name__}({listed}) failed: {type(error).__name__}: {first_line(error)}"
-        raise ModelSourceError(msg) from error
+        call = f"{cls.__name__}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelSourceError(f"{name}: building {call} failed: {reason}") from error
 
 
 def build_shipped(name: str, seed: int) -> nn.Module:
@@ -105,8 +102,7 @@ def build_shipped(name: str, seed: int) -> nn.Module:
 def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Module]:
     """Import the class that a source of `harness.sources.source.module_source` names.
 
-    Returns:
-        A function that builds the module in train mode, under ``torch.manual_seed`` of the seed that it is called with.
+    The function returned builds the module in train mode, under ``torch.manual_seed`` of the seed that it is called with.
 
     Raises:
         ModelSourceError: the class cannot be imported, or more than one can be meant. From the function: it cannot be built.
@@ -116,8 +112,7 @@ def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Mo
     imported = import_models(source)
     if len(imported.classes) > 1:
         listed = ", ".join(imported.classes.values())
-        msg = f"{source.text} holds several models: name one of them: {listed}"
-        raise ModelSourceError(msg)
+        raise ModelSourceError(f"{source.text} holds several models: name one of them: {listed}")
     ((cls, name),) = imported.classes.items()
 
     def build(seed: int) -> nn.Module:

@@ -17,14 +17,11 @@ from harness.sources.source import ModelSource
 
 @dataclass(frozen=True, kw_only=True)
 class ClassReport:
-    """A class of the file that may be the model, and whether it was captured.
+    """A class of the file that may be the model, and why it was not captured, or None.
 
-    Args:
-        name: how it can be typed, such as ``net.py:Net``.
-        key: its file and name, the same whichever way the file was imported.
-        parts: keys of the classes that it is built from or derives from.
-        runs: it was built and accepts the images, captured or not.
-        failure: why it was not captured, or None.
+    The name is how it can be typed, such as ``net.py:Net``; the key, see `class_key`, is the same whichever way the file was
+    imported. The parts are keys of the classes that it is built from or derives from. ``runs``: it was built and accepts the
+    images, captured or not.
     """
 
     name: str
@@ -96,17 +93,12 @@ class CaptureRequest(Request[CapturedClasses]):
         else:
             parts = {type(part) for part in model.modules()} | set(cls.__mro__[1:])
             parts = {part for part in parts - {cls} if not part.__module__.startswith("torch.")}
-        return captured, ClassReport(
-            name=name,
-            key=class_key(cls),
-            parts=tuple(map(class_key, parts)),
-            runs=captured is not None or (model is not None and _accepts(model, self.input_shape)),
-            failure=failure,
-        )
+        runs = captured is not None or (model is not None and _accepts(model, self.input_shape))
+        keys = tuple(map(class_key, parts))
+        return captured, ClassReport(name=name, key=class_key(cls), parts=keys, runs=runs, failure=failure)
 
 
 def _accepts(model: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a model takes a batch of two inputs of this shape."""
     try:
         with torch.no_grad():
             model.eval()(torch.zeros((2, *shape)))

@@ -43,17 +43,15 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
         language = document.get("metadata", {}).get("language_info", {}).get("name", "python")
         sources = list(_code_cells(document))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        msg = (
+        raise ModelSourceError(
             f"{path.name} is not a Jupyter notebook: expected a JSON document with a list of cells, got "
             f"{type(error).__name__}: {error}. Save it from Jupyter again, or name a .py file"
-        )
-        raise ModelSourceError(msg) from error
+        ) from error
     except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}. Expected a Python file or a notebook with read permission"
-        raise ModelSourceError(msg) from error
+        expected = "Expected a Python file or a notebook with read permission"
+        raise ModelSourceError(f"{path} cannot be read: {error.strerror}. {expected}") from error
     if not str(language).lower().startswith(("python", "ipython")):
-        msg = f"{path.name} is a notebook of language={language!r}: expected a notebook of Python cells"
-        raise ModelSourceError(msg)
+        raise ModelSourceError(f"{path.name} is a notebook of {language=}: expected a notebook of Python cells")
     return tuple(Cell(place=f"cell {number}", source=source) for number, source in sources)
 
 

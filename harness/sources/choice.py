@@ -65,9 +65,7 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
 
     A class that another candidate is built from is a building block. Of the others, those count that accept the images and
     return ten numbers for each; several of them are one model if their graphs have the same identity digest. A class that
-    could not be built could be the model, so it prevents a decision.
-
-    The user named ``text``.
+    could not be built could be the model, so it prevents a decision. The user named ``text``.
 
     Raises:
         ModelSourceError: more than one can be meant, or none can be built.
@@ -78,30 +76,27 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
     blocks = [candidate for candidate in candidates if candidate not in models]
     fitting = sorted((candidate for candidate in models if candidate.classifies), key=_has_unusual_name)
     if len(models) == 1:
-        (only,) = models
-        if only.failure is not None:
-            raise only.failure.error()
-        return only, _because(only, "the only class that is not a building block of another", blocks) if blocks else ""
-    uncertain = [candidate for candidate in models if candidate.uncertain]
+        (model,) = models
+        if model.failure is not None:
+            raise model.failure.error()
+        return model, _because(
+            model, "the only class that is not a building block of another", blocks
+        ) if blocks else ""
     digests = {identity_digest(candidate.model.graph) for candidate in fitting if candidate.model is not None}
-    if len(digests) == 1 and not uncertain:
+    if len(digests) == 1 and not any(candidate.uncertain for candidate in models):
         others = [candidate for candidate in candidates if candidate not in fitting]
-        if len(fitting) == 1:
-            reason = f"the only one that returns {_CLASSES} numbers for each image"
-            return fitting[0], _because(fitting[0], reason, others)
         same = ", ".join(candidate.name for candidate in fitting[1:])
-        return fitting[0], _because(fitting[0], f"which is the same network as {same}", others)
+        only = f"the only one that returns {_CLASSES} numbers for each image"
+        return fitting[0], _because(fitting[0], f"which is the same network as {same}" if same else only, others)
     rest = sorted(
         (candidate for candidate in models if candidate not in fitting),
         key=lambda candidate: (candidate.failure is not None, _has_unusual_name(candidate)),
     )
     if all(candidate.failure is not None for candidate in models):
-        msg = f"{text}: none of {len(models)} classes can be examined: {_listing(rest)}"
-        raise ModelSourceError(msg)
+        raise ModelSourceError(f"{text}: none of {len(models)} classes can be examined: {_listing(rest)}")
     found = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"
     reason = found if len(digests) > 1 else "no class that is clearly the model"
-    msg = f"{text} contains {reason}. Name one of these: {_listing([*fitting, *rest])}"
-    raise ModelSourceError(msg)
+    raise ModelSourceError(f"{text} contains {reason}. Name one of these: {_listing([*fitting, *rest])}")
 
 
 def _has_unusual_name(candidate: Candidate) -> bool:

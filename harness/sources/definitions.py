@@ -31,12 +31,9 @@ class Definition:
 
 @dataclass(frozen=True, kw_only=True)
 class Definitions:
-    """What a sequence of cells defines.
+    """What a sequence of cells defines: the statements taken, in order, and where skipped code binds a name, by name.
 
-    Args:
-        taken: the statements, in order.
-        skipped: for each name that is bound by code that is not taken, where.
-        notes: a sentence for each cell that is not Python, and for each class that is defined more than once.
+    There is a note for each cell that is not Python, and for each class that is defined more than once.
     """
 
     taken: tuple[Definition, ...]

@@ -31,11 +31,7 @@ ModelClass = type[nn.Module]
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedFile:
-    """An imported file.
-
-    It has how each class can be typed, the reason for each name that is missing, notes for the user, and for each class the
-    names that occur in its body.
-    """
+    """How each class of a file can be typed, why names are missing, notes for the user, and the names in each class's body."""
 
     classes: Mapping[ModelClass, str]
     missing: Mapping[str, str]
@@ -118,18 +114,14 @@ def _file_of(cls: type) -> Path:
 
 
 def _no_class_found(text: str, cells: tuple[Cell, ...], missing: Mapping[str, str]) -> str:
-    hidden = hidden_models(cells)
+    hidden = "; ".join(f"{name} is defined {place}" for name, place in hidden_models(cells).items())
     if hidden:
-        where = "; ".join(f"{name} is defined {place}" for name, place in hidden.items())
-        return (
-            f"{text}: expected a model that importing the file defines, got none: {where}. Move the class to the top level "
-            "of the file"
-        )
+        problem = "expected a model that importing the file defines, got none"
+        return f"{text}: {problem}: {hidden}. Move the class to the top level of the file"
     failed = [name for definition in read_definitions(cells).taken for name in definition.names if name in missing]
     reasons = "".join(f". {name} is missing: {missing[name]}" for name in failed[:3])
-    return (
-        f"{text} defines no class derived from torch.nn.Module: expected one, such as `class Net(nn.Module)`{reasons}"
-    )
+    expected = "expected one, such as `class Net(nn.Module)`"
+    return f"{text} defines no class derived from torch.nn.Module: {expected}{reasons}"
 
 
 def _class_not_found(
@@ -141,10 +133,9 @@ def _class_not_found(
     names = ", ".join(_models_of(module)) or "none"
     hidden = hidden_models(cells).get(class_name)
     reason = missing.get(class_name) or (f"it is defined {hidden}" if hidden else "")
-    return (
-        f"{text}: expected a class {class_name!r} derived from torch.nn.Module, found {found}"
-        f"{f' ({reason})' if reason else ''}. Models that it defines: {names}"
-    )
+    found += f" ({reason})" if reason else ""
+    expected = f"expected a class {class_name!r} derived from torch.nn.Module"
+    return f"{text}: {expected}, found {found}. Models that it defines: {names}"
 
 
 def _module_name(path: Path, *, inner: bool = False) -> str:

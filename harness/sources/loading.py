@@ -38,13 +38,10 @@ def load_model(
 ) -> CapturedModel:
     """Find, build and capture a model, its initial weights drawn under ``torch.manual_seed(seed)``.
 
-    Args:
-        text: MODEL, see `parse_source`.
-        seed: seed of the initial weights.
-        input_shape: shape of one input, without the batch dimension.
-        arguments: arguments of the model's constructor, see `parse_arguments`; part of the captured model's name.
-        timeout: seconds that loading may take, all files of a folder together.
-        announce: called with a sentence about each choice made: which class was taken, which cell left out.
+    MODEL is ``text``, see `parse_source`; the input shape is that of one input, without the batch dimension. The arguments of
+    the model's constructor, see `parse_arguments`, are part of the captured model's name. Loading may take ``timeout``
+    seconds, all files of a folder together. ``announce`` is called with a sentence about each choice made: which class was
+    taken, which cell left out.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or more than one can be meant.
@@ -70,8 +67,7 @@ def load_model(
         loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
     chosen, reason = choose([candidate for candidates in loaded for candidate in candidates], text)
     if chosen.model is None:
-        msg = f"{chosen.name} was chosen, but not captured"
-        raise ExaminerError(msg)
+        raise ExaminerError(f"{chosen.name} was chosen, but not captured")
     if announce is not None:
         for note in (*chosen.notes, *([reason] if reason else [])):
             announce(note)
@@ -95,11 +91,10 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
         raise ModelSourceError(_limit_message(outcome, text, timeout))
     result = outcome.result(request)
     if result is None:
-        msg = (
+        raise ModelSourceError(
             f"{text} ended the process that imported it, without an error: expected a file that defines a model. "
             f"Does it call exit() when imported?{f' Its last output: {outcome.output}' if outcome.output else ''}"
         )
-        raise ModelSourceError(msg)
     try:
         models = [
             read_captured(outcome.folder / str(number), report.name) if report.failure is None else None

@@ -27,12 +27,8 @@ _MAX_BYTES = 20_000_000
 class ModelSource:
     """What a MODEL argument names; plain data, so that it can be sent to a worker process.
 
-    Args:
-        text: the argument as the user wrote it; for a file found in a folder, that file's path.
-        shipped: the shipped model's name, or None.
-        path: absolute path of the file or the folder, or None.
-        module: the dotted module, or None.
-        class_name: the class; None if the user named none.
+    ``text`` is the argument as the user wrote it; for a file found in a folder, that file's path. It is a shipped model, a file
+    or a folder by its absolute path, or a dotted module; the class is None if the user named none.
     """
 
     text: str
@@ -68,20 +64,18 @@ def parse_source(text: str) -> ModelSource:
         return ModelSource(text=text, path=str(path.resolve()), class_name=class_name or None)
     if is_code or "/" in place or os.sep in place:
         reason = "is not a Python file or notebook" if path.exists() else "does not exist"
-        msg = (
+        raise ModelSourceError(
             f"model file {place!r} {reason}: expected a Python file (net.py), a notebook (net.ipynb) or a folder that defines "
             "the model, or a class in it, such as net.py:Net"
         )
-        raise ModelSourceError(msg)
     if class_name and all(part.isidentifier() for part in place.split(".")):
         return ModelSource(text=text, module=place, class_name=class_name)
     close = difflib.get_close_matches(text, mnist_models.list_models())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    msg = (
+    raise ModelSourceError(
         f"no shipped model is called {text!r}: {hint}Expected a name from `harness list`, a file (net.py, net.ipynb), a folder, "
         "a class in one of these (net.py:Net), or a class in a package (package.module:Net)"
     )
-    raise ModelSourceError(msg)
 
 
 def candidate_files(source: ModelSource) -> list[ModelSource]:
@@ -98,22 +92,18 @@ def candidate_files(source: ModelSource) -> list[ModelSource]:
     found = [file.relative_to(path) for file in find_model_files(path, source.class_name)]
     if len(found) > _MAX_FILES:
         listed = ", ".join(shlex.quote(str(Path(place, file))) for file in found[:_MAX_FILES])
-        msg = (
+        raise ModelSourceError(
             f"the folder {place!r} holds {len(found)} files that define models, more than the {_MAX_FILES} that are loaded: "
             f"name the file or the folder that you mean, such as {listed}"
         )
-        raise ModelSourceError(msg)
     return [replace(source, text=str(Path(place, file)), path=str(path / file)) for file in found]
 
 
 def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path, ...]:
     """The Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted by path.
 
-    The files are parsed, not run. Tests count only if no other file defines one. A file that cannot be parsed defines nothing.
-
-    Args:
-        folder: where to look, sub-folders included; links to folders are not followed.
-        class_name: only files that define this model.
+    Sub-folders are included; links to folders are not followed. With a class name, only files that define this model count. The
+    files are parsed, not run. Tests count only if no other file defines one. A file that cannot be parsed defines nothing.
 
     Raises:
         ModelSourceError: there is no such file, or the folder holds more than 20,000 entries.
@@ -125,11 +115,10 @@ def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path,
     files = tuple(path for path, found in bases.items() if found.keys() & models & wanted)
     if not files:
         sought = f"{class_name!r} that derives" if class_name else "that derives"
-        msg = (
+        raise ModelSourceError(
             f"the folder {str(folder)!r} holds no model: expected a Python file or a notebook with a class {sought} from "
             "torch.nn.Module, in it or in a sub-folder. If there is one, name its file"
         )
-        raise ModelSourceError(msg)
     return tuple(path for path in files if not _is_test(path.relative_to(folder))) or files
 
 
@@ -139,11 +128,10 @@ def _code_files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not _is_skipped(Path(place, name)))
         entries += len(folders) + len(files)
         if entries > _MAX_ENTRIES:
-            msg = (
+            raise ModelSourceError(
                 f"the folder {str(folder)!r} holds more than {_MAX_ENTRIES:,} files: expected a project with a model in it. "
                 "Name the model's own folder or file"
             )
-            raise ModelSourceError(msg)
         for name in sorted(files):
             path = Path(place, name)
             if path.suffix in {".py", NOTEBOOK_SUFFIX} and not name.startswith(".") and path.is_file():
@@ -168,10 +156,7 @@ def _bases(path: Path) -> dict[str, frozenset[str]]:
 def module_source(text: str, captured: CapturedModel | None, *, arguments: str = "") -> ModelSource:
     """The one file, class or shipped model that `harness.sources.building.module_builder` builds a module from.
 
-    Args:
-        text: MODEL, as `load_model` was given it.
-        captured: what `load_model` returned, which says which class was chosen; None where it could not be captured.
-        arguments: as `load_model` was given them.
+    MODEL and arguments are as `load_model` was given them; what it captured, if it could, says which class was chosen.
 
     Raises:
         ModelSourceError: nothing was captured, and the folder holds several files that may be meant.

@@ -23,3 +23,14 @@ def test_normalising_is_torchvisions() -> None:
     expected = functional.normalize(functional.convert_image_dtype(batch), [digits.mean], [digits.std])
     assert torch.equal(expected, digits.normalise(batch))
     assert torch.equal(before, batch)
+
+
+def test_a_shortened_copy_has_the_first_images() -> None:
+    """`shortened` keeps the first training and test images with their labels, and all else."""
+    digits = load_dataset("digits")
+    short = digits.shortened(train=20, test=10)
+    assert torch.equal(digits.train_images[:20], short.train_images)
+    assert torch.equal(digits.train_labels[:20], short.train_labels)
+    assert torch.equal(digits.test_images[:10], short.test_images)
+    assert torch.equal(digits.test_labels[:10], short.test_labels)
+    assert (digits.digest, digits.mean) == (short.digest, short.mean)

@@ -1,4 +1,4 @@
-"""Comparing a repeated run with its record: bit for bit in the recorded environment, statistically in any other."""
+"""Repeating the training that a record declares, and comparing the repetition with it: bit for bit, or statistically."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from harness.errors import InputError
 from harness.findings import Finding, Status
-from harness.reproducibility import Replay, SeedNoise
-from harness.training import RunRecord
-from tests.made_up import ENVIRONMENT, dataset, digests, record
+from harness.graph import CapturedModel, capture
+from harness.reproducibility import Replay, Rerun, SeedNoise
+from harness.training import RunRecord, RunSpec, initialise, train
+from tests.made_up import ENVIRONMENT, RECIPE, dataset, digests, network, record
 
 CPU = torch.device("cpu")
 DATA = dataset()
@@ -115,3 +117,60 @@ def test_another_kind_of_device_is_another_environment() -> None:
 
     assert Status.UNKNOWN == finding.status
     assert "the environment differs: device: cpu -> cuda:0" in finding.evidence
+
+
+@pytest.fixture(scope="module")
+def captured() -> CapturedModel:
+    """A small network as a captured model."""
+    return capture(initialise(lambda: network(dropout=0.2), seed=1), name="net", twice=False)
+
+
+@pytest.fixture(scope="module")
+def run(captured: CapturedModel) -> RunRecord:
+    """The record of a training of it."""
+    return train(captured.to_module(), RunSpec.of(captured, RECIPE, seed=1, digest_every=2), DATA)
+
+
+def test_a_rerun_is_bit_equal(captured: CapturedModel, run: RunRecord) -> None:
+    """The same model, data and environment give the same digests and figures."""
+    repeated = Rerun(record=run, captured=captured, dataset=DATA, device=CPU).train()
+    finding = Replay(record=run, repeated=repeated, noise=None).finding()
+
+    assert (Status.PASS, "bit-equal over 3 epochs, 9 steps") == (finding.status, finding.observed)
+
+
+def test_an_interrupted_run_is_repeated_to_its_last_completed_epoch(captured: CapturedModel, run: RunRecord) -> None:
+    """The rerun has the completed epochs and no others."""
+    interrupted = dataclasses.replace(
+        run,
+        status="interrupted",
+        epochs=run.epochs[:2],
+        digests=tuple(found for found in run.digests if found.step <= 6),
+    )
+    repeated = Rerun(record=interrupted, captured=captured, dataset=DATA, device=CPU).train()
+
+    assert 2 == len(repeated.epochs)
+    assert Status.PASS == Replay(record=interrupted, repeated=repeated, noise=None).finding().status
+
+
+def test_a_range_of_steps_is_traced(captured: CapturedModel, run: RunRecord) -> None:
+    """The digests equal the recorded ones; a range beyond the last step is an error."""
+    rerun = Rerun(record=run, captured=captured, dataset=DATA, device=CPU)
+    trace = rerun.trace(2, 4)
+
+    assert [3, 4] == [step.number for step in trace]
+    assert trace[-1].end == next(found for found in run.digests if found.step == 4)
+    with pytest.raises(InputError, match="expected a training of at least 10 steps, got 9"):
+        rerun.trace(8, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"graph_digest": "h" * 64}, "whose operations differ"), ({"data_digest": "e" * 64}, "--data")],
+)
+def test_another_model_or_other_data_are_refused(
+    captured: CapturedModel, run: RunRecord, change: dict[str, Any], message: str
+) -> None:
+    """The message names what differs from the record."""
+    with pytest.raises(InputError, match=message):
+        Rerun(record=dataclasses.replace(run, **change), captured=captured, dataset=DATA, device=CPU)
