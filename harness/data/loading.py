@@ -40,9 +40,10 @@ def load_dataset(
     never written to. Data sets other than MNIST lie in a subfolder with torchvision's name for them.
 
     The choice is a name in `harness.datasets.PUBLISHED`; ``digits`` for the embedded digits; ``auto`` for MNIST, or the
-    digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST. With ``validation``, so
-    many training images are tested on (see `Dataset.with_validation`). ``announce`` is called with a sentence when a download
-    starts or the digits replace MNIST, ``progress`` during a download with the bytes received and the total.
+    digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST. With
+    ``validation``, so many training images are tested on (see `Dataset.with_validation`). ``announce`` is called with a
+    sentence when a download starts or the digits replace MNIST, ``progress`` during a download with the bytes received and the
+    total.
 
     Raises:
         DataMissingError: the data set is not found and not downloadable.
