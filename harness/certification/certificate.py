@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -108,6 +107,8 @@ class CertifiedRun:
         correct: correct predictions on the test images after each epoch.
         total: number of test images.
         wrong: index and predicted class of each test image that the final state predicts wrongly; empty if it diverged.
+        processor: name of the CPU or of the CUDA device that trained it; None if not reported.
+        torch: version of PyTorch that trained it.
     """
 
     seed: int
@@ -117,6 +118,8 @@ class CertifiedRun:
     correct: tuple[int, ...]
     total: int
     wrong: tuple[tuple[int, int], ...]
+    processor: str | None
+    torch: str
 
     @classmethod
     def of(cls, record: RunRecord, predictions: WrongPredictions | None) -> CertifiedRun:
@@ -148,6 +151,8 @@ class CertifiedRun:
             correct=tuple(epoch.test_correct for epoch in record.epochs),
             total=last.test_total if last else 0,
             wrong=wrong,
+            processor=record.environment.accelerator or record.environment.processor,
+            torch=record.environment.torch,
         )
 
 
@@ -290,12 +295,6 @@ class Certificate:
                 f"expected a certificate in JSON, got {str(path)!r}, which is not valid JSON: {problem}."
             ) from None
         return cls.from_json(document, where=str(path))
-
-
-def differences(declared: Declaration, found: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the fields in which a declaration on file differs from another one."""
-    expected = json.loads(json.dumps(declared.to_json()))
-    return tuple(name for name in expected if expected[name] != found.get(name))
 
 
 def _digest(content: object) -> str:

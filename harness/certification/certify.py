@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from harness.certification.certificate import Certificate, CertifiedRun, Crash, Declaration, differences
+from harness.certification.certificate import Certificate, CertifiedRun, Crash, Declaration
 from harness.errors import InputError
-from harness.files import write_whole
 from harness.training import (
     PREDICTIONS_FILE,
     RECORD_FILE,
@@ -23,7 +21,6 @@ from harness.training import (
 )
 
 CERTIFICATE_FILE = "certificate.json"
-DECLARATION_FILE = "declaration.json"
 # How often a run that ended before its training did is started again.
 _ATTEMPTS = 3
 
@@ -33,7 +30,8 @@ def certify(
 ) -> Certificate:
     """Train the declared seeds in their order, until the design reaches a verdict.
 
-    The declaration is written before the first run, the certificate after each. Outcomes enter in declared order, whichever run
+    The certificate is written before the first run, with what is declared, and after each run. To continue, it is enough: the
+    folders of the runs that it holds are not needed. Outcomes enter in declared order, whichever run
     ends first. A run that failed the accuracy rule or diverged is never repeated; one whose process died is, up to three times,
     and is listed. An interrupted certification continues where it was, to the same verdict.
 
@@ -52,9 +50,8 @@ def certify(
         InputError: the folder holds the runs of another declaration or cannot be written, or another process writes to it.
     """
     with opened(folder):
-        _declare(declaration, folder)
         path = folder / CERTIFICATE_FILE
-        certificate = Certificate.read(path) if path.exists() else Certificate(declaration=declaration)
+        certificate = _opened(declaration, path)
 
         def enough() -> bool:
             """Add the runs that have ended, in declared order; whether they decide."""
@@ -92,17 +89,17 @@ def _ended(folder: Path) -> CertifiedRun | None:
     return CertifiedRun.of(record, WrongPredictions.read(folder / PREDICTIONS_FILE) if complete else None)
 
 
-def _declare(declaration: Declaration, folder: Path) -> None:
-    path = folder / DECLARATION_FILE
+def _opened(declaration: Declaration, path: Path) -> Certificate:
+    """The certificate so far; the first time, the declaration is written."""
     if not path.exists():
-        write_whole(path, (json.dumps(declaration.to_json(), indent=2) + "\n").encode())
-        return
-    try:
-        found = dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as problem:
-        raise InputError(f"expected a declaration, got {str(path)!r}, which cannot be read: {problem}.") from None
-    if changed := differences(declaration, found):
+        certificate = Certificate(declaration=declaration)
+        certificate.write(path)
+        return certificate
+    certificate = Certificate.read(path)
+    found = certificate.declaration
+    if changed := [name for name in vars(declaration) if getattr(declaration, name) != getattr(found, name)]:
         raise InputError(
-            f"expected the runs of this declaration in {str(folder)!r}, found those of another, which differs in "
+            f"expected a certificate of this declaration in {str(path)!r}, found that of another, which differs in "
             f"{', '.join(changed)}. Choose another folder with --out; a declared certification is not changed."
         )
+    return certificate

@@ -58,6 +58,8 @@ def run(seed: int, *counts: int, status: str = "complete", wrong: tuple[tuple[in
         correct=counts,
         total=10_000,
         wrong=wrong,
+        processor=None,
+        torch="2.15.0",
     )
 
 

@@ -117,7 +117,6 @@ def test_it_ends_as_soon_as_it_is_decided(undisturbed: tuple[Certificate, Path])
     assert 1 < len(certificate.runs) < DESIGN.runs
     assert list(seeds[: len(certificate.runs)]) == [run.seed for run in certificate.runs]
     assert certificate == Certificate.read(folder / "certificate.json")
-    assert list(seeds) == json.loads((folder / "declaration.json").read_text())["seeds"]
     assert all(len(run.wrong) == run.total - run.correct[-1] for run in certificate.runs)
     assert "made-up bars" == certificate.declaration.data_title
 
@@ -177,9 +176,9 @@ def test_two_at_once_in_one_folder(undisturbed: tuple[Certificate, Path], tmp_pa
 def test_another_declaration_in_the_same_folder_is_refused(undisturbed: tuple[Certificate, Path]) -> None:
     """Neither rule nor design of a declared certification can be changed; the message names what differs."""
     folder = undisturbed[1]
-    with pytest.raises(InputError, match="found those of another, which differs in rule, seeds"):
+    with pytest.raises(InputError, match="found that of another, which differs in rule"):
         certify(declaration(IMPOSSIBLE), job(), folder, processes=2, observer=Quiet())
-    with pytest.raises(InputError, match="which differs in design, seeds"):
+    with pytest.raises(InputError, match="which differs in design"):
         certify(declaration(design=FixedDesign(runs=2)), job(), folder, processes=2, observer=Quiet())
 
 
@@ -191,6 +190,31 @@ def test_runs_that_were_changed_are_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "wrong": [[0, 1], [1, 2]]}), encoding="utf-8")
     with pytest.raises(InputError, match="expected the predictions of the final state"):
         certified(tmp_path)
-    (tmp_path / "declaration.json").write_text("{", encoding="utf-8")
-    with pytest.raises(InputError, match="expected a declaration"):
+    (tmp_path / "certificate.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="expected a certificate in JSON"):
         certified(tmp_path)
+
+
+def test_the_certificate_alone_is_enough_to_continue(undisturbed: tuple[Certificate, Path], tmp_path: Path) -> None:
+    """With the first run in the file and no folder of a run, only the others are trained."""
+    whole = undisturbed[0]
+    dataclasses.replace(whole, runs=whole.runs[:1]).write(tmp_path / "certificate.json")
+    observer = Quiet()
+    assert results(whole) == results(certified(tmp_path, observer))
+    assert whole.runs[0].seed not in observer.ended
+
+
+def test_the_declaration_is_on_file_before_the_first_run(tmp_path: Path) -> None:
+    """When the first seed starts, the certificate with all declared seeds has been written."""
+    found: list[int] = []
+
+    class Looking(Quiet):
+        def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:  # noqa: ARG002 - as declared
+            document = json.loads((tmp_path / "certificate.json").read_text("utf-8"))
+            assert [] == document["runs"]
+            found.extend(document["declaration"]["seeds"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(SeedsInterrupted):
+        certified(tmp_path, Looking())
+    assert list(declaration().seeds) == found
