@@ -1,6 +1,29 @@
-"""`python -m harness`: the command `harness`."""
+"""The command `harness`, also `python -m harness`; imports nothing before an interruption is one line and an exit code."""
 
-from harness.cli import main
+from __future__ import annotations
+
+import os
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit with its exit code."""
+    try:
+        from harness.cli import main as run  # noqa: PLC0415 - within the block
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+    # The interpreter would report its own end as killed by the signal, or be interrupted again.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
 
 if __name__ == "__main__":
     main()

@@ -1,10 +1,12 @@
 """The exceptions that the harness raises.
 
 Each class also derives from the builtin exception of the same kind, so that callers can catch that. A message is one paragraph:
-what was expected, what was given, what to do.
+what was expected, what was given, what to do. Choices follow it as a list, see `one_a_line`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class HarnessError(Exception):
@@ -55,3 +57,8 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, without its full stop, for a message of one paragraph."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else "no message").rstrip(".")[:300]
+
+
+def one_a_line(items: Iterable[str]) -> str:
+    """A list for the end of a message: each item on a line of its own, after a hyphen."""
+    return "".join(f"\n- {' '.join(item.split())}" for item in items)

@@ -1,4 +1,4 @@
-"""Atomic writing of files, and exclusive access to a folder."""
+"""Reading a file that a user named, atomic writing of files, and exclusive access to a folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,41 @@ from pathlib import Path
 import filelock
 
 from harness.errors import InputError
+
+MAX_BYTES = 2**31
+
+
+def read_whole(path: Path, what: str, *, error: type[InputError] = InputError, most: int = MAX_BYTES) -> bytes:
+    """The content of a file; ``what`` says what is expected there, such as "a run record".
+
+    Raises:
+        InputError: as ``error``: the file cannot be read, or has more than ``most`` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            # A device may have no end.
+            content = file.read(most + 1)
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+        msg = f"expected {what}, got path={str(path)!r}, which cannot be read: {reason}. Name a file that exists and is readable."
+        raise error(msg) from problem
+    if len(content) > most:
+        raise error(f"expected {what}, got path={str(path)!r}, which has more than {most:,} bytes. Name another file.")
+    return content
+
+
+def expanded(path: str) -> Path:
+    """A path, its leading ``~`` replaced by the home folder.
+
+    Raises:
+        InputError: there is no such user, or the user has no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"expected a path, got {path!r} of a user without a home folder. Write the whole path."
+        ) from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -66,6 +66,12 @@ class Finding:
         return "\n".join(lines)
 
 
+def percent(correct: int, total: int) -> str:
+    """A share of images, rounded down to two decimals: a count below a target must not print as the target."""
+    hundredths = 10_000 * correct // total
+    return f"{hundredths // 100}.{hundredths % 100:02d} %"
+
+
 # In a summary, an earlier status overrides a later one.
 _SEVERITY = (Status.ERROR, Status.FAIL, Status.UNKNOWN, Status.PASS, Status.SKIP)
 

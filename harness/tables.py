@@ -10,18 +10,71 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import json
 import math
+import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from harness.errors import InputError
 
 T = TypeVar("T")
 _NUMBER = int | float | Decimal
+# Far above any document of the harness, and far below where Python's own recursion ends.
+_MAX_NESTING = 32
+_MAX_SHOWN = 200
+
+
+def parse_document(content: bytes, form: Literal["JSON", "TOML"], *, where: str, error: type[InputError]) -> Any:  # noqa: ANN401 - any JSON
+    """The plain data in a JSON or TOML document; ``where`` names it and begins each message.
+
+    Raises:
+        InputError: as ``error``: the document is malformed, nested too deeply, or holds a number that is not finite or has
+            more than 64 bits.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+        document = json.loads(text) if form == "JSON" else tomllib.loads(text)
+    except RecursionError:
+        raise _too_deep(where, error) from None
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise error(f"{where} is not valid {form}: {problem}. Correct the file, or name another one.") from problem
+    except ValueError:
+        # Python converts no longer texts to integers.
+        raise error(f"{where}: expected numbers of at most 64 bits, got one of more than 4,000 digits.") from None
+    require_plain(document, where=where, error=error)
+    return document
+
+
+def require_plain(document: object, *, where: str, error: type[InputError]) -> None:
+    """Raise ``error`` for nesting that is too deep, and for a number that is not finite or has more than 64 bits."""
+    waiting: list[tuple[object, str, int]] = [(document, "", 0)]
+    while waiting:
+        value, key, depth = waiting.pop()
+        if isinstance(value, dict | list | tuple):
+            if depth == _MAX_NESTING:
+                raise _too_deep(where, error)
+            named = value.items() if isinstance(value, dict) else ((key, item) for item in value)
+            waiting += [(item, name, depth + 1) for name, item in named]
+        elif isinstance(value, int):
+            if not -(2**63) <= value < 2**63:
+                raise error(f"{where}: expected {key} to have at most 64 bits, got a number of {value.bit_length():,}.")
+        elif isinstance(value, float | Decimal) and not math.isfinite(value):
+            raise error(f"{where}: expected {key} to be a finite number, got {key}={value}.")
+
+
+def _too_deep(where: str, error: type[InputError]) -> InputError:
+    return error(f"{where}: expected lists and tables nested at most {_MAX_NESTING} deep, got deeper ones.")
+
+
+def shown(value: object) -> str:
+    """A value as `repr` gives it, shortened for a message."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def read_table(cls: type[T], table: object, *, where: str, error: type[InputError]) -> T:
@@ -36,15 +89,17 @@ def read_table(cls: type[T], table: object, *, where: str, error: type[InputErro
         error: the class to raise.
 
     Raises:
-        InputError: as ``error``: an unknown or missing key, a value of another type, or one that ``cls`` refuses.
+        InputError: as ``error``: an unknown or missing key, a value of another type, one that ``cls`` refuses, or one that
+            `require_plain` refuses.
     """
+    require_plain(table, where=where, error=error)
     return _Place(where=where, error=error).read(cls, table)
 
 
 def expect_mapping(value: object, *, where: str, error: type[InputError]) -> Mapping[str, Any]:
     """Return ``value`` if it is a table with text keys; raise ``error`` otherwise."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise error(f"{where}: expected a table of keys and values, got {value!r} ({type(value).__name__}).")
+        raise error(f"{where}: expected a table of keys and values, got {shown(value)} ({type(value).__name__}).")
     return value
 
 
@@ -54,13 +109,13 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], *, where: str, err
     for key in keys:
         if key not in names:
             hint = f"{_suggestion(key, names)} Known keys: {', '.join(names)}."
-            raise error(f"{where}: {key!r} is not a known key.{hint}")
+            raise error(f"{where}: {shown(key)} is not a known key.{hint}")
 
 
 def require(error: type[InputError], holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
     """Raise ``error`` unless ``holds``: `require(RecipeError, lr > 0, "lr > 0", lr=lr)`."""
     if not holds:
-        found = ", ".join(f"{name}={value!r}" for name, value in got.items())
+        found = ", ".join(f"{name}={shown(value)}" for name, value in got.items())
         raise error(f"expected {expected}, got {found}.")
 
 
@@ -76,14 +131,19 @@ class Range:
     def require(self, name: str, value: Any, error: type[InputError]) -> None:  # noqa: ANN401 - a number or a tuple of them
         """Raise ``error`` unless the number, or each of a tuple, is within the range; None is not checked."""
         lower, sign = (self.above, ">") if self.above > -math.inf else (self.least, ">=")
-        upper = f" < {self.below:g}" if self.below < math.inf else f" <= {self.most:g}" if self.most < math.inf else ""
-        expected = f"{name}{upper}" if upper else f"{name} {sign} {lower:g}"
+        upper = f" < {_digits(self.below)}" if self.below < math.inf else ""
+        upper = f" <= {_digits(self.most)}" if self.most < math.inf else upper
+        expected = f"{name}{upper}" if upper else f"{name} {sign} {_digits(lower)}"
         if upper and lower > -math.inf:
-            expected = f"{lower:g} {sign.replace('>', '<')} {expected}"
+            expected = f"{_digits(lower)} {sign.replace('>', '<')} {expected}"
         for number in value if isinstance(value, tuple) else () if value is None else (value,):
             is_number = isinstance(number, _NUMBER) and not isinstance(number, bool)
             holds = is_number and self.above < number < self.below and self.least <= number <= self.most
             require(error, holds, expected, **{name: value})
+
+
+def _digits(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def require_ranges(settings: object, error: type[InputError]) -> None:
@@ -93,7 +153,7 @@ def require_ranges(settings: object, error: type[InputError]) -> None:
             legal.require(name, getattr(settings, name), error)
 
 
-_PLAIN: dict[object, str] = {str: "a text", bool: "true or false"}
+_WORDS: dict[object, str] = {str: "a text", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,7 +199,7 @@ class _Place:
                 raise self._refusal(f"one of {', '.join(map(repr, legal))}", value, key)
             return value if arguments else hint(value)
         if not isinstance(value, hint):
-            raise self._refusal(_PLAIN.get(hint, f"a {getattr(hint, '__name__', hint)}"), value, key)
+            raise self._refusal(_WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}"), value, key)
         return value
 
     def _union(self, hints: tuple[Any, ...], value: object, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
@@ -152,7 +212,7 @@ class _Place:
         table = dict(expect_mapping(value, where=place.where, error=self.error))
         named, name = {kind.name: kind for kind in kinds}, table.pop("name", None)
         if not isinstance(name, str) or name not in named:
-            expected = f"one of {', '.join(sorted(named))}, got name={name!r}.{_suggestion(str(name), named)}"
+            expected = f"one of {', '.join(sorted(named))}, got name={shown(name)}.{_suggestion(str(name), named)}"
             raise self.error(f"{place.where}: expected name to be {expected}")
         return dataclasses.replace(place, where=f"{place.where} ({name})").read(named[name], table)
 
@@ -168,7 +228,7 @@ class _Place:
     def _number(self, hint: Any, value: Any, key: str) -> Any:  # noqa: ANN401 - a field may be of any type
         accepted = int if hint is int else _NUMBER
         # bool is a kind of int to Python, but `epochs = true` is a mistake.
-        if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, accepted):
             raise self._refusal("a whole number" if hint is int else "a number", value, key)
         # Through its text, a number written as 99.4 stays 99.4 exactly.
         return Decimal(str(value)) if hint is Decimal else hint(value)
@@ -177,10 +237,10 @@ class _Place:
         return dataclasses.replace(self, where=f"{self.where}, {key}")
 
     def _refusal(self, expected: str, value: object, key: str) -> InputError:
-        got = f"got {key}={value!r} ({type(value).__name__})."
+        got = f"got {key}={shown(value)} ({type(value).__name__})."
         return self.error(f"{self.where}: expected {key} to be {expected}, {got}")
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:_MAX_SHOWN], known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -128,7 +128,7 @@ def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
         for name in set(sys.modules) - before:
             module = sys.modules[name]
             places = (getattr(module, "__file__", ""), *getattr(module, "__path__", ()))
-            if any(str(place).startswith(str(tmp_path_factory.getbasetemp())) for place in places):
+            if any(str(place).startswith((str(folder), str(tmp_path_factory.getbasetemp()))) for place in places):
                 del sys.modules[name]
         return Ended()
 

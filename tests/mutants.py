@@ -221,8 +221,33 @@ class KeepsBias(NormsFirst):
         return F.relu(self.norm(maps) + maps)
 
 
+class DropsByMask(Sound):
+    """Dropout by a mask that is drawn with bernoulli."""
+
+    def dropped(self, maps: Tensor) -> Tensor:
+        return maps * torch.bernoulli(torch.full_like(maps, 0.9)) / 0.9 if self.training else maps
+
+
+class AveragesByEinsum(Sound):
+    """Global average pooling by a sum that einsum takes."""
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return torch.einsum("bchw->bc", maps)[:, :, None, None] / 49
+
+
 SOUND: dict[str, type[Sound]] = {
-    build.__name__: build for build in (Sound, Frozen, Tied, StartsAtZero, CropsBeforeConvolving, NormsFirst, KeepsBias)
+    build.__name__: build
+    for build in (
+        Sound,
+        Frozen,
+        Tied,
+        StartsAtZero,
+        CropsBeforeConvolving,
+        NormsFirst,
+        KeepsBias,
+        DropsByMask,
+        AveragesByEinsum,
+    )
 }
 
 
@@ -297,6 +322,14 @@ class Probabilities(Sound):
 
     def predict(self, scores: Tensor) -> Tensor:
         return F.softmax(scores, dim=1)
+
+
+@_breaks("output", "changed log-probabilities")
+class DoublesLogProbabilities(Sound):
+    """What the softmax gives is scaled."""
+
+    def predict(self, scores: Tensor) -> Tensor:
+        return 2 * super().predict(scores)
 
 
 @_breaks("output", "probabilities of shape")
@@ -735,6 +768,15 @@ class BatchNormByFunction(Sound):
             raise TypeError(norm)
         maps = F.relu(self.conv1(images))
         return F.batch_norm(maps, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=True)
+
+
+@_breaks("batch_norm", "FIXED statistics in evaluation")
+class BatchNormWithoutMomentum(Sound):
+    """Running statistics are kept and never move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16, momentum=0.0)
 
 
 @_breaks("batch_norm", "declared and never called")

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: random small networks."""
+"""Hypothesis strategies: random small networks, and values that no document or option should hold."""
 
 from __future__ import annotations
 
@@ -316,3 +316,70 @@ def networks(draw: st.DrawFn) -> Network:
             shape = result
     head = draw(st.sampled_from(sorted(_HEADS)))
     return Network(input_shape, tuple(layers), head, draw(st.integers(0, 2**16)))
+
+
+# As they are written in a document: JSON and TOML share these spellings, but for the last ones.
+_NUMBERS = (
+    "0",
+    "-1",
+    "1e999",
+    "-1e999",
+    "1e308",
+    "5e-324",
+    "-0.0",
+    "9" * 5000,
+    "9" * 4000,
+    "9223372036854775808",
+    "1" * 21,
+)
+_TEXTS = (
+    '""',
+    '"a"',
+    '"' + "a" * 5000 + '"',
+    '"\\u0000"',
+    '"\\u001b[31m"',
+    '"~nosuchuser/x"',
+    '"/dev/null"',
+    '"cpu:99999999"',
+)
+_NESTED = ("[]", "{}", "[" * 20 + "]" * 20, "[" * 200 + "]" * 200, "[" * 5000 + "]" * 5000, "true", "[[], [1], 2]")
+_JSON_ONLY = ("NaN", "-Infinity", "null", '"\\ud800"', '{"a":' * 900 + "1" + "}" * 900, '{"name": []}', "1" + "0" * 400)
+_TOML_ONLY = ("nan", "-inf", "0x" + "f" * 5000, "1979-05-27", "{a = 1}", "'\\'", "= =", "{name = []}", "0b" + "1" * 64)
+
+json_values = st.sampled_from((*_NUMBERS, *_TEXTS, *_NESTED, *_JSON_ONLY))
+toml_values = st.sampled_from((*_NUMBERS, *_TEXTS, *_NESTED, *_TOML_ONLY))
+_AS_NUMBERS = ("0", "-1", "1", "2.5", "1e999", "nan", "9" * 5000, "9223372036854775808", "1,1", "5-1", "0-99999")
+_AS_PATHS = (
+    "",
+    " ",
+    "-",
+    "--",
+    "a" * 5000,
+    "\udcff",
+    "\udcff.toml",
+    "net\udcff.py:Net",
+    "\x1b[31m",
+    "\n",
+    "~nosuchuser/x",
+)
+_AS_DEVICES = ("/dev/null", "/dev/zero", "/", ".", "cuda:99999999999999999999", "mps:7", "auto", "eager", "nosuch")
+_AS_ARGUMENTS = (
+    "(" * 3000,
+    "[" * 500,
+    "x=" + "[" * 900 + "]" * 900,
+    "x=1e999",
+    "x=" + "9" * 1900,
+    "x=" + "-" * 1500,
+    "=",
+    "**x",
+)
+_AS_FILES = ("x.toml", "x.json", "x.png", "x.gif", "x.pt", "nosuch.json")
+option_values = st.sampled_from((*_AS_NUMBERS, *_AS_PATHS, *_AS_DEVICES, *_AS_ARGUMENTS, *_AS_FILES))
+
+
+def places_in(document: object, here: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The place of every value in plain data, as keys and positions."""
+    if not isinstance(document, dict | list):
+        return [here]
+    items = document.items() if isinstance(document, dict) else enumerate(document)
+    return [here, *(place for key, value in items for place in places_in(value, (*here, key)))]

@@ -6,7 +6,6 @@ machine, a benchmark that only one run has, too few rounds.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +13,13 @@ from pathlib import Path
 
 from harness.benchmarking.measurement import MIN_BLOCKS, ROUNDS_PER_BLOCK, Measurement
 from harness.errors import InputError
+from harness.files import read_whole
+from harness.tables import parse_document
 
 CONFIDENCE = 0.95
 # Where pytest-benchmark saves runs, relative to the checkout.
 STORAGE = Path(".benchmarks")
+_MAX_BYTES = 2**28
 
 # The properties of a machine on which ratios depend, and their keys in a saved run.
 _MACHINE = {
@@ -93,26 +95,26 @@ def read_run(path: str | Path) -> SavedRun:
     Raises:
         InputError: the file does not exist, was not saved by pytest-benchmark, or lacks the calibration.
     """
-    try:
-        document = json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
+    if not Path(path).exists():
         raise InputError(
             f"expected a saved benchmark run, but there is no file {str(path)!r}. Save one with `tox -e bench`, on this "
             f"machine and at the commit to compare with; it is written below {STORAGE}/."
-        ) from None
-    except (OSError, ValueError) as problem:
-        raise _foreign(path, f"it cannot be read as JSON ({problem})") from problem
+        )
+    content = read_whole(Path(path), "a saved benchmark run", most=_MAX_BYTES)
+    document = parse_document(content, "JSON", where=f"benchmark run {path}", error=InputError)
     try:
         machine_info = document["machine_info"]
         machine = {name: str(machine_info[part][key]) for name, (part, key) in _MACHINE.items()}
         commit, when = machine_info["harness"]["commit"], str(document["datetime"])
-        calibrations = {entry["fullname"]: entry["extra_info"]["calibration"] for entry in document["benchmarks"]}
+        calibrations = {str(entry["fullname"]): entry["extra_info"]["calibration"] for entry in document["benchmarks"]}
     except (KeyError, TypeError) as problem:
         raise _foreign(path, f"it has no {problem}") from problem
     if not calibrations:
         raise _foreign(path, "it contains no benchmark")
     measurements = {name: Measurement.from_json(table, where=f"{path}, {name}") for name, table in calibrations.items()}
-    return SavedRun(path=str(path), commit=commit, when=when, machine=machine, measurements=measurements)
+    return SavedRun(
+        path=str(path), commit=commit and str(commit), when=when, machine=machine, measurements=measurements
+    )
 
 
 def newest_runs(count: int, storage: Path = STORAGE) -> tuple[str, ...]:
@@ -186,11 +188,11 @@ def _check_rounds(run: SavedRun, name: str) -> None:
     if len(measurement.blocks) < MIN_BLOCKS or measurement.rounds < fewest:
         raise InputError(
             f"{run.path}, {name}: expected at least {fewest} rounds in {MIN_BLOCKS} blocks, got {measurement.rounds} "
-            f"in {len(measurement.blocks)}, too few to distinguish a slow-down from noise. Run it again."
+            f"in {len(measurement.blocks)}, too few to distinguish a slow-down from noise. Repeat the run."
         )
     if len(set(measurement.log_ratios)) == 1:
         raise InputError(
-            f"{run.path}, {name}: expected measured times, which vary, got the same in each block. Run it again."
+            f"{run.path}, {name}: expected times that vary, as measured ones do, got the same in all blocks. Repeat the run."
         )
     if measurement.waits:
         raise InputError(

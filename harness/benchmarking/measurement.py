@@ -13,19 +13,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from harness.benchmarking.workload import WORKLOAD, Kind, reference_workload
 from harness.errors import InputError
-from harness.tables import read_table
+from harness.tables import Range, read_table, require_ranges
 from harness.training import keep_freed_memory, preserved_randomness
 
 ROUNDS_PER_BLOCK = 5
 # Fewer do not estimate the variance between blocks.
 MIN_BLOCKS = 8
 _MAX_OFFSET_BYTES = 8 * 1024 * 1024
+# From a tenth of a clock's nanosecond to 30 years; ratios of what is beyond overflow.
+_Seconds = Annotated[tuple[float, ...], Range(least=1e-10, most=1e9)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +39,19 @@ class Block:
         reference_seconds: time of each round of the reference workload, in order; one more than ``seconds``.
 
     Raises:
-        InputError: there are no rounds, the number of reference rounds is wrong, or a time is not above 0.
+        InputError: there are no rounds, the number of reference rounds is wrong, or a time is impossible.
     """
 
-    seconds: tuple[float, ...]
-    reference_seconds: tuple[float, ...]
+    seconds: _Seconds
+    reference_seconds: _Seconds
 
     def __post_init__(self) -> None:
         if not self.seconds or len(self.reference_seconds) != len(self.seconds) + 1:
             raise InputError(
-                "expected at least one round, and one more round of the reference workload, "
-                f"got {len(self.seconds)} and {len(self.reference_seconds)}."
+                "expected at least one round of the work, and one round more of the reference workload than of the work, "
+                f"got {len(self.seconds)} of the work and {len(self.reference_seconds)} of the reference workload."
             )
-        if (shortest := min(*self.seconds, *self.reference_seconds)) <= 0:
-            raise InputError(f"expected times above 0 seconds, got {shortest} seconds.")
+        require_ranges(self, InputError)
 
     @property
     def log_ratio(self) -> float:

@@ -14,12 +14,14 @@ from harness.certification.consistency import ConsistencyRule
 from harness.certification.designs import Design, Endpoint, Verdict
 from harness.certification.power import EpochNoise, epoch_correlation
 from harness.errors import InputError
-from harness.files import write_whole
-from harness.tables import expect_mapping, read_table
+from harness.files import read_whole, write_whole
+from harness.tables import expect_mapping, parse_document, read_table
 from harness.training import Recipe, RunRecord, WrongPredictions
 
 SCHEMA = "harness.certificate/1"
 _SEEDS_BELOW = 2**32
+# A run takes about 10 kB, and 100 kB where half of 10,000 predictions are wrong.
+_MAX_BYTES = 256 * 2**20
 
 
 def declared_seeds(rule: ConsistencyRule, salt: str, count: int) -> tuple[int, ...]:
@@ -284,16 +286,8 @@ class Certificate:
         Raises:
             InputError: the file cannot be read or is not a certificate.
         """
-        try:
-            document = json.loads(Path(path).read_bytes())
-        except OSError as problem:
-            raise InputError(
-                f"expected a certificate, got {str(path)!r}, which cannot be read: {problem.strerror}."
-            ) from None
-        except ValueError as problem:
-            raise InputError(
-                f"expected a certificate in JSON, got {str(path)!r}, which is not valid JSON: {problem}."
-            ) from None
+        content = read_whole(Path(path), "a certificate", most=_MAX_BYTES)
+        document = parse_document(content, "JSON", where=f"certificate {path}", error=InputError)
         return cls.from_json(document, where=str(path))
 
 

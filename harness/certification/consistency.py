@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from harness.errors import ContractError, InputError
-from harness.findings import Finding, Status
+from harness.findings import Finding, Status, percent
 from harness.tables import Range, read_table, require_ranges
 from harness.training import EpochResult, RunRecord
 
@@ -38,7 +38,7 @@ class ConsistencyRule:
         require_ranges(self, ContractError)
         if self.rule == "best" and self.last is not None:
             raise ContractError(
-                f"expected no last with rule='best', which looks at one epoch only, got last={self.last}. Remove last."
+                f"expected rule='best' without the key 'last', since it looks at one epoch only, got last={self.last}. Remove it."
             )
         if self.rule == "last" and (self.last is None or not 1 <= self.last <= self.max_epochs):
             raise ContractError(
@@ -170,7 +170,5 @@ def _correct(result: EpochResult) -> int:
 
 
 def _score(result: EpochResult) -> str:
-    # Rounded down: a count below the target must not print as the target.
-    hundredths = 10_000 * result.test_correct // result.test_total
-    percent = f"{hundredths // 100}.{hundredths % 100:02d} %"
-    return f"epoch {result.epoch}: {result.test_correct:,} of {result.test_total:,} ({percent})"
+    share = percent(result.test_correct, result.test_total)
+    return f"epoch {result.epoch}: {result.test_correct:,} of {result.test_total:,} ({share})"

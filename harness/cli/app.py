@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import os
 import sys
 import traceback
@@ -15,7 +18,7 @@ from harness.cli.bisect import bisect
 from harness.cli.certify import certify
 from harness.cli.check import check
 from harness.cli.compare import compare
-from harness.cli.console import print_error
+from harness.cli.console import Output, open_streams, print_error
 from harness.cli.contract import contract
 from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
@@ -31,11 +34,15 @@ from harness.cli.verify import verify
 from harness.errors import ExaminerError, HarnessError
 
 INPUT_ERROR = 2
+OUTPUT_LOST = 3
 INTERNAL_ERROR = 4
 INTERRUPTED = 130
 
-_EPILOG = """Exit codes: 0 all requirements hold; 1 a requirement failed; 2 the input or the usage is wrong; 3 undecided;
-4 internal error of the harness; 130 interrupted."""
+_EPILOG = """Exit codes: 0 all requirements hold; 1 a requirement failed; 2 the input or the usage is wrong; 3 undecided, or
+the output could not be written; 4 internal error of the harness; 130 interrupted."""
+
+# What torch's allocators say on a CPU and on CUDA.
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 @click.group(
@@ -80,42 +87,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # variables are read when torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "30000")
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    lost = open_streams()
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    # A reader that has read enough, such as head, is no fault. Where a requirement failed, that is the result.
+    problem = lost()
+    if problem is not None and problem.errno != errno.EPIPE and code == 0:
+        print_error(
+            f"the result could not be written to standard output: {problem.strerror}. Free some space and try again"
+        )
+        code = OUTPUT_LOST
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code. An error is written to the file of ``--json``, too."""
     try:
-        code = app.main(args=list(arguments), prog_name="harness", standalone_mode=False)
+        return int(app.main(args=list(arguments), prog_name="harness", standalone_mode=False) or 0)
     except click.ClickException as error:
+        code, message = INPUT_ERROR, error.format_message()
         error.show()
-        return INPUT_ERROR
     except (KeyboardInterrupt, click.Abort) as error:
         # click raises Abort without a message; the KeyboardInterrupt with its message about an unfinished run is the cause.
-        print_error(str(error.__cause__ or error) or "interrupted")
-        return INTERRUPTED
+        code, message = INTERRUPTED, str(error.__cause__ or error) or "interrupted"
+        print_error(message)
     except Exception as error:  # noqa: BLE001 - the outermost layer: every error becomes a message and an exit code
         if "--debug" in arguments:
             traceback.print_exception(error)
-        return _report(error)
-    return int(code or 0)
+        code, message = _explain(error)
+        print_error(message)
+    named = dict(itertools.pairwise(arguments)).get("--json")
+    joined = (argument.removeprefix("--json=") for argument in arguments if argument.startswith("--json="))
+    with contextlib.suppress(HarnessError, OSError, ValueError):
+        # The document of an earlier run must not be taken for the result of this one.
+        Output(next(joined, named)).write("error", {"status": "error", "exit_code": code, "message": message})
+    return code
 
 
-def _report(error: Exception) -> int:
-    """Print an error; returns the exit code."""
+def _explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the message of an error."""
+    out_of_memory = isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
     match error:
         case ExaminerError():
             message = str(error)
         case HarnessError():
-            print_error(str(error))
-            return INPUT_ERROR
+            return INPUT_ERROR, str(error)
         case OSError():
-            print_error(f"{error}. Check the path, the permissions and the free space, and try again")
-            return INPUT_ERROR
+            return INPUT_ERROR, f"{error}. Check the path, the permissions and the free space, and try again"
+        case MemoryError() | RuntimeError() if out_of_memory:
+            return INPUT_ERROR, "there is not enough memory for this model. Use smaller images, batches or layers"
         case _:
             message = f"{type(error).__name__}: {error}"
-    print_error(
+    return INTERNAL_ERROR, (
         f"internal error of the harness: {message}. This is a defect in the harness, not in the model; run the command again "
         "with --debug and report the traceback"
     )
-    return INTERNAL_ERROR

@@ -15,7 +15,7 @@ from harness.cli.certificates import (
     draw_certificate,
 )
 from harness.cli.console import Output
-from harness.cli.options import contract_option, data_option, model_argument, recipe_option, report_options
+from harness.cli.options import contract_option, data_option, model_argument, plot_option, recipe_option, report_options
 
 if TYPE_CHECKING:
     from harness.certification import Design
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @certificate_options
 @data_option
 @design_options
-@click.option("--plot", metavar="FILE", help="Draw the runs and the test to FILE, .png or .svg.")
+@plot_option("the runs and the test")
 @report_options
 def certify(
     model: str,
@@ -37,7 +37,7 @@ def certify(
     recipe_name: str | None,
     data: str,
     design: Design,
-    plot: str | None,
+    plot: Path | None,
     output: Output,
     **chosen: Any,  # noqa: ANN401 - the options of certificate_options
 ) -> int:
@@ -52,5 +52,5 @@ def certify(
     output.print(*certificate_report(certificate))
     output.write_document(certificate.to_json())
     if plot:
-        draw_certificate(certificate, Path(plot))
+        draw_certificate(certificate, plot)
     return {"pass": 0, "fail": 1}.get(certificate.verdict or "", 3)

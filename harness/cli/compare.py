@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from harness.cli.certificates import certificate_options, certified
 from harness.cli.console import Output
 from harness.cli.options import contract_option, data_option, report_options
 from harness.errors import InputError
+from harness.files import read_whole
+from harness.tables import parse_document
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -101,12 +102,9 @@ def _schema(name: str) -> str | None:
     path = Path(name)
     if path.suffix != ".json":
         return None
-    try:
-        return str(json.loads(path.read_bytes()).get("schema"))
-    except (OSError, ValueError, AttributeError) as problem:
-        raise InputError(
-            f"expected a certificate or a run record, got {name!r}, which cannot be read: {problem}."
-        ) from None
+    content = read_whole(path, "a certificate or a run record", most=2**28)
+    document = parse_document(content, "JSON", where=name, error=InputError)
+    return str(document.get("schema")) if isinstance(document, dict) else None
 
 
 def _report(found: PairedComparison, sides: Sequence[Certificate]) -> Iterator[RenderableType]:

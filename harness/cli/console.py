@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.errors import one_a_line
 from harness.findings import Finding, Status, overall
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _CODES = {Status.ERROR: 4, Status.FAIL: 1, Status.UNKNOWN: 3, Status.PASS: 0, Status.SKIP: 0}
+
+
+class _Stream(io.FileIO):
+    """A standard stream without errors: what cannot be written is lost, and the work goes on. ``lost`` is the first reason."""
+
+    lost: OSError | None = None
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
+        try:
+            return super().write(data) or 0
+        except OSError as problem:
+            self.lost = self.lost or problem
+            return memoryview(data).nbytes
+
+
+def open_streams() -> Callable[[], OSError | None]:
+    """Replace standard output and standard error by streams without errors, which write every character.
+
+    Returns:
+        A function that writes what is left, and returns why standard output lost something; None if nothing.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # A file opened later would get the number of the closed stream, and the messages.
+            os.open(os.devnull, os.O_RDWR)
+    out, err = (_Stream(descriptor, "w", closefd=False) for descriptor in (1, 2))
+    # A path or a name can hold what the terminal's encoding lacks.
+    encoding, escape = getattr(sys.stdout, "encoding", None), "backslashreplace"
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(out), encoding, escape, line_buffering=out.isatty())
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(err), encoding, escape, line_buffering=True)
+
+    def finish() -> OSError | None:
+        sys.stdout.flush()
+        return out.lost
+
+    return finish
 
 
 class Output:
@@ -83,8 +124,10 @@ def announce(sentence: str) -> None:
 
 
 def print_error(message: str) -> None:
-    """Print an error message as one paragraph."""
-    click.echo(click.style("error: ", fg="red", bold=True) + " ".join(message.split()), err=True)
+    """Print an error message: a paragraph, and the list after it if there is one."""
+    paragraph, *items = message.split("\n- ")
+    text = " ".join(paragraph.split()) + one_a_line(items)
+    click.echo(click.style("error: ", fg="red", bold=True) + text, err=True)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

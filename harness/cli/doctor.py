@@ -1,4 +1,4 @@
-"""`harness doctor`: versions, devices and data on this machine, and how to get what is missing."""
+"""`harness doctor`: versions, devices, engines and data on this machine, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from harness.datasets import data_choices
 @click.command()
 @report_options
 def doctor(output: Output) -> None:
-    """Describe this machine: versions, devices, threads and data sets.
+    """Describe this machine: versions, devices, threads, engines and data sets.
 
     The MNIST files found are verified. For whatever is missing the report says how to get it.
     """
     from harness.data import find_mnist, is_offline
     from harness.reporting import facts_table
-    from harness.training import available_devices, environment
+    from harness.training import ENGINES, available_devices, environment
 
     machine = environment()
     devices = available_devices()
     status = find_mnist()
     facts = [(name.replace("_", " "), "-" if value is None else str(value)) for name, value in vars(machine).items()]
     facts.append(("devices", ", ".join(devices)))
+    facts += [("engines", "; ".join(f"{name} on {', '.join(engine.devices)}" for name, engine in ENGINES.items()))]
     missing = [] if len(devices) > 1 else ["an accelerator (optional): a CPU trains the small models in minutes"]
     places: list[dict[str, Any]] = []
     for place in status.places:
         state = "MNIST, verified" if place.verified else "; ".join(f"{file.name} {file.state}" for file in place.files)
         facts.append((f"data ({place.origin})", f"{place.folder}: {state}"))
         files = [{"name": file.name, "state": file.state, "detail": file.detail} for file in place.files]
-        searched = {"origin": place.origin, "folder": str(place.folder), "verified": place.verified}
-        places.append(searched | {"files": files})
+        places.append({"origin": place.origin, "folder": str(place.folder), "verified": place.verified, "files": files})
     facts.append(("data (embedded)", "1,797 handwritten digits of 8x8 pixels, always available (--data digits)"))
     facts.append(("data (--data)", f"{', '.join(data_choices())}, or a folder with the MNIST files"))
     if status.remedy:

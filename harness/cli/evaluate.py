@@ -12,7 +12,8 @@ import click
 
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for
-from harness.cli.options import data_option, device_option, model_argument, report_options
+from harness.cli.options import data_option, device_option, model_argument, plot_option, report_options
+from harness.findings import percent
 
 if TYPE_CHECKING:
     from harness.data import Dataset
@@ -31,9 +32,7 @@ _MOST_DRAWN = 100
     "read without executing code.",
 )
 @click.option("--answers", "answers_path", metavar="FILE", help="Write the prediction for each image to FILE as CSV.")
-@click.option(
-    "--plot", metavar="FILE", help="Draw the misclassified images to FILE, .png or .svg (requires matplotlib)."
-)
+@plot_option("the misclassified images")
 @device_option("Device to compute on.")
 @data_option
 @report_options
@@ -42,7 +41,7 @@ def evaluate(
     arguments: str,
     weights: str,
     answers_path: str | None,
-    plot: str | None,
+    plot: Path | None,
     device: str,
     data: str,
     output: Output,
@@ -67,14 +66,14 @@ def evaluate(
     rows = [_row(label, counts, predictions) for label, counts in enumerate(confusion)]
     output.print(
         f"{captured.name}, weights {weights}, {dataset.title}: {found.correct:,} of {found.total:,} correct "
-        f"({100 * found.correct / found.total:.2f} %), loss {found.loss:.4f}",
+        f"({percent(found.correct, found.total)}), loss {found.loss:.4f}",
         plain_table(headers, rows, right=range(len(headers))),
     )
     if answers_path is not None:
         write_whole(Path(answers_path), _csv(predictions).encode())
         announce(f"predictions: {answers_path}")
     if plot is not None:
-        _plot(Path(plot), predictions, dataset, captured.name)
+        _plot(plot, predictions, dataset, captured.name)
     content = {
         "model": captured.name,
         "weights": weights,
@@ -91,7 +90,7 @@ def evaluate(
 
 def _row(label: int, counts: list[int], predictions: Predictions) -> tuple[str, ...]:
     images = int((predictions.labels == label).sum())
-    share = f"{100 * counts[label] / images:.2f}" if images else "-"
+    share = percent(counts[label], images).removesuffix(" %") if images else "-"
     return str(label), str(images), str(counts[label]), share, *(str(count) if count else "·" for count in counts)
 
 

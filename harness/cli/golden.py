@@ -17,6 +17,7 @@ from harness.cli.console import Output, announce, exit_code
 from harness.cli.inputs import recipe_for
 from harness.cli.options import (
     DEFAULT_SEED,
+    MAX_THREADS,
     arguments_option,
     combine,
     debug_option,
@@ -52,7 +53,7 @@ _computing_options = combine(
         "--threads",
         default=_THREADS,
         show_default=True,
-        type=click.IntRange(min=1),
+        type=click.IntRange(min=1, max=MAX_THREADS),
         help="Number of CPU threads to compute with; a golden holds for one number of threads.",
     ),
 )

@@ -12,7 +12,7 @@ import click
 from harness.cli.certificates import design_options
 from harness.cli.console import Output, announce
 from harness.cli.inputs import contract_for, rule_for, shipped_certificate
-from harness.cli.options import DEFAULT_RECIPE, report_options
+from harness.cli.options import DEFAULT_RECIPE, plot_option, report_options
 from harness.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _DISTANCES = tuple(step / 2 for step in range(-4, 13))
     help="Number of test images.",
 )
 @design_options
-@click.option("--plot", metavar="FILE", help="Draw the probabilities to FILE, .png or .svg.")
+@plot_option("the probabilities")
 @report_options
 def power(
     contract_name: str,
@@ -70,7 +70,7 @@ def power(
     correlation: float | None,
     images: int,
     design: Design,
-    plot: str | None,
+    plot: Path | None,
     output: Output,
 ) -> None:
     """Show how often models pass an accuracy rule, by their true mean accuracy.
@@ -125,7 +125,7 @@ def power(
             "certificate: inconclusive": [row.certificate.inconclusive for row in rows],
         }
         plot_curves(
-            Path(plot),
+            plot,
             title=f"{rule.target} % in {when}",
             labels=("true mean accuracy of an epoch, %", "probability"),
             places=[row.mean for row in rows],

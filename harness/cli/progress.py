@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.cli.console import plain_console
+from harness.findings import percent
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -80,16 +81,16 @@ class TrainingProgress(_Bar):
 
     def on_step(self, *, epoch: int, step: int, steps: int, loss: float, correct: int, seen: int) -> None:
         """Move the bar."""
-        figures = f"loss {loss:.4f}  train {100 * correct / max(seen, 1):.2f} %"
+        figures = f"loss {loss:.4f}  train {percent(correct, max(seen, 1))}"
         self._move((epoch - 1) * steps + step, description=f"epoch {epoch}/{self._epochs}", figures=figures)
 
     def on_epoch(self, result: EpochResult) -> None:
         """Print the epoch's result as one line."""
         self._console.print(
             f"epoch {result.epoch:>2}/{self._epochs}  "
-            f"train {100 * result.train_correct / result.train_total:6.2f} %  "
+            f"train {percent(result.train_correct, result.train_total):>8}  "
             f"test {result.test_correct:,} of {result.test_total:,} "
-            f"({100 * result.test_correct / result.test_total:.2f} %)  "
+            f"({percent(result.test_correct, result.test_total)})  "
             f"loss {result.test_loss:.4f}  {result.seconds:.1f} s"
         )
 

@@ -9,7 +9,7 @@ import click
 
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for, recipe_for
-from harness.cli.options import data_option, model_argument, report_options, training_options
+from harness.cli.options import MAX_THREADS, data_option, model_argument, report_options, training_options
 from harness.cli.runs import RunOptions, cores, run_seeds, run_training
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MAX_THREADS),
     metavar="N",
     help="Number of CPU threads; results depend on it in the last bits. Default: one per core; always 1 with --seeds.",
 )

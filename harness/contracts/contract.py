@@ -18,9 +18,11 @@ from harness.contracts.interface import InputShape
 from harness.contracts.requirement import Requirement, section_of
 from harness.contracts.requirements import REQUIREMENTS
 from harness.errors import ContractError
-from harness.tables import expect_mapping, read_table, refuse_unknown
+from harness.files import read_whole
+from harness.tables import expect_mapping, parse_document, read_table, refuse_unknown, shown
 
 R = TypeVar("R", bound=Requirement)
+_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,23 +84,21 @@ def load_contract(name: str) -> Contract:
         hint = f": did you mean {' or '.join(close)}?" if close else "."
         known = ", ".join(builtin_contracts())
         raise ContractError(f"there is no contract {name!r}{hint} Expected one of {known}, or the path of a TOML file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContractError(f"contract file {name} cannot be read: {error}") from error
-    return parse_contract(text, name=path.stem, place=name)
+    content = read_whole(path, "a contract file", error=ContractError, most=_MAX_BYTES)
+    return _parse(content, name=path.stem, place=name)
 
 
 def parse_contract(text: str, *, name: str, place: str) -> Contract:
     """Read a contract from TOML text, called ``name`` unless it says otherwise; messages begin with ``place``.
 
     Raises:
-        ContractError: no valid TOML, an unknown key, or a value of the wrong type or range.
+        ContractError: the text is not valid TOML, has an unknown key, or a value of the wrong type or range.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ContractError(f"{place} is not valid TOML: {error}") from error
+    return _parse(text.encode(errors="surrogatepass"), name=name, place=place)
+
+
+def _parse(content: bytes, *, name: str, place: str) -> Contract:
+    table = parse_document(content, "TOML", where=place, error=ContractError)
     if "extends" in table:
         table = _extended(table, place)
     _refuse_unknown_keys(table, place)
@@ -116,7 +116,7 @@ def _extended(table: dict[str, Any], place: str) -> dict[str, Any]:
     """The document, with the keys and sections that it lacks taken from the built-in contract that it extends."""
     base = table["extends"]
     if base not in builtin_contracts():
-        raise ContractError(f"{place}: extends {base!r}; expected one of {', '.join(builtin_contracts())}")
+        raise ContractError(f"{place}: expected extends to be {' or '.join(builtin_contracts())}, got {shown(base)}")
     parent = tomllib.loads(_builtin_text(base))
     if "extends" in parent:
         parent = _extended(parent, f"built-in contract {base}")

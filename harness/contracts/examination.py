@@ -18,11 +18,11 @@ _REPORT = "this is a defect of the harness, not of the model; please report it w
 def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None = None) -> tuple[Finding, ...]:
     """Decide every structure requirement of a contract on a captured model.
 
-    An internal error of the harness becomes an ``error`` finding of its requirement; the others are decided all the same.
+    An internal error of the harness becomes an ``error`` finding of its requirement; the others are still decided.
     With ``probe``, and without it for models up to 100,000 parameters, experiments confirm the decisions from the graph; a
     disagreement is an ``error``.
     """
-    structure = Structure(captured.graph)
+    structure = Structure(captured.graph, captured.state)
     model = ExaminedModel(captured=captured, structure=structure, experiments=Experiments(captured, structure))
     if probe is None:
         probe = structure.parameters.total <= PROBED_PARAMETERS

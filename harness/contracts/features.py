@@ -10,8 +10,10 @@ from harness.contracts.requirement import LISTED, Confirmation, ExaminedModel, R
 from harness.errors import ContractError
 from harness.findings import Finding
 from harness.structure import Structure
-from harness.structure.experiments import IMAGES, TRAINING_PASSES
+from harness.structure.experiments import TRAINING_PASSES
+from harness.structure.interventions import IMAGES
 from harness.structure.layers import by_x
+from harness.structure.structure import DropoutSite
 from harness.tables import require
 
 # With fewer dropped numbers than this expected in all passes together, two passes may be equal by chance.
@@ -19,11 +21,15 @@ _ENOUGH_DROPS = 30
 
 
 class Look(NamedTuple):
-    """Whether a model has a feature, where it was seen, and what to do to have it."""
+    """Whether a model has a feature, where it was seen, and what to do to have it.
 
-    present: bool
+    ``present`` is None where neither could be shown; ``undecided`` then says why.
+    """
+
+    present: bool | None
     evidence: tuple[str, ...]
     hint: str
+    undecided: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class Feature(Requirement):
 
     def __post_init__(self) -> None:
         both = self.required and self.forbidden
-        expected = "one of required and forbidden at most"
+        expected = "at most one of required and forbidden to be true"
         require(ContractError, not both, expected, required=self.required, forbidden=self.forbidden)
 
     @staticmethod
@@ -57,8 +63,10 @@ class Feature(Requirement):
 
     def decide(self, model: ExaminedModel) -> Finding:
         """Whether the feature is there, or is not where it is forbidden."""
-        present, evidence, hint = self.look(model.structure)
+        present, evidence, hint, undecided = self.look(model.structure)
         shown = evidence[:LISTED]
+        if present is None:
+            return self.finding(holds=None, observed=f"unknown: {undecided}", evidence=shown, hint=hint)
         return self.finding(
             holds=present == self.required,
             observed=f"present: {evidence[0]}" if present else "absent",
@@ -85,15 +93,16 @@ class GlobalAveragePooling(Feature):
             role = "feeds the head" if pool.feeds_head else "on a side branch, not the head"
             evidence.append(f"{pool.value}{place} averages the whole {size} map; {role}")
         hint = "average the last map over all its positions before the output, such as with nn.AdaptiveAvgPool2d(1)"
-        if structure.global_pools and structure.head_pool is None:
+        if structure.head_pool is not None:
+            return Look(present=True, evidence=tuple(evidence), hint=hint)
+        if evidence:
             hint = "the images also reach the output around the pooling; " + hint
-        if structure.head_pool is None:
-            evidence += [
-                f"{layer.title} {layer.module} gives {by_x(layer.shape[1:])}, not one value a channel"
-                for layer in structure.layers
-                if "Avg" in layer.title and layer.shape[-2:] != (1, 1)
-            ]
-        return Look(structure.head_pool is not None, tuple(evidence), hint)
+        search = structure.average_search
+        evidence += [*structure.other_averages, *search.multiples]
+        if search.undecided:
+            undecided = f"whether {', '.join(search.undecided)} averages a whole map could not be shown"
+            return Look(present=None, evidence=tuple(evidence), hint=hint, undecided=undecided)
+        return Look(present=False, evidence=tuple(evidence), hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
         """Shuffling the positions of the pooled map must not change the output."""
@@ -116,22 +125,26 @@ class Dropout(Feature):
     def look(structure: Structure) -> Look:
         """Look for a dropout that is active in training, with none active in evaluation."""
         sites = structure.dropouts
-        active_in_evaluation = [site for site in sites if site.active_in_evaluation]
-        evidence = [
-            f"{site.module or 'forward'}: p = {site.p:g}, "
-            f"{'active' if site.active_in_training else 'off'} in training, "
-            f"{'ACTIVE' if site.active_in_evaluation else 'off'} in evaluation"
-            for site in sites
-        ]
+        evidence = [_dropout_words(site) for site in sites]
         evidence += _never_called(structure, "Dropout")
         hint = "call nn.Dropout(p) with p above 0 in forward"
-        if active_in_evaluation:
+        if any(site.active_in_evaluation for site in sites):
             hint = (
                 "dropout is active in evaluation: use nn.Dropout, or F.dropout(x, p, training=self.training) in forward"
             )
-        elif sites:
-            hint = "the dropout in forward drops nothing: " + hint
-        return Look(any(site.live for site in sites) and not active_in_evaluation, tuple(evidence), hint)
+            return Look(present=False, evidence=tuple(evidence), hint=hint)
+        live = any(site.live for site in sites)
+        in_training, in_evaluation = structure.unknown_draws
+        if unknown := in_evaluation or (() if live else in_training):
+            mode = "evaluation" if in_evaluation else "training"
+            undecided = f"whether {', '.join(unknown)} makes a dropout in {mode} could not be shown"
+            return Look(present=None, evidence=tuple(evidence), hint=hint, undecided=undecided)
+        if sites and not live:
+            hint = (
+                f"the dropout in forward drops nothing: {hint}; a p that the constructor takes can be given with --args, "
+                'such as --args "dropout=0.1"'
+            )
+        return Look(present=live, evidence=tuple(evidence), hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
         """Training passes over the same images must differ where something random is active, and only there."""
@@ -142,7 +155,9 @@ class Dropout(Feature):
         differ = experiments.training_passes_differ
         observed = f"training passes over the same images {'differ' if differ else 'are equal'}"
         if differ:
-            return Confirmation(agrees=bool(active or structure.random_operations), observed=observed)
+            return Confirmation(
+                agrees=bool(active or structure.random_operations(structure.graph.train)), observed=observed
+            )
         drops = IMAGES * TRAINING_PASSES * sum(site.p * site.elements for site in active if site.p < 1)
         return Confirmation(agrees=drops < _ENOUGH_DROPS, observed=observed)
 
@@ -157,12 +172,13 @@ class BatchNorm(Feature):
 
     @staticmethod
     def look(structure: Structure) -> Look:
-        """Look for an ordinary batch norm, with none that uses the batch's statistics in evaluation."""
+        """Look for an ordinary batch norm, with none that uses the batch's statistics in evaluation, or such as never move."""
         sites = structure.batch_norms
         by_batch = [site for site in sites if site.batch_statistics_in_evaluation]
+        stuck = [site for site in sites if site.stuck]
         evidence = [
-            f"{site.module or 'forward'}: {'batch' if site.batch_statistics_in_training else 'fixed'} statistics in "
-            f"training, {'BATCH' if site.batch_statistics_in_evaluation else 'running'} statistics in evaluation"
+            f"{site.module or 'forward'}: {'batch' if site.batch_statistics_in_training else 'fixed'} statistics in training, "
+            f"{'BATCH' if site.batch_statistics_in_evaluation else 'FIXED' if site.stuck else 'running'} statistics in evaluation"
             for site in sites
         ]
         evidence += _never_called(structure, "BatchNorm")
@@ -172,7 +188,13 @@ class BatchNorm(Feature):
                 "evaluation uses the statistics of the batch, so that an image's prediction depends on the other images: "
                 "keep track_running_stats"
             )
-        return Look(any(site.ordinary for site in sites) and not by_batch, tuple(evidence), hint)
+        elif stuck:
+            hint = (
+                "a training step does not move the statistics that evaluation uses: keep track_running_stats and a momentum "
+                "above 0"
+            )
+        present = any(site.ordinary for site in sites) and not by_batch and not stuck
+        return Look(present=present, evidence=tuple(evidence), hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,12 +236,25 @@ class AnyOf(Requirement):
         """Whether one of the features is there."""
         looks = {_BY_NAME[name].title: _BY_NAME[name].look(model.structure) for name in self.any_of}
         found = [title for title, look in looks.items() if look.present]
+        undecided = [f"{title}: {look.undecided}" for title, look in looks.items() if look.present is None]
         return self.finding(
-            holds=bool(found),
-            observed=", ".join(found) or "none of them",
+            holds=True if found else None if undecided else False,
+            observed=", ".join(found) or "; ".join(undecided) or "none of them",
             evidence=tuple(line for look in looks.values() for line in look.evidence)[:LISTED],
             hint="; or ".join(look.hint for look in looks.values()),
         )
+
+
+def _dropout_words(site: DropoutSite) -> str:
+    """Where a dropout is, its probability, and in which modes it is active."""
+    p = f"p about {site.p:.2g} (a mask by {', '.join(site.drawn_by)})" if site.drawn_by else f"p = {site.p:g}"
+    evaluation = "off in evaluation"
+    if site.active_in_evaluation:
+        other = "" if site.p_in_evaluation == site.p or site.drawn_by else f" with p = {site.p_in_evaluation:g}"
+        evaluation = f"ACTIVE in evaluation{other}"
+    return (
+        f"{site.module or 'forward'}: {p}, {'active' if site.active_in_training else 'off'} in training, {evaluation}"
+    )
 
 
 def _never_called(structure: Structure, kind: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,6 +11,10 @@ from harness.errors import ContractError
 from harness.findings import Finding
 from harness.structure.layers import by_x
 from harness.tables import Range, require
+
+# Above three channels of 400x400; the experiments of larger images would fill the memory.
+_MAX_PIXELS = 2**19
+_MAX_DIMS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +26,7 @@ class FaithfulCapture(Requirement):
     expected = "the captured graph computes what the model computes, bit for bit, in training and in evaluation"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By what was compared at the capture."""
+        """Read the comparison of graph and model that was made when the model was captured."""
         fidelity, graph = model.captured.fidelity, model.captured.graph
         return self.finding(
             holds=fidelity.holds,
@@ -33,10 +38,11 @@ class FaithfulCapture(Requirement):
 
     def confirm(self, model: ExaminedModel) -> Confirmation:
         """Evaluation passes over the same images must be equal, unless something random is active in evaluation."""
-        active = any(site.active_in_evaluation and site.p > 0 for site in model.structure.dropouts)
+        structure, program = model.structure, model.captured.graph.evaluate
+        active = any(site.active_in_evaluation for site in structure.dropouts)
         repeats = model.experiments.evaluation_repeats
         return Confirmation(
-            agrees=repeats or active or bool(model.structure.random_operations),
+            agrees=repeats or active or bool(structure.random_operations(program)),
             observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
         )
 
@@ -51,8 +57,11 @@ class InputShape(Requirement):
     input: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        expected = "input to be a list of sizes above 0 such as [1, 28, 28]"
-        require(ContractError, min(self.input, default=0) > 0, expected, input=list(self.input))
+        expected = (
+            f"input to be a list of sizes above 0 such as [1, 28, 28], of at most {_MAX_PIXELS:,} values together"
+        )
+        few = len(self.input) <= _MAX_DIMS and math.prod(self.input) <= _MAX_PIXELS
+        require(ContractError, min(self.input, default=0) > 0 and few, expected, input=list(self.input))
 
     @property
     def expected(self) -> str:
@@ -60,7 +69,7 @@ class InputShape(Requirement):
         return f"images of shape {by_x(self.input)} (channels, rows, columns)"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the shape that the model was captured with."""
+        """Compare with the shape that the model was captured with."""
         found = model.captured.graph.input_shape
         return self.finding(
             holds=found == self.input,
@@ -89,20 +98,24 @@ class Output(Requirement):
         return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations that give the output in evaluation."""
+        """Look at the operations that compute the output in evaluation, and at its numbers where no softmax does."""
         head = model.structure.head
+        kind = (head.kind == "logits" and model.experiments.distribution) or head.kind
         has_classes = self.classes is None or head.classes == self.classes
         hint = (
             "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
         )
+        if head.changes:
+            hint = f"return what the softmax gives or the scores before it, without {', '.join(head.changes)}"
         if not has_classes:
-            hint = f"the last layer must give {self.classes} numbers an image, one a class"
+            hint = f"the last layer must return {self.classes} numbers per image, one for each class"
         return self.finding(
-            holds=has_classes and head.kind in self._kinds,
-            observed=f"{head.kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
+            holds=has_classes and kind in self._kinds,
+            observed=f"{kind} of shape ({', '.join(str(dim) for dim in head.shape)})",
             evidence=[
                 f"last layer with weights: {head.last_weighted}",
                 *([f"after it: {', '.join(head.after)}"] if head.after else []),
+                *([f"after the softmax: {', '.join(head.changes)}"] if head.changes else []),
             ],
             hint=hint,
         )
@@ -119,7 +132,7 @@ class BareHead(Requirement):
     bare: bool = False
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations after the last layer with weights."""
+        """Look at the operations after the last layer with weights."""
         head = model.structure.head
         after = ", ".join(head.after)
         return self.finding(

@@ -18,7 +18,7 @@ from harness.contracts.interface import BareHead, FaithfulCapture, InputShape, O
 from harness.contracts.requirement import LISTED, Bound, Confirmation, ExaminedModel, Requirement, bounds_in_words
 from harness.findings import Finding
 from harness.graph.form import Argument, Graph, Operation, Program, Ref, Shape, TensorSpec, bind
-from harness.structure.experiments import IMAGES
+from harness.structure.interventions import IMAGES
 from harness.structure.layers import operation_title
 
 
@@ -51,7 +51,7 @@ class ParameterBudget(Requirement):
         return f"{super().explain()[:-1]}; shared ones count once, uncalled ones count, and {hidden}."
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the tensors that the model declares and reads."""
+        """Count the elements of the tensors that the model declares and reads."""
         count = model.structure.parameters
         counted = count.total + (count.hidden_elements if self.hidden_state else 0)
         over = max(
@@ -97,7 +97,7 @@ class ReceptiveFieldBound(Requirement):
         return f"a receptive field of {bounds_in_words(most=self.max, least=self.min)} pixels {where}"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the field arithmetic; where it gives an upper bound only, that decides what it excludes."""
+        """Compute the receptive field; an upper bound shows only that the field is too small, or not too large."""
         value, before = model.structure.field_before_head
         field = model.structure.field_with_head if self.including_pool else before
         too_small = self.min is not None and field.size < self.min
@@ -115,7 +115,7 @@ class ReceptiveFieldBound(Requirement):
         place = "the output" if self.including_pool else value
         hint = "remove a convolution, or pool later" if too_large else ""
         if too_small:
-            hint = "add a convolution, or pool earlier: each 3x3 convolution adds 2 pixels, after a pooling by two 4"
+            hint = "add a convolution, or pool earlier: each 3x3 convolution adds 2 pixels, and 4 after a 2x2 pooling"
         evidence = [f"{size} pixels at {place}, {field.clipped} of them inside the image"]
         evidence += [field.note] if field.note else []
         return self.finding(holds=holds, observed=f"{size} ({field.certainty})", evidence=evidence, hint=hint)
@@ -153,7 +153,7 @@ class BatchRule(Requirement):
         return "; ".join(asked)
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By experiments: images alone, permuted, and among others."""
+        """Run experiments: images alone, permuted, and in a batch with others."""
         faults: list[str] = []
         evidence: list[str] = []
         experiments = model.experiments
@@ -194,7 +194,7 @@ class CompleteGradients(Requirement):
     complete: bool = False
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By one backward pass in training mode."""
+        """Run backward passes in training mode."""
         gradients = model.experiments.gradients
         faults = []
         if gradients.failure:
@@ -205,13 +205,16 @@ class CompleteGradients(Requirement):
             faults.append(f"a gradient that is not finite for {', '.join(gradients.not_finite[:LISTED])}")
         hint = ""
         if gradients.failure:
-            hint = "change nothing in place that another layer still needs: leave inplace=True out"
+            hint = "do not change values in place that the backward pass still needs: remove inplace=True"
         elif gradients.missing:
-            hint = "remove the modules that forward does not use, or let the output depend on them"
+            unread = {spec.name for spec in model.structure.parameters.unreached}
+            hint = "let the output depend on them, without detach() and without zeros in all weights of two layers in a row"
+            if unread.issuperset(gradients.missing):
+                hint = "remove the modules that forward does not use, or let the output depend on them"
         return self.finding(
             holds=gradients.complete,
             observed="; ".join(faults) or "every trainable parameter has one",
-            evidence=["one backward pass in training mode"],
+            evidence=["backward passes of a few training steps"],
             hint=hint,
         )
 
@@ -234,7 +237,7 @@ class CostBound(Requirement):
         return f"at most {' and '.join(f'{most:,} {what}' for most, what in bounds if most is not None)} an image"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the sums over all layers."""
+        """Sum the costs of all layers."""
         layers = model.structure.layers
         macs, memory = sum(layer.macs for layer in layers), sum(layer.activation_bytes for layer in layers)
         largest = max(layers, key=lambda layer: layer.macs, default=None)
@@ -243,7 +246,7 @@ class CostBound(Requirement):
             and (self.max_activation_bytes is None or memory <= self.max_activation_bytes),
             observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image",
             evidence=[f"most of it in {largest.title} {largest.module}: {largest.macs:,}"] if largest else [],
-            hint="fewer channels in the early, large maps, or a pooling earlier",
+            hint="use fewer channels in the early, large maps, or pool earlier",
         )
 
 
@@ -263,7 +266,7 @@ class NoBiasBeforeNorm(Requirement):
     before_norm: bool = True
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """By the operations that read each layer's result, in training and in evaluation."""
+        """Follow the result of each layer to the operations that read it, in training and in evaluation."""
         found = _removed_biases(model.captured.graph)
         certain = [bias for bias in found if bias.certain]
         listed = certain or found
@@ -348,7 +351,7 @@ class _Bias(NamedTuple):
 def _judge_biases(graph: Graph, program: Program, verdicts: _Verdicts) -> None:
     """Follow each tensor to the layers that it is a bias of, and the result to the operations that read it.
 
-    Each such operation adds its verdict. A tensor that reaches the output otherwise is no bias: of layer "", not removed.
+    Each such operation adds its verdict. A tensor that reaches the output otherwise is not a bias: its layer is "".
     """
     operations, output, entangled = _without_in_place(program)
     shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}

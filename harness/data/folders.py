@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,8 +15,10 @@ from torch import Tensor
 from harness.data.idx import read_verified
 from harness.datasets import PUBLISHED, PublishedDataset, data_choices
 from harness.errors import DataError, DataMissingError
+from harness.files import expanded
 
 State = Literal["verified", "damaged", "missing"]
+_MOST_SEARCHED = 10_000
 
 
 class FileStatus(NamedTuple):
@@ -49,7 +53,7 @@ class DataStatus(NamedTuple):
 def data_folder() -> Path | None:
     """The folder that ``HARNESS_DATA`` names; ``None`` if it is unset or empty."""
     named = os.environ.get("HARNESS_DATA")
-    return Path(named).expanduser() if named else None
+    return expanded(named) if named else None
 
 
 def is_offline() -> bool:
@@ -60,10 +64,16 @@ def is_offline() -> bool:
 def cached_copy(published: PublishedDataset) -> Path:
     """The data set's folder in the cache; it is created by one rename, after verification.
 
-    The cache is the folder that ``HARNESS_CACHE`` names, else the user's cache folder on this system.
+    The cache is the folder that ``HARNESS_CACHE`` names, else the user's cache folder on this system, else a temporary one.
     """
-    named = os.environ.get("HARNESS_CACHE")
-    cache = Path(named).expanduser() if named else platformdirs.user_cache_path("mnist-harness")
+    if named := os.environ.get("HARNESS_CACHE"):
+        return expanded(named) / published.torchvision
+    cache = Path("~")
+    with contextlib.suppress(RuntimeError):
+        cache = platformdirs.user_cache_path("mnist-harness")
+    if not cache.is_absolute():
+        # A user without a home folder, such as the arbitrary number that a container may run as.
+        cache = Path(tempfile.gettempdir()) / "mnist-harness"
     return cache / published.torchvision
 
 
@@ -130,9 +140,11 @@ def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tu
     missing = [file.file_names[0] for file in published.files if file.name not in paths]
     if missing:
         # os.path, not Path: Path.is_dir raises where a parent folder may not be searched.
-        state = "the folder lacks some" if os.path.isdir(folder) else "it is not a folder"  # noqa: PTH112
+        state = "the folder lacks some" if os.path.isdir(folder) else "there is no such folder"  # noqa: PTH112
+        state = "it is a file" if os.path.isfile(folder) else state  # noqa: PTH113
+        found = _found_instead(folder, missing)
         raise DataMissingError(
-            f"expected {_files(published)} in {folder}, but {state}: missing={', '.join(missing)}. {remedy}"
+            f"expected {_files(published)} in {folder}, but {state}: missing={', '.join(missing)}. {found}{remedy}"
         )
     return tuple(read_verified(paths[file.name], file, remedy=remedy) for file in published.files)
 
@@ -147,6 +159,31 @@ def _find_files(folder: Path, published: PublishedDataset) -> dict[str, Path]:
                 if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a parent folder may not be searched
                     paths.setdefault(file.name, path)
     return paths
+
+
+def _found_instead(folder: Path, missing: list[str]) -> str:
+    """A sentence about files under other names, or in folders below, that may be meant; empty if there are none."""
+    for name in (name.removesuffix(".gz") for name in missing):
+        dotted = name.replace("-idx", ".idx")
+        for path in (folder / dotted, folder / f"{dotted}.gz"):
+            if path.is_file():
+                plain = path.name.replace(".idx", "-idx")
+                return (
+                    f"{path.name} has the name that Kaggle gives the file: rename it to {plain}, and the others alike. "
+                )
+        try:
+            below = [path for path in sorted(folder.glob("*/*"))[:_MOST_SEARCHED] if path.is_file()]
+            archives = [path for path in sorted(folder.glob("*.zip")) if path.is_file()]
+        except OSError:
+            return ""
+        for path in below:
+            if path.name in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+                return (
+                    f"There is {path.relative_to(folder)}: name the folder {path.parent}, or move the files out of it. "
+                )
+        if archives:
+            return f"There is {archives[0].name}: extract the files in it. "
+    return ""
 
 
 def _place_status(origin: Literal["HARNESS_DATA", "cache"], folder: Path, *, remedy: str) -> PlaceStatus:

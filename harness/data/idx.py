@@ -25,6 +25,9 @@ from harness.errors import DataError
 # The type's code in the header, and how the elements are stored.
 _TYPES: dict[str, tuple[int, np.dtype[Any]]] = {"uint8": (8, np.dtype("u1")), "int32": (12, np.dtype(">i4"))}
 _CHUNK_BYTES = 1 << 20
+_SHOWN_BYTES = 512
+# How a gzipped file and an idx file of bytes or integers begin.
+_GZIP, _IDX = b"\x1f\x8b", (b"\0\0\x08", b"\0\0\x0c")
 
 
 def encode_idx(array: Tensor) -> bytes:
@@ -88,11 +91,37 @@ def read_verified(path: Path, file: IdxFile, *, remedy: str) -> Tensor:
     except DataError as error:
         array, problem = None, problem or str(error)
     if array is None or found != (file.gzip_md5 or file.sha256):
+        if kind := _another_kind(path, content):
+            raise DataError(f"{path} is not the published {file.name}: {kind}. {remedy}")
         raise DataError(
             f"{path} is not the published {file.name}: expected {expected}, "
             f"found {found} ({problem or 'header and size are as expected, the content differs'}). {remedy}"
         )
     return array
+
+
+def _another_kind(path: Path, content: bytes) -> str:
+    """What a file that is no idx file is, and what to do about it; empty if it is none of the usual ones."""
+    gzipped = path.suffix == ".gz"
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(_SHOWN_BYTES)
+    except OSError:
+        return ""
+    if not raw:
+        return "it is empty. Download it again"
+    if raw.startswith(_GZIP) and not gzipped:
+        return "it is gzipped, which its name does not say. Add .gz to the name, or decompress it"
+    if gzipped and raw.startswith(_IDX):
+        return "it is not gzipped, though its name says so. Remove .gz from the name"
+    for start in (raw, content[:_SHOWN_BYTES]):
+        if start.startswith(b"PK\x03\x04"):
+            return "it is a ZIP archive. Extract the files in it"
+        if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
+            return "it is a web page (HTML), which a server sent in place of the file. Download it again"
+        if start.startswith(b"version https://git-lfs"):
+            return "it is a pointer of Git LFS. Fetch the file itself with `git lfs pull`"
+    return ""
 
 
 def _md5(path: Path) -> tuple[str, str]:
@@ -112,6 +141,8 @@ def _read_at_most(path: Path, size: int) -> tuple[bytes, str]:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             while len(content) < size and (chunk := stream.read(min(_CHUNK_BYTES, size - len(content)))):
                 content += chunk
-    except (OSError, EOFError, zlib.error) as error:
+    except EOFError:
+        return bytes(content), f"its gzip data end after {len(content)} bytes, as of a download that was cut off"
+    except (OSError, zlib.error) as error:
         return bytes(content), f"not readable after {len(content)} bytes: {error}"
     return bytes(content), ""

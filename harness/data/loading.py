@@ -23,6 +23,7 @@ from harness.data.folders import (
 )
 from harness.datasets import AUTO, DIGITS, PUBLISHED, PublishedDataset
 from harness.errors import DataError, DataMissingError
+from harness.files import expanded
 
 
 def load_dataset(
@@ -59,7 +60,7 @@ def _load(
 ) -> Dataset:
     if choice == DIGITS:
         return load_digits()
-    named = data_folder() if choice in (AUTO, *PUBLISHED) else Path(choice).expanduser()
+    named = data_folder() if choice in (AUTO, *PUBLISHED) else expanded(str(choice))
     published = PUBLISHED.get(str(choice), PUBLISHED["mnist"])
     trained = PUBLISHED[published.train_on] if published.train_on else published
     arrays: list[Tensor] = []

@@ -56,7 +56,7 @@ class ModelUnderTest:
         self.imported = self._load()
 
     def module(self, seed: int | None = None) -> nn.Module:
-        """The module with its initial weights, drawn under the seed of the run without another."""
+        """The module with its initial weights, drawn under the seed of the run unless another is given."""
         seed = self.spec.seed if seed is None else seed
         return initialise(lambda: self.imported.build(seed), seed=seed)
 

@@ -25,6 +25,7 @@ from harness.graph import read_captured
 from harness.processes import Request, Workspace
 from harness.reproducibility.trace import Trace, write_trace
 from harness.sources import ModelSource
+from harness.sources.copying import private_copy
 from harness.training import RunSpec, train_step
 
 DATA_FILE, GRAPH_STEM = "data.safetensors", "graph"
@@ -86,20 +87,22 @@ class TrainingRequest(Request[TrainingResult]):
             InputError: the model or the hooks cannot be imported or trained with.
         """
         setup = self.setup
-        files = UserFiles(setup.source, setup.spec.arguments, Path(setup.hooks_file) if setup.hooks_file else None)
-        try:
-            # Before the import: a file may contain `from time import time`.
-            with Interventions() as interventions:
-                data = Dataset(**{**setup.data, **load_file(Path(setup.inputs) / DATA_FILE)})
-                model = ModelUnderTest(files.load, spec=setup.spec, data=data, keep_alive=workspace.keep_alive)
-                return self.examine(model, interventions, workspace)
-        except Exception as error:
-            explained = explained_error(error, setup.source.text)
-            if explained is error:
-                raise
-            raise explained from error
-        finally:
-            files.forget()
+        with private_copy(setup.source, workspace.folder) as (source, copy):
+            hooks_file = copy.inside(Path(setup.hooks_file)) if setup.hooks_file else None
+            files = UserFiles(source, setup.spec.arguments, hooks_file)
+            try:
+                # Before the import: a file may contain `from time import time`.
+                with Interventions() as interventions:
+                    data = Dataset(**{**setup.data, **load_file(Path(setup.inputs) / DATA_FILE)})
+                    model = ModelUnderTest(files.load, spec=setup.spec, data=data, keep_alive=workspace.keep_alive)
+                    return self.examine(model, interventions, workspace)
+            except Exception as error:
+                explained = explained_error(error, source.text)
+                if explained is error:
+                    raise
+                raise explained from error
+            finally:
+                files.forget()
 
     @abstractmethod
     def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:

@@ -119,7 +119,7 @@ def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, 
         InputError: fewer than two steps.
     """
     if steps < 2:  # noqa: PLR2004 - one before the stop, one after
-        raise InputError(f"expected at least 2 steps, one before a stop and one after it, got steps={steps}.")
+        raise InputError(f"expected at least 2 steps, since training is stopped and resumed between two, got {steps=}.")
     available = max(len(dataset.train_images) // spec.recipe.batch_size, 1)
     length = min(_STEPS_PER_EPOCH, steps // 2, available)
     recipe = spec.recipe.with_epochs(math.ceil(steps / length))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -24,14 +23,11 @@ from harness.data import Dataset
 from harness.determinism.model_under_test import ImportedModel
 from harness.errors import HarnessError, InputError
 from harness.sources.building import module_builder
-from harness.sources.importing import line_of
+from harness.sources.importing import is_user_file, line_of
 from harness.sources.source import ModelSource
 from harness.training import Batch, Evaluation, RandomStreams, Recipe, TrainingHooks, evaluate, shuffled_batches
 
-# Modules in these folders are libraries, which cannot be imported a second time.
-_LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
 _HARNESS_FOLDER = Path(__file__).parents[1]
-_STANDARD_LIBRARY_FOLDER = Path(os.__file__).parent
 _IMAGE = (1, 28, 28)
 
 
@@ -58,15 +54,6 @@ class UserFiles:
         for name in set(sys.modules) - self._before:
             if is_user_file(getattr(sys.modules[name], "__file__", None)):
                 del sys.modules[name]
-
-
-def is_user_file(file: str | None) -> bool:
-    """Whether a file is Python code of the user's own: not a library's and not the harness's."""
-    if not file or not file.endswith((".py", ".ipynb")):
-        return False
-    path = Path(file)
-    own = any(path.is_relative_to(folder) for folder in (_HARNESS_FOLDER, _STANDARD_LIBRARY_FOLDER))
-    return not own and not _LIBRARY_FOLDERS & set(path.parts)
 
 
 def explained_error(error: Exception, text: str) -> Exception:

@@ -24,7 +24,7 @@ from torch import Tensor
 from harness.errors import InputError
 from harness.files import write_whole
 from harness.goldens.changes import OperationEntry, as_json
-from harness.tables import read_table
+from harness.tables import expect_mapping, parse_document, read_table, shown
 from harness.training import StepDigests, state_digest
 
 FORMAT = "harness.golden/1"
@@ -138,18 +138,20 @@ def read_golden(path: Path) -> Golden:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            document = json.loads((file.metadata() or {})["golden"])
+            text = (file.metadata() or {})["golden"]
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        found = document.pop("format")
-        if found == FORMAT and document.pop("content") == _content_digest(document, values):
-            return read_table(Golden, {**document, "values": values}, where=str(path), error=InputError)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
         raise InputError(
             f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}."
         ) from problem
+    document = parse_document(text.encode(), "JSON", where=str(path), error=InputError)
+    document = dict(expect_mapping(document, where=str(path), error=InputError))
+    found = document.pop("format", None)
+    if found == FORMAT and document.pop("content", None) == _content_digest(document, values):
+        return read_table(Golden, {**document, "values": values}, where=str(path), error=InputError)
     if found != FORMAT:
         raise InputError(
-            f"expected a golden in format {FORMAT!r}, but {path} has format={found!r}: another version wrote it."
+            f"expected a golden in format {FORMAT!r}, but {path} has format={shown(found)}, of another version."
         )
     raise InputError(f"expected an unchanged golden, but {path} is damaged: its content does not match its digest.")
 

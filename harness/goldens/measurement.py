@@ -102,7 +102,7 @@ def environment_key(here: Environment, device: torch.device) -> EnvironmentKey:
 
 
 def machine_properties(here: Environment) -> dict[str, str]:
-    """Properties outside the key that can change the last bits: libraries choose their code by the processor, say."""
+    """Properties outside the key that can change the last bits: libraries choose their code by processor."""
     properties = {
         "processor": here.processor,
         "system library": here.platform.rpartition("-with-")[2],

@@ -106,7 +106,7 @@ class _Translation:
                 if node.users:
                     self.constants[name] = self.exported.constants[str(spec.target)].detach().cpu().clone()
             else:
-                self._refuse(f"it holds an input of kind {spec.kind.name}, which is no tensor")
+                self._refuse(f"it holds an input of kind {spec.kind.name}, which is not a tensor")
         return input_name
 
     def _operation(self, node: torch.fx.Node) -> Operation | None:
@@ -242,7 +242,7 @@ def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
 
 @contextmanager
 def _silent_torch() -> Iterator[None]:
-    """A failing export prints and logs the graph so far; the exception says what there is to say."""
+    """Suppress what a failing export prints and logs, the graph so far; the exception gives the reason."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

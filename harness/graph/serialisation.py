@@ -28,7 +28,7 @@ from harness.graph.form import (
     ValueMeta,
     encode_argument,
 )
-from harness.tables import expect_mapping, read_table
+from harness.tables import expect_mapping, parse_document, read_table, require_plain
 
 T = TypeVar("T")
 FORMAT = "harness.graph/1"
@@ -36,7 +36,6 @@ FORMAT = "harness.graph/1"
 # Far above any model this harness is for, as `MAX_ELEMENTS` is.
 _MAX_OPERATIONS = 20_000
 _MAX_TENSORS = 20_000
-_MAX_NESTING = 8
 _MAX_DIMS = 8
 _MAX_SIDE = 1_024
 _MAX_DIM_TEXT = 80
@@ -57,12 +56,17 @@ def read_captured(stem: Path, name: str) -> CapturedModel:
     Raises:
         GraphFormatError: a file is missing, damaged, or not what it should be.
     """
+    places = [stem.with_suffix(suffix) for suffix in (".json", ".safetensors")]
     try:
-        document = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
-        state = load_file(stem.with_suffix(".safetensors"))
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+        # A pipe that a worker process put there would never end.
+        missing = next((place for place in places if not place.is_file()), None)
+        if missing:
+            raise FileNotFoundError(f"{missing.name} is not a file")
+        content, state = places[0].read_bytes(), load_file(places[1])
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         msg = f"expected a captured model in {stem.name}.json and {stem.name}.safetensors, got {type(error).__name__}: {error}"
         raise GraphFormatError(msg) from error
+    document = parse_document(content, "JSON", where="captured model", error=GraphFormatError)
     table = dict(expect_mapping(document, where="captured model", error=GraphFormatError))
     fidelity = read_table(Fidelity, table.pop("fidelity", None), where="fidelity", error=GraphFormatError)
     return CapturedModel(name=name, graph=graph_from_json(table), state=state, fidelity=fidelity)
@@ -88,6 +92,7 @@ def graph_from_json(document: object) -> Graph:
         GraphFormatError: the document is of another version, malformed, refers to values before they are defined, or
             exceeds the size limits.
     """
+    require_plain(document, where="graph", error=GraphFormatError)
     reader = _Reader("graph", document)
     schema = reader.string("schema")
     if schema != FORMAT:
@@ -119,22 +124,16 @@ def graph_from_json(document: object) -> Graph:
     return graph
 
 
-def decode_argument(data: object, depth: int = 0) -> Argument:
+def decode_argument(data: object) -> Argument:
     """The inverse of `encode_argument`.
 
     Raises:
-        GraphFormatError: the data is no argument.
+        GraphFormatError: the data is not an encoded argument.
     """
-    if isinstance(data, float) and not math.isfinite(data):
-        msg = f"expected a finite number, found {data}: JSON has no others; write {{'float': '{data}'}}"
-        raise GraphFormatError(msg)
     if data is None or isinstance(data, bool | int | float | str):
         return data
-    if depth > _MAX_NESTING:
-        msg = f"an argument is nested more than {_MAX_NESTING} deep: no operation takes such a thing"
-        raise GraphFormatError(msg)
     if isinstance(data, list):
-        return tuple(decode_argument(item, depth + 1) for item in data)
+        return tuple(decode_argument(item) for item in data)
     if isinstance(data, dict) and len(data) == 1:
         kind, value = next(iter(data.items()))
         if isinstance(value, str):
@@ -176,7 +175,7 @@ _WORDS = {str: "a string", int: "an integer", bool: "true or false", list: "a li
 
 
 class _Reader:
-    """Typed access to one JSON object; every complaint names the place."""
+    """Typed access to one JSON object; every error message names the place."""
 
     def __init__(self, place: str, data: object) -> None:
         self.place = place

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError, first_line
 from harness.files import write_whole
-from harness.tables import read_table
+from harness.tables import parse_document, read_table
 
 REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progress.txt", "result.json", "output.txt"
 MAX_RESULT_BYTES = 64 * 2**20
@@ -60,7 +60,7 @@ class Request(ABC, Generic[R]):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Import what `perform` needs. A file beside the user's that has the name of a library is imported in its place later."""
+        """Import what `perform` needs, before a file in the user's folder with the name of a library can shadow it."""
 
     @abstractmethod
     def perform(self, workspace: Workspace) -> R:
@@ -141,7 +141,7 @@ def read_result(request: Request[R], folder: Path) -> R | None:
 
     Raises:
         HarnessError: the error that the worker process reported.
-        ExaminerError: what it left is no result of this request.
+        ModelSourceError: what it left is not a result of this request.
     """
     try:
         content = read_limited(folder / RESULT_FILE, MAX_RESULT_BYTES)
@@ -150,26 +150,29 @@ def read_result(request: Request[R], folder: Path) -> R | None:
     except OSError as problem:
         raise unreadable(problem) from problem
     try:
-        document = json.loads(content)
+        document = parse_document(content, "JSON", where="result", error=InputError)
         if document["error"] is None:
             return cast("R", read_table(request.result_type, document["value"], where="value", error=InputError))
         failure = read_table(Failure, document["error"], where="error", error=InputError)
-    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+    except (InputError, KeyError, TypeError) as problem:
         raise unreadable(problem) from problem
     raise failure.error()
 
 
-def unreadable(problem: Exception) -> ExaminerError:
-    """The error for files of a worker process that hold something else than they should."""
-    return ExaminerError(f"a worker process returned unreadable data: {type(problem).__name__}: {problem}")
+def unreadable(problem: Exception) -> ModelSourceError:
+    """The error for files of a worker process that hold something else than they should, which only the model's code can do."""
+    return ModelSourceError(
+        f"expected the process that runs the model's code to return its result, got unreadable data: {type(problem).__name__}: "
+        f"{problem}. Does the code write or delete files when it is imported, or replace functions of Python's library?"
+    )
 
 
 def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -> bytes:
     """Read a regular file that another process may have put there, or only the last bytes of it.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: it is too large, not readable, or no regular file: a link or a pipe could lead elsewhere or block.
+        FileNotFoundError: the file does not exist.
+        OSError: it is too large, not readable, or not a regular file: a link or a pipe could lead elsewhere or block.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())

@@ -19,8 +19,6 @@ from typing import Any, Protocol, TypeVar
 from harness.processes.protocol import OUTPUT_FILE, PROGRESS_FILE, Request, read_limited, read_result, write_request
 
 _SECONDS_BETWEEN_CHECKS = 0.05
-# A process that has less time than this is not started.
-_MIN_SECONDS = 2.0
 _SHOWN_OUTPUT_BYTES, _SHOWN_OUTPUT_CHARACTERS = 4_000, 300
 _MAX_PROGRESS_BYTES = 2**20
 
@@ -29,10 +27,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a call of `run_processes` may use: wall time of all processes together, and processes at a time.
-
-    ``idle_seconds``, wall time without progress, and ``output_bytes``, what it may print, are for each process.
-    """
+    """What each process may use: wall time, in all and without progress, and bytes to print; and processes at a time."""
 
     seconds: float = math.inf
     idle_seconds: float = math.inf
@@ -60,20 +55,19 @@ class Ending(StrEnum):
     TIMED_OUT = "timed out"
     IDLE = "made no progress"
     PRINTED_TOO_MUCH = "printed too much"
-    NOT_STARTED = "not started, since the time was used up"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What is left of a process.
 
-    The process was killed unless it exited. The exit code is negative for a signal; None where it was not started.
+    The process was killed unless it exited. The exit code is negative for a signal.
     """
 
     job: Job
     folder: Path
     ending: Ending
-    exit_code: int | None = None
+    exit_code: int
 
     @property
     def output(self) -> str:
@@ -144,7 +138,6 @@ def run_processes(
     each new line of a process's progress, behind the job's title; ``check``, as soon as a process has ended. An exception that
     it raises ends the others and is raised.
     """
-    deadline = time.monotonic() + limits.seconds
     waiting = list(enumerate(jobs))
     running: dict[int, _Running] = {}
     outcomes: dict[int, Outcome] = {}
@@ -153,15 +146,11 @@ def run_processes(
             while waiting and len(running) < limits.parallel:
                 number, job = waiting.pop(0)
                 workspace = Path(tempfile.mkdtemp(dir=folder))
-                if deadline - time.monotonic() < min(_MIN_SECONDS, limits.seconds / 2):
-                    outcomes[number] = Outcome(job=job, folder=workspace, ending=Ending.NOT_STARTED)
-                    check(outcomes[number])
-                    continue
                 (workspace / PROGRESS_FILE).touch()
                 write_request(job.request, workspace)
                 running[number] = _Running(job=job, folder=workspace, process=start_process(workspace, job))
             for number, one in list(running.items()):
-                ending = one.ending(limits, deadline)
+                ending = one.ending(limits)
                 one.announce(announce)
                 if ending is not None:
                     exit_code = running.pop(number).process.end()
@@ -177,18 +166,19 @@ def run_processes(
 
 @dataclass(kw_only=True)
 class _Running:
-    """A process that runs, and how many lines of its progress were announced."""
+    """A process that runs, since when on the monotonic clock, and how many lines of its progress were announced."""
 
     job: Job
     folder: Path
     process: Process
+    started: float = field(default_factory=time.monotonic)
     announced: int = 0
 
-    def ending(self, limits: Limits, deadline: float) -> Ending | None:
+    def ending(self, limits: Limits) -> Ending | None:
         """How the process ended or has to end; None while it may go on."""
         if self.process.poll() is not None:
             return Ending.EXITED
-        if time.monotonic() > deadline:
+        if time.monotonic() > self.started + limits.seconds:
             return Ending.TIMED_OUT
         if time.time() - _status(self.folder / PROGRESS_FILE)[0] > limits.idle_seconds:
             return Ending.IDLE

@@ -1,4 +1,4 @@
-"""Pictures of feature maps, images, runs and curves; requires matplotlib, an optional dependency."""
+"""Pictures of feature maps, images, runs and curves."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps:
     is given as rows of numbers; the name of the file ends in ``.png`` or ``.svg``.
 
     Raises:
-        InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
+        InputError: the format is another one, or the file cannot be written.
     """
     bands = -(-len(maps) // _COLUMNS)
     columns = min(len(maps), _COLUMNS)
     figure = _figure(path, title=title, size=(1.75 * columns, 3.8 * bands + 0.5))
-    from matplotlib.patches import Rectangle  # noqa: PLC0415 - an optional dependency
+    from matplotlib.patches import Rectangle  # noqa: PLC0415 - half a second to import
 
     axes = figure.subplots(2 * bands, columns, squeeze=False)
     height, width = len(image), len(image[0])
@@ -86,7 +86,7 @@ def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Seque
     """Draw one or more images, each given as its rows of numbers and its caption, into a ``.png`` or ``.svg`` file.
 
     Raises:
-        InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
+        InputError: the format is another one, or the file cannot be written.
     """
     columns = min(len(images), _IMAGE_COLUMNS)
     rows = -(-len(images) // columns)
@@ -114,7 +114,7 @@ def plot_runs(
     correct predictions that an epoch needs. The file is a ``.png`` or ``.svg``.
 
     Raises:
-        InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
+        InputError: the format is another one, or the file cannot be written.
     """
     figure = _figure(path, title=title, size=(max(0.16 * len(verdicts), 6.0), 6.0))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -150,7 +150,7 @@ def plot_curves(
     """Draw curves over common places, each with its name, into a ``.png`` or ``.svg`` file; ``labels`` are those of the axes.
 
     Raises:
-        InputError: the format is another one, matplotlib is not installed, or the file cannot be written.
+        InputError: the format is another one, or the file cannot be written.
     """
     figure = _figure(path, title=title, size=(7.0, 4.5))
     axis = figure.subplots()
@@ -167,12 +167,8 @@ def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
     if path.suffix.removeprefix(".") not in _FORMATS:
         endings = " or ".join("." + name for name in _FORMATS)
         raise InputError(f"expected a file name that ends in {endings}, got {path.name!r}")
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise InputError(
-            "pictures require matplotlib, which is not installed; install it with `pip install 'mnist-harness[plot]'`"
-        ) from error
+    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second to import
+
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=12, wrap=True)
     return figure

@@ -22,8 +22,8 @@ _MAX_BYTES = 256 * 2**20
 class StepTrace:
     """One training step: digests and tensors before and after it, and the optimizer's learning rates before it.
 
-    In the digests before the step, its inputs are in the chains already; the state is the one before the step. The tensors are
-    empty if they were not kept, those before the step also if they equal those after the previous step.
+    The digests of ``start`` cover the inputs of this step and the state before it. The tensors are empty if they were not kept;
+    ``before`` is also empty if it would equal ``after`` of the previous step.
     """
 
     start: StepDigests

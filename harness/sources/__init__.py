@@ -1,4 +1,4 @@
-"""Models where they are: shipped, in files, packages, notebooks and folders."""
+"""Finding, building and capturing models: shipped ones, and those in files, packages, notebooks and folders."""
 
 from harness.sources.loading import DEFAULT_SEED, load_model
 from harness.sources.source import ModelSource, module_source, parse_source

@@ -45,13 +45,13 @@ def parse_arguments(text: str) -> dict[str, Any]:
 def _literals(text: str) -> dict[str, Any]:
     call = ast.parse(f"_({text}\n)", mode="eval").body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        raise ValueError("a bracket is closed that was never opened")  # noqa: TRY004 - about the text, not a type
+        raise ValueError("a closing bracket has no opening bracket")  # noqa: TRY004 - about the text, not a type
     if call.args:
-        raise ValueError(f"{ast.unparse(call.args[0])} has no name")
+        raise ValueError(f"{ast.unparse(call.args[0])} is not given by name")
     found: dict[str, Any] = {}
     for keyword in call.keywords:
         if keyword.arg is None:
-            raise ValueError(f"**{ast.unparse(keyword.value)} has no name")
+            raise ValueError(f"**{ast.unparse(keyword.value)} is not given by name")
         if keyword.arg in found:
             raise ValueError(f"{keyword.arg} is given twice")
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,7 +14,8 @@ from harness.errors import CaptureError, ModelSourceError
 from harness.graph import CapturedModel, capture, write_captured
 from harness.processes import Failure, Request, Workspace
 from harness.sources.building import build_model
-from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models
+from harness.sources.copying import private_copy
+from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models, named_models
 from harness.sources.source import ModelSource
 
 
@@ -20,15 +24,24 @@ class ClassReport:
     """A class of the file that may be the model, and why it was not captured, or None.
 
     The name is how it can be typed, such as ``net.py:Net``; the key, see `class_key`, is the same whichever way the file was
-    imported. The parts are keys of the classes that it is built from or derives from. ``runs``: it was built and accepts the
-    images, captured or not.
+    imported. The parts are keys of the classes that it is built from or derives from; the optional ones, of others that its
+    code names. The excuse says why a failure does not count, since the class is no network for such images.
     """
 
     name: str
     key: str
     parts: tuple[str, ...]
-    runs: bool
+    optional: tuple[str, ...]
     failure: Failure | None
+    excuse: str
+
+    def with_texts(self, change: Callable[[str], str]) -> ClassReport:
+        """The report with each key, message and traceback changed."""
+        failure = self.failure
+        if failure is not None:
+            failure = replace(failure, message=change(failure.message), traceback=change(failure.traceback))
+        parts, optional = tuple(map(change, self.parts)), tuple(map(change, self.optional))
+        return replace(self, key=change(self.key), parts=parts, optional=optional, failure=failure)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +57,9 @@ class CapturedClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureRequest(Request[CapturedClasses]):
-    """Import a file, not a shipped model, and capture each model in it. The progress names the file, then each class.
+    """Import a private copy of a file, not a shipped model, and capture each model in it.
+
+    The progress names the file, then each class.
 
     The arguments are those of the constructor; the input shape is that of one input, without the batch dimension.
     """
@@ -68,15 +83,22 @@ class CaptureRequest(Request[CapturedClasses]):
             ModelSourceError: the file cannot be imported, or holds no such class.
         """
         workspace.report(self.source.text)
-        imported = import_models(self.source)
-        reports = []
-        for number, (cls, name) in enumerate(imported.classes.items()):
-            workspace.report(name)
-            captured, report = self._capture(cls, name, imported)
-            reports.append(report)
-            if captured is not None:
-                write_captured(captured, workspace.folder / str(number))
-        return CapturedClasses(classes=tuple(reports), notes=tuple(imported.notes))
+        with private_copy(self.source, workspace.folder) as (source, copy):
+            imported = import_models(source)
+            reports = []
+            for number, (cls, name) in enumerate(imported.classes.items()):
+                workspace.report(name)
+                captured, report = self._capture(cls, name, imported)
+                reports.append(report)
+                if captured is not None:
+                    write_captured(captured, workspace.folder / str(number))
+            for name, reason in imported.failed.items():
+                text = f"{source.text}:{name}"
+                failure = Failure.of(ModelSourceError(f"{text}: the class is not defined: {reason}"))
+                key = f"{source.path}:{name}"
+                reports.append(ClassReport(name=text, key=key, parts=(), optional=(), failure=failure, excuse=""))
+            classes = tuple(report.with_texts(copy.original) for report in reports)
+            return CapturedClasses(classes=classes, notes=(*copy.notes(), *map(copy.original, imported.notes)))
 
     def _capture(self, cls: ModelClass, name: str, imported: ImportedFile) -> tuple[CapturedModel | None, ClassReport]:
         model = captured = failure = None
@@ -87,15 +109,32 @@ class CaptureRequest(Request[CapturedClasses]):
             explained = type(error)(f"{error}{_missing_name(error, imported)}").with_traceback(error.__traceback__)
             explained.__cause__ = error.__cause__
             failure = Failure.of(explained)
-        if model is None:
-            mentioned = imported.mentions.get(cls.__name__, frozenset())
-            parts = {other for other in imported.classes if other is not cls and other.__name__ in mentioned}
-        else:
-            parts = {type(part) for part in model.modules()} | set(cls.__mro__[1:])
-            parts = {part for part in parts - {cls} if not part.__module__.startswith("torch.")}
-        runs = captured is not None or (model is not None and _accepts(model, self.input_shape))
-        keys = tuple(map(class_key, parts))
-        return captured, ClassReport(name=name, key=class_key(cls), parts=keys, runs=runs, failure=failure)
+        named = named_models(cls)
+        # What a class is built from shows when it is built; until then, what it names counts.
+        parts = named if model is None else {type(part) for part in model.modules()} | set(cls.__mro__)
+        return captured, ClassReport(
+            name=name,
+            key=class_key(cls),
+            parts=tuple(class_key(part) for part in parts - {cls} if not part.__module__.startswith("torch.")),
+            optional=tuple(map(class_key, named - parts)),
+            failure=failure,
+            excuse=_excuse(model, self.input_shape) if model is not None and failure is not None else "",
+        )
+
+
+def _excuse(model: nn.Module, shape: tuple[int, ...]) -> str:
+    """Why a model that was not captured is none for such images, as an experiment shows; empty if it may be one."""
+    needed: list[inspect.Parameter] = []
+    with contextlib.suppress(TypeError, ValueError):
+        parameters = inspect.signature(model.forward).parameters.values()
+        needed = [one for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    if len(needed) > 1 and not any(True for _ in nn.Module.parameters(model)):
+        return f"its forward needs {len(needed)} arguments, and it has no parameters"
+    if shape[0] == 1 and not _accepts(model, shape):
+        for colour in ((3, *shape[1:]), (3, 32, 32)):
+            if _accepts(model, colour):
+                return f"it takes images of shape {colour}"
+    return ""
 
 
 def _accepts(model: nn.Module, shape: tuple[int, ...]) -> bool:

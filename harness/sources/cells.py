@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import codecs
 import contextlib
+import io
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +18,22 @@ from harness.errors import ModelSourceError
 
 NOTEBOOK_SUFFIX = ".ipynb"
 
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_BINARY_FORMATS = {
+    b"PK\x03\x04": "a ZIP archive, such as torch.save writes",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x80\x02": "a pickle",
+    b"\x80\x04": "a pickle",
+    b"%PDF-": "a PDF document",
+    b"\x7fELF": "a compiled program",
+}
+# The declaration of PEP 263, in the first or second line.
+_DECLARED_ENCODING = re.compile(rb"\A(?:[ \t\f]*(?:#[^\r\n]*)?\r?\n)?[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 # Cell magics whose cell is Python code.
 _PYTHON_CELL_MAGICS = frozenset({"capture", "prun", "time", "timeit"})
 # `%matplotlib inline`, `!pip install x`, `files = !ls`, `?print`, `print?`
@@ -33,13 +52,30 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
     """The code of a ``.py`` file (one cell) or of a notebook.
 
     Raises:
-        ModelSourceError: the file cannot be read, or is not a notebook of Python cells.
+        ModelSourceError: the file cannot be read, is not text in UTF-8 or the encoding that it declares, or is a notebook
+            with another name or of another language.
     """
     try:
-        if path.suffix != NOTEBOOK_SUFFIX:
-            # Bytes that are not text stand at most in comments, as far as a model is concerned.
-            return (Cell(place=path.name, source=path.read_text(encoding="utf-8-sig", errors="replace")),)
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = path.read_bytes()
+    except OSError as error:
+        expected = "Expected a Python file or a notebook with read permission"
+        raise ModelSourceError(f"{path} cannot be read: {error.strerror}. {expected}") from error
+    is_notebook = path.suffix == NOTEBOOK_SUFFIX
+    text = _decoded(path, content, is_notebook=is_notebook)
+    wanted = "a Jupyter notebook" if is_notebook else "Python code"
+    problem = ""
+    if not text.strip():
+        problem = f"an empty file ({len(content):,} bytes): expected {wanted} that defines the model. Save it again"
+    elif text.lstrip()[:15].lower().startswith(("<!doctype html", "<html")):
+        problem = "an HTML page that a browser saved: expected the file itself. Download it again, as raw file"
+    elif not is_notebook and text.lstrip().startswith("{") and _is_notebook(text):
+        problem = f"a Jupyter notebook: expected Python code. Rename it to {path.stem}{NOTEBOOK_SUFFIX}"
+    if problem:
+        raise ModelSourceError(f"{path.name} is {problem}")
+    if not is_notebook:
+        return (Cell(place=path.name, source=text),)
+    try:
+        document = json.loads(text)
         language = document.get("metadata", {}).get("language_info", {}).get("name", "python")
         sources = list(_code_cells(document))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
@@ -47,12 +83,71 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
             f"{path.name} is not a Jupyter notebook: expected a JSON document with a list of cells, got "
             f"{type(error).__name__}: {error}. Save it from Jupyter again, or name a .py file"
         ) from error
-    except OSError as error:
-        expected = "Expected a Python file or a notebook with read permission"
-        raise ModelSourceError(f"{path} cannot be read: {error.strerror}. {expected}") from error
     if not str(language).lower().startswith(("python", "ipython")):
-        raise ModelSourceError(f"{path.name} is a notebook of {language=}: expected a notebook of Python cells")
+        raise ModelSourceError(f"expected a Python notebook, got {path.name} with {language=}. Name another one")
     return tuple(Cell(place=f"cell {number}", source=source) for number, source in sources)
+
+
+def _decoded(path: Path, content: bytes, *, is_notebook: bool) -> str:
+    """The text of a file, its line ends as in Python.
+
+    Raises:
+        ModelSourceError: it is no text, or in another encoding than Python and Jupyter read.
+    """
+    kind = next((kind for start, kind in _BINARY_FORMATS.items() if content.startswith(start)), None)
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
+    # Without a byte order mark, code in UTF-16 shows by the null bytes between its letters.
+    for name, other_bytes in (("utf-16-le", content[1:200:2]), ("utf-16-be", content[:200:2])):
+        encoding = encoding or (name if 2 * other_bytes.count(0) > len(other_bytes) else None)
+    if encoding is None and (kind or b"\0" in content):
+        found = kind or "binary data"
+        raise ModelSourceError(
+            f"{path.name} is not text but {found}: expected Python code or a notebook. Name the source file"
+        )
+    if encoding is not None:
+        raise ModelSourceError(
+            f"{path.name} is encoded in {encoding.upper()}: expected UTF-8. {_remedy(path, encoding)}"
+        )
+    declared = None if is_notebook else _DECLARED_ENCODING.match(content)
+    expected = declared[1].decode() if declared and not content.startswith(codecs.BOM_UTF8) else "utf-8"
+    try:
+        text = content.decode("utf-8-sig" if expected == "utf-8" else expected)
+    except LookupError as error:
+        raise ModelSourceError(
+            f"{path.name} declares the encoding {expected!r}, which Python does not know. Save the file as UTF-8 and remove the "
+            "declaration"
+        ) from error
+    except UnicodeDecodeError as error:
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        likely = next((name for name in ("utf-8", "cp1252") if _decodes(content, name)), None)
+        seems = f" It is probably {'cp1252 (Windows)' if likely == 'cp1252' else 'UTF-8'}." if likely else ""
+        declare = "" if is_notebook or not likely else f", or declare it in the first line: # -*- coding: {likely} -*-"
+        raise ModelSourceError(
+            f"{path.name} is not encoded in {expected.upper()}, as expected: byte 0x{byte:02x} in line {line}.{seems} "
+            f"{_remedy(path, likely)}{declare}"
+        ) from error
+    return io.StringIO(text, newline=None).read()
+
+
+def _remedy(path: Path, encoding: str | None) -> str:
+    name, new = shlex.quote(path.name), shlex.quote(f"new-{path.name}")
+    convert = f", or convert it: iconv -f {encoding} -t utf-8 {name} > {new}" if encoding else ""
+    return f"Save it as UTF-8 in an editor{convert}"
+
+
+def _decodes(content: bytes, encoding: str) -> bool:
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_notebook(text: str) -> bool:
+    try:
+        return bool(list(_code_cells(json.loads(text))))
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _code_cells(document: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
@@ -75,6 +170,18 @@ def parse(source: str) -> ast.Module:
     except SyntaxError:
         # Only now: a line of Python can begin with a percent sign, within brackets or a string.
         return _tree(_without_magics(source))
+
+
+def is_exported_notebook(cell: Cell) -> bool:
+    """Whether a ``.py`` file has magics or shell lines, as they are or as calls of ``get_ipython()``."""
+    try:
+        tree = _tree(cell.source)
+    except SyntaxError:
+        with contextlib.suppress(SyntaxError):
+            return bool(parse(cell.source).body)
+        return False
+    calls = [statement for statement in tree.body if isinstance(statement, ast.Expr | ast.Assign)]
+    return any(isinstance(node, ast.Name) and node.id == "get_ipython" for call in calls for node in ast.walk(call))
 
 
 def parsed(cells: Iterable[Cell]) -> Iterator[tuple[Cell, ast.Module]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.errors import ModelSourceError
+from harness.errors import ModelSourceError, one_a_line
 from harness.graph import CapturedModel
 from harness.sources.capturing import ClassReport
 from harness.structure.identity import identity_digest
@@ -14,8 +14,7 @@ from harness.structure.identity import identity_digest
 _CLASSES = 10
 # Common names of a model; they sort a list and decide nothing.
 _USUAL_NAMES = ("Net", "Model")
-_MAX_LISTED = 12
-_MAX_REASON_CHARACTERS = 200
+_MAX_REASON_CHARACTERS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +41,11 @@ class Candidate(ClassReport):
         shape = self.output_shape
         return len(shape) == 2 and isinstance(shape[0], str) and shape[1] == _CLASSES  # noqa: PLR2004 - images and classes
 
-    @property
-    def uncertain(self) -> bool:
-        """Whether it may be the model although it was not captured: it accepts the images, or could not be built."""
-        return self.failure is not None and (self.runs or self.failure.kind == "source")
-
     def describe(self) -> str:
         """How it can be typed, and what is known about it."""
-        if self.failure is not None:
+        if self.excuse:
+            known = self.excuse
+        elif self.failure is not None:
             reason = " ".join(self.failure.message.removeprefix(self.name).lstrip(": ").split())
             known = reason if len(reason) <= _MAX_REASON_CHARACTERS else f"{reason[:_MAX_REASON_CHARACTERS]}..."
         else:
@@ -60,55 +56,77 @@ class Candidate(ClassReport):
         return f"{shlex.quote(self.name)} ({known})"
 
 
-def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, str]:
-    """The candidate that is meant, and a sentence that says why; the sentence is empty if there is only one.
+def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple[str, ...]]:
+    """The candidate that is meant, and sentences that say why, and why each other is left out; none if there is only one.
 
     A class that another candidate is built from is a building block. Of the others, those count that accept the images and
     return ten numbers for each; several of them are one model if their graphs have the same identity digest. A class that
-    could not be built could be the model, so it prevents a decision. The user named ``text``.
+    fails could be the model, so it prevents a decision, unless it has an excuse or the model names it as an optional block.
+    The user named ``text``.
 
     Raises:
         ModelSourceError: more than one can be meant, or none can be built.
         CaptureError: the only one cannot be captured.
     """
-    parts = {part for candidate in candidates for part in candidate.parts if part != candidate.key}
-    models = [candidate for candidate in candidates if candidate.key not in parts] or list(candidates)
-    blocks = [candidate for candidate in candidates if candidate not in models]
+    owners = _owners(candidates)
+    models = [candidate for candidate in candidates if candidate.key not in owners]
     fitting = sorted((candidate for candidate in models if candidate.classifies), key=_has_unusual_name)
     if len(models) == 1:
-        (model,) = models
-        if model.failure is not None:
-            raise model.failure.error()
-        return model, _because(
-            model, "the only class that is not a building block of another", blocks
-        ) if blocks else ""
+        (only,) = models
+        if only.failure is not None:
+            raise only.failure.error()
+        why = f"taking {only.name}, the only class that is not a building block of another"
+        left_out = _left_out(candidates, [only], owners)
+        return only, (why, *left_out) if left_out else ()
+    optional = {key for candidate in fitting for key in candidate.optional}
+    open_ones = [one for one in models if one.failure and not one.excuse and one.key not in optional]
     digests = {identity_digest(candidate.model.graph) for candidate in fitting if candidate.model is not None}
-    if len(digests) == 1 and not any(candidate.uncertain for candidate in models):
-        others = [candidate for candidate in candidates if candidate not in fitting]
+    if len(digests) == 1 and not open_ones:
         same = ", ".join(candidate.name for candidate in fitting[1:])
-        only = f"the only one that returns {_CLASSES} numbers for each image"
-        return fitting[0], _because(fitting[0], f"which is the same network as {same}" if same else only, others)
+        only_one = f"the only one that returns {_CLASSES} numbers for each image"
+        why = f"which is the same network as {same}" if same else only_one
+        return fitting[0], (f"taking {fitting[0].name}, {why}", *_left_out(candidates, fitting, owners))
     rest = sorted(
         (candidate for candidate in models if candidate not in fitting),
         key=lambda candidate: (candidate.failure is not None, _has_unusual_name(candidate)),
     )
+    listed = one_a_line(candidate.describe() for candidate in (*fitting, *rest))
     if all(candidate.failure is not None for candidate in models):
-        raise ModelSourceError(f"{text}: none of {len(models)} classes can be examined: {_listing(rest)}")
-    found = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"
-    reason = found if len(digests) > 1 else "no class that is clearly the model"
-    raise ModelSourceError(f"{text} contains {reason}. Name one of these: {_listing([*fitting, *rest])}")
+        raise ModelSourceError(f"{text}: expected a model, got {len(models)} that cannot be captured:{listed}")
+    reason = "no class that is clearly the model"
+    if len(digests) > 1:
+        reason = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"
+    elif fitting:
+        failing = ", ".join(candidate.name.rpartition(":")[2] for candidate in open_ones)
+        reason = f"a network that returns {_CLASSES} numbers for each image, but {failing} failed"
+    raise ModelSourceError(f"{text} contains {reason}. Name one of these:{listed}")
+
+
+def _owners(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
+    """For each building block, a candidate that is built from it and not the other way round."""
+    parts = {candidate.key: set(candidate.parts) for candidate in candidates}
+    for _ in candidates:
+        for used in parts.values():
+            used |= {part for key in used for part in parts.get(key, ())}
+    return {
+        block.key: owner
+        for block in candidates
+        for owner in candidates
+        if block.key in parts[owner.key] and owner.key not in parts[block.key]
+    }
+
+
+def _left_out(candidates: Sequence[Candidate], taken: Sequence[Candidate], owners: dict[str, Candidate]) -> list[str]:
+    sentences = []
+    for candidate in candidates:
+        if candidate.key in owners:
+            sentences.append(f"left out: {candidate.name}, a building block of {owners[candidate.key].name}")
+        elif candidate not in taken:
+            optional = any(candidate.key in one.optional for one in taken)
+            why = f", an optional building block of {taken[0].name}" if optional else ""
+            sentences.append(f"left out: {candidate.describe()}{why}")
+    return sentences
 
 
 def _has_unusual_name(candidate: Candidate) -> bool:
     return candidate.name.rpartition(":")[2] not in _USUAL_NAMES
-
-
-def _because(chosen: Candidate, reason: str, others: Iterable[Candidate]) -> str:
-    left_out = ", ".join(candidate.name for candidate in others)
-    return f"taking {chosen.name}, {reason}" + (f"; left out: {left_out}" if left_out else "")
-
-
-def _listing(candidates: Sequence[Candidate]) -> str:
-    more = len(candidates) - _MAX_LISTED
-    shown = "; ".join(candidate.describe() for candidate in candidates[:_MAX_LISTED])
-    return f"{shown}; and {more} more" if more > 0 else shown

@@ -7,6 +7,7 @@ constants are taken from it. A simple constant is built from literals, names, at
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ _REFERENCES = (ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.expr_conte
 _OPERATIONS = (ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.IfExp)
 _OPERATORS = (ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
 _SIMPLE = (*_LITERALS, *_REFERENCES, *_OPERATIONS, *_OPERATORS)
+# The head of a class in text that cannot be parsed, alone or as a string of a notebook.
+_CLASS_HEAD = re.compile(r"(?m)(?:^|\")[ \t]*class[ \t]+(\w+)[ \t]*\(([^()]*)\)[ \t]*:")
 _LIBRARY_BASES = frozenset({"LightningModule", "Module", "Sequential"})
 
 
@@ -33,33 +36,44 @@ class Definition:
 class Definitions:
     """What a sequence of cells defines: the statements taken, in order, and where skipped code binds a name, by name.
 
-    There is a note for each cell that is not Python, and for each class that is defined more than once.
+    A class is altered where its last definition is in code that is not taken, or such code changes it. There is a note for
+    each cell that is not Python, and for each class that is defined more than once.
     """
 
     taken: tuple[Definition, ...]
     skipped: Mapping[str, str]
+    altered: Mapping[str, str]
     notes: tuple[str, ...]
 
 
-def read_definitions(cells: Iterable[Cell]) -> Definitions:
-    """Split the statements of the cells into those that define something and the rest."""
+def read_definitions(cells: Iterable[Cell], *, start: int = 0) -> Definitions:
+    """Split the statements of the cells, without those that end before a line, into those that define something and the rest."""
     taken: list[Definition] = []
     skipped: dict[str, str] = {}
+    altered: dict[str, str] = {}
     notes: list[str] = []
     class_places: dict[str, list[str]] = {}
     for cell in cells:
         try:
             tree = parse(cell.source)
         except SyntaxError as error:
-            notes.append(f"{cell.place} is left out: it is not valid Python ({error.msg}, line {error.lineno})")
+            reason = f"it is not valid Python ({error.msg}, line {error.lineno})"
+            notes.append(f"{cell.place} is left out: {reason}")
+            altered.update(dict.fromkeys(bases_in_text(cell.source), f"{cell.place} defines it, and {reason}"))
             continue
         for statement in tree.body:
+            if (statement.end_lineno or 0) < start:
+                continue
             definitions = list(_definitions(statement, cell.place))
             names = {name for definition in definitions for name in definition.names}
             for name in _bound_names(statement) - names:
                 skipped[name] = f"it is assigned in line {statement.lineno} of {cell.place}, by code that is not run"
             for name in names:
                 skipped.pop(name, None)
+                altered.pop(name, None)
+            if not definitions:
+                where = f"line {statement.lineno} of {cell.place} changes it, and is not run"
+                altered.update(dict.fromkeys(_replaced_names(statement), where))
             taken.extend(definitions)
             if isinstance(statement, ast.ClassDef):
                 class_places.setdefault(statement.name, []).append(cell.place)
@@ -68,7 +82,7 @@ def read_definitions(cells: Iterable[Cell]) -> Definitions:
         for name, places in class_places.items()
         if len(places) > 1
     )
-    return Definitions(taken=tuple(taken), skipped=skipped, notes=tuple(notes))
+    return Definitions(taken=tuple(taken), skipped=skipped, altered=altered, notes=tuple(notes))
 
 
 def _definitions(statement: ast.stmt, place: str) -> Iterator[Definition]:
@@ -78,7 +92,7 @@ def _definitions(statement: ast.stmt, place: str) -> Iterator[Definition]:
             yield Definition(place=place, node=statement, names=bound)
         case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
             yield Definition(place=place, node=statement, names=(name,))
-        case ast.Assign(targets=targets, value=value) if _is_simple(value) and all(map(_is_name, targets)):
+        case ast.Assign(targets=targets, value=value) if _is_simple(value) and all(map(_is_target, targets)):
             yield Definition(place=place, node=statement, names=tuple(sorted(_bound_names(statement))))
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value) if _is_simple(value):
             yield Definition(place=place, node=statement, names=(name,))
@@ -93,8 +107,23 @@ def _is_simple(value: ast.expr) -> bool:
     return all(isinstance(node, _SIMPLE) for node in ast.walk(value))
 
 
-def _is_name(target: ast.expr) -> bool:
-    return isinstance(target, ast.Name) or (isinstance(target, ast.Tuple) and all(map(_is_name, target.elts)))
+def _is_target(target: ast.expr) -> bool:
+    """Whether a target is a name, an attribute of a name as in ``Net.forward = forward``, or a tuple of these."""
+    if isinstance(target, ast.Tuple):
+        return all(map(_is_target, target.elts))
+    return isinstance(target, ast.Name) or (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name))
+
+
+def _replaced_names(statement: ast.stmt) -> set[str]:
+    """Names to which a statement assigns something else, or an attribute; not ``Net = Net()``, which changes no class."""
+    if not isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign) or statement.value is None:
+        return set()
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    changed = {target.id for target in targets if isinstance(target, ast.Name)}
+    owners = (target.value for target in targets if isinstance(target, ast.Attribute))
+    changed |= {owner.id for owner in owners if isinstance(owner, ast.Name)}
+    calls = (node.func for node in ast.walk(statement.value) if isinstance(node, ast.Call))
+    return changed - {function.id for function in calls if isinstance(function, ast.Name)}
 
 
 def _bound_names(statement: ast.stmt) -> set[str]:
@@ -108,28 +137,31 @@ def _bound_names(statement: ast.stmt) -> set[str]:
 
 def base_names(cells: Iterable[Cell]) -> dict[str, frozenset[str]]:
     """For each class, nested ones included, the last part of the names of its bases: ``Module`` for ``nn.Module``."""
-    return {
-        node.name: frozenset(getattr(base, "attr", getattr(base, "id", "")) for base in node.bases)
-        for node in _classes(cells)
-    }
+    found: dict[str, frozenset[str]] = {}
+    for cell in cells:
+        try:
+            nodes = [node for node in ast.walk(parse(cell.source)) if isinstance(node, ast.ClassDef)]
+            bases = [
+                (node.name, {getattr(base, "attr", getattr(base, "id", "")) for base in node.bases}) for node in nodes
+            ]
+        except SyntaxError:
+            bases = [(name, set(parents)) for name, parents in bases_in_text(cell.source).items()]
+        for name, parents in bases:
+            # A second class of a name may derive from the first.
+            found[name] = found.get(name, frozenset()) | parents
+    return found
 
 
-def names_in_classes(cells: Iterable[Cell]) -> dict[str, frozenset[str]]:
-    """For each class, nested ones included, the names that occur in its body."""
-    return {
-        node.name: frozenset(name.id for name in ast.walk(node) if isinstance(name, ast.Name))
-        for node in _classes(cells)
-    }
+def bases_in_text(text: str) -> dict[str, frozenset[str]]:
+    """The same for text that cannot be parsed, by the heads of its classes."""
+    heads = (match.groups() for match in _CLASS_HEAD.finditer(text))
+    return {name: frozenset(base.rpartition(".")[2].strip() for base in bases.split(",")) for name, bases in heads}
 
 
 def import_depth(cells: Iterable[Cell]) -> int:
     """The largest number of dots that a relative import begins with."""
     nodes = (node for _, tree in parsed(cells) for node in ast.walk(tree))
     return max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
-
-
-def _classes(cells: Iterable[Cell]) -> Iterator[ast.ClassDef]:
-    return (node for _, tree in parsed(cells) for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
 
 
 def models_among(bases: Mapping[str, frozenset[str]]) -> frozenset[str]:

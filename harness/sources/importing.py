@@ -7,36 +7,52 @@ from __future__ import annotations
 import __future__
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 
 from torch import nn
 
 from harness.errors import ModelSourceError, first_line
-from harness.sources.cells import NOTEBOOK_SUFFIX, Cell, read_cells
-from harness.sources.definitions import Definition, hidden_models, import_depth, names_in_classes, read_definitions
+from harness.sources.cells import NOTEBOOK_SUFFIX, Cell, is_exported_notebook, read_cells
+from harness.sources.definitions import (
+    Definition,
+    base_names,
+    hidden_models,
+    import_depth,
+    models_among,
+    read_definitions,
+)
 from harness.sources.source import ModelSource
 
 ModelClass = type[nn.Module]
+_LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
+_HARNESS_FOLDER = Path(__file__).parents[1]
+_STANDARD_LIBRARY_FOLDER = Path(os.__file__).parent
+# A longer list or table of a user's file is data, not a choice of building blocks.
+_MAX_TABLE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedFile:
-    """How each class of a file can be typed, why names are missing, notes for the user, and the names in each class's body."""
+    """How each model of a file can be typed, why models failed to be defined and names are missing, and notes for the user."""
 
     classes: Mapping[ModelClass, str]
+    failed: Mapping[str, str]
     missing: Mapping[str, str]
-    notes: list[str]
-    mentions: Mapping[str, frozenset[str]]
+    notes: tuple[str, ...]
 
 
 def import_models(source: ModelSource) -> ImportedFile:
@@ -57,44 +73,101 @@ def import_models(source: ModelSource) -> ImportedFile:
     folder = source.working_folder
     sys.path.insert(0, str(folder))
     sys.path.extend(str(parent) for parent in folder.parents[:2])
-    missing: dict[str, str] = {}
-    notes: list[str] = []
+    reader = _DefinitionReader(root=(folder, *folder.parents[:2])[-1])
     if path is None:
         with _import_errors(text, None):
             module = importlib.import_module(str(source.module))
-    elif path.suffix == NOTEBOOK_SUFFIX:
-        module = _run_definitions(module_name, path, cells, missing, notes)
+    elif path.suffix == NOTEBOOK_SUFFIX or is_exported_notebook(*cells):
+        if path.suffix != NOTEBOOK_SUFFIX:
+            reader.notes.append(
+                f"{path.name} has commands of a notebook and is read like one: only its definitions are taken"
+            )
+        module = _new_module(module_name, path)
+        with reader.beside():
+            reader.run(module, path, cells)
     else:
+        module = _new_module(module_name, path)
         try:
             with _import_errors(text, path):
-                module = _run_file(packages, module_name, path)
+                _run_file(packages, module, path)
         except ModelSourceError as error:
-            # Most models do not need a missing package for plots or summaries.
-            if not isinstance(error.__cause__, ModuleNotFoundError):
-                raise
-            module = _run_definitions(module_name, path, cells, missing, notes)
+            with reader.beside():
+                for package, package_folder in packages.items():
+                    _make_package(package, package_folder, reader)
+                reader.run_rest(module, path, cells, error.__cause__ or error)
             if not _models_of(module):
-                raise
-            notes.append(f"{error.__cause__}; {path.name} is read without it, and only its definitions are taken")
+                reasons = _reasons(sorted(models_among(base_names(cells))), reader.missing)
+                raise ModelSourceError(f"{error}{reasons}") from error.__cause__
     classes = _models_of(module)
+    defined = models_among(base_names(cells))
+    failed = {name: reader.missing[name] for name in defined - classes.keys() if name in reader.missing}
     if class_name is not None:
         cls = getattr(module, class_name, None)
         if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
-            raise ModelSourceError(_class_not_found(class_name, module, text, cells, missing))
-        classes = {class_name: cls}
+            raise ModelSourceError(_class_not_found(class_name, module, text, cells, reader.missing))
+        classes, failed = {class_name: cls}, {}
     elif not classes:
-        raise ModelSourceError(_no_class_found(text, cells, missing))
+        raise ModelSourceError(_no_class_found(text, cells, reader.missing))
+    else:
+        hidden = {name: place for name, place in hidden_models(cells).items() if name not in {*classes, *failed}}
+        reader.notes.extend(f"left out: {name}, which is defined {place}" for name, place in hidden.items())
     return ImportedFile(
         classes={cls: text if path is None else f"{text}:{name}" for name, cls in classes.items()},
-        missing=missing,
-        notes=notes,
-        mentions=names_in_classes(cells),
+        failed=failed,
+        missing=reader.missing,
+        notes=tuple(reader.notes),
     )
 
 
 def class_key(cls: type) -> str:
     """The file and the name of a class, the same whichever way the file was imported."""
     return f"{_file_of(cls)}:{cls.__qualname__}"
+
+
+def is_user_file(file: str | None) -> bool:
+    """Whether a file is Python code of the user's own: not a library's and not the harness's."""
+    if not file or not file.endswith((".py", NOTEBOOK_SUFFIX)):
+        return False
+    path = Path(file)
+    own = any(path.is_relative_to(folder) for folder in (_HARNESS_FOLDER, _STANDARD_LIBRARY_FOLDER))
+    return not own and not _LIBRARY_FOLDERS & set(path.parts)
+
+
+def named_models(cls: ModelClass) -> set[ModelClass]:
+    """The models of the user's files that the code of a class names: itself, or functions and tables that it names."""
+    found: set[ModelClass] = set()
+    seen: dict[int, object] = {}
+    waiting: list[object] = [cls]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen[id(thing)] = thing
+        match thing:
+            case type() if is_user_file(str(_file_of(thing))):
+                if issubclass(thing, nn.Module):
+                    found.add(thing)
+                waiting += [*thing.__bases__, *vars(thing).values()]
+            case FunctionType() if is_user_file(thing.__code__.co_filename.partition(", cell")[0]):
+                names = _names(thing.__code__)
+                named = [thing.__globals__[name] for name in names if name in thing.__globals__]
+                modules = [vars(module) for module in named if isinstance(module, ModuleType)]
+                waiting += named
+                waiting += [variables[name] for variables in modules for name in names if name in variables]
+                waiting += [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+            case staticmethod() | classmethod():
+                waiting.append(thing.__func__)
+            case functools.partial():
+                waiting += [thing.func, *thing.args, *thing.keywords.values()]
+            case dict() if len(thing) <= _MAX_TABLE:
+                waiting += thing.values()
+            case list() | tuple() | set() if len(thing) <= _MAX_TABLE:
+                waiting += thing
+    return found - {cls}
+
+
+def _names(code: CodeType) -> set[str]:
+    return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
 def _models_of(module: ModuleType) -> dict[str, ModelClass]:
@@ -105,7 +178,7 @@ def _models_of(module: ModuleType) -> dict[str, ModelClass]:
             found[value] = name
     own = {name: cls for cls, name in found.items() if cls.__module__ == module.__name__}
     folder = Path(module.__file__).parent if module.__file__ else None
-    near = {cls for cls in found if folder in _file_of(cls).parents and "site-packages" not in _file_of(cls).parts}
+    near = {cls for cls in found if folder in _file_of(cls).parents and not _LIBRARY_FOLDERS & set(_file_of(cls).parts)}
     return own or {name: cls for cls, name in found.items() if cls in near}
 
 
@@ -118,10 +191,14 @@ def _no_class_found(text: str, cells: tuple[Cell, ...], missing: Mapping[str, st
     if hidden:
         problem = "expected a model that importing the file defines, got none"
         return f"{text}: {problem}: {hidden}. Move the class to the top level of the file"
-    failed = [name for definition in read_definitions(cells).taken for name in definition.names if name in missing]
-    reasons = "".join(f". {name} is missing: {missing[name]}" for name in failed[:3])
+    taken = [name for definition in read_definitions(cells).taken for name in definition.names]
     expected = "expected one, such as `class Net(nn.Module)`"
-    return f"{text} defines no class derived from torch.nn.Module: {expected}{reasons}"
+    return f"{text} defines no class derived from torch.nn.Module: {expected}{_reasons(taken, missing)}"
+
+
+def _reasons(names: Sequence[str], missing: Mapping[str, str]) -> str:
+    lacking = [name for name in names if name in missing]
+    return "".join(f". {name} is missing: {missing[name]}" for name in lacking[:3])
 
 
 def _class_not_found(
@@ -145,17 +222,20 @@ def _module_name(path: Path, *, inner: bool = False) -> str:
     return f"model_{name}" if taken else name
 
 
-def _run_file(packages: Mapping[str, Path], name: str, path: Path) -> ModuleType:
+def _new_module(name: str, path: Path, folder: Path | None = None) -> ModuleType:
+    """A module for a file, or for a package with a folder."""
+    spec = ModuleSpec(name, SourceFileLoader(name, str(path)), origin=str(path))
+    spec.has_location = True
+    spec.submodule_search_locations = [str(folder)] if folder else None
+    # Registered before it runs: dataclasses and pickling inside the file look themselves up here.
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    return sys.modules[name]
+
+
+def _run_file(packages: Mapping[str, Path], module: ModuleType, path: Path) -> None:
     for package, folder in packages.items():
         _make_package(package, folder)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path.name} cannot be read as a Python file", path=str(path))
-    module = importlib.util.module_from_spec(spec)
-    # Registered before it runs: dataclasses and pickling inside the file look themselves up here.
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    SourceFileLoader(module.__name__, str(path)).exec_module(module)
 
 
 def _packages(path: Path, depth: int) -> dict[str, Path]:
@@ -172,12 +252,12 @@ def _packages(path: Path, depth: int) -> dict[str, Path]:
     return packages
 
 
-def _make_package(name: str, folder: Path) -> None:
+def _make_package(name: str, folder: Path, reader: _DefinitionReader | None = None) -> None:
     init = folder / "__init__.py"
-    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(folder)])
-    if init.is_file() and spec is not None and spec.loader is not None:
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+    if init.is_file():
+        module = _new_module(name, init, folder)
+        loader = _LoaderBeside(name, str(init), reader) if reader else SourceFileLoader(name, str(init))
+        loader.exec_module(module)
     else:
         sys.modules[name] = ModuleType(name)
         sys.modules[name].__path__ = [str(folder)]
@@ -214,41 +294,117 @@ def _import_errors(text: str, path: Path | None) -> Iterator[None]:
 
 
 def line_of(error: BaseException, path: Path | None) -> str:
-    """The line of the user's file that raised an error, such as `` in line 3``; empty if it is none of this file."""
+    """The line of the user's file that raised an error, such as `` in line 3``; empty if it is in another file."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f" in line {lines[-1]}" if lines else ""
 
 
-def _run_definitions(
-    name: str, path: Path, cells: tuple[Cell, ...], missing: dict[str, str], notes: list[str]
-) -> ModuleType:
-    """Run only the definitions of the cells; one that fails is recorded in ``missing``, and the others still run."""
-    definitions = read_definitions(cells)
-    notes.extend(f"{path.name}: {note}" for note in definitions.notes)
-    missing.update(definitions.skipped)
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    module.__package__ = name.rpartition(".")[0]
-    sys.modules[name] = module
-    files = {cell.place: f"{path.name}, {cell.place}" for cell in cells}
-    for cell in cells:
-        # Tracebacks and inspect.getsource find a cell's lines here.
-        lines = cell.source.splitlines(keepends=True)
-        linecache.cache[files[cell.place]] = (len(cell.source), None, lines, files[cell.place])
-    flags = 0
-    for definition in definitions.taken:
-        flags |= _future_flags(definition)
-        tree = ast.Module(body=[definition.node], type_ignores=[])
+@dataclass(frozen=True, kw_only=True)
+class _DefinitionReader:
+    """Runs the definitions of files that are not run as a whole; for each name that is missing then, it keeps the reason.
+
+    The files of the user are those under the root.
+    """
+
+    root: Path
+    missing: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Let an import of a user's file, if it fails, take the definitions of that file."""
+        finder = _FinderBeside(self)
+        sys.meta_path.insert(sys.meta_path.index(PathFinder), finder)
         try:
-            exec(compile(tree, files[definition.place], "exec", flags, dont_inherit=True), vars(module))  # noqa: S102 - a user's own code, in a process for it
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's own code may raise anything
-            where = f"line {definition.node.lineno} of {definition.place}"
-            reason = f"{where} failed with {type(error).__name__}: {first_line(error)}"
-            missing.update(dict.fromkeys(definition.names, reason))
+            yield
+        finally:
+            sys.meta_path.remove(finder)
+
+    def run_rest(self, module: ModuleType, path: Path, cells: Sequence[Cell], error: BaseException) -> None:
+        """Run the definitions of a file from the statement on that raised an error; those before it have run."""
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno or 0 for frame in frames if (frame.filename, frame.name) == (str(path), "<module>")]
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        if lines:
+            self.notes.append(
+                f"line {lines[0]} of {path.name} failed with {reason}; from there on only definitions are taken"
+            )
         else:
-            for bound in definition.names:
-                missing.pop(bound, None)
-    return module
+            self.notes.append(f"{path.name} failed with {reason}; only its definitions are taken")
+        self.run(module, path, cells, start=lines[0] if lines else 0)
+
+    def run(self, module: ModuleType, path: Path, cells: Sequence[Cell], *, start: int = 0) -> None:
+        """Run the definitions of the cells from a line on; one that fails is missing, and the others still run."""
+        definitions = read_definitions(cells, start=start)
+        self.notes.extend(f"{path.name}: {note}" for note in definitions.notes)
+        self.missing.update(definitions.skipped)
+        is_notebook = path.suffix == NOTEBOOK_SUFFIX
+        files = {cell.place: f"{path.name}, {cell.place}" if is_notebook else str(path) for cell in cells}
+        for cell in cells:
+            # Tracebacks and inspect.getsource find a cell's lines here.
+            lines = cell.source.splitlines(keepends=True)
+            linecache.cache[files[cell.place]] = (len(cell.source), None, lines, files[cell.place])
+        flags = 0
+        for definition in definitions.taken:
+            flags |= _future_flags(definition)
+            tree = ast.Module(body=[definition.node], type_ignores=[])
+            try:
+                exec(compile(tree, files[definition.place], "exec", flags, dont_inherit=True), vars(module))  # noqa: S102 - a user's own code, in a process for it
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's own code may raise anything
+                where = f"line {definition.node.lineno} of {definition.place}"
+                self._miss(module, definition, f"{where} failed with {type(error).__name__}: {first_line(error)}")
+            else:
+                for bound in definition.names:
+                    self.missing.pop(bound, None)
+        models = _models_of(module).keys() | models_among(base_names(cells))
+        for name in models & definitions.altered.keys():
+            vars(module).pop(name, None)
+            self.missing[name] = definitions.altered[name]
+
+    def _miss(self, module: ModuleType, definition: Definition, reason: str) -> None:
+        is_import = isinstance(definition.node, ast.Import | ast.ImportFrom)
+        for name in definition.names:
+            if is_import and name in self.missing:
+                # Why the file that is imported lacks it says more.
+                continue
+            self.missing[name] = reason
+            if not is_import:
+                # An earlier definition is not what is meant.
+                vars(module).pop(name, None)
+
+
+class _LoaderBeside(SourceFileLoader):
+    """Runs a user's file; from a statement on that fails, only its definitions."""
+
+    def __init__(self, name: str, path: str, reader: _DefinitionReader) -> None:
+        super().__init__(name, path)
+        self._reader = reader
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the file in a module."""
+        path = Path(self.path)
+        try:
+            super().exec_module(module)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's own code may raise anything
+            self._reader.run_rest(module, path, read_cells(path), error)
+
+
+class _FinderBeside(MetaPathFinder):
+    """Finds what Python finds on the module path, and gives the user's files their loader."""
+
+    def __init__(self, reader: _DefinitionReader) -> None:
+        self._reader = reader
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        """The specification of a module; None if it is not on the module path."""
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            file = Path(spec.loader.path)
+            if file.is_relative_to(self._reader.root) and is_user_file(str(file)):
+                spec.loader = _LoaderBeside(fullname, spec.loader.path, self._reader)
+        return spec
 
 
 def _future_flags(definition: Definition) -> int:

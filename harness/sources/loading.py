@@ -34,14 +34,14 @@ def load_model(
     input_shape: tuple[int, ...] = (1, 28, 28),
     arguments: str = "",
     timeout: float = LOAD_TIMEOUT_SECONDS,
-    announce: Callable[[str], None] | None = None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> CapturedModel:
     """Find, build and capture a model, its initial weights drawn under ``torch.manual_seed(seed)``.
 
     MODEL is ``text``, see `parse_source`; the input shape is that of one input, without the batch dimension. The arguments of
-    the model's constructor, see `parse_arguments`, are part of the captured model's name. Loading may take ``timeout``
-    seconds, all files of a folder together. ``announce`` is called with a sentence about each choice made: which class was
-    taken, which cell left out.
+    the model's constructor, see `parse_arguments`, are part of the captured model's name. Each file may take ``timeout``
+    seconds. ``announce`` is called with a sentence about each of several files when its import begins, and about each choice
+    made: which class was taken, which left out.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or more than one can be meant.
@@ -59,18 +59,27 @@ def load_model(
         return capture(module, input_shape, name=text)
     files = candidate_files(source)
     requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
+    numbers = {file.text: f"({number} of {len(files)})" for number, file in enumerate(files, start=1)}
+
+    def announce_file(line: str) -> None:
+        # The progress names the file before its classes.
+        if len(files) > 1 and line in numbers:
+            announce(f"importing {line} {numbers[line]}")
+
     no_gpu = {"CUDA_VISIBLE_DEVICES": ""}
     jobs = [Job(request=one, working_folder=one.source.working_folder, variables=no_gpu) for one in requests]
     with tempfile.TemporaryDirectory(prefix="harness-model-") as folder:
-        outcomes = run_processes(jobs, Path(folder), limits=Limits(seconds=timeout))
+        outcomes = run_processes(jobs, Path(folder), limits=Limits(seconds=timeout), announce=announce_file)
         load = _load_file if len(files) == 1 else _load_file_or_report
         loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
-    chosen, reason = choose([candidate for candidates in loaded for candidate in candidates], text)
+    candidates = [candidate for of_file in loaded for candidate in of_file]
+    chosen, reasons = choose(candidates, text)
     if chosen.model is None:
         raise ExaminerError(f"{chosen.name} was chosen, but not captured")
-    if announce is not None:
-        for note in (*chosen.notes, *([reason] if reason else [])):
-            announce(note)
+    for note in dict.fromkeys(note for candidate in candidates for note in candidate.notes):
+        announce(note)
+    for reason in reasons:
+        announce(reason)
     name = chosen.name + (name_suffix(arguments) if has_arguments else "")
     return replace(chosen.model, name=name)
 
@@ -82,7 +91,7 @@ def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: flo
     except (ModelSourceError, CaptureError) as error:
         name, key = request.source.text, str(request.source.path)
         failure = Failure.of(error)
-        return [Candidate(name=name, key=key, parts=(), runs=False, failure=failure, model=None, notes=())]
+        return [Candidate(name=name, key=key, parts=(), optional=(), failure=failure, excuse="", model=None, notes=())]
 
 
 def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
@@ -107,8 +116,6 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
 
 
 def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
-    if outcome.ending is Ending.NOT_STARTED:
-        return f"{text} was not tried: the {timeout:.0f} seconds that loading may take were used up before"
     if outcome.ending is Ending.PRINTED_TOO_MUCH:
         return (
             f"{text} printed more than {Limits().output_bytes:,} bytes while it was loaded: expected a file that only defines "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import shlex
@@ -11,16 +12,17 @@ from pathlib import Path
 
 import mnist_models
 from harness.errors import ModelSourceError
+from harness.files import expanded
 from harness.graph import CapturedModel
 from harness.sources.cells import NOTEBOOK_SUFFIX, read_cells
-from harness.sources.definitions import base_names, models_among
+from harness.sources.definitions import base_names, bases_in_text, models_among
 
-# Importing torch and capturing a model take some six seconds: more files than these exceed the time limit of loading.
+# Importing torch and capturing a model take some six seconds for each file.
 _MAX_FILES = 12
 # Environments, caches and builds hold other people's code. Hidden folders are left out, too.
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv"})
 _MAX_ENTRIES = 20_000
-_MAX_BYTES = 20_000_000
+_MAX_BYTES = 200_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class ModelSource:
     """What a MODEL argument names; plain data, so that it can be sent to a worker process.
 
     ``text`` is the argument as the user wrote it; for a file found in a folder, that file's path. It is a shipped model, a file
-    or a folder by its absolute path, or a dotted module; the class is None if the user named none.
+    or a folder by its absolute path, or a dotted module; the class is None if the user named none. ``root`` is the folder that
+    the user named, of a file found in it.
     """
 
     text: str
@@ -36,6 +39,7 @@ class ModelSource:
     path: str | None = None
     module: str | None = None
     class_name: str | None = None
+    root: str | None = None
 
     @property
     def working_folder(self) -> Path:
@@ -58,7 +62,7 @@ def parse_source(text: str) -> ModelSource:
     # A drive letter's colon is followed by a separator, never by a class name.
     if not separator or not class_name.isidentifier():
         place, class_name = text, ""
-    path = Path(place).expanduser()
+    path = expanded(place)
     is_code = path.suffix in {".py", NOTEBOOK_SUFFIX}
     if place and (path.is_dir() or (is_code and path.is_file())):
         return ModelSource(text=text, path=str(path.resolve()), class_name=class_name or None)
@@ -96,14 +100,15 @@ def candidate_files(source: ModelSource) -> list[ModelSource]:
             f"the folder {place!r} holds {len(found)} files that define models, more than the {_MAX_FILES} that are loaded: "
             f"name the file or the folder that you mean, such as {listed}"
         )
-    return [replace(source, text=str(Path(place, file)), path=str(path / file)) for file in found]
+    return [replace(source, text=str(Path(place, file)), path=str(path / file), root=str(path)) for file in found]
 
 
 def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path, ...]:
     """The Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted by path.
 
     Sub-folders are included; links to folders are not followed. With a class name, only files that define this model count. The
-    files are parsed, not run. Tests count only if no other file defines one. A file that cannot be parsed defines nothing.
+    files are parsed, not run; in one that cannot be parsed, the heads of classes count. Tests count only if no other file
+    defines a model.
 
     Raises:
         ModelSourceError: there is no such file, or the folder holds more than 20,000 entries.
@@ -148,9 +153,16 @@ def _is_test(path: Path) -> bool:
 
 def _bases(path: Path) -> dict[str, frozenset[str]]:
     try:
-        return base_names(read_cells(path)) if path.stat().st_size <= _MAX_BYTES else {}
+        if path.stat().st_size > _MAX_BYTES:
+            return {}
+        return base_names(read_cells(path))
     except ModelSourceError:
-        return {}
+        # Text in another encoding: if it defines a model, loading the file says what is wrong with it.
+        with contextlib.suppress(OSError):
+            return bases_in_text(path.read_bytes().replace(b"\0", b"").decode("latin-1"))
+    except OSError:
+        pass
+    return {}
 
 
 def module_source(text: str, captured: CapturedModel | None, *, arguments: str = "") -> ModelSource:
@@ -167,8 +179,9 @@ def module_source(text: str, captured: CapturedModel | None, *, arguments: str =
     files = candidate_files(source)
     if len(files) > 1:
         listed = ", ".join(file.text for file in files)
-        msg = f"the folder {text!r} holds several files that define models: name one of them: {listed}"
-        raise ModelSourceError(msg)
+        raise ModelSourceError(
+            f"the folder {text!r} holds several files that define models: name one of them: {listed}"
+        )
     return files[0]
 
 

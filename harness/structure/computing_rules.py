@@ -166,8 +166,10 @@ def _pad(values: TracedValues, operation: Operation, arguments: Arguments) -> Fi
         if axis is not None:
             inputs = field_map.positions(axis)
             followed(inputs + before + after)
-            taps = [[_padded(position, inputs, str(mode))] for position in range(-before, inputs + after)]
-            field_map = field_map.through(axis, taps)
+            positions = range(-before, inputs + after)
+            taps = [[_padded(position, inputs, str(mode))] for position in positions]
+            # An unbounded input needs no padding, whichever values this one repeats.
+            field_map = field_map.through(axis, taps, unbounded=[[position] for position in positions])
         elif field_map.axes[-1 - index] == ("C",):
             field_map = field_map.some_channels() if min(before, after) < 0 else field_map
         else:
@@ -234,7 +236,7 @@ def _pair(value: object, default: tuple[int, int]) -> tuple[int, int]:
     """A setting for rows and columns, which torch takes as one number or as two.
 
     Raises:
-        UnknownReadsError: it is no number.
+        UnknownReadsError: it is not a number.
     """
     if isinstance(value, int):
         return value, value

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from harness.graph.form import Graph, Operation, Program, Ref, Shape, bind
 
+# Over dimensions of one number each they leave it as it is.
+_REDUCTIONS = frozenset({"amax", "amin", "mean", "prod", "sum"})
+_ADAPTIVE_POOLS = frozenset({"adaptive_avg_pool2d", "adaptive_max_pool2d"})
+# A literal on the right that changes no number.
+_NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
+
 
 class DataFlow:
     """The dependences in one program.
@@ -52,11 +58,11 @@ class DataFlow:
             if operation.name in needed and operation.name in self.from_input
         )
 
-    def only_through(self, name: str) -> bool:
-        """Whether every path from the input to the output passes through the value."""
+    def only_through(self, *names: str) -> bool:
+        """Whether every path from the input to the output passes through one of the values."""
         reached = {self.graph.input_name}
         for operation in self.program.operations:
-            if operation.name == name or operation.name not in self.from_input or _is_zero(operation):
+            if operation.name in names or operation.name not in self.from_input or _is_zero(operation):
                 continue
             if reached & set(operation.refs()):
                 reached.add(operation.name)
@@ -107,3 +113,32 @@ def _is_zero(operation: Operation) -> bool:
     return operation.kind.name == "mul" and 0 in [
         argument for argument in operation.args if isinstance(argument, int | float)
     ]
+
+
+def changes_nothing(operation: Operation, source: Shape, *, same_dtype: bool) -> bool:
+    """Whether the result holds the numbers of the first operand in their order, in the same dimensions but for those of size one.
+
+    ``source`` is the shape of that operand, ``same_dtype`` whether the result has its dtype.
+    """
+    bound, name, family = bind(operation), operation.kind.name, operation.kind.family
+    same_dims = plain_dims(source) == plain_dims(operation.shape)
+    if family == "copy":
+        return True
+    if family == "dropout":
+        return bound.get("train", bound.get("training")) is not True
+    if family == "conversion":
+        return same_dtype
+    if family == "reshape" or name in ("expand", "select") or (name == "slice" and bound.get("step") == 1):
+        return same_dims
+    if name in _REDUCTIONS:
+        return same_dtype and same_dims
+    if name in _ADAPTIVE_POOLS:
+        return source == operation.shape and len(operation.outputs) == 1
+    if name in _NEUTRAL and bound.get("rounding_mode") is None and source == operation.shape:
+        return same_dtype and isinstance(bound.get("self"), Ref) and bound.get("other") == _NEUTRAL[name]
+    return False
+
+
+def plain_dims(shape: Shape) -> list[int | str]:
+    """The dimensions that hold more than one number."""
+    return [dim for dim in shape if dim != 1]

@@ -1,7 +1,6 @@
 """Experiments on a rebuilt model: what is read off the graph must also show when it runs.
 
-Numbers are compared in double precision, where rounding stays many orders of magnitude below any real dependence; a model that
-cannot run in double precision is compared in single precision with a larger tolerance.
+How precisely numbers are compared is said in `harness.structure.interventions`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import nn
@@ -18,14 +18,13 @@ from torch.nn import functional
 from harness.graph.capture import CapturedModel
 from harness.graph.rebuild import GraphModule
 from harness.structure.fields import FieldMap
+from harness.structure.interventions import BOUNDS, IMAGES, SEED, draw_zeros_anew, rebuilt_in_double
 from harness.structure.probe import confirms, probe_receptive_field
 from harness.structure.structure import Structure
 
-_SEED = 4_409
-IMAGES = 6
 TRAINING_PASSES = 10
-# Relative to the output's own size: far above rounding, far below an image's influence.
-_BOUND = {torch.float64: 1e-9, torch.float32: 1e-3}
+# As many layers in a row may start at zero.
+_GRADIENT_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +42,10 @@ class FieldComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """The gradients after one backward pass.
+    """The gradients of a few training steps.
 
     Args:
-        missing: trainable parameters without a gradient, or with zeros only.
+        missing: trainable parameters without a gradient, or with zeros only, in every step.
         not_finite: trainable parameters whose gradient holds NaN or infinity.
         failure: why the backward pass failed; empty when it did not.
     """
@@ -99,7 +98,7 @@ class Experiments:
 
         def shuffled(value: torch.Tensor) -> torch.Tensor:
             rows, columns = value.shape[-2:]
-            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(_SEED))
+            order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(SEED))
             return value.flatten(-2)[..., order].reshape(value.shape)
 
         with torch.no_grad():
@@ -115,9 +114,8 @@ class Experiments:
         # A copy: training passes move the running statistics, which evaluation reads.
         module = copy.deepcopy(self._evaluating).train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            for parameter in module.parameters():
-                parameter.copy_(torch.where(parameter == 0, 0.1 * torch.randn_like(parameter), parameter))
+            torch.manual_seed(SEED)
+            draw_zeros_anew(module)
             first = module(self._images)
             return not all(self._same(module(self._images), first) for _ in range(TRAINING_PASSES))
 
@@ -125,6 +123,17 @@ class Experiments:
     def predictions_vary(self) -> bool:
         """Whether different images get different predictions: an output that is constant shows no effect."""
         return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
+
+    @cached_property
+    def distribution(self) -> Literal["probabilities", "log-probabilities"] | None:
+        """What the numbers of each image's prediction are, by their sum or that of their exponentials; None for neither."""
+        rows = self._predictions
+        if rows.ndim != 2 or rows.shape[1] == 1:  # noqa: PLR2004 - (batch, classes)
+            return None
+        bound = BOUNDS[rows.dtype]
+        if bool((rows.logsumexp(1).abs() < bound).all()):
+            return "log-probabilities"
+        return "probabilities" if bool((rows >= 0).all() and ((rows.sum(1) - 1).abs() < bound).all()) else None
 
     @cached_property
     def evaluation_repeats(self) -> bool:
@@ -146,7 +155,7 @@ class Experiments:
     @cached_property
     def permutation_equivariant(self) -> bool:
         """Whether permuting the images permutes the predictions."""
-        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(_SEED))
+        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(SEED))
         with torch.no_grad():
             return self._same(self._evaluating(self._images[order]), self._predictions[order])
 
@@ -159,34 +168,43 @@ class Experiments:
 
     @cached_property
     def gradients(self) -> Gradients:
-        """The gradients after one backward pass over a batch."""
+        """The gradients of a few training steps: behind weights that start at zero, a gradient comes after the first."""
         module = self._captured.to_module().train()
-        generator = torch.Generator().manual_seed(_SEED)
+        generator = torch.Generator().manual_seed(SEED)
         images = torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            output = module(images).flatten(1)
-        labels = torch.randint(output.shape[1], (len(output),), generator=generator)
-        if output.requires_grad:
-            try:
-                torch.autograd.backward(functional.cross_entropy(output, labels))
-            except RuntimeError as error:
-                # Such as a value that was changed in place after something else had kept it for the backward pass.
-                return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
-        return Gradients(
-            missing=_named(module, lambda gradient: gradient is None or not bool(gradient.any())),
-            not_finite=_named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all())),
-        )
+        missing = set(dict(module.named_parameters()))
+        for _ in range(_GRADIENT_STEPS):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(SEED)
+                output = module(images).flatten(1)
+            labels = torch.randint(output.shape[1], (len(output),), generator=generator)
+            module.zero_grad()
+            if output.requires_grad:
+                try:
+                    torch.autograd.backward(functional.cross_entropy(output, labels))
+                except RuntimeError as error:
+                    # Such as a value that was changed in place after something else had kept it for the backward pass.
+                    return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
+            not_finite = _named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all()))
+            without = _named(module, lambda gradient: gradient is None or not bool(gradient.any()))
+            missing &= set(without)
+            if not_finite or not missing:
+                break
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    if parameter.grad is not None:
+                        parameter.sub_(0.1 * parameter.grad)
+        return Gradients(missing=tuple(name for name in without if name in missing), not_finite=not_finite)
 
     @cached_property
     def _evaluating(self) -> GraphModule:
-        return _in_double(self._captured)
+        return rebuilt_in_double(self._captured.graph, self._captured.state)
 
     @cached_property
     def _images(self) -> torch.Tensor:
         shape = (IMAGES, *self._captured.graph.input_shape)
         dtype = next((p.dtype for p in self._evaluating.parameters() if p.is_floating_point()), torch.float32)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(_SEED)).to(dtype)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(SEED)).to(dtype)
 
     @cached_property
     def _predictions(self) -> torch.Tensor:
@@ -198,23 +216,12 @@ class Experiments:
         if a.shape != b.shape:
             return False
         size = self._predictions.abs().max().clamp(min=1e-30)
-        return bool(((a - b).abs().max() / size) < _BOUND[self._predictions.dtype])
+        return bool(((a - b).abs().max() / size) < BOUNDS[self._predictions.dtype])
 
 
 def _is_map(field_map: FieldMap) -> bool:
     """Whether rows and columns are the value's last two dimensions, as far as it has them."""
     return all(axes in ((), (axis,)) for axes, axis in zip(field_map.axes[-2:], "HW", strict=False))
-
-
-def _in_double(captured: CapturedModel) -> GraphModule:
-    """The model in evaluation mode and double precision, or single where it cannot run in double."""
-    module = captured.to_module().double().eval()
-    try:
-        with torch.no_grad():
-            module(torch.zeros((2, *captured.graph.input_shape), dtype=torch.float64))
-    except RuntimeError:
-        return captured.to_module().eval()
-    return module
 
 
 def _named(module: nn.Module, condition: Callable[[torch.Tensor | None], bool]) -> tuple[str, ...]:

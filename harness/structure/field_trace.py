@@ -1,7 +1,7 @@
 """Which input pixels each position of each value sees, exactly, by following the operations of a program.
 
-Statistics over the batch, as batch normalisation takes them in training, are not followed there; where they are taken in
-evaluation, each position sees the whole map through them.
+In training, the dependence on the batch statistics of a batch normalisation is ignored. In evaluation, an operation that
+computes such statistics makes each position see the whole map.
 """
 
 from __future__ import annotations

@@ -67,11 +67,13 @@ class AxisField:
         offset = math.floor((position - inside) * (self.jump or 0))
         return self.low[inside] + offset, self.high[inside] + offset
 
-    def through(self, taps: Taps, *, stride: Fraction | None = Fraction(1), how: str = "other") -> AxisField:
+    def through(
+        self, taps: Taps, *, stride: Fraction | None = Fraction(1), how: str = "other", unbounded: Taps | None = None
+    ) -> AxisField:
         """The field after an operation with these taps.
 
         The jump is multiplied by ``stride``, None where no single figure holds. ``how`` says what the operation does with what
-        it reads, kept if it reduces the axis to one position.
+        it reads, kept if it reduces the axis to one position. ``unbounded`` are the taps on an unbounded input, where others.
         """
         mask = np.zeros((len(taps), self.mask.shape[1]), dtype=np.bool_)
         low, high = [], []
@@ -79,6 +81,7 @@ class AxisField:
             inside = [position for position in reads if 0 <= position < self.positions]
             if inside:
                 mask[row] = self.mask[inside].any(axis=0)
+        for reads in taps if unbounded is None else unbounded:
             ends = [(first, last) for first, last in map(self.at, reads) if first <= last]
             low.append(min((first for first, _ in ends), default=0))
             high.append(max((last for _, last in ends), default=-1))
@@ -158,9 +161,17 @@ class FieldMap:
                 changed = changed.map_axis(axis, change)
         return changed
 
-    def through(self, axis: Axis, taps: Taps, *, stride: Fraction | None = Fraction(1), how: str = "other") -> FieldMap:
+    def through(
+        self,
+        axis: Axis,
+        taps: Taps,
+        *,
+        stride: Fraction | None = Fraction(1),
+        how: str = "other",
+        unbounded: Taps | None = None,
+    ) -> FieldMap:
         """What is seen after an operation with these taps along one axis, see `AxisField.through`."""
-        return self.map_axis(axis, lambda field: field.through(taps, stride=stride, how=how))
+        return self.map_axis(axis, lambda field: field.through(taps, stride=stride, how=how, unbounded=unbounded))
 
     def axis_of(self, dim: int) -> Axis | None:
         """The axis of the image that a dimension stands for alone; None where it stands for something else."""

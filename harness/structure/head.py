@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.graph.form import Operation, Shape, bind
-from harness.structure.dataflow import DataFlow
+from harness.structure.dataflow import DataFlow, changes_nothing
 from harness.structure.layers import operation_title
 
-OutputKind = Literal["log-probabilities", "logits", "probabilities", "softmax over another dimension than the classes"]
+OutputKind = Literal[
+    "changed log-probabilities",
+    "changed probabilities",
+    "log-probabilities",
+    "logits",
+    "probabilities",
+    "softmax over another dimension than the classes",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +31,7 @@ class Head:
         shape: the output's shape.
         last_weighted: title and module of the last layer with weights.
         after: activations, normalisations and dropouts after it, by title.
+        changes: operations that change what a softmax gave, by title, where the output is that.
     """
 
     kind: OutputKind
@@ -30,6 +39,7 @@ class Head:
     shape: Shape
     last_weighted: str
     after: tuple[str, ...]
+    changes: tuple[str, ...] = ()
 
 
 def describe_head(train: DataFlow, evaluate: DataFlow) -> Head:
@@ -38,12 +48,14 @@ def describe_head(train: DataFlow, evaluate: DataFlow) -> Head:
     shape: Shape = path[-1].shape if path else evaluate.shapes[evaluate.graph.input_name]
     classes = shape[-1] if len(shape) == 2 and isinstance(shape[-1], int) else None  # noqa: PLR2004 - (batch, classes)
     last, after = _last_weighted(train)
+    kind, changes = _output_kind(evaluate, classes)
     return Head(
-        kind=_output_kind(path, classes),
+        kind=kind,
         classes=classes,
         shape=shape,
         last_weighted="none" if last is None else f"{operation_title(last)} {last.module}".strip(),
         after=tuple(operation_title(operation) for operation in _changes_of_scores(after)),
+        changes=tuple(operation_title(operation) for operation in changes),
     )
 
 
@@ -57,41 +69,56 @@ def _last_weighted(flow: DataFlow) -> tuple[Operation | None, tuple[Operation, .
 
 
 def _changes_of_scores(operations: tuple[Operation, ...]) -> Iterable[Operation]:
-    """What changes the scores on the way to the output; the softmax that gives the output is no such change."""
+    """Operations that change the scores on the way to the output, except the softmax that computes the output."""
     softmaxes = [operation for operation in operations if operation.kind.family in ("softmax", "log-softmax")]
     changing = ("activation", "dropout", "gating", "normalisation")
     return [operation for operation in operations if operation.kind.family in changing or operation in softmaxes[:-1]]
 
 
-def _output_kind(path: tuple[Operation, ...], classes: int | None) -> OutputKind:
-    after = ""
-    for operation in reversed(path):
-        match operation.kind.family, operation.kind.name:
-            case _, "log" | "exp" as name if not after:
-                after = name
-            case "copy" | "reshape", _:
-                continue
-            case "softmax" | "log-softmax", _:
-                return _softmax_kind(operation, after, classes)
-            case _, "sigmoid" if not after:
-                return "probabilities"
-            case _:
-                break
-    return "logits"
+def _output_kind(flow: DataFlow, classes: int | None) -> tuple[OutputKind, tuple[Operation, ...]]:
+    """What the output is, and the operations that change what the last softmax gave, in order.
 
-
-def _softmax_kind(operation: Operation, after: str, classes: int | None) -> OutputKind:
-    """What a softmax gives when nothing but a logarithm or an exponential follows it."""
-    dim = bind(operation).get("dim")
-    if classes is not None and isinstance(dim, int) and operation.shape[dim] != classes:
-        return "softmax over another dimension than the classes"
-    is_logarithm = operation.kind.family == "log-softmax"
-    match after:
-        case "":
-            return "log-probabilities" if is_logarithm else "probabilities"
-        case "log" if not is_logarithm:
-            return "log-probabilities"
-        case "exp" if is_logarithm:
-            return "probabilities"
+    Logits where a layer with weights follows the softmax, or where the images also reach the output around it.
+    """
+    path, after = flow.on_path, _last_weighted(flow)[1]
+    softmaxes = [operation for operation in after if operation.kind.family in ("softmax", "log-softmax")]
+    if not softmaxes or not flow.only_through(*(operation.name for operation in softmaxes)):
+        return ("probabilities" if _ends_in_sigmoid(flow) else "logits"), ()
+    softmax = softmaxes[-1]
+    is_logarithm = softmax.kind.family == "log-softmax"
+    changes = tuple(step for step in path[path.index(softmax) + 1 :] if not _keeps(step, flow, logarithm=is_logarithm))
+    match [step.kind.name for step in changes]:
+        case []:
+            pass
+        case ["log"] if not is_logarithm:
+            is_logarithm, changes = True, ()
+        case ["exp"] if is_logarithm:
+            is_logarithm, changes = False, ()
         case _:
-            return "logits"
+            return ("changed log-probabilities" if is_logarithm else "changed probabilities"), changes
+    dim = bind(softmax).get("dim")
+    if classes is not None and isinstance(dim, int) and softmax.shape[dim] != classes:
+        return "softmax over another dimension than the classes", ()
+    return ("log-probabilities" if is_logarithm else "probabilities"), ()
+
+
+def _ends_in_sigmoid(flow: DataFlow) -> bool:
+    steps = [step for step in flow.on_path if not _keeps(step, flow, logarithm=False)]
+    return bool(steps) and steps[-1].kind.name == "sigmoid"
+
+
+def _keeps(operation: Operation, flow: DataFlow, *, logarithm: bool) -> bool:
+    """Whether it leaves probabilities, or their logarithms, as they are, in whatever shape."""
+    sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in flow.from_input]
+    if len(sources) != 1:
+        return False
+    if operation.kind.family in ("reshape", "permutation"):
+        return True
+    bound = bind(operation)
+    if operation.kind.name in ("clamp", "clamp_max", "clamp_min"):
+        least, most = (-math.inf, 0) if logarithm else (0, 1)
+        low = least if bound.get("min") is None else bound["min"]
+        high = most if bound.get("max") is None else bound["max"]
+        return isinstance(low, int | float) and low <= least and isinstance(high, int | float) and high >= most
+    floating = operation.outputs[0].dtype.startswith(("float", "bfloat"))
+    return changes_nothing(operation, flow.shapes[sources[0]], same_dtype=floating)

@@ -25,14 +25,10 @@ from harness.graph.form import (
     bind,
     encode_argument,
 )
+from harness.structure.dataflow import changes_nothing, plain_dims
 from harness.structure.field_trace import trace_fields
 from harness.structure.pooling import global_averages
 
-# Over dimensions of one number each they leave it as it is.
-_REDUCTIONS = frozenset({"amax", "amin", "mean", "prod", "sum"})
-_ADAPTIVE_POOLS = frozenset({"adaptive_avg_pool2d", "adaptive_max_pool2d"})
-# A literal on the right that changes no number.
-_NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 _COMMUTATIVE = frozenset({"add", "maximum", "minimum", "mul"})
 _PAIRS = ("kernel_size", "stride", "padding", "dilation", "output_size")
 # Arguments that steer memory or the machine and not the numbers.
@@ -124,35 +120,16 @@ class _Canonical:
         first = next((self.nodes[ref] for ref in operation.refs()), None)
         if first is None or not operation.outputs:
             return self._plain(operation, name, bound)
-        if self._changes_nothing(operation, name, bound):
+        same_dtype = self._dtype(next(operation.refs())) == operation.outputs[0].dtype
+        if changes_nothing(operation, self._source_shape(operation), same_dtype=same_dtype):
             return first
         if family == "reshape":
-            return _Node(f"reshape {json.dumps(_plain_dims(operation.shape))}", [first])
+            return _Node(f"reshape {json.dumps(plain_dims(operation.shape))}", [first])
         if family == "permutation" and name != "movedim":
             return self._permuted(operation, name, bound, first)
         if operation.op == "operator.getitem" and first.label.startswith("max_pool2d") and operation.args[1] == 0:
             return first
         return self._special(operation, name, bound, first) or self._plain(operation, name, bound)
-
-    def _changes_nothing(self, operation: Operation, name: str, bound: Mapping[str, Argument]) -> bool:
-        family = operation.kind.family
-        if family == "copy":
-            return True
-        if family == "dropout":
-            return bound.get("train", bound.get("training")) is not True
-        same_dtype = self._dtype(next(operation.refs())) == operation.outputs[0].dtype
-        if family == "conversion":
-            return same_dtype
-        source = self._source_shape(operation)
-        if family == "reshape" or name in ("expand", "select") or (name == "slice" and bound.get("step") == 1):
-            return _plain_dims(source) == _plain_dims(operation.shape)
-        if name in _REDUCTIONS:
-            return same_dtype and _plain_dims(source) == _plain_dims(operation.shape)
-        if name in _ADAPTIVE_POOLS:
-            return source == operation.shape and len(operation.outputs) == 1
-        if name in _NEUTRAL and bound.get("rounding_mode") is None and source == operation.shape:
-            return same_dtype and isinstance(bound.get("self"), Ref) and bound.get("other") == _NEUTRAL[name]
-        return False
 
     def _source_shape(self, operation: Operation) -> Shape:
         return self.shapes[next(operation.refs())]
@@ -209,7 +186,7 @@ class _Canonical:
                 return self._softmax(operation, name, bound, first)
 
     def _softmax(self, operation: Operation, name: str, bound: Mapping[str, Argument], first: _Node) -> _Node | None:
-        """A softmax or its logarithm, in one step or in two."""
+        """The canonical step of a softmax or log-softmax; a logarithm of a softmax is a log-softmax."""
         if name == "log" and first.label.startswith("softmax "):
             return _Node(f"log_{first.label}", first.inputs)
         if name not in ("log_softmax", "softmax"):
@@ -289,11 +266,6 @@ class _Canonical:
         commutes = name in _COMMUTATIVE and bound.get("alpha", 1) == 1 and len(operands) == 2  # noqa: PLR2004 - both sides
         label = f"{name} {json.dumps(settings, sort_keys=not commutes)}"
         return _Node(label, operands, commutes=commutes)
-
-
-def _plain_dims(shape: Shape) -> list[int | str]:
-    """The dimensions that hold more than one number."""
-    return [dim for dim in shape if dim != 1]
 
 
 def _plain_index(shape: Shape, dim: int) -> int | str:

@@ -167,7 +167,7 @@ def _detail(flow: DataFlow, operation: Operation) -> str:
 
 def dropout_probability(arguments: Mapping[str, Argument]) -> float:
     """The probability with which a dropout drops a number."""
-    p = arguments.get("p")
+    p = arguments.get("p", arguments.get("dropout_p"))
     return float(p) if isinstance(p, int | float) else 0.0
 
 

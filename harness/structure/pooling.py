@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from harness.graph.form import Operation, Program, bind
 from harness.structure.dataflow import DataFlow
 from harness.structure.fields import AXES, FieldMap
+from harness.structure.layers import by_x, operation_title
+
+_AVERAGES = frozenset({"adaptive_avg_pool2d", "avg_pool2d", "mean"})
+_MAP_DIMS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +53,35 @@ def find_global_pools(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tup
     )
 
 
+def other_averages(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tuple[str, ...]:
+    """Why averages on the way to the output are not over a whole map, as sentences."""
+    by_name = {operation.name: operation for operation in flow.program.operations}
+    averages = global_averages(flow.program, field_maps)
+    sentences = []
+    for operation in flow.on_path:
+        before = _source(operation, field_maps)
+        if operation.kind.name not in _AVERAGES or operation.name in averages or before is None:
+            continue
+        size, after = ([field_maps[name].positions(axis) for axis in AXES] for name in (before, operation.name))
+        words = f"{operation_title(operation)} {operation.module}".strip()
+        kernel = bind(operation).get("kernel_size")
+        if size == [1, 1]:
+            if len(flow.shapes[before]) == len(field_maps[before].axes) == _MAP_DIMS:
+                sentences.append(f"{words} averages a map of 1x1, which holds one value a channel already")
+        elif is_part(before, by_name, field_maps):
+            sentences.append(f"{words} averages {by_x(size)}, part of a map")
+        elif after == [1, 1] and isinstance(kernel, tuple):
+            sentences.append(f"{words} averages {by_x((kernel * 2)[:2])} of {by_x(size)}")
+        elif after != [1, 1]:
+            sentences.append(f"{words} gives {by_x(after)}, not one value a channel")
+    return tuple(sentences)
+
+
 def global_averages(program: Program, field_maps: Mapping[str, FieldMap]) -> dict[str, str]:
     """Values that are the plain average of a whole map, each with the map that it averages.
 
     A pooling in several steps, such as a mean over columns and then over rows, or a sum and a division by the number of
-    positions, is one: the last step's value stands for it. The average of a part that was cut out of a map is none.
+    positions, is one: the last step's value stands for it. The average of a part of a map is not included.
     """
     by_name = {operation.name: operation for operation in program.operations}
     found: dict[str, str] = {}
@@ -69,8 +97,8 @@ def global_averages(program: Program, field_maps: Mapping[str, FieldMap]) -> dic
             before = _map_before_sum(operation, by_name, field_maps, found)
         else:
             continue
-        if before is not None and not _is_part(before, by_name, field_maps):
-            found[operation.name] = _unflattened(before, by_name, field_maps)
+        if before is not None and not is_part(before, by_name, field_maps):
+            found[operation.name] = unflattened(before, by_name, field_maps)
     return found
 
 
@@ -123,7 +151,7 @@ def _map_before_sum(
     return None
 
 
-def _unflattened(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> str:
+def unflattened(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> str:
     """The same map before it was flattened or turned: with rows and columns as its last two dimensions."""
     before = name
     while field_maps[before].axes[-2:] != (("H",), ("W",)):
@@ -157,7 +185,7 @@ def _factor(operation: Operation) -> float | None:
             return None
 
 
-def _is_part(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> bool:
+def is_part(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> bool:
     """Whether a map was cut out of a larger one, and passed on since then position by position."""
     operation = by_name.get(name)
     while operation is not None:

@@ -71,11 +71,13 @@ def _extent(fields: list[AxisField]) -> AxisExtent:
     low, high = extents(fields)
     seen = [np.flatnonzero(row) for row in np.logical_or.reduce([field.mask for field in fields])]
     clipped = max((int(pixels[-1] - pixels[0]) + 1 for pixels in seen if len(pixels)), default=0)
+    size = max(last - first + 1 for first, last in zip(low, high, strict=True))
     jumps = {field.jump for field in fields}
     return AxisExtent(
         positions=fields[0].positions,
-        size=max(last - first + 1 for first, last in zip(low, high, strict=True)),
-        clipped=clipped,
+        size=size,
+        # A padding that repeats the map lets a position see its other end.
+        clipped=min(clipped, size),
         jump=jumps.pop() if len(jumps) == 1 else None,
         start=low[0],
         intervals=tuple(zip(low, high, strict=True)),
@@ -84,7 +86,7 @@ def _extent(fields: list[AxisField]) -> AxisExtent:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRow:
-    """One operation that moves a window or joins two ways; figures are for rows and columns, one number where both agree.
+    """One operation that moves a window or joins two branches; figures are for rows and columns, one number where both agree.
 
     ``value`` names its result. ``kernel`` and ``stride`` are in positions of the map before, and with ``padding`` empty where
     there is no window. Positions and jump are those of the maps before and after, the ``field`` is the one after; a jump is in

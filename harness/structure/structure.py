@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
-from harness.graph.form import DeclaredModule, Graph, Operation, Ref, TensorSpec, bind
+import torch
+
+from harness.graph.form import DeclaredModule, Graph, Operation, Program, Ref, TensorSpec, bind
+from harness.structure.averages import AverageSearch, search_average
 from harness.structure.dataflow import DataFlow
 from harness.structure.field_trace import trace_fields
 from harness.structure.fields import FieldMap
 from harness.structure.head import Head, describe_head
+from harness.structure.interventions import Interventions
 from harness.structure.layers import Layer, by_x, dropout_probability, elements_per_image, list_layers
-from harness.structure.pooling import GlobalPool, find_global_pools
+from harness.structure.masks import Draw, find_draws
+from harness.structure.pooling import GlobalPool, find_global_pools, other_averages
 from harness.structure.receptive_field import ReceptiveField, field_of
 
 
@@ -38,24 +43,29 @@ class ParameterCount:
 
     @property
     def hidden_elements(self) -> int:
-        """Elements of hidden state."""
+        """Number of elements of hidden state."""
         return sum(spec.elements for spec in self.hidden)
 
     @property
     def unreached_elements(self) -> int:
-        """Elements of parameters that no operation reads."""
+        """Number of elements of parameters that no operation reads."""
         return sum(spec.elements for spec in self.unreached)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutSite:
-    """One dropout operation: where, with which probability, on how many numbers an image, and when it is active."""
+    """One dropout: where, with which probability in each mode, on how many numbers an image, and when it is active.
+
+    ``drawn_by`` names the operations that draw the mask of one that is written by hand, whose probability is measured.
+    """
 
     module: str
     p: float
+    p_in_evaluation: float
     elements: int
     active_in_training: bool
     active_in_evaluation: bool
+    drawn_by: tuple[str, ...] = ()
 
     @property
     def live(self) -> bool:
@@ -65,16 +75,23 @@ class DropoutSite:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormSite:
-    """One batch normalisation, and in which modes it takes its statistics from the batch."""
+    """One batch normalisation, in which modes it takes its statistics from the batch, and whether training moves the others."""
 
     module: str
     batch_statistics_in_training: bool
     batch_statistics_in_evaluation: bool
+    statistics_move: bool
 
     @property
     def ordinary(self) -> bool:
         """Whether it normalises by the batch in training and by its running statistics in evaluation."""
-        return self.batch_statistics_in_training and not self.batch_statistics_in_evaluation
+        return self.batch_statistics_in_training and not self.batch_statistics_in_evaluation and self.statistics_move
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it normalises by the batch in training, and in evaluation by statistics that training never moves."""
+        by_batch = self.batch_statistics_in_training and not self.batch_statistics_in_evaluation
+        return by_batch and not self.statistics_move
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +104,14 @@ class LinearSite:
 
 
 class Structure:
-    """The architecture of one graph; each part is found when it is first asked for."""
+    """The architecture of one graph; each part is found when it is first asked for.
 
-    def __init__(self, graph: Graph) -> None:
+    With the numbers of the graph's tensors, what the operations do not show by their names is found by experiment.
+    """
+
+    def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor] | None = None) -> None:
         self.graph = graph
+        self._state = state
         self._train = DataFlow(graph, graph.train)
         self._evaluate = DataFlow(graph, graph.evaluate)
         self._read = self._train.read | self._evaluate.read
@@ -126,42 +147,87 @@ class Structure:
 
     @cached_property
     def dropouts(self) -> tuple[DropoutSite, ...]:
-        """Dropouts on the way to the output, in training order; those active in evaluation only come last."""
-        train, evaluate = ([op for op in flow.on_path if op.kind.family == "dropout"] for flow in self._flows)
-        pairs, unpaired = _paired(train, evaluate)
-        sites = [(operation, _active(operation), _active(other)) for operation, other in pairs]
-        sites += [(operation, False, True) for operation in unpaired if _active(operation)]
-        return tuple(
-            DropoutSite(
-                module=operation.module,
-                p=dropout_probability(bind(operation)),
-                elements=elements_per_image(operation.shape),
-                active_in_training=training,
-                active_in_evaluation=evaluation,
-            )
-            for operation, training, evaluation in sites
+        """Dropouts on the way to the output, in training order, then those of evaluation only; those by hand come last."""
+        by_name = [[_drop_of(op) for op in flow.on_path if _drops(op)] for flow in self._flows]
+        by_hand = [[_drop_by(draw, draw.p) for draw in draws if draw.p is not None] for draws in self._draws]
+        sites = []
+        for train, evaluate in (by_name, by_hand):
+            pairs, unpaired = _paired(train, evaluate)
+            off = [(replace(drop, active=False), drop) for drop in unpaired if drop.active]
+            for drop, other in (*pairs, *off):
+                p_in_evaluation = other.p if other is not None and other.active else 0.0
+                sites.append(
+                    DropoutSite(
+                        module=drop.module,
+                        p=drop.p,
+                        p_in_evaluation=p_in_evaluation,
+                        elements=drop.elements,
+                        active_in_training=drop.active,
+                        active_in_evaluation=p_in_evaluation > 0,
+                        drawn_by=drop.drawn_by,
+                    )
+                )
+        return tuple(sites)
+
+    @property
+    def unknown_draws(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names of operations whose random numbers meet the images not as a dropout, in training and in evaluation."""
+        train, evaluate = (
+            tuple(dict.fromkeys(name for draw in draws if draw.p is None for name in draw.drawn_by))
+            for draws in self._draws
         )
+        return train, evaluate
 
     @cached_property
-    def random_operations(self) -> tuple[str, ...]:
-        """Operations other than dropout that draw random numbers in a training pass, by name."""
+    def _draws(self) -> tuple[tuple[Draw, ...], tuple[Draw, ...]]:
+        """Where drawn numbers meet the images, in training and in evaluation."""
+        return (
+            find_draws(self._train, self.train_field_maps, self._drawing(self.graph.train), training=True),
+            find_draws(self._evaluate, self.field_maps, self._drawing(self.graph.evaluate), training=False),
+        )
+
+    def _drawing(self, program: Program) -> Interventions | None:
+        """The model to experiment on, where a program draws at all: to rebuild it takes time."""
+        return self._experiments if self.random_operations(program) else None
+
+    @staticmethod
+    def random_operations(program: Program) -> tuple[str, ...]:
+        """Operations of a program other than dropout that draw random numbers, by name."""
         return tuple(
             operation.name
-            for operation in self.graph.train.operations
-            if operation.kind.draws and operation.kind.family != "dropout" and bind(operation).get("dropout_p") != 0
+            for operation in program.operations
+            if operation.kind.draws
+            and not _drops(operation)
+            and bind(operation).get("dropout_p") != 0
+            and bind(operation).get("training") is not False
         )
 
     @cached_property
     def batch_norms(self) -> tuple[BatchNormSite, ...]:
         """Batch normalisations on the way to the output, in training order."""
         pairs, _ = _paired(*([op for op in flow.on_path if op.kind.name == "batch_norm"] for flow in self._flows))
+        doubtful = {other.name: next(other.refs()) for norm, other in pairs if other and not self._moves(norm, other)}
+        moved = self._experiments.changed_by_training(doubtful) if doubtful and self._experiments is not None else set()
         return tuple(
             BatchNormSite(
                 module=operation.module,
                 batch_statistics_in_training=_active(operation),
                 batch_statistics_in_evaluation=_active(other),
+                statistics_move=other is not None and (other.name not in doubtful or other.name in moved),
             )
             for operation, other in pairs
+        )
+
+    def _moves(self, norm: Operation, other: Operation) -> bool:
+        """Whether the operations show that a batch norm in training moves the buffers that it reads in evaluation."""
+        train, evaluate = bind(norm), bind(other)
+        buffers = {train.get("running_mean"), train.get("running_var")}
+        written = {next(op.refs(), "") for op in self._operations if op.kind.in_place}
+        return (
+            _active(norm)
+            and buffers == {evaluate.get("running_mean"), evaluate.get("running_var")}
+            and all(isinstance(ref, Ref) and self.graph.tensor(ref.name) and ref.name not in written for ref in buffers)
+            and train.get("momentum") not in (None, 0)
         )
 
     @cached_property
@@ -193,13 +259,33 @@ class Structure:
 
     @cached_property
     def global_pools(self) -> tuple[GlobalPool, ...]:
-        """Global average poolings on the way to the output, however they are written."""
-        return find_global_pools(self._evaluate, self.field_maps)
+        """Global average poolings on the way to the output, however they are written: the head's first."""
+        found = find_global_pools(self._evaluate, self.field_maps)
+        feeding = [pool for pool in reversed(found) if pool.feeds_head]
+        if not feeding and self.average_search.pool is not None:
+            feeding = [self.average_search.pool]
+        return (*feeding, *(pool for pool in found if not pool.feeds_head))
 
     @property
     def head_pool(self) -> GlobalPool | None:
         """The global average pooling that feeds the head, if there is one."""
-        return next((pool for pool in reversed(self.global_pools) if pool.feeds_head), None)
+        return next((pool for pool in self.global_pools if pool.feeds_head), None)
+
+    @cached_property
+    def other_averages(self) -> tuple[str, ...]:
+        """Why averages on the way to the output are not over a whole map, as sentences."""
+        return other_averages(self._evaluate, self.field_maps)
+
+    @cached_property
+    def average_search(self) -> AverageSearch:
+        """What an experiment finds where no operation is the head's average by its name."""
+        if self._experiments is None:
+            return AverageSearch()
+        return search_average(self._evaluate, self.field_maps, self._experiments)
+
+    @cached_property
+    def _experiments(self) -> Interventions | None:
+        return None if self._state is None else Interventions(self.graph, self._state)
 
     @cached_property
     def field_before_head(self) -> tuple[str, ReceptiveField]:
@@ -243,12 +329,44 @@ def _owner(path: str) -> str:
     return path.rpartition(".")[0]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Drop:
+    """One dropout in one mode."""
+
+    module: str
+    p: float
+    elements: int
+    active: bool
+    drawn_by: tuple[str, ...] = ()
+
+
+def _drops(operation: Operation) -> bool:
+    """Whether it is a dropout, or an attention that drops."""
+    return operation.kind.family == "dropout" or bool(bind(operation).get("dropout_p"))
+
+
+def _drop_of(operation: Operation) -> _Drop:
+    return _Drop(
+        module=operation.module,
+        p=dropout_probability(bind(operation)),
+        elements=elements_per_image(operation.shape),
+        active=operation.kind.family != "dropout" or _active(operation),
+    )
+
+
+def _drop_by(draw: Draw, p: float) -> _Drop:
+    return _Drop(module=draw.operation.module, p=p, elements=draw.elements, active=True, drawn_by=draw.drawn_by)
+
+
+_Placed = TypeVar("_Placed", Operation, _Drop)
+
+
 def _paired(
-    train: list[Operation], evaluate: list[Operation]
-) -> tuple[list[tuple[Operation, Operation | None]], list[Operation]]:
+    train: list[_Placed], evaluate: list[_Placed]
+) -> tuple[list[tuple[_Placed, _Placed | None]], list[_Placed]]:
     """The n-th operation of a submodule in training with the n-th in evaluation, and those of evaluation that are left."""
     remaining = list(evaluate)
-    pairs = []
+    pairs: list[tuple[_Placed, _Placed | None]] = []
     for operation in train:
         other = next((candidate for candidate in remaining if candidate.module == operation.module), None)
         remaining = [candidate for candidate in remaining if candidate is not other]

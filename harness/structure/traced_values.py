@@ -48,11 +48,11 @@ class TracedValues:
         raise UnknownReadsError(reason)
 
     def shape_of(self, argument: object) -> Shape:
-        """The shape of an argument; empty for one that is no value."""
+        """The shape of an argument; empty if it is not a value."""
         return self.shapes[argument.name] if isinstance(argument, Ref) else ()
 
     def everything(self, shape: Shape, refs: Sequence[str], note: str) -> FieldMap:
-        """The most that a result of unknown reads can see: all that its operands see."""
+        """An upper bound for an operation that cannot be followed: its result sees all pixels that its operands see."""
         whole = [self.maps[ref].map_axis("H", AxisField.whole).map_axis("W", AxisField.whole) for ref in refs]
         axes: tuple[Axes, ...] = tuple(("C",) for _ in shape)
         paths = tuple(path for field_map in whole for path in field_map.paths)
@@ -130,13 +130,13 @@ def map_size(operation: Operation) -> tuple[int, int]:
         UnknownReadsError: it has fewer dimensions, or they cannot be followed.
     """
     if len(operation.shape) < 2:  # noqa: PLR2004 - rows and columns
-        reason = "its result is no map"
+        reason = "its result is not a map"
         raise UnknownReadsError(reason)
     return followed(operation.shape[-2]), followed(operation.shape[-1])
 
 
 def is_spatial(axes: Axes) -> bool:
-    """Whether a dimension stands for rows or columns, among others."""
+    """Whether a dimension contains rows or columns, alone or flattened together with other dimensions."""
     return "H" in axes or "W" in axes
 
 

@@ -62,7 +62,11 @@ class Checkpoints:
             CheckpointError: the folder holds the checkpoints of another run.
         """
         for path in reversed(self._all()):
-            content = path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                warn(f"checkpoint {path} cannot be read ({error.strerror}) and is skipped.")
+                continue
             if not path.stem.endswith(_digest(content)):
                 warn(
                     f"checkpoint {path} is damaged (its content does not match the digest in its name) and is skipped."

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from harness.graph import Operation, Program
 from harness.graph.form import Ref
+from harness.training.batch_norm import batch_norm
 from harness.training.dropout import sparse_dropout, sparse_relu_dropout
 
 # Above this, drawing one number per value is as fast.
@@ -28,11 +28,11 @@ _OVERWRITABLE = (_BATCH_NORM, "aten.conv2d.default")
 def _scaled_batch_norm(p: float, maps: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
     """Batch norm with the factor of the next dropout, which commutes with a ReLU between them, since it is positive."""
     factor = 1 / (1 - p)
-    result: Tensor = torch.ops.aten.batch_norm.default(maps, weight * factor, bias * factor, *rest)
-    return result
+    return batch_norm(maps, weight * factor, bias * factor, *rest)
 
 
 FUSED_OPERATIONS: dict[str, Callable[..., Any]] = {
+    _BATCH_NORM: batch_norm,
     "fused.batch_norm": _scaled_batch_norm,
     "fused.dropout": sparse_dropout,
     "fused.relu_dropout": sparse_relu_dropout,

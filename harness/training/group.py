@@ -121,7 +121,7 @@ def _drive(running: list[_GroupMember]) -> None:
 
 
 def _fail(members: list[_GroupMember], error: Exception) -> list[_GroupMember]:
-    """End all runs with an exception; returns the remaining runs, that is none."""
+    """End all runs with an exception; returns an empty list, the remaining runs."""
     for member in members:
         member.end(error)
     return []

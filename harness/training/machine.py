@@ -9,11 +9,13 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
 import harness
 from harness.errors import InputError
+from harness.tables import Range, require_ranges
 
 # glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, and the largest value that it takes for the second.
 _TRIM, _MMAP, _LARGEST_MMAP = -1, -3, 32 * 1024 * 1024
@@ -38,11 +40,14 @@ class Environment:
     platform: str
     processor: str | None
     cpu_capability: str
-    threads: int
+    threads: Annotated[int, Range(least=1, most=4096)]
     accelerator: str | None
     cuda: str | None
     driver: str | None
     deterministic: bool
+
+    def __post_init__(self) -> None:
+        require_ranges(self, InputError)
 
 
 def environment(device: torch.device | None = None) -> Environment:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,16 @@ from torch.optim import lr_scheduler
 
 from harness.data import Augmentation
 from harness.errors import InputError, RecipeError
-from harness.tables import Range, expect_mapping, read_table, refuse_unknown, require, require_ranges
+from harness.files import read_whole
+from harness.tables import (
+    Range,
+    expect_mapping,
+    parse_document,
+    read_table,
+    refuse_unknown,
+    require,
+    require_ranges,
+)
 
 # When a schedule changes the learning rate: after each step of the optimizer or after each epoch.
 Interval = Literal["step", "epoch"]
@@ -33,7 +41,9 @@ _NotNegative = Annotated[float, Range(least=0)]
 _Momentum = Annotated[float, Range(least=0, below=1)]
 _Fraction = Annotated[float, Range(least=0, most=1)]
 _InnerFraction = Annotated[float, Range(above=0, below=1)]
-_Count = Annotated[int, Range(least=1)]
+# Far above any training, far below where sizes and products of them overflow.
+_Count = Annotated[int, Range(least=1, most=1_000_000)]
+_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,13 +254,8 @@ def load_recipe(path: str | Path) -> Recipe:
         RecipeError: there is no such file, it is not TOML, or it is not a recipe.
     """
     path = Path(path)
-    try:
-        mapping = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        reason = f"which cannot be read: {problem.strerror}."
-        raise RecipeError(f"expected a recipe file, got path={str(path)!r}, {reason}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise RecipeError(f"expected a recipe in TOML, got path={str(path)!r}, which is not: {problem}.") from problem
+    content = read_whole(path, "a recipe file", error=RecipeError, most=_MAX_BYTES)
+    mapping = parse_document(content, "TOML", where=f"recipe {path}", error=RecipeError)
     return Recipe.from_mapping(mapping, name=path.stem)
 
 

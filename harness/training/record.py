@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from harness.errors import InputError
-from harness.files import write_whole
-from harness.tables import expect_mapping, read_table
+from harness.files import read_whole, write_whole
+from harness.tables import expect_mapping, parse_document, read_table, shown
 from harness.training.digests import StepDigests
 from harness.training.machine import Environment
 from harness.training.run_spec import RunSpec
 
 SCHEMA = "harness.run/1"
+_MAX_BYTES = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ class RunRecord(RunSpec):
         schema = table.pop("schema", None)
         if schema != SCHEMA:
             raise InputError(
-                f"{where}: expected schema={SCHEMA!r}, got schema={schema!r}. Name a run record; one of "
+                f"{where}: expected schema={SCHEMA!r}, got schema={shown(schema)}. Name a run record; one of "
                 "another schema is read by the version of the harness that wrote it."
             )
         return read_table(cls, table, where=where, error=InputError)
@@ -156,12 +157,6 @@ class RunRecord(RunSpec):
         Raises:
             InputError: the file cannot be read or is not a run record.
         """
-        try:
-            document = json.loads(Path(path).read_bytes())
-        except OSError as problem:
-            msg = f"expected a run record, got path={str(path)!r}, which cannot be read: {problem.strerror}."
-            raise InputError(msg) from problem
-        except ValueError as problem:
-            msg = f"expected a run record in JSON, got path={str(path)!r}, which is not valid JSON: {problem}."
-            raise InputError(msg) from problem
+        content = read_whole(Path(path), "a run record", most=_MAX_BYTES)
+        document = parse_document(content, "JSON", where=f"run record {path}", error=InputError)
         return cls.from_json(document, where=str(path))

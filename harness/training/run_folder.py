@@ -12,8 +12,8 @@ from torch import nn
 
 from harness.data import Dataset
 from harness.errors import InputError
-from harness.files import sole_writer, write_whole
-from harness.tables import read_table
+from harness.files import read_whole, sole_writer, write_whole
+from harness.tables import expect_mapping, parse_document, read_table
 from harness.training.engines import Engine
 from harness.training.evaluation import predict
 from harness.training.loop import TrainingInterrupted, train
@@ -101,13 +101,12 @@ class WrongPredictions:
         Raises:
             InputError: it cannot be read, or holds something else.
         """
-        try:
-            table = dict(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as problem:
-            raise InputError(
-                f"expected the predictions of a finished run, got {str(path)!r}, which cannot be read: {problem}. Train the run "
-                "again, into an empty folder."
-            ) from None
+        content = read_whole(path, "the predictions of a finished run")
+        table = dict(
+            expect_mapping(
+                parse_document(content, "JSON", where=str(path), error=InputError), where=str(path), error=InputError
+            )
+        )
         table.pop("schema", None)
         return read_table(cls, table, where=str(path), error=InputError)
 

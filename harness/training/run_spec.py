@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from harness.errors import InputError
 from harness.graph import CapturedModel
+from harness.tables import Range, require_ranges
 from harness.training.recipe import Recipe
 
 DIGEST_EVERY = 100
@@ -31,7 +32,7 @@ class RunSpec:
         digest_every: steps between two digests of the run's state; each epoch's end has one in any case.
 
     Raises:
-        InputError: the engine is ``auto``, or ``digest_every`` is below 1.
+        InputError: the engine is ``auto``, or a number is out of range.
     """
 
     model: str
@@ -39,17 +40,15 @@ class RunSpec:
     arguments: str
     graph_digest: str
     recipe: Recipe
-    seed: int
+    seed: Annotated[int, Range(least=0, most=2**63 - 1)]
     engine: str
     device: str
-    digest_every: int
+    digest_every: Annotated[int, Range(least=1)]
 
     def __post_init__(self) -> None:
         if self.engine == "auto":
             raise InputError("expected the name of an engine, got engine='auto'. Resolve it with choose_engine first.")
-        if self.digest_every < 1:
-            msg = f"expected digest_every >= 1 (steps between two digests), got digest_every={self.digest_every}."
-            raise InputError(msg)
+        require_ranges(self, InputError)
 
     def declared(self) -> dict[str, Any]:
         """The fields by name, without those that a subclass adds."""

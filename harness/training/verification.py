@@ -16,7 +16,7 @@ from harness.training.dropout import NothingDropped, unseedable_operation, witho
 if TYPE_CHECKING:
     from harness.training.engines import Engine
 
-_IMAGES = 8
+_IMAGES = 16
 # Unit roundoffs of formats with a significand of p bits: 2^-p (Higham, Accuracy and Stability of Numerical Algorithms,
 # 2nd ed., 2002, section 2.1).
 FLOAT32 = 2.0**-24

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from harness.errors import InputError
-from harness.files import write_whole
+from harness.errors import InputError, first_line
+from harness.files import read_whole, write_whole
 from harness.training.digests import tensor_bytes
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -51,12 +51,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         InputError: the file cannot be read, holds objects other than plain tensors, or the tensors of another model.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as problem:
-        msg = f"expected a file with weights, got path={str(path)!r}, which cannot be read: {problem.strerror}."
-        raise InputError(msg) from problem
-    given = _torch_tensors(path) if path.suffix in _TORCH_SUFFIXES else _safe_tensors(path, content)
+    content = read_whole(path, "a file with weights")
+    given = _torch_tensors(path, content) if path.suffix in _TORCH_SUFFIXES else _safe_tensors(path, content)
     if given and all(name.startswith(_WRAPPED) for name in given):
         given = {name.removeprefix(_WRAPPED): tensor for name, tensor in given.items()}
     own = module.state_dict()
@@ -75,7 +71,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
         more = f" and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
         msg = f"expected the weights of this model, got path={str(path)!r}: {'; '.join(faults[:_MAX_NAMED])}{more}."
         raise InputError(msg)
-    module.load_state_dict(given, strict=False)
+    try:
+        module.load_state_dict(given, strict=False)
+    except RuntimeError as problem:
+        msg = f"expected the weights of this model, got path={str(path)!r}, which cannot be copied: {first_line(problem)}."
+        raise InputError(msg) from problem
 
 
 def _names_of_tensors(module: nn.Module) -> list[list[str]]:
@@ -111,20 +111,21 @@ def _contradictions(given: Mapping[str, Tensor], shared: list[list[str]]) -> Ite
 def _safe_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load(content)
-    except SafetensorError as problem:
+    except (SafetensorError, KeyError, ValueError) as problem:
         raise InputError(
             f"expected weights as safetensors, got path={str(path)!r}, which is not valid: {problem}. Files of torch.save are "
             f"recognised by their suffix: {', '.join(_TORCH_SUFFIXES)}."
         ) from problem
 
 
-def _torch_tensors(path: Path) -> dict[str, Tensor]:
+def _torch_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             # PyTorch warns of its own deprecated storage types.
             warnings.simplefilter("ignore")
-            found: object = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as problem:
+            found: object = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as problem:
+        # Foreign content can fail in any way.
         # The message of PyTorch would advise to load the file without weights_only.
         asked = re.search(r"GLOBAL (\S+)", str(problem))
         reason = f"it asks for {asked[1]}" if asked else f"it cannot be read ({type(problem).__name__})"

@@ -1,4 +1,4 @@
-"""`harness doctor`: versions, devices, data sets and remedies."""
+"""`harness doctor`: versions, devices, engines, data sets and remedies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.datasets import PUBLISHED
+from harness.training import ENGINES
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -22,6 +23,14 @@ def test_doctor_lists_what_is_missing_with_a_remedy(command: Command) -> None:
         name for name in ("torch", "threads", "devices", "data (cache)", "data (embedded)") if name not in words
     ] == []
     assert "missing MNIST: Name a folder with the four MNIST files by HARNESS_DATA or --data" in words
+
+
+def test_doctor_lists_every_engine(command: Command) -> None:
+    """Each value of --engine is listed with the kinds of device that it runs on."""
+    _, out, _ = command("doctor")
+    words = " ".join(out.split())
+
+    assert [] == [name for name, engine in ENGINES.items() if f"{name} on {', '.join(engine.devices)}" not in words]
 
 
 def test_doctor_names_a_damaged_file(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,15 @@ def test_show_reports_operations_after_the_last_convolution(name: str, reported:
     _, out, _ = command("show", name)
 
     assert reported is ("ReLU between Conv2d head and the output" in out)
+
+
+@pytest.mark.usefixtures("quick_load")
+def test_show_prints_the_table_ready_to_paste(command: Command, tmp_path: Path) -> None:
+    """`show --receptive-field` prints Markdown and nothing else; `--plot` draws the same stages."""
+    picture = tmp_path / "net.png"
+    code, out, err = command("show", "rf_study_1", "--receptive-field", "--plot", picture)
+
+    assert (0, "| layer") == (code, out[:7])
+    assert 11 == len(out.splitlines())
+    assert picture.exists()
+    assert str(picture) in err

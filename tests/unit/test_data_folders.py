@@ -1,13 +1,16 @@
 """Reading a data set from a folder, and the state of MNIST on this machine; made-up files replace MNIST's."""
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from harness.data import find_mnist, is_offline, load_dataset, loading
-from harness.errors import DataError, DataMissingError
+from harness.data import find_mnist, folders, is_offline, load_dataset, loading
+from harness.data.folders import cached_copy
+from harness.datasets import PUBLISHED
+from harness.errors import DataError, DataMissingError, InputError
 from tests.mnist_files import ARRAYS, CONTENTS, contents_of, fill, fill_packed, no_network
 
 pytestmark = pytest.mark.usefixtures("mnist_cache")
@@ -34,6 +37,68 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataMissingError, match=r"missing=t10k-labels-idx1-ubyte\. Nothing was changed"):
         load_dataset(folder)
+
+
+def place(name: str, folder: Path) -> None:
+    """Put the made-up MNIST files into a folder, under other names or elsewhere."""
+    for file, content in CONTENTS.items():
+        path = folder / name.format(file=file, kaggle=file.replace("-idx", ".idx"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "{kaggle}",
+            "train-images.idx3-ubyte has the name that Kaggle gives the file: rename it to train-images-idx3-ubyte,",
+        ),
+        (
+            "{kaggle}.gz",
+            "train-images.idx3-ubyte.gz has the name that Kaggle gives the file: rename it to train-images-idx3",
+        ),
+        ("{file}/{file}", "There is train-images-idx3-ubyte/train-images-idx3-ubyte: name the folder "),
+        ("archive/{kaggle}", "There is archive/train-images.idx3-ubyte: name the folder "),
+        ("mnist/{file}.gz", "There is mnist/train-images-idx3-ubyte.gz: name the folder "),
+        ("archive.zip", "There is archive.zip: extract the files in it. "),
+    ],
+)
+def test_what_is_there_instead_is_said(name: str, words: str, tmp_path: Path) -> None:
+    """Kaggle's names, files one folder deeper and archives are named with what to do."""
+    place(name, tmp_path)
+    with pytest.raises(DataMissingError) as caught:
+        load_dataset(tmp_path)
+    assert f"missing={', '.join(CONTENTS)}. {words}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "words"), [("nosuch", "there is no such folder"), ("file", "it is a file")])
+def test_a_path_that_is_no_folder_is_named(name: str, words: str, tmp_path: Path) -> None:
+    """A missing folder and a file in its place are told apart."""
+    (tmp_path / "file").touch()
+    with pytest.raises(DataMissingError, match=f"{name}, but {words}: missing="):
+        load_dataset(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/data", "~nosuchuser"])
+def test_a_home_folder_that_does_not_exist_is_named(path: str) -> None:
+    """The home folder of an unknown user is wrong input."""
+    with pytest.raises(InputError, match=f"got '{path}' of a user without a home folder. Write the whole path"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("answer", [RuntimeError("no home"), Path("~/.cache/mnist-harness")])
+def test_the_cache_of_a_user_without_a_home_is_temporary(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no home folder is known, whether that is an error or an unexpanded path, the cache is a temporary folder."""
+
+    def user_cache_path(_: str) -> Path:
+        if isinstance(answer, Path):
+            return answer
+        raise answer  # type: ignore[misc]
+
+    monkeypatch.delenv("HARNESS_CACHE")
+    monkeypatch.setattr(folders.platformdirs, "user_cache_path", user_cache_path)
+    assert Path(tempfile.gettempdir(), "mnist-harness", "MNIST") == cached_copy(PUBLISHED["mnist"])
 
 
 def test_flipped_byte_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:

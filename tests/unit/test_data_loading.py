@@ -37,7 +37,7 @@ def test_unusable_named_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.M
     """A HARNESS_DATA without the files is an error, even if the cache has them."""
     fill(folders.cached_copy(MNIST) / "raw")
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(DataMissingError, match=r"nowhere, but it is not a folder.*--data"):
+    with pytest.raises(DataMissingError, match=r"nowhere, but there is no such folder.*--data"):
         load_dataset(choice)
 
 

@@ -1,34 +1,15 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-import torch
 
-from harness.determinism import user_files
-from harness.determinism.user_files import is_user_file, load_training_hooks
+from harness.determinism.user_files import load_training_hooks
 from harness.errors import InputError
 from harness.training import TrainingHooks
 from tests.determinism_models import DATA, Net, built
 
 pytestmark = pytest.mark.usefixtures("one_thread", "known_environment")
-
-
-@pytest.mark.parametrize(
-    ("file", "users"),
-    [
-        (__file__, True),
-        (torch.__file__, False),
-        (user_files.__file__, False),
-        (json.__file__, False),
-        (None, False),
-        ("x.so", False),
-    ],
-)
-def test_user_files_are_recognised(file: str | None, users: bool) -> None:  # noqa: FBT001 - a table's column
-    """Only the user's own Python files are imported a second time."""
-    assert users is is_user_file(file)
 
 
 def hooks(folder: Path, text: str) -> TrainingHooks:

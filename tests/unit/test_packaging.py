@@ -19,6 +19,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("harness", "mnist_models")
+PLUGIN = "pytest_mnist_harness.py"
 # A line of a requirement file that pins something, with all its hashes.
 PIN = re.compile(
     r"^(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?: ; [^\\]+)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
@@ -61,10 +62,10 @@ def read_metadata(wheel: zipfile.ZipFile, name: str) -> str:
 
 
 def test_wheel_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    """Every module, TOML file and typing marker of the two packages is in the wheel, and no test or tool is."""
+    """The plugin and every module, TOML file and typing marker of the packages are in the wheel, and no test or tool is."""
     contents = {path for path in wheel.namelist() if ".dist-info/" not in path}
 
-    assert package_files(ROOT) == contents
+    assert {PLUGIN, *package_files(ROOT)} == contents
     assert {f"{package}/py.typed" for package in PACKAGES} <= contents
 
 
@@ -73,7 +74,7 @@ def test_a_file_left_out_of_the_wheel_is_noticed(tmp_path: Path) -> None:
     root = tmp_path / "checkout"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns(".*", "__pycache__"))
-    for name in ("README.md", "LICENSE"):
+    for name in ("README.md", "LICENSE", PLUGIN):
         shutil.copy(ROOT / name, root)
     settings = (ROOT / "pyproject.toml").read_text("utf-8")
     targets = "[tool.hatch.build.targets.wheel]\n"
@@ -81,7 +82,7 @@ def test_a_file_left_out_of_the_wheel_is_noticed(tmp_path: Path) -> None:
 
     contents = set(build_wheel(root, tmp_path / "wheel").namelist())
 
-    assert {f"{package}/py.typed" for package in PACKAGES} == package_files(root) - contents
+    assert {f"{package}/py.typed" for package in PACKAGES} == {PLUGIN, *package_files(root)} - contents
 
 
 def test_wheel_states_what_the_project_declares(wheel: zipfile.ZipFile, project: dict[str, Any]) -> None:
@@ -105,8 +106,8 @@ def test_wheel_installs_the_command_and_the_plugin(wheel: zipfile.ZipFile) -> No
     entry_points = configparser.ConfigParser()
     entry_points.read_string(read_metadata(wheel, "entry_points.txt"))
 
-    assert {"harness": "harness.cli:main"} == dict(entry_points["console_scripts"])
-    assert {"harness": "harness.pytest_plugin"} == dict(entry_points["pytest11"])
+    assert {"harness": "harness.__main__:main"} == dict(entry_points["console_scripts"])
+    assert {"mnist_harness": "pytest_mnist_harness"} == dict(entry_points["pytest11"])
 
 
 def read_pins(text: str) -> dict[str, set[Version]]:

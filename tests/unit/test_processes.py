@@ -173,7 +173,7 @@ def test_what_is_no_result_is_unreadable(content: str, tmp_path: Path) -> None:
     """A result that is damaged, of another type or of an unknown kind of error is not taken for one."""
     (tmp_path / "result.json").write_text(content, encoding="utf-8")
 
-    with pytest.raises(ExaminerError, match="a worker process returned unreadable data"):
+    with pytest.raises(ModelSourceError, match="got unreadable data"):
         read_result(SUM, tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_only_regular_files_of_limited_size_are_read(tmp_path: Path) -> None:
         make()
         if path.is_file() and not path.is_symlink():
             os.truncate(path, MAX_RESULT_BYTES + 1)
-        with pytest.raises(ExaminerError, match=r"unreadable data: (OSError|IsADirectoryError)"):
+        with pytest.raises(ModelSourceError, match=r"unreadable data: (OSError|IsADirectoryError)"):
             read_result(SUM, tmp_path)
         path.rmdir() if path.is_dir() else path.unlink()
 
@@ -267,7 +267,7 @@ def test_a_process_that_writes_garbage(python: Callable[..., list[Outcome]], tex
     """What a process writes in place of a result is an error, not a result."""
     (outcome,) = python(text)
 
-    with pytest.raises(ExaminerError, match="unreadable data"):
+    with pytest.raises(ModelSourceError, match="unreadable data"):
         outcome.result(SUM)
 
 
@@ -374,9 +374,9 @@ def test_outcomes_come_in_the_order_of_the_jobs(python: Callable[..., list[Outco
     assert [Total(total=number) for number in range(3)] == [outcome.result(SUM) for outcome in outcomes]
 
 
-def test_without_time_nothing_is_started(python: Callable[..., list[Outcome]]) -> None:
-    """A job that is reached when the time is used up is not started."""
-    first, second = python("time.sleep(60)", "time.sleep(60)", seconds=0.4, parallel=1)
+def test_each_process_has_the_whole_time(python: Callable[..., list[Outcome]]) -> None:
+    """A job that waits for another loses none of its own time, even if the other uses up all of its."""
+    slow, *others = python("time.sleep(60)", *[RESULT.format(3)] * 3, seconds=2.0, parallel=1)
 
-    assert (Ending.TIMED_OUT, Ending.NOT_STARTED) == (first.ending, second.ending)
-    assert (-9, None) == (first.exit_code, second.exit_code)
+    assert Ending.TIMED_OUT is slow.ending
+    assert [Total(total=3)] * 3 == [outcome.result(SUM) for outcome in others]

@@ -27,8 +27,19 @@ class Net(nn.Sequential):
 """
 
 
+@pytest.fixture(scope="module")
+def imported(shipped: Callable[[str], CapturedModel]) -> None:
+    """Import all that an examination imports: pytester forgets what a test imports, and PyTorch cannot be imported twice."""
+    for name in ("cloud_2", "rf_study_5"):
+        examine(shipped(name), load_contract("era-s7"))
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+def project(
+    imported: None,  # noqa: ARG001 - before pytester
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> pytest.Pytester:
     """A folder with the user's network in it, and nothing else."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.path.joinpath("net.py").write_text(NET, encoding="utf-8")
@@ -125,8 +136,8 @@ def test_the_projects_own_tests_run_beside_it(project: pytest.Pytester, run: Cal
 
 
 def test_a_model_that_cannot_be_loaded(run: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The failure is the one paragraph that the command line prints, and no requirement passes."""
-    message = "importing net.py failed in line 3: OSError: no such data. Expected a file that only defines the model"
+    """The failure is one error with the message that the command line prints, and no requirement passes."""
+    message = "net.py contains 2 different networks. Name one of these:\n- net.py:A (1 parameter)\n- net.py:B"
 
     def refuse(*_: object, **__: object) -> None:
         raise ModelSourceError(message)
@@ -134,9 +145,91 @@ def test_a_model_that_cannot_be_loaded(run: Callable[..., pytest.RunResult], mon
     monkeypatch.setattr(harness.sources, "load_model", refuse)
     result = run("--harness-model", "net.py")
 
-    assert result.parseoutcomes() == {"failed": len(REQUIREMENTS)}
-    result.stdout.fnmatch_lines([message])
+    assert result.parseoutcomes() == {"errors": 1}
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["collected 0 items / 1 error", "*ERROR collecting net.py*", *message.split("\n")])
     result.stdout.no_fnmatch_line("*Traceback*")
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), KeyError("ours")])
+def test_a_defect_of_ours_has_its_traceback(
+    error: Exception, run: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that is no error of the harness is one error with a traceback."""
+
+    def breaks(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(harness.sources, "load_model", breaks)
+    result = run("--harness-model", "net.py")
+
+    assert result.parseoutcomes() == {"errors": 1}
+    result.stdout.fnmatch_lines([f"*{type(error).__name__}: *ours*"])
+
+
+@pytest.mark.usefixtures("quick_load")
+def test_items_are_counted(project: pytest.Pytester, run: Callable[..., pytest.RunResult]) -> None:
+    """The line of the collection counts the requirements and the project's tests; choices of the loading are below it."""
+    project.path.joinpath("test_own.py").write_text("def test_own():\n    pass\n", encoding="utf-8")
+    count = len(REQUIREMENTS)
+
+    run("--harness-model", "cloud_2").stdout.fnmatch_lines([f"collected {count + 1} items"])
+    result = run("--harness-model", "cloud_2", "-k", "gap")
+    result.stdout.fnmatch_lines([f"collected {count + 1} items / {count} deselected / 1 selected"])
+
+
+def test_choices_are_shown(
+    run: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch, shipped: Callable[[str], CapturedModel]
+) -> None:
+    """Which class of a file was taken, and which were left out, is said below the collection."""
+    captured = shipped("cloud_2")
+
+    def load(_: str, *, announce: Callable[[str], None], **__: object) -> CapturedModel:
+        announce("taking net.py:Net, the only one")
+        return captured
+
+    monkeypatch.setattr(harness.sources, "load_model", load)
+    run("--harness-model", "net.py").stdout.fnmatch_lines(["collected * items", "taking net.py:Net, the only one"])
+
+
+@pytest.mark.usefixtures("quick_load")
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("import nosuch", "*No module named 'nosuch'*"),
+        ("def test_(:", "*SyntaxError*"),
+        ("import sys\nsys.exit(3)", "test_broken.py calls exit(3) when imported"),
+        ("1 / 0", "*ZeroDivisionError*"),
+    ],
+)
+def test_a_broken_test_file_does_not_keep_the_requirements_from_being_checked(
+    broken: str, words: str, project: pytest.Pytester, run: Callable[..., pytest.RunResult]
+) -> None:
+    """A test file of the submission that cannot be collected is an error of its own; all requirements are checked."""
+    project.path.joinpath("test_broken.py").write_text(broken, encoding="utf-8")
+
+    result = run("--harness-model", "cloud_2")
+
+    result.assert_outcomes(passed=len(REQUIREMENTS) - 2, skipped=2, errors=1)
+    result.stdout.fnmatch_lines([words])
+
+
+@pytest.mark.parametrize("module", ["harness/__init__.py", "harness.py"])
+def test_beside_a_project_with_a_package_of_that_name(module: str, project: pytest.Pytester) -> None:
+    """A project with its own `harness` runs its tests as ever, and is told why its models cannot be checked there."""
+    path = project.path / module
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("OWN = 1\n", encoding="utf-8")
+    project.makepyfile("import harness\ndef test_own():\n    assert harness.OWN == 1")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"]
+    outputs = [
+        subprocess.run([*command, *options], cwd=project.path, capture_output=True, text=True, check=False)
+        for options in ((), ("--harness-model", "net.py"))
+    ]
+
+    assert [0, 4] == [output.returncode for output in outputs], outputs[0].stdout + outputs[0].stderr
+    assert "1 passed" in outputs[0].stdout
+    assert f"the one imported is {path.resolve()}: run pytest from a folder without" in outputs[1].stderr
 
 
 @pytest.mark.parametrize(

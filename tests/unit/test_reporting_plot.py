@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -39,13 +38,6 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         plot_maps(tmp_path / "strip.gif", title="net", image=IMAGE, maps=STAGES)
 
     assert [] == list(tmp_path.iterdir())
-
-
-def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the extra is not installed the message says how to get it."""
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(InputError, match=r"mnist-harness\[plot\]"):
-        plot_maps(tmp_path / "strip.png", title="net", image=IMAGE, maps=STAGES)
 
 
 def test_a_markdown_table_is_padded() -> None:

@@ -30,14 +30,14 @@ def test_literal_arguments() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("0.1", "0.1 has no name"),
+        ("0.1", "0.1 is not given by name"),
         ("p=open('x')", "is not a literal"),
         ("p=__import__('os')", "is not a literal"),
         ("p=width", "p=width is not a literal"),
         ("p=1, p=2", "p is given twice"),
-        ("**{'p': 1}", "has no name"),
-        ("p=1)(q=2", "a bracket is closed"),
-        ("p=1) + _(q=2", "a bracket is closed"),
+        ("**{'p': 1}", "is not given by name"),
+        ("p=1)(q=2", "a closing bracket has no opening bracket"),
+        ("p=1) + _(q=2", "a closing bracket has no opening bracket"),
         # Python's own message, which depends on its version.
         ("p=", "got args='p=': "),
         ("p=\0", "null byte"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -19,10 +20,17 @@ def test_a_shipped_model_takes_no_arguments() -> None:
         load_model("reference", arguments="width=3")
 
 
-def test_an_unreadable_result_is_an_internal_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph that a worker process leaves is checked: damage is an internal error, not a verdict on the model."""
+def test_a_damaged_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph that a worker process leaves is checked: what damages it is the model's code, and is told."""
     path = write(tmp_path, {"net.py": NET}) / "net.py"
-    report = {"name": "net.py:Net", "key": "net.py:Net", "parts": [], "runs": True, "failure": None}
+    report: dict[str, Any] = {
+        "name": "net.py:Net",
+        "key": "net.py:Net",
+        "parts": [],
+        "optional": [],
+        "failure": None,
+        "excuse": "",
+    }
     result = json.dumps({"error": None, "value": {"notes": [], "classes": [report]}})
 
     for graph in (None, "", "[]", "{}", '{"fidelity": {}}'):
@@ -35,7 +43,7 @@ def test_an_unreadable_result_is_an_internal_error(tmp_path: Path, monkeypatch: 
             return Ended()
 
         monkeypatch.setattr(runner, "start_process", start)
-        with pytest.raises(ExaminerError, match="a worker process returned unreadable data: GraphFormatError"):
+        with pytest.raises(ModelSourceError, match="got unreadable data: GraphFormatError"):
             load_model(str(path))
 
 
@@ -84,3 +92,50 @@ def test_a_process_that_is_too_slow(tmp_path: Path) -> None:
 
     with pytest.raises(ModelSourceError, match="within 0 seconds: expected PyTorch to be imported by then"):
         load_model(str(path), timeout=0.1)
+
+
+@pytest.mark.usefixtures("worker_here")
+@pytest.mark.parametrize(
+    ("progress", "words"),
+    [
+        (("{0}",), "did not finish loading within 0 seconds: expected a file that only defines the model"),
+        (("{0}", "{0}:Net", "{0}:Deep"), "and it was still at {0}:Deep. Name the class that you mean"),
+        ((), "expected PyTorch to be imported by then, and it was not"),
+    ],
+)
+def test_a_file_of_a_folder_that_is_too_slow(
+    progress: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is cut short is a question with its reason, and costs the files after it nothing; a line names each."""
+    folder = write(tmp_path, {"a.py": NET, "b.py": NET.replace("Net", "Deep"), "c.py": NET})
+    slow = str(folder / "b.py")
+    here = runner.start_process
+    lines: list[str] = []
+
+    class Hanging:
+        """A process that hangs until it is ended."""
+
+        def poll(self) -> None:
+            return None
+
+        def end(self) -> int:
+            return -9
+
+    def start(workspace: Path, job: runner.Job) -> runner.Process:
+        if job.request.fields()["source"]["path"] != slow:
+            return here(workspace, job)
+        (workspace / "progress.txt").write_text(
+            "".join(f"{line.format(slow)}\n" for line in progress), encoding="utf-8"
+        )
+        return Hanging()
+
+    monkeypatch.setattr(runner, "start_process", start)
+    with pytest.raises(ModelSourceError) as caught:
+        load_model(str(folder), timeout=0.1, announce=lines.append)
+
+    question, *listed = str(caught.value).split("\n- ")
+    assert question.endswith(f"but {slow} failed. Name one of these:")
+    assert [f"{folder}/a.py:Net", f"{folder}/c.py:Net", slow] == [line.partition(" (")[0] for line in listed]
+    assert words.format(slow) in listed[-1]
+    named = ("a.py (1 of 3)", "b.py (2 of 3)", "c.py (3 of 3)") if progress else ("a.py (1 of 3)", "c.py (3 of 3)")
+    assert [f"importing {folder}/{name}" for name in named] == sorted(lines)

@@ -83,19 +83,21 @@ def test_a_folder_with_one_model(load: Load, tmp_path: Path) -> None:
 
     assert f"{tmp_path}/net.py:Net" == model.name
     assert [
-        f"taking {model.name}, which is the same network as {tmp_path}/work.ipynb:Same; left out: {tmp_path}/blocks.py:Block"
+        *(f"importing {tmp_path}/{name} ({n} of 3)" for n, name in enumerate(("blocks.py", "net.py", "work.ipynb"), 1)),
+        f"taking {model.name}, which is the same network as {tmp_path}/work.ipynb:Same",
+        f"left out: {tmp_path}/blocks.py:Block, a building block of {tmp_path}/net.py:Net",
     ] == notes
 
 
 def test_a_folder_with_several_models(load: Load, tmp_path: Path) -> None:
     """Different networks in a folder are listed as they can be typed; a class name with the folder chooses one."""
-    files = {"a b.py": IMPORTS + flat("Net"), "b.py": IMPORTS + flat("Other", bias=False), "c.py": f"1 / 0\n{NET}"}
+    files = {"a b.py": IMPORTS + flat("Net"), "b.py": IMPORTS + flat("Other", bias=False), "c.py": f"{NET}1 +\n"}
     write(tmp_path, files)
 
     words = refusal(load, tmp_path)
 
-    assert f"'{tmp_path}/a b.py:Net' (7,850 parameters, output (B, 10)); {tmp_path}/b.py:Other (7,840" in words
-    assert "c.py (importing" in words
+    assert f"\n- '{tmp_path}/a b.py:Net' (7,850 parameters, output (B, 10))\n- {tmp_path}/b.py:Other (7,840" in words
+    assert f"\n- {tmp_path}/c.py (is not valid Python: invalid syntax in line 11 of c.py" in words
     assert f"{tmp_path}/b.py:Other" == load(f"{tmp_path}:Other")[0].name
 
 
@@ -108,3 +110,33 @@ def test_a_folder_with_too_many_models(tmp_path: Path) -> None:
 
     with pytest.raises(ModelSourceError, match="holds 13 files that define models, more than the 12 that are loaded"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("old.py", ("# élève\n" + IMPORTS + flat("Old")).encode("cp1252"), "is not encoded in UTF-8"),
+        ("old.py", (IMPORTS + flat("Old")).encode("utf-16"), "is encoded in UTF-16"),
+        ("old.py", notebook(IMPORTS + flat("Old")).encode(), "Rename it to old.ipynb"),
+        ("old.ipynb", notebook(IMPORTS + flat("Old"))[:-9].encode(), "is not a Jupyter notebook"),
+        ("old.py", (IMPORTS + flat("Old") + "print 'done'\n").encode(), "is not valid Python"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_not_passed_over(
+    name: str, content: bytes, words: str, load: Load, tmp_path: Path
+) -> None:
+    """Of a folder's files, one that seems to define a model and cannot be read is a question, with the reason."""
+    (write(tmp_path, {"net.py": NET}) / name).write_bytes(content)
+
+    found = refusal(load, tmp_path)
+
+    assert f"but {name} failed" in found.replace(f"{tmp_path}/", "")
+    assert words in found
+
+
+def test_a_folder_with_the_name_of_a_file(load: Load, tmp_path: Path) -> None:
+    """A folder that is called like a Python file is a folder."""
+    write(tmp_path, {"net.py/net.py": NET, "empty.py/notes.txt": ""})
+
+    assert f"{tmp_path}/net.py/net.py:Net" == load(tmp_path / "net.py")[0].name
+    assert "empty.py' holds no model" in refusal(load, tmp_path / "empty.py")

@@ -70,3 +70,33 @@ def test_positions_gradients_and_modes() -> None:
     assert (False, True) == (plain.training_passes_differ, plain.evaluation_repeats)
     assert (True, False) == (noisy.training_passes_differ, noisy.evaluation_repeats)
     assert (None, ()) == (noisy.pooling_ignores_positions, plain.fields.disagreements)
+
+
+def test_a_gradient_may_come_after_the_first_step() -> None:
+    """Behind a layer that starts at zero it does; between two layers that are zero it never does."""
+
+    def missing(*zero: int) -> tuple[str, ...]:
+        net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4), nn.ReLU(), nn.Linear(4, 3))
+        for index in zero:
+            for parameter in net[index].parameters():
+                nn.init.zeros_(parameter)
+        captured = capture(net, (1, 6, 6), name="zero", twice=False)
+        return Experiments(captured, Structure(captured.graph)).gradients.missing
+
+    assert () == missing(5)
+    assert ("0.weight", "0.bias", "3.weight", "3.bias", "5.weight") == missing(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (lambda x: x, None),
+        (lambda x: x - x.logsumexp(1, keepdim=True), "log-probabilities"),
+        (lambda x: x.exp() / x.exp().sum(1, keepdim=True), "probabilities"),
+        (torch.sigmoid, None),
+    ],
+    ids=["scores", "log-softmax by hand", "softmax by hand", "sigmoid"],
+)
+def test_the_numbers_of_a_distribution_show(step: Step, expected: str | None) -> None:
+    """Rows of which all numbers, or all their exponentials, sum up to one."""
+    assert expected == experiments(step).distribution

@@ -13,6 +13,8 @@ from harness.graph import capture
 from harness.structure import Structure
 
 LINEAR = "Linear fc"
+# The first of two: the last one is taken for the output's.
+LOG_SOFTMAX = ("LogSoftmax",)
 
 
 class Scores(nn.Module):
@@ -35,7 +37,17 @@ class Scores(nn.Module):
         (lambda x: functional.log_softmax(x, 1), "log-probabilities", ()),
         (lambda x: functional.softmax(x, -1).log().clone(), "log-probabilities", ()),
         (lambda x: functional.log_softmax(x, 1).exp(), "probabilities", ()),
-        (lambda x: functional.log_softmax(x, 1).log(), "logits", ()),
+        (lambda x: functional.log_softmax(x, 1).log(), "changed log-probabilities", ()),
+        (lambda x: functional.log_softmax(x, 1).clamp(min=-100), "changed log-probabilities", ("clamp",)),
+        (lambda x: functional.log_softmax(x, 1).clamp(max=0).double() * 1, "log-probabilities", ("clamp",)),
+        (lambda x: (functional.softmax(x, 1) + 1e-8).log(), "changed probabilities", ()),
+        (lambda x: functional.softmax(x, 1).log10(), "changed probabilities", ()),
+        (
+            lambda x: functional.log_softmax(x, 1) - functional.log_softmax(-x, 1),
+            "changed log-probabilities",
+            LOG_SOFTMAX,
+        ),
+        (lambda x: x * functional.softmax(x, 1), "logits", ()),
         (lambda x: functional.softmax(x, 0), "softmax over another dimension than the classes", ()),
         (lambda x: torch.sigmoid(functional.layer_norm(x, (3,))), "probabilities", ("LayerNorm", "Sigmoid")),
         (lambda x: functional.log_softmax(functional.softmax(x, 1), 1), "log-probabilities", ("Softmax",)),
@@ -50,3 +62,10 @@ def test_the_output_and_what_changes_the_scores(
     head = Structure(capture(Scores(step), (1, 2, 2), name="scores", twice=False).graph).head
 
     assert (kind, 3, ("B", 3), LINEAR, after) == (head.kind, head.classes, head.shape, head.last_weighted, head.after)
+
+
+def test_what_changes_the_softmax_is_named() -> None:
+    """In order, from the softmax on."""
+    scores = Scores(lambda x: functional.log_softmax(x, 1).clamp(min=-100).mul(2).view(-1, 3))
+
+    assert ("clamp", "mul") == Structure(capture(scores, (1, 2, 2), name="scores", twice=False).graph).head.changes

@@ -110,7 +110,7 @@ def test_the_defaults_stand_for_what_is_absent() -> None:
         ({**GOOD, "count": True}, "here: expected count to be a whole number, got count=True (bool)."),
         ({**GOOD, "count": 3.0}, "here: expected count to be a whole number, got count=3.0 (float)."),
         ({**GOOD, "price": "1"}, "here: expected price to be a number, got price='1' (str)."),
-        ({**GOOD, "price": float("inf")}, "here: expected price to be a number, got price=inf (float)."),
+        ({**GOOD, "price": float("inf")}, "here: expected price to be a finite number, got price=inf."),
         ({**GOOD, "colour": "blue"}, "here: expected colour to be one of 'red', 'green', got colour='blue' (str)."),
         ({**GOOD, "sizes": 3}, "here: expected sizes to be a list, got sizes=3 (int)."),
         ({**GOOD, "sizes": [1, "2"]}, "here: expected sizes[1] to be a number, got sizes[1]='2' (str)."),

@@ -134,7 +134,7 @@ def test_a_value_that_somebody_else_reads_is_left_alone() -> None:
 
     assert operations(program)[1:4] == ["aten.batch_norm.default", "aten.relu_.default", "fused.dropout"]
     dropout = next(operation for operation in program.operations if operation.op == "fused.dropout")
-    assert dropout.args[2:] == (False, False)
+    assert (dropout.args[2:], dropout.kwargs) == ((1 / 0.9,), {"in_place": False})
     assert choose_engine("auto", model.to_module(), CPU)[0].name == "fast"
 
 

@@ -68,7 +68,7 @@ BAD: list[tuple[str, object, str]] = [
     ("extra", 1, "'extra' is not a known key"),
     ("epochs", {}, "expected epochs to be a list"),
     ("environment", None, "expected a table of keys and values, got None"),
-    ("recipe.epochs", 0, "expected epochs >= 1"),
+    ("recipe.epochs", 0, "expected 1 <= epochs"),
     ("epochs.0.test_correct", 99.4, "expected test_correct to be a whole number"),
     ("environment.threads", None, "expected threads to be a whole number"),
 ]
@@ -127,7 +127,7 @@ def test_an_unusable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"run\.json.*cannot be read"):
         RunRecord.read(path)
     path.write_text("{")
-    with pytest.raises(InputError, match=r"expected a run record in JSON, got .*run\.json"):
+    with pytest.raises(InputError, match=r"run record .*run\.json is not valid JSON"):
         RunRecord.read(path)
     path.write_text("[]")
     with pytest.raises(InputError, match=r"run\.json: expected a table of keys and values"):

@@ -21,7 +21,7 @@ from tests.made_up import RECIPE, network, record, spec
             {"engine": "auto"},
             r"expected the name of an engine, got engine='auto'\. Resolve it with choose_engine first",
         ),
-        ({"digest_every": 0}, r"expected digest_every >= 1 \(steps between two digests\), got digest_every=0"),
+        ({"digest_every": 0}, r"expected digest_every >= 1, got digest_every=0"),
     ],
 )
 def test_a_spec_that_describes_no_run_is_refused(change: dict[str, Any], message: str) -> None:

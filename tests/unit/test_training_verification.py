@@ -138,7 +138,7 @@ def test_the_bounds_follow_from_the_format_and_the_depth(captured: CapturedModel
     """Ten roundings (images, two weights, seven operations), 64 products, and one ReLU after the fourth."""
     module = captured.to_module()
     w = BFLOAT16 + 64 * FLOAT32 / (1 - 64 * FLOAT32)
-    flipped = 4 * w / (1 - 4 * w) / math.pi + 4 / (8 * 64)
+    flipped = 4 * w / (1 - 4 * w) / math.pi + 4 / (16 * 64)
     found = rounding_bounds(module, BFLOAT16)
 
     assert 10 * w / (1 - 10 * w) == pytest.approx(found.output)

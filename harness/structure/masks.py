@@ -1,0 +1,82 @@
+"""Where numbers that a program draws meet the images: as a dropout written by hand, or in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.graph.form import Operation
+from harness.structure.dataflow import DataFlow
+from harness.structure.fields import FieldMap
+from harness.structure.interventions import Interventions
+from harness.structure.layers import elements_per_image
+
+_PASSES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """An operation on the way to the output that combines numbers drawn at random with the images.
+
+    Args:
+        operation: the operation.
+        drawn_by: names of the operations that draw, such as ``bernoulli``.
+        p: the share of numbers that it drops, as measured; None where it does anything but drop some numbers of an image and
+            multiply the others by one number.
+        elements: how many numbers are drawn for one image.
+    """
+
+    operation: Operation
+    drawn_by: tuple[str, ...]
+    p: float | None
+    elements: int
+
+
+def find_draws(
+    flow: DataFlow, field_maps: Mapping[str, FieldMap], model: Interventions | None, *, training: bool
+) -> tuple[Draw, ...]:
+    """The places where drawn numbers meet the images; without a model to run, none of them is shown to be a dropout."""
+    sources: dict[str, tuple[str, ...]] = {}
+    on_path = {operation.name for operation in flow.on_path}
+    found = []
+    for operation in flow.program.operations:
+        name, family = operation.name, operation.kind.family
+        refs = list(dict.fromkeys(operation.refs()))
+        drawn = [ref for ref in refs if ref in sources]
+        draws = family in ("random creation", "random draw")
+        names = ((operation.kind.name,) if draws else ()) + tuple(by for ref in drawn for by in sources[ref])
+        if not names:
+            continue
+        if name not in field_maps:
+            sources[name] = tuple(dict.fromkeys(names))
+            if operation.kind.in_place:
+                sources[refs[0]] = sources[name]
+        elif name in on_path:
+            images = [ref for ref in refs if ref in field_maps]
+            by_mask = operation.kind.elementwise and len(images) == 1 and not draws and model is not None
+            p = _dropped(model, operation, images[0], training=training) if by_mask and model is not None else None
+            elements = max((elements_per_image(flow.shapes[ref]) for ref in drawn), default=0)
+            found.append(Draw(operation=operation, drawn_by=tuple(dict.fromkeys(names)), p=p, elements=elements))
+    return tuple(found)
+
+
+def _dropped(model: Interventions, operation: Operation, source: str, *, training: bool) -> float | None:
+    """The share of numbers that become zero while the others are multiplied by one number; None where that is not so."""
+    shape = model.value(source, training=training).shape
+    zeros = total = 0
+    mixed = False
+    for seed in range(_PASSES):
+        # No zeros: a number that was one would look dropped.
+        before = 0.1 + model.normal(shape).abs()
+        after = model.run([operation.name], {source: before}, training=training, seed=seed)[operation.name]
+        if after.shape != before.shape:
+            return None
+        kept = after != 0
+        factors = (after / before)[kept]
+        if len(factors) and not 0 < factors.max() * (1 - model.bound) <= factors.min():
+            return None
+        rows = kept.reshape(len(kept), -1)
+        mixed = mixed or bool((rows.any(1) & ~rows.all(1)).any())
+        zeros += int((~kept).sum())
+        total += kept.numel()
+    return zeros / total if mixed else None
