@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
-from harness.errors import ContractError
+from harness.errors import ContractError, InputError
 from harness.findings import Finding, Status, percent
 from harness.tables import Range, read_table, require_ranges
 from harness.training import EpochResult, RunRecord
@@ -65,8 +65,20 @@ class ConsistencyRule:
         A run that did not complete the epochs that its recipe declares fails ``epochs``. Its ``accuracy`` is decided from
         the completed epochs where they suffice: the best epoch may reach the target; the last epochs of an interrupted
         run are unknown.
+
+        Raises:
+            InputError: the run was tested on training images, so its accuracy is not that of the rule.
         """
+        if record.validation:
+            raise InputError(
+                f"expected a run tested on the test images of {record.data_name}, got validation={record.validation}, a run that "
+                "was tested on training images, to choose between models. Train without --validation."
+            )
         return self._judge_epochs(record), self._judge_accuracy(record)
+
+    def counted(self, correct: Sequence[int]) -> tuple[int, ...]:
+        """Those of a complete run's correct predictions, one number for each epoch, that the rule looks at."""
+        return (max(correct),) if self.last is None else tuple(correct[-self.last :])
 
     def skipped(self, reason: str) -> tuple[Finding, Finding]:
         """The same two findings, skipped, for a command that does not train; ``reason`` is what they observed."""

@@ -15,14 +15,18 @@ import click
 from harness import __version__
 from harness.cli.bench import bench
 from harness.cli.bisect import bisect
+from harness.cli.certify import certify
 from harness.cli.check import check
+from harness.cli.compare import compare
 from harness.cli.console import Output, open_streams, print_error
 from harness.cli.contract import contract
 from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
 from harness.cli.golden import golden
 from harness.cli.list import list_models
+from harness.cli.power import power
 from harness.cli.replay import replay
+from harness.cli.replicate import replicate
 from harness.cli.repro import repro
 from harness.cli.show import show
 from harness.cli.train import train
@@ -53,7 +57,25 @@ def app() -> None:
     """
 
 
-_COMMANDS = (list_models, show, check, train, verify, evaluate, contract, repro, bisect, replay, golden, bench, doctor)
+_COMMANDS = (
+    list_models,
+    show,
+    check,
+    train,
+    verify,
+    certify,
+    compare,
+    replicate,
+    power,
+    evaluate,
+    contract,
+    repro,
+    bisect,
+    replay,
+    golden,
+    bench,
+    doctor,
+)
 for command in _COMMANDS:
     app.add_command(command)
 

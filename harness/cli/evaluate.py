@@ -12,7 +12,7 @@ import click
 
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for
-from harness.cli.options import data_option, device_option, model_argument, report_options
+from harness.cli.options import data_option, device_option, model_argument, plot_option, report_options
 from harness.findings import percent
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _MOST_DRAWN = 100
     "read without executing code.",
 )
 @click.option("--answers", "answers_path", metavar="FILE", help="Write the prediction for each image to FILE as CSV.")
-@click.option("--plot", metavar="FILE", help="Draw the misclassified images to FILE, .png or .svg.")
+@plot_option("the misclassified images")
 @device_option("Device to compute on.")
 @data_option
 @report_options
@@ -41,7 +41,7 @@ def evaluate(
     arguments: str,
     weights: str,
     answers_path: str | None,
-    plot: str | None,
+    plot: Path | None,
     device: str,
     data: str,
     output: Output,
@@ -73,7 +73,7 @@ def evaluate(
         write_whole(Path(answers_path), _csv(predictions).encode())
         announce(f"predictions: {answers_path}")
     if plot is not None:
-        _plot(Path(plot), predictions, dataset, captured.name)
+        _plot(plot, predictions, dataset, captured.name)
     content = {
         "model": captured.name,
         "weights": weights,

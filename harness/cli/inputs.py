@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,14 +11,18 @@ import mnist_models
 from harness.cli.console import announce
 from harness.cli.options import DEFAULT_CONTRACT, DEFAULT_RECIPE
 from harness.cli.progress import DownloadProgress
+from harness.datasets import DIGITS
 from harness.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
-    from harness.certification import ConsistencyRule
+    from harness.certification import Certificate, ConsistencyRule
     from harness.contracts import Contract
     from harness.data import Dataset
     from harness.reproducibility import Rerun
     from harness.training import Recipe, RunRecord
+
+# The contract whose accuracy rule was measured on the embedded digits.
+_DIGITS_CONTRACT = "digits"
 
 
 def contract_for(model: str, name: str | None) -> Contract:
@@ -28,6 +34,15 @@ def contract_for(model: str, name: str | None) -> Contract:
     return load_contract(name or DEFAULT_CONTRACT)
 
 
+def contract_on(contract: Contract, dataset: Dataset) -> Contract:
+    """The contract, with the accuracy rule of the contract 'digits' if the data set is the digits."""
+    from harness.contracts import load_contract
+
+    if dataset.name != DIGITS or contract.accuracy is None or contract.name == _DIGITS_CONTRACT:
+        return contract
+    return contract.with_accuracy_of(load_contract(_DIGITS_CONTRACT))
+
+
 def rule_for(contract: Contract) -> ConsistencyRule | None:
     """The contract's accuracy rule; ``None`` if the contract has no section ``[accuracy]``."""
     from harness.certification import ConsistencyRule
@@ -35,6 +50,20 @@ def rule_for(contract: Contract) -> ConsistencyRule | None:
     if contract.accuracy is None:
         return None
     return ConsistencyRule.from_table(contract.accuracy, where=f"contract {contract.name}: [accuracy]")
+
+
+def shipped_certificate(model: str) -> Certificate:
+    """The committed certificate of a shipped model.
+
+    Raises:
+        InputError: there is none.
+    """
+    from harness.certification import Certificate
+
+    path = resources.files("mnist_models").joinpath("certificates", f"{model}.json")
+    if not path.is_file():
+        raise InputError(f"expected a shipped model with a recorded certificate, got {model!r}, which has none.")
+    return Certificate.from_json(json.loads(path.read_text("utf-8")), where=f"certificate of {model}")
 
 
 def recipe_for(model: str, name: str | None) -> Recipe:
@@ -50,12 +79,12 @@ def recipe_for(model: str, name: str | None) -> Recipe:
     return load_recipe(name)
 
 
-def dataset_for(choice: str) -> Dataset:
-    """The data set named; announces its title and where it was read from."""
+def dataset_for(choice: str, *, validation: int = 0) -> Dataset:
+    """The data set named, or its training images split for validation; announces its title and where it was read from."""
     from harness.data import load_dataset
 
     with DownloadProgress() as progress:
-        dataset = load_dataset(choice, announce=announce, progress=progress)
+        dataset = load_dataset(choice, validation=validation, announce=announce, progress=progress)
     announce(f"data: {dataset.title}, {dataset.source}")
     return dataset
 
@@ -77,4 +106,5 @@ def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device:
     chosen = resolve_device(device or record.device.split(":")[0])
     captured = load_model(source, seed=record.seed, arguments=record.arguments, announce=announce)
     captured.require_trainable()
-    return Rerun(record=record, captured=captured, dataset=dataset_for(data or record.data_name), device=chosen)
+    dataset = dataset_for(data or record.data_name, validation=record.validation)
+    return Rerun(record=record, captured=captured, dataset=dataset, device=chosen)

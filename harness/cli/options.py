@@ -18,6 +18,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULT_CONTRACT = "era-s7"
 DEFAULT_RECIPE = "reference"
 DEFAULT_SEED = 1
+_PICTURES = (".png", ".svg")
 # As a record may name, see `harness.training.Environment`.
 MAX_THREADS = 4096
 
@@ -32,13 +33,31 @@ def combine(*decorators: Decorator) -> Decorator:
 
 
 def _output(_: click.Context, __: click.Parameter, target: str | None) -> Output:
-    """Check that the document can be written before the command starts, not after minutes of training."""
     if target not in (None, "-"):
-        path = Path(target)
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            reason = "it is a folder" if path.is_dir() else f"the folder {str(path.parent)!r} is not writable"
-            raise click.BadParameter(f"expected a writable file, got {target!r}: {reason}. Choose another path.")
+        _require_writable(Path(target))
     return Output(target)
+
+
+def _picture(_: click.Context, __: click.Parameter, target: str | None) -> Path | None:
+    if target is None:
+        return None
+    path = Path(target)
+    if path.suffix not in _PICTURES:
+        raise click.BadParameter(f"expected a file name that ends in {' or '.join(_PICTURES)}, got {target!r}.")
+    _require_writable(path)
+    return path
+
+
+def _require_writable(path: Path) -> None:
+    """Check that a file can be written before the command starts, not after hours of training."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        reason = "it is a folder" if path.is_dir() else f"the folder {str(path.parent)!r} is not writable"
+        raise click.BadParameter(f"expected a writable file, got {str(path)!r}: {reason}. Choose another path.")
+
+
+def plot_option(what: str) -> Decorator:
+    """``--plot``: the path of a picture of ``what``."""
+    return click.option("--plot", metavar="FILE", callback=_picture, help=f"Draw {what} to FILE, .png or .svg.")
 
 
 def seed_option(purpose: str) -> Decorator:
@@ -102,18 +121,19 @@ data_option = click.option(
     help=f"Data set: {', '.join(data_choices())}, or a folder with the MNIST files. auto is MNIST, or the embedded digits if "
     "MNIST is not found and not downloadable. The environment variable HARNESS_DATA names a folder with data sets.",
 )
+engine_option = click.option(
+    "--engine",
+    default="auto",
+    show_default=True,
+    metavar="auto|NAME",
+    help="Engine that computes the steps, see `harness doctor`. auto is fast on a CPU if it computes the same as eager on "
+    "this model, and eager otherwise and on other devices. graph (CUDA) has not run on a GPU yet; auto never chooses it.",
+)
 training_options = combine(
     recipe_option,
     seed_option("Seed of the run."),
     device_option("Device to train on."),
-    click.option(
-        "--engine",
-        default="auto",
-        show_default=True,
-        metavar="auto|NAME",
-        help="Engine that computes the steps, see `harness doctor`. auto is fast on a CPU if it computes the same as eager on "
-        "this model, and eager otherwise and on other devices. graph (CUDA) has not run on a GPU yet; auto never chooses it.",
-    ),
+    engine_option,
     click.option(
         "--out",
         metavar="FOLDER",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from harness.datasets import DIGITS
 if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.graph import CapturedModel
-    from harness.training import RunRecord, RunSpec, SeedOutcome
+    from harness.training import RunRecord, RunSpec, SeedOutcome, SeedsJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,8 @@ class RunOptions:
             return Path(self.out)
         model = "".join(character if character.isalnum() or character in "-_" else "-" for character in spec.model)
         recipe, device = spec.recipe, spec.device.partition(":")[0]
-        return Path("runs") / f"{model}-{recipe.name}-{recipe.epochs}-{dataset.name}-{device}-{spec.engine}-{suffix}"
+        data = f"{dataset.name}-validation{dataset.validation}" if dataset.validation else dataset.name
+        return Path("runs") / f"{model}-{recipe.name}-{recipe.epochs}-{data}-{device}-{spec.engine}-{suffix}"
 
 
 def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, options: RunOptions) -> RunRecord:
@@ -66,6 +68,31 @@ def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, optio
     return record
 
 
+def with_engine(captured: CapturedModel, spec: RunSpec, choice: str) -> tuple[RunSpec, str]:
+    """The spec with the engine that ``--engine`` selects and, if ``auto`` had to fall back, the reason."""
+    import torch
+
+    from harness.training import choose_engine
+
+    engine, reason = choose_engine(choice, captured.to_module(), torch.device(spec.device))
+    return replace(spec, engine=engine.name), reason
+
+
+def seeds_job(spec: RunSpec, dataset: Dataset, data: str) -> SeedsJob:
+    """What every seed's process does; it loads the model that the spec names and the data set again."""
+    from harness.data import load_dataset
+    from harness.sources import load_model
+    from harness.training import SeedsJob
+
+    # If the digits replaced MNIST here, they do so in every process.
+    choice = DIGITS if dataset.name == DIGITS else data
+    return SeedsJob(
+        load_model=functools.partial(load_model, spec.source, arguments=spec.arguments),
+        load_data=functools.partial(load_dataset, choice, validation=dataset.validation),
+        spec=spec,
+    )
+
+
 def run_seeds(
     captured: CapturedModel,
     dataset: Dataset,
@@ -94,26 +121,21 @@ def run_seeds(
         SeedsInterrupted: the user interrupted the training.
         InputError: the folder cannot be written, or another process trains into it.
     """
-    import torch
+    from harness.training import opened, train_seeds
 
-    from harness.data import load_dataset
-    from harness.sources import load_model
-    from harness.training import SeedsJob, choose_engine, opened, train_seeds
-
-    engine, reason = choose_engine(options.engine, captured.to_module(), torch.device(spec.device))
-    spec = replace(spec, engine=engine.name)
+    spec, reason = with_engine(captured, spec, options.engine)
     folder = options.folder(spec, dataset, "seeds")
-    job = SeedsJob(
-        load_model=functools.partial(load_model, spec.source, arguments=spec.arguments),
-        # If the digits replaced MNIST here, they do so in every process.
-        load_data=functools.partial(load_dataset, DIGITS if dataset.name == DIGITS else data),
-        spec=spec,
-    )
+    job = seeds_job(spec, dataset, data)
     announce(
         f"{captured.name}: {len(seeds)} seeds into {folder} on {spec.device}, {min(jobs, len(seeds))} at a time, "
-        f"engine {engine.name}"
+        f"engine {spec.engine}"
     )
     with opened(folder), SeedsProgress(len(seeds)) as progress:
         if reason:
-            progress.on_warning(f"the engine is {engine.name}: {reason}")
+            progress.on_warning(f"the engine is {spec.engine}: {reason}")
         return spec, train_seeds(job, seeds, folder, processes=jobs, observer=progress, fresh=options.fresh)
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

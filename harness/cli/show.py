@@ -10,7 +10,7 @@ import click
 
 import mnist_models
 from harness.cli.console import Output, announce
-from harness.cli.options import model_argument, report_options
+from harness.cli.options import model_argument, plot_option, report_options
 
 if TYPE_CHECKING:
     from harness.graph import CapturedModel
@@ -21,13 +21,9 @@ if TYPE_CHECKING:
 @click.command()
 @model_argument
 @click.option("--receptive-field", is_flag=True, help="Print only the receptive-field table, in Markdown.")
-@click.option(
-    "--plot",
-    metavar="FILE",
-    help="Draw the feature maps of a digit and their receptive fields to FILE, .png or .svg.",
-)
+@plot_option("the feature maps of a digit and their receptive fields")
 @report_options
-def show(model: str, arguments: str, plot: str | None, output: Output, *, receptive_field: bool) -> None:
+def show(model: str, arguments: str, plot: Path | None, output: Output, *, receptive_field: bool) -> None:
     """Show the layers of a model and, for a shipped model, its card.
 
     The table lists the operations of a training forward pass in the order in which they run. The field is the receptive field
@@ -43,7 +39,7 @@ def show(model: str, arguments: str, plot: str | None, output: Output, *, recept
     layers = list(_layers(structure))
     field_rows = [_field_cells(row) for row in field_table(structure.graph, structure.field_maps)]
     if plot is not None:
-        _plot(Path(plot), captured, structure)
+        _plot(plot, captured, structure)
         announce(f"picture: {plot}")
     if receptive_field:
         output.print_unwrapped(markdown_table(_TITLES, field_rows))

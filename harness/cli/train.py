@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for, recipe_for
 from harness.cli.options import MAX_THREADS, data_option, model_argument, report_options, training_options
-from harness.cli.runs import RunOptions, run_seeds, run_training
+from harness.cli.runs import RunOptions, cores, run_seeds, run_training
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,6 +66,14 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs to train for, instead of the recipe's.")
 @click.option(
+    "--validation",
+    default=0,
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Leave N training images out of the training and test on them instead of the test images: to choose between models and "
+    "recipes without the test set. No contract is judged on such a run.",
+)
+@click.option(
     "--digest-every",
     default=100,
     show_default=True,
@@ -89,6 +96,7 @@ def train(
     jobs: int | None,
     threads: int | None,
     epochs: int | None,
+    validation: int,
     digest_every: int,
     data: str,
     out: str | None,
@@ -122,7 +130,7 @@ def train(
     # A model or data set that cannot be loaded is reported once, before any seed's process starts.
     captured = load_model(model, seed=first, arguments=arguments, announce=announce)
     captured.require_trainable()
-    dataset = dataset_for(data)
+    dataset = dataset_for(data, validation=validation)
     spec = RunSpec.of(
         captured, recipe, seed=first, device=chosen, source=model, arguments=arguments, digest_every=digest_every
     )
@@ -132,7 +140,7 @@ def train(
         output.print(_run_summary(record))
         output.write_document(record.to_json())
         return 1 if record.status == "diverged" else 0
-    jobs = jobs or (_BRANCHES if chosen.type == "cuda" else _cores())
+    jobs = jobs or (_BRANCHES if chosen.type == "cuda" else cores())
     spec, outcomes = run_seeds(captured, dataset, spec, options, seeds=seeds, jobs=jobs, data=data)
     output.print(_seeds_table(outcomes), _seeds_summary(outcomes))
     content = {
@@ -205,8 +213,3 @@ def _seed_json(outcome: SeedOutcome) -> dict[str, Any]:
         "test_correct": [epoch.test_correct for epoch in record.epochs] if record else [],
         "state_digest": record.state_digest if record else None,
     }
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

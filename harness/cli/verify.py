@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from harness.cli.console import Output, announce, exit_code
-from harness.cli.inputs import contract_for, dataset_for, recipe_for, rule_for
+from harness.cli.inputs import contract_for, contract_on, dataset_for, recipe_for, rule_for
 from harness.cli.options import contract_option, data_option, model_argument, report_options, training_options
 from harness.cli.runs import RunOptions, run_training
-from harness.datasets import DIGITS
 from harness.findings import Finding, overall
-
-if TYPE_CHECKING:
-    from harness.contracts import Contract
-    from harness.data import Dataset
-
-# The contract whose accuracy rule was measured on the embedded digits.
-DIGITS_CONTRACT = "digits"
 
 
 @click.command()
@@ -60,7 +50,7 @@ def verify(
     recipe = recipe_for(model, recipe_name)
     chosen = resolve_device(device)
     dataset = dataset_for(data)
-    contract = _contract_on(contract, dataset)
+    contract = contract_on(contract, dataset)
     rule = rule_for(contract)
     announce(f"model: {model}; contract: {contract.name}; recipe: {recipe.name}; seed: {seed}")
     captured = load_model(model, seed=seed, input_shape=contract.input_shape, arguments=arguments, announce=announce)
@@ -92,12 +82,3 @@ def verify(
     }
     output.write("verify", content)
     return exit_code(findings)
-
-
-def _contract_on(contract: Contract, dataset: Dataset) -> Contract:
-    """The contract, with the accuracy rule of the contract 'digits' if the data set is the digits."""
-    from harness.contracts import load_contract
-
-    if dataset.name != DIGITS or contract.accuracy is None or contract.name == DIGITS_CONTRACT:
-        return contract
-    return contract.with_accuracy_of(load_contract(DIGITS_CONTRACT))

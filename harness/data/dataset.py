@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.data.idx import content_digest
+from harness.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,7 +22,7 @@ class Dataset:
     Images are (N, 1, 28, 28) uint8, labels (N,) int64, 0 to 9. The value ``name`` of ``--data`` selects the data set; the title
     is for display, part of every output. The digest is SHA-256 (hex) over the decoded contents. Mean and standard deviation of
     the training images, for normalisation, are on the scale 0 to 1. The source is where the files were read from: a folder, the
-    cache, the package.
+    cache, the package. ``validation`` is the number of training images that replace the test images, 0 if none do.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Dataset:
     mean: float
     std: float
     source: str
+    validation: int = 0
 
     @classmethod
     def from_arrays(
@@ -55,6 +58,36 @@ class Dataset:
             mean=mean,
             std=std,
             source=source,
+        )
+
+    def with_validation(self, count: int) -> Self:
+        """The training images split in two: ``count`` of them as test images, the others as training images.
+
+        The test images of the data set itself are left out, so that a choice between models does not use them. Which images
+        are held out depends on the numbers of images only: the last ``count`` of a permutation by NumPy's ``RandomState(0)``,
+        whose stream NumPy keeps unchanged between versions.
+
+        Raises:
+            InputError: no image would be left on one side.
+        """
+        images = len(self.train_labels)
+        if not 0 < count < images:
+            raise InputError(
+                f"expected from 1 to {images - 1:,} validation images out of the {images:,} training images of {self.title}, "
+                f"got {count:,}."
+            )
+        order = torch.from_numpy(np.random.RandomState(0).permutation(images))
+        kept, held_out = order[:-count], order[-count:]
+        arrays = [part[chosen] for chosen in (kept, held_out) for part in (self.train_images, self.train_labels)]
+        return replace(
+            self,
+            title=f"{self.title}, validated on {count:,} of its training images",
+            train_images=arrays[0],
+            train_labels=arrays[1],
+            test_images=arrays[2],
+            test_labels=arrays[3],
+            digest=content_digest([array.to(torch.uint8) for array in arrays]),
+            validation=count,
         )
 
     def to(self, device: torch.device | str) -> Self:

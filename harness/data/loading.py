@@ -29,6 +29,7 @@ from harness.files import expanded
 def load_dataset(
     choice: str | Path = AUTO,
     *,
+    validation: int = 0,
     announce: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -40,14 +41,23 @@ def load_dataset(
     never written to. Data sets other than MNIST lie in a subfolder with torchvision's name for them.
 
     The choice is a name in `harness.datasets.PUBLISHED`; ``digits`` for the embedded digits; ``auto`` for MNIST, or the
-    digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST. ``announce`` is
-    called with a sentence when a download starts or the digits replace MNIST, ``progress`` during a download with the bytes
-    received and the total.
+    digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST. With
+    ``validation``, so many training images are tested on (see `Dataset.with_validation`). ``announce`` is called with a
+    sentence when a download starts or the digits replace MNIST, ``progress`` during a download with the bytes received and the
+    total.
 
     Raises:
         DataMissingError: the data set is not found and not downloadable.
         DataError: a file is truncated or has other content than published.
+        InputError: fewer training images than ``validation``.
     """
+    dataset = _load(choice, announce=announce, progress=progress)
+    return dataset.with_validation(validation) if validation else dataset
+
+
+def _load(
+    choice: str | Path, *, announce: Callable[[str], None] | None, progress: Callable[[int, int], None] | None
+) -> Dataset:
     if choice == DIGITS:
         return load_digits()
     named = data_folder() if choice in (AUTO, *PUBLISHED) else expanded(str(choice))

@@ -1,7 +1,7 @@
 """Findings and tables for the terminal, JSON documents, and pictures."""
 
 from harness.reporting.documents import document, findings_content
-from harness.reporting.plot import MapPicture, plot_images, plot_maps
+from harness.reporting.plot import MapPicture, plot_curves, plot_images, plot_maps, plot_runs
 from harness.reporting.terminal import (
     facts_table,
     findings_table,
@@ -19,8 +19,10 @@ __all__ = [
     "findings_table",
     "markdown_table",
     "plain_table",
+    "plot_curves",
     "plot_images",
     "plot_maps",
+    "plot_runs",
     "status_text",
     "verdict_line",
 ]

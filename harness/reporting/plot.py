@@ -1,9 +1,9 @@
-"""Pictures of feature maps and of images."""
+"""Pictures of feature maps, images, runs and curves."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ _IMAGE_COLUMNS = 10
 _FORMATS = ("png", "svg")
 _FIELD = "#e4572e"
 _UNCLIPPED = "#f3a712"
+_PASSED, _FAILED, _UNDECIDED = "#2a9d8f", "#c1121f", "#8d99ae"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,70 @@ def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Seque
     _write(figure, path)
 
 
+def plot_runs(
+    path: Path,
+    *,
+    title: str,
+    runs: Sequence[Sequence[int]],
+    passed: Sequence[bool],
+    required: int,
+    verdicts: Sequence[Sequence[str | None]],
+) -> None:
+    """Draw runs in their order, above: the correct predictions in the epochs that count; below: the failures so far.
+
+    ``verdicts`` gives for each number of runs and of failures what a test of the pass rate says; ``required`` is the number of
+    correct predictions that an epoch needs. The file is a ``.png`` or ``.svg``.
+
+    Raises:
+        InputError: the format is another one, or the file cannot be written.
+    """
+    figure = _figure(path, title=title, size=(max(0.16 * len(verdicts), 6.0), 6.0))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    for number, (counted, good) in enumerate(zip(runs, passed, strict=True), start=1):
+        colour = _PASSED if good else _FAILED
+        above.plot([number] * len(counted), counted, marker="o", markersize=3, linewidth=1, color=colour)
+    above.axhline(required, color="black", linewidth=1, linestyle="--", label=f"required: {required:,}")
+    above.legend(loc="lower right", fontsize=8)
+    above.set_ylabel("correct, counted epochs")
+    failures = [sum(not good for good in passed[:number]) for number in range(len(passed) + 1)]
+    below.step(range(len(failures)), failures, where="post", color="black", linewidth=1.5)
+    for verdict, colour in (("pass", _PASSED), ("fail", _FAILED), ("inconclusive", _UNDECIDED)):
+        points = [
+            (number, count)
+            for number, row in enumerate(verdicts, start=1)
+            for count, found in enumerate(row)
+            if found == verdict and count <= max(failures[-1] + 3, 8)
+        ]
+        if points:
+            below.scatter(
+                *zip(*points, strict=True), s=8, marker="s", color=colour, alpha=0.35, label=verdict, linewidths=0
+            )
+    below.set_xlim(0, len(verdicts) + 1)
+    below.legend(loc="upper right", fontsize=8)
+    below.set_xlabel("runs, in declared order")
+    below.set_ylabel("failures")
+    _save(figure, path)
+
+
+def plot_curves(
+    path: Path, *, title: str, labels: tuple[str, str], places: Sequence[float], curves: Mapping[str, Sequence[float]]
+) -> None:
+    """Draw curves over common places, each with its name, into a ``.png`` or ``.svg`` file; ``labels`` are those of the axes.
+
+    Raises:
+        InputError: the format is another one, or the file cannot be written.
+    """
+    figure = _figure(path, title=title, size=(7.0, 4.5))
+    axis = figure.subplots()
+    for (name, values), style in zip(curves.items(), ("-", "--", "-.", ":"), strict=False):
+        axis.plot(places, values, style, label=name)
+    axis.set_xlabel(labels[0])
+    axis.set_ylabel(labels[1])
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
 def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
     if path.suffix.removeprefix(".") not in _FORMATS:
         endings = " or ".join("." + name for name in _FORMATS)
@@ -105,16 +170,20 @@ def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
     from matplotlib.figure import Figure  # noqa: PLC0415 - half a second to import
 
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, fontsize=12, wrap=True)
     return figure
 
 
 def _write(figure: Figure, path: Path) -> None:
-    """Write the picture, without ticks and without empty axes."""
+    """Write a picture of images, without ticks and without empty axes."""
     for axis in figure.axes:
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_visible(bool(axis.images))
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix.removeprefix("."), dpi=150)
     write_whole(path, buffer.getvalue())

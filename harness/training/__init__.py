@@ -17,7 +17,14 @@ from harness.training.observer import NullObserver, Observer
 from harness.training.randomness import RandomStreams, initialise, preserved_randomness
 from harness.training.recipe import Recipe, load_recipe
 from harness.training.record import EpochResult, RunRecord
-from harness.training.run_folder import RECORD_FILE, WEIGHTS_FILE, opened, train_into
+from harness.training.run_folder import (
+    PREDICTIONS_FILE,
+    RECORD_FILE,
+    WEIGHTS_FILE,
+    WrongPredictions,
+    opened,
+    train_into,
+)
 from harness.training.run_spec import DIGEST_EVERY, RunSpec
 from harness.training.seeds import SeedOutcome, SeedsInterrupted, SeedsJob, SeedsObserver, seed_folder, train_seeds
 from harness.training.smoke import SmokeResult, smoke_run
@@ -29,6 +36,7 @@ __all__ = [
     "DIGEST_EVERY",
     "ENGINES",
     "INPUTS",
+    "PREDICTIONS_FILE",
     "RECORD_FILE",
     "STATES",
     "WEIGHTS_FILE",
@@ -56,6 +64,7 @@ __all__ = [
     "StepDigests",
     "TrainingHooks",
     "TrainingInterrupted",
+    "WrongPredictions",
     "available_devices",
     "choose_engine",
     "environment",

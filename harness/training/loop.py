@@ -190,6 +190,7 @@ class Run:
             data_name=self._data.name,
             data_title=self._data.title,
             data_digest=self._data.digest,
+            validation=self._data.validation,
             status=status,
             epochs=tuple(self.epochs),
             state_digest=self._state_digest,

@@ -58,6 +58,8 @@ class RunRecord(RunSpec):
     Args:
         data_name: name of the data set, such as ``mnist`` or ``digits``; ``data_title`` is its name for a reader.
         data_digest: SHA-256 of the decoded data.
+        validation: number of training images that were left out of the training and tested on instead of the test images; 0 if
+            the test images were used.
         status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: the loss
             became infinite or NaN in the epoch after the last one of ``epochs``.
         epochs: the completed epochs, in order.
@@ -81,9 +83,12 @@ class RunRecord(RunSpec):
     environment: Environment
     started: str
     wall_seconds: float
+    validation: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.validation < 0:
+            raise InputError(f"expected validation >= 0, got validation={self.validation}.")
         numbers = [result.epoch for result in self.epochs]
         declared = self.recipe.epochs
         if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > declared:

@@ -1,17 +1,21 @@
-"""The folder of a run: checkpoints while it trains, record and weights when it ends."""
+"""The folder of a run: checkpoints while it trains; record, weights and wrong predictions when it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from harness.data import Dataset
 from harness.errors import InputError
-from harness.files import sole_writer
+from harness.files import read_whole, sole_writer, write_whole
+from harness.tables import expect_mapping, parse_document, read_table
 from harness.training.engines import Engine
+from harness.training.evaluation import predict
 from harness.training.loop import TrainingInterrupted, train
 from harness.training.observer import Observer
 from harness.training.record import RunRecord
@@ -21,6 +25,7 @@ from harness.training.weights import save_weights
 
 RECORD_FILE = "record.json"
 WEIGHTS_FILE = "weights.safetensors"
+PREDICTIONS_FILE = "predictions.json"
 CHECKPOINT_FOLDER = "checkpoints"
 
 
@@ -55,9 +60,9 @@ def train_into(
                 hooks=hooks,
             )
         except TrainingInterrupted as interruption:
-            write_end(folder, module, interruption.record)
+            write_end(folder, module, interruption.record, data)
             raise
-        write_end(folder, module, record)
+        write_end(folder, module, record, data)
     return record
 
 
@@ -77,8 +82,37 @@ def opened(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_end(folder: Path, module: nn.Module, record: RunRecord) -> None:
-    """Write the record of a run that ended and, if it is complete, the weights.
+@dataclass(frozen=True, kw_only=True)
+class WrongPredictions:
+    """The predictions of a run's final state on the test images, as far as they are wrong.
+
+    ``state_digest`` and ``data_digest`` are those of its record. ``wrong``: index of the image and predicted class, in rising
+    order; the class is -1 where an output is NaN.
+    """
+
+    state_digest: str
+    data_digest: str
+    wrong: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def read(cls, path: Path) -> WrongPredictions:
+        """Read the file of a run's folder.
+
+        Raises:
+            InputError: it cannot be read, or holds something else.
+        """
+        content = read_whole(path, "the predictions of a finished run")
+        table = dict(
+            expect_mapping(
+                parse_document(content, "JSON", where=str(path), error=InputError), where=str(path), error=InputError
+            )
+        )
+        table.pop("schema", None)
+        return read_table(cls, table, where=str(path), error=InputError)
+
+
+def write_end(folder: Path, module: nn.Module, record: RunRecord, data: Dataset) -> None:
+    """Write the record of a run that ended and, if it is complete, the weights and the predictions that are wrong.
 
     Record and weights of an earlier finished run are kept: their start time is added to their file names.
 
@@ -90,6 +124,15 @@ def write_end(folder: Path, module: nn.Module, record: RunRecord) -> None:
     if record.status == "complete":
         about = {"model": record.model, "graph_digest": record.graph_digest, "state_digest": record.state_digest}
         save_weights(module, folder / WEIGHTS_FILE, about=about)
+        predictions = predict(module, data.to(record.device))
+        wrong = [[index, int(predictions.classes[index])] for index in predictions.misclassified]
+        document = {
+            "schema": "harness.predictions/1",
+            "state_digest": record.state_digest,
+            "data_digest": record.data_digest,
+            "wrong": wrong,
+        }
+        write_whole(folder / PREDICTIONS_FILE, (json.dumps(document) + "\n").encode())
     record.write(path)
 
 

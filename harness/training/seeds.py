@@ -120,11 +120,19 @@ def seed_folder(folder: Path, seed: int) -> Path:
 
 
 def train_seeds(
-    job: SeedsJob, seeds: Iterable[int], folder: Path, *, processes: int, observer: SeedsObserver, fresh: bool = False
+    job: SeedsJob,
+    seeds: Iterable[int],
+    folder: Path,
+    *,
+    processes: int,
+    observer: SeedsObserver,
+    fresh: bool = False,
+    enough: Callable[[], bool] = lambda: False,
 ) -> tuple[SeedOutcome, ...]:
     """Train many seeds, each as in a run of its own.
 
-    A seed whose folder holds a complete record of the same training is not trained again; a seed with a checkpoint is resumed.
+    A seed whose folder holds a record of the same training, ``complete`` or ``diverged``, is not trained again; a seed with a
+    checkpoint is resumed.
 
     Args:
         job: what to train.
@@ -133,9 +141,10 @@ def train_seeds(
         processes: how many seeds to train at a time; on a GPU, how many branches a graph has.
         observer: is called as the seeds proceed.
         fresh: train all seeds from the start.
+        enough: called after each seed that has ended; once it is true, no seed is started, and those that run are interrupted.
 
     Returns:
-        The outcome of each seed, in the order of ``seeds``.
+        The outcome of each seed that has ended, in the order of ``seeds``.
 
     Raises:
         SeedsInterrupted: a KeyboardInterrupt came; the running seeds have written their state.
@@ -145,7 +154,7 @@ def train_seeds(
     finished = {} if fresh else _finished(job, seeds, folder)
     for outcome in finished.values():
         observer.on_seed_end(outcome)
-    call = _Call(job=job, folder=folder, observer=observer, fresh=fresh, outcomes=finished)
+    call = _Call(job=job, folder=folder, observer=observer, fresh=fresh, outcomes=finished, enough=enough)
     waiting = [seed for seed in seeds if seed not in finished]
     try:
         if ENGINES[job.spec.engine].supports_groups:
@@ -157,11 +166,11 @@ def train_seeds(
     except KeyboardInterrupt as stop:
         ended = tuple(finished[seed] for seed in seeds if seed in finished and finished[seed].record)
         raise SeedsInterrupted(ended, len(seeds)) from stop
-    return tuple(finished[seed] for seed in seeds)
+    return tuple(finished[seed] for seed in seeds if seed in finished)
 
 
 def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, SeedOutcome]:
-    """The seeds whose folder holds a complete record of the same training."""
+    """The seeds whose folder holds the record of the same training, ended."""
     found: dict[int, SeedOutcome] = {}
     data = None
     for seed in seeds:
@@ -172,7 +181,7 @@ def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, 
             continue
         data = data or job.load_data().digest
         same_training = all(getattr(record, name) == getattr(job.spec, name) for name in _IDENTITY)
-        if record.status == "complete" and same_training and record.seed == seed and record.data_digest == data:
+        if record.status != "interrupted" and same_training and record.seed == seed and record.data_digest == data:
             found[seed] = SeedOutcome(seed=seed, folder=path, record=record)
     return found
 
@@ -185,6 +194,7 @@ class _Call:
     folder: Path
     observer: SeedsObserver
     fresh: bool
+    enough: Callable[[], bool]
     outcomes: dict[int, SeedOutcome]
 
     def forward(self, seed: int, method: str, arguments: dict[str, Any]) -> None:
@@ -229,9 +239,10 @@ def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
                 connection = cast("Connection", ready)
                 if _receive(call, *running[connection], connection):
                     del running[connection]
-    except BaseException:
+                    if call.enough():
+                        return
+    finally:
         _stop([process for _, process in running.values()])
-        raise
 
 
 def _receive(call: _Call, seed: int, process: BaseProcess, connection: Connection) -> bool:
@@ -298,6 +309,8 @@ def _train_in_turn(call: _Call, seeds: list[int]) -> None:
         except Exception as error:  # noqa: BLE001 - any failure ends this seed only
             result = _problem(error)
         call.end(seed, result)
+        if call.enough():
+            return
 
 
 def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
@@ -324,14 +337,16 @@ def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
                             checkpoint_dir=folder / CHECKPOINT_FOLDER,
                         )
                     )
-            train_group(members, data, on_end=functools.partial(_end_member, call), resume=not call.fresh)
+            train_group(members, data, on_end=functools.partial(_end_member, call, data), resume=not call.fresh)
+        if call.enough():
+            return
 
 
-def _end_member(call: _Call, member: Member, result: RunRecord | Exception) -> None:
+def _end_member(call: _Call, data: Dataset, member: Member, result: RunRecord | Exception) -> None:
     seed = member.spec.seed
     if isinstance(result, RunRecord):
         try:
-            write_end(seed_folder(call.folder, seed), member.module, result)
+            write_end(seed_folder(call.folder, seed), member.module, result, data)
         except Exception as error:  # noqa: BLE001 - a full disk, for example, ends this seed only
             result = error
     if isinstance(result, Exception):

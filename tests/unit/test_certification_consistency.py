@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.certification import ConsistencyRule
-from harness.errors import ContractError
+from harness.errors import ContractError, InputError
 from harness.findings import Status, percent
 from tests.made_up import record
 
@@ -173,3 +176,28 @@ def test_a_share_is_printed_one_way(correct: int, expected: str) -> None:
     """A share is rounded down, exactly, so that what is below a target never prints as the target."""
     assert expected == percent(correct, 10_000 if correct < 10_000 else 60_000)
     assert ("99.39 %", "100.00 %", "0.00 %") == (percent(99_399, 100_000), percent(3, 3), percent(0, 3))
+
+
+def test_a_run_on_validation_images_is_refused() -> None:
+    """Its counts are not of the test images, so no rule judges them, however good they are."""
+    chosen = dataclasses.replace(record([9_990] * 5), validation=10_000)
+    with pytest.raises(InputError, match="got validation=10000, a run that was tested on training images"):
+        LAST_3.judge(chosen)
+
+
+@given(
+    total=st.integers(1, 10**6),
+    hundredths=st.integers(1, 10_000),
+    last=st.integers(1, 4),
+    counts=st.lists(st.floats(0, 1), min_size=4, max_size=4),
+)
+def test_counts_decide_and_never_percentages(total: int, hundredths: int, last: int, counts: list[float]) -> None:
+    """For any number of images, target and number of epochs: a run passes exactly if 100 * count >= target * total in each."""
+    target = Decimal(hundredths).scaleb(-2)
+    rule = ConsistencyRule(target=target, rule="last", last=last, max_epochs=15)
+    # Counts around the edge, where a float percentage may round to the wrong side.
+    edge = rule.required(total)
+    correct = [min(max(edge + round(3 * share) - 1, 0), total) for share in counts]
+    passes = all(100 * 100 * count >= hundredths * total for count in correct[-last:])
+    assert (Status.PASS if passes else Status.FAIL) == accuracy(rule, correct, total=total)
+    assert 100 * 100 * edge >= hundredths * total > 100 * 100 * (edge - 1)

@@ -1,9 +1,12 @@
 """A data set in memory: moving it to a device, normalising its images."""
 
+import numpy as np
+import pytest
 import torch
 from torchvision.transforms import functional
 
 from harness.data import load_dataset
+from harness.errors import InputError
 
 
 def test_to_moves_all_tensors() -> None:
@@ -34,3 +37,33 @@ def test_a_shortened_copy_has_the_first_images() -> None:
     assert torch.equal(digits.test_images[:10], short.test_images)
     assert torch.equal(digits.test_labels[:10], short.test_labels)
     assert (digits.digest, digits.mean) == (short.digest, short.mean)
+
+
+def test_validation_images_are_training_images() -> None:
+    """Every training image is on exactly one side, the test images are left out, and the split is the published one."""
+    digits = load_dataset("digits")
+    split = digits.with_validation(200)
+    images = torch.cat([split.train_images, split.test_images])
+    labels = torch.cat([split.train_labels, split.test_labels])
+
+    def rows(images: torch.Tensor, labels: torch.Tensor) -> list[bytes]:
+        return sorted(
+            image.numpy().tobytes() + bytes([label]) for image, label in zip(images, labels.tolist(), strict=True)
+        )
+
+    assert rows(digits.train_images, digits.train_labels) == rows(images, labels)
+    assert (200, 200) == (split.validation, len(split.test_labels))
+    assert digits.digest != split.digest
+    assert digits.title in split.title
+    assert "200 of its training images" in split.title
+    # Results that were published with --validation depend on this order.
+    order = np.random.RandomState(0).permutation(len(digits.train_labels))
+    assert torch.equal(digits.train_images[order[-200:]], split.test_images)
+    assert split.digest == load_dataset("digits", validation=200).digest
+
+
+@pytest.mark.parametrize("count", [0, -1, 1437, 10**30])
+def test_a_split_leaves_images_on_both_sides(count: int) -> None:
+    """As many validation images as there are training images, or none, are refused with the bounds."""
+    with pytest.raises(InputError, match="from 1 to 1,436 validation images out of the 1,437 training images"):
+        load_dataset("digits").with_validation(count)

@@ -112,8 +112,8 @@ def test_the_schema_refuses_what_the_reader_refuses(path: str, value: object) ->
 
 
 def test_every_key_is_required_by_reader_and_schema() -> None:
-    """A record that lacks any one of its keys is refused by both."""
-    for key in VALID.to_json():
+    """A record that lacks any one of its keys is refused by both; only `validation` is younger than the oldest records."""
+    for key in VALID.to_json().keys() - {"validation"}:
         document = VALID.to_json()
         del document[key]
         assert not VALIDATOR.is_valid(document)

@@ -1,0 +1,215 @@
+"""Comparing two models or recipes on the same seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scipy import stats
+
+from harness.certification.certificate import Certificate
+from harness.errors import InputError
+from harness.training import RunRecord
+
+Outcome = Literal["identical", "B is worse", "B is better", "no difference beyond the margin", "no difference shown"]
+_POWER = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flips:
+    """The test images that exactly one of two runs predicts correctly: ``lost`` only A, ``gained`` only B."""
+
+    lost: int
+    gained: int
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p-value of Q. McNemar's exact test (Psychometrika 12, 1947, 153-157): as many flips either way."""
+        flips = self.lost + self.gained
+        return float(stats.binomtest(self.gained, flips).pvalue) if flips else 1.0
+
+    @classmethod
+    def between(cls, a: Mapping[int, int], b: Mapping[int, int]) -> Flips:
+        """From the wrong predictions of each run, by image."""
+        return cls(lost=len(b.keys() - a.keys()), gained=len(a.keys() - b.keys()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedPair:
+    """Two runs of one seed: mean correct predictions in the epochs that count, and the flips between their final states."""
+
+    seed: int
+    a: float
+    b: float
+    flips: Flips
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedComparison:
+    """The mean difference between B and A over seeds, in images, with a paired t interval.
+
+    Args:
+        seeds: the two runs of each seed.
+        margin: the largest difference in images that counts as none.
+        identical: whether the runs of every seed are bit-equal.
+        confidence: of the two-sided interval.
+    """
+
+    seeds: tuple[SeedPair, ...]
+    margin: float
+    identical: bool = False
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) < 2:  # noqa: PLR2004 - a standard deviation needs two
+            raise InputError(f"expected at least two seeds on both sides, got {len(self.seeds)}.")
+        if not self.margin >= 0:
+            raise InputError(f"expected margin >= 0, got margin={self.margin}.")
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """B's correct predictions minus A's, for each seed."""
+        return tuple(pair.b - pair.a for pair in self.seeds)
+
+    @property
+    def mean(self) -> float:
+        """The mean difference, in images."""
+        return statistics.fmean(self.differences)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean difference, in images."""
+        return statistics.stdev(self.differences) / math.sqrt(len(self.differences))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The confidence interval for the mean difference, by Student's t over seeds, in images."""
+        half = self._quantile * self.standard_error
+        return self.mean - half, self.mean + half
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the interval says. A whole interval within the margin is no difference, even if it leaves out zero."""
+        lower, upper = self.interval
+        if self.identical:
+            return "identical"
+        if -self.margin <= lower and upper <= self.margin:
+            return "no difference beyond the margin"
+        if upper < 0:
+            return "B is worse"
+        return "B is better" if lower > 0 else "no difference shown"
+
+    @property
+    def smallest_visible(self) -> float:
+        """The smallest true difference, in images, that these seeds would have shown four times out of five.
+
+        The minimum detectable effect of H. S. Bloom (Evaluation Review 19, 1995, 547-556): the quantiles of Student's t for the
+        interval and for the power, added, times the standard error.
+        """
+        return (self._quantile + float(stats.t.ppf(_POWER, self._freedom))) * self.standard_error
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as plain JSON data."""
+        return {
+            "outcome": self.outcome,
+            "margin": self.margin,
+            "mean": self.mean,
+            "interval": list(self.interval),
+            "confidence": self.confidence,
+            "smallest_visible": self.smallest_visible,
+            "seeds": [
+                {**dataclasses.asdict(pair), "difference": pair.b - pair.a, "p_value": pair.flips.p_value}
+                for pair in self.seeds
+            ],
+        }
+
+    @property
+    def _freedom(self) -> int:
+        return len(self.differences) - 1
+
+    @property
+    def _quantile(self) -> float:
+        return float(stats.t.ppf((1 + self.confidence) / 2, self._freedom))
+
+
+def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedComparison:
+    """Compare the runs of two certificates on the seeds that both have, in the epochs that count.
+
+    Raises:
+        InputError: the certificates differ in accuracy rule or data, share fewer than two seeds, or a run of theirs diverged.
+    """
+    for name in ("rule", "data_digest"):
+        one, other = getattr(a.declaration, name), getattr(b.declaration, name)
+        if one != other:
+            raise InputError(
+                f"expected two certificates of one {name}, got {name}={one} and {other}. Certify both alike."
+            )
+    theirs = {run.seed: run for run in b.runs}
+    pairs = [(run, theirs[run.seed]) for run in a.runs if run.seed in theirs]
+    for run in (run for pair in pairs for run in pair):
+        if run.status != "complete":
+            raise InputError(
+                f"expected complete runs, got seed {run.seed} with status={run.status!r}: it has no accuracy."
+            )
+    rule = a.declaration.rule
+    seeds = tuple(
+        SeedPair(
+            seed=one.seed,
+            a=statistics.fmean(rule.counted(one.correct)),
+            b=statistics.fmean(rule.counted(other.correct)),
+            flips=Flips.between(dict(one.wrong), dict(other.wrong)),
+        )
+        for one, other in pairs
+    )
+    identical = all(one.results_digest == other.results_digest for one, other in pairs)
+    return PairedComparison(seeds=seeds, margin=margin, identical=identical)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedEpoch:
+    """One epoch of a run beside the runs of a certificate, in correct test images; ``lower`` and ``upper`` bound one more run."""
+
+    epoch: int
+    correct: int
+    mean: float
+    lower: float
+    upper: float
+    outcome: Literal["below", "within", "above"]
+
+
+def place_run(record: RunRecord, certificate: Certificate, *, confidence: float = 0.95) -> tuple[PlacedEpoch, ...]:
+    """Place each epoch of a run in the distribution of a certificate's complete runs.
+
+    By Student's t prediction interval for one more run, at the level of C. E. Bonferroni for all epochs together.
+
+    Raises:
+        InputError: the certificate has fewer than two complete runs, or the run is of another recipe or data.
+    """
+    declared = certificate.declaration
+    if (record.recipe, record.data_digest) != (declared.recipe, declared.data_digest):
+        raise InputError(
+            f"expected a run with the certificate's recipe and data, {declared.recipe.name} on {declared.data_title}, got "
+            f"{record.recipe.name} on {record.data_title}."
+        )
+    runs = [run.correct for run in certificate.runs if run.status == "complete"]
+    if len(runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
+        raise InputError(f"expected a certificate with at least two complete runs, got {len(runs)}.")
+    level = 1 - (1 - confidence) / max(len(record.epochs), 1)
+    factor = float(stats.t.ppf((1 + level) / 2, len(runs) - 1)) * math.sqrt(1 + 1 / len(runs))
+    placed = []
+    for result, sample in zip(record.epochs, zip(*runs, strict=True), strict=False):
+        mean, half = statistics.fmean(sample), factor * statistics.stdev(sample)
+        correct = result.test_correct
+        outcome: Literal["below", "within", "above"] = "within"
+        if abs(correct - mean) > half:
+            outcome = "below" if correct < mean else "above"
+        placed.append(
+            PlacedEpoch(
+                epoch=result.epoch, correct=correct, mean=mean, lower=mean - half, upper=mean + half, outcome=outcome
+            )
+        )
+    return tuple(placed)

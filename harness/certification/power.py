@@ -1,0 +1,102 @@
+"""How often a model of a given true accuracy passes an accuracy rule, and what a certificate makes of it.
+
+The test accuracies of the epochs that count are taken as jointly normal with one mean, one standard deviation over seeds and
+one correlation between any two epochs of a run. Correlation 1 means that a run's late epochs all have the same accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from scipy import integrate, stats
+
+from harness.certification.consistency import ConsistencyRule
+from harness.certification.designs import Design, OperatingCharacteristics
+from harness.errors import InputError
+from harness.tables import Range, require_ranges
+
+_FAR = 8.0  # standard deviations, beyond which a normal density is below 1e-14
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochNoise:
+    """How the accuracies of the epochs that count vary.
+
+    ``sd``: standard deviation over seeds of one epoch's accuracy, in percentage points. ``correlation``: between two epochs of a
+    run. ``images``: number of test images.
+    """
+
+    sd: Annotated[float, Range(above=0, most=50)]
+    correlation: Annotated[float, Range(least=0, most=1)]
+    images: Annotated[int, Range(least=1)]
+
+    def __post_init__(self) -> None:
+        require_ranges(self, InputError)
+
+    @classmethod
+    def of(cls, runs: Sequence[Sequence[int]], images: int) -> EpochNoise:
+        """Estimated from the counts of correct images in the counted epochs, one row for each of at least two runs."""
+        points = [[100 * count / images for count in run] for run in runs]
+        sd = math.sqrt(statistics.fmean(statistics.variance(epoch) for epoch in zip(*points, strict=True)))
+        return cls(sd=sd, correlation=max(0.0, epoch_correlation(runs)), images=images)
+
+
+def epoch_correlation(runs: Sequence[Sequence[int]]) -> float:
+    """The correlation over runs between two epochs, as one figure for all pairs of epochs.
+
+    The mean covariance of two epochs over the mean variance of an epoch, given a row of counts for each run. Of one epoch it is
+    1; of runs that do not differ it is NaN.
+    """
+    epochs = list(zip(*runs, strict=True))
+    variance = statistics.fmean(statistics.variance(epoch) for epoch in epochs)
+    pairs = [(first, second) for index, first in enumerate(epochs) for second in epochs[:index]]
+    if not pairs:
+        return 1.0
+    covariance = statistics.fmean(statistics.covariance(first, second) for first, second in pairs)
+    return covariance / variance if variance else math.nan
+
+
+def pass_probability(rule: ConsistencyRule, mean: float, noise: EpochNoise) -> float:
+    """The probability that one run passes the rule, for a model whose epochs have the accuracy ``mean`` on average, in percent.
+
+    With the rule ``best``, all ``max_epochs`` epochs are taken as such epochs. Given the part that a run's epochs share, they are
+    independent; that part is integrated over. A count c of correct images stands for the accuracies from c - 1/2 to c + 1/2.
+    """
+    least = 100 * (rule.required(noise.images) - 0.5) / noise.images
+    shared, own = math.sqrt(noise.correlation), math.sqrt(1 - noise.correlation)
+    distance = (mean - least) / noise.sd
+    if own == 0:
+        return float(stats.norm.cdf(distance))
+
+    def passes(common: float) -> float:
+        one = stats.norm.cdf((distance + shared * common) / own)
+        return float(1 - (1 - one) ** rule.max_epochs if rule.last is None else one**rule.last)
+
+    # Where the integrand turns from 0 to 1, so that the integration does not step over it.
+    turn = min(max(-distance / shared, -_FAR), _FAR) if shared else 0.0
+    value, _ = integrate.quad(lambda z: passes(z) * stats.norm.pdf(z), -_FAR, _FAR, points=[turn], limit=200)
+    return min(max(float(value), 0.0), 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerRow:
+    """For one true mean accuracy in percent: the probability that one run passes, and what a certificate makes of it."""
+
+    mean: float
+    run_passes: float
+    certificate: OperatingCharacteristics
+
+
+def power_table(
+    rule: ConsistencyRule, means: Sequence[float], noise: EpochNoise, design: Design
+) -> tuple[PowerRow, ...]:
+    """One row for each true mean accuracy, in percent."""
+    rows = []
+    for mean in means:
+        rate = pass_probability(rule, mean, noise)
+        rows.append(PowerRow(mean=mean, run_passes=rate, certificate=design.characteristics(rate)))
+    return tuple(rows)

@@ -1,0 +1,142 @@
+"""Published accuracies against the distribution of our own runs of the same model and recipe."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+from harness.certification.certificate import Certificate
+
+Outcome = Literal["consistent", "above what we see", "below what we see", "not testable"]
+FIGURES = ("best", "last", "mean of the last three")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What is published about a model: correct predictions after each epoch, and the best accuracy claimed in percent, if any."""
+
+    model: str
+    correct: tuple[int, ...]
+    claimed_best: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicatedFigure:
+    """One published figure beside ours, in correct test images.
+
+    ``mean``: of our runs; one more is expected between ``lower`` and ``upper``. ``reason``: why it is not testable.
+    """
+
+    model: str
+    figure: str
+    outcome: Outcome
+    published: float | None = None
+    runs: int = 0
+    mean: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replication:
+    """All figures of a page: ``level`` is the confidence of each interval, so that all hold together with ``confidence``.
+
+    ``sd``: standard deviation of each figure over seeds, pooled over the models of ``pooled``.
+    """
+
+    confidence: float
+    level: float
+    sd: Mapping[str, float]
+    pooled: tuple[str, ...]
+    figures: tuple[ReplicatedFigure, ...]
+
+
+def replicate(
+    published: Sequence[Published], certificates: Mapping[str, Certificate], *, confidence: float = 0.95
+) -> Replication:
+    """Compare the published figures of models with runs of them.
+
+    Each figure is tested by a two-sided Student's t prediction interval for one more run, around the mean of the model's runs,
+    with the figure's standard deviation over seeds pooled over all models that have runs. The level is that of C. E. Bonferroni
+    for all figures on the page. "best" is taken over as many epochs as are published.
+
+    Args:
+        published: what is published.
+        certificates: complete runs by model; models without are not testable.
+        confidence: the probability that, with every figure from the same distribution as ours, all are ``consistent``.
+    """
+    samples: dict[tuple[str, str], list[float]] = {}
+    targets: dict[tuple[str, str], float] = {}
+    reasons: dict[tuple[str, str], str] = {}
+    for one in published:
+        certificate = certificates.get(one.model)
+        runs = [run.correct for run in certificate.runs if run.status == "complete"] if certificate else []
+        for name in FIGURES:
+            value, reason = _published(one, name, certificate)
+            if len(runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
+                reason = reason or "not run"
+            if reason or value is None:
+                reasons[one.model, name] = reason
+            else:
+                targets[one.model, name] = value
+                samples[one.model, name] = [_figure(run[: len(one.correct) or None], name) for run in runs]
+    level = 1 - (1 - confidence) / max(len(targets), 1)
+    distinct = {id(certificates[model]): model for model, _ in samples}
+    sd, freedom = {}, {}
+    for name in FIGURES:
+        pools = [sample for (model, figure), sample in samples.items() if figure == name and model in distinct.values()]
+        freedom[name] = sum(len(pool) - 1 for pool in pools)
+        squares = sum((len(pool) - 1) * statistics.variance(pool) for pool in pools)
+        sd[name] = math.sqrt(squares / freedom[name]) if freedom[name] else math.nan
+    figures = []
+    for one in published:
+        for name in FIGURES:
+            key = one.model, name
+            if key in reasons:
+                figures.append(
+                    ReplicatedFigure(model=one.model, figure=name, outcome="not testable", reason=reasons[key])
+                )
+                continue
+            sample, value = samples[key], targets[key]
+            mean = statistics.fmean(sample)
+            half = float(stats.t.ppf((1 + level) / 2, freedom[name])) * sd[name] * math.sqrt(1 + 1 / len(sample))
+            above, below = value > mean + half, value < mean - half
+            outcome: Outcome = "above what we see" if above else "below what we see" if below else "consistent"
+            figures.append(
+                ReplicatedFigure(
+                    model=one.model,
+                    figure=name,
+                    outcome=outcome,
+                    published=value,
+                    runs=len(sample),
+                    mean=mean,
+                    lower=mean - half,
+                    upper=mean + half,
+                )
+            )
+    return Replication(
+        confidence=confidence, level=level, sd=sd, pooled=tuple(sorted(distinct.values())), figures=tuple(figures)
+    )
+
+
+def _figure(correct: Sequence[int], name: str) -> float:
+    if name == "best":
+        return float(max(correct))
+    return float(correct[-1]) if name == "last" else statistics.fmean(correct[-3:])
+
+
+def _published(one: Published, name: str, certificate: Certificate | None) -> tuple[float | None, str]:
+    """The published figure, or why it cannot be tested."""
+    epochs = certificate.declaration.recipe.epochs if certificate else len(one.correct)
+    if one.correct:
+        return (_figure(one.correct, name), "") if len(one.correct) == epochs else (None, "another number of epochs")
+    if name == "best" and one.claimed_best is not None:
+        total = max((run.total for run in certificate.runs), default=0) if certificate else 0
+        return float(one.claimed_best) * total / 100, ""
+    return None, "no log is published"

@@ -1,0 +1,233 @@
+"""Certificates as commands make them: options, folder, progress, and the text and picture of the result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.console import announce
+from harness.cli.inputs import contract_for, contract_on, dataset_for, recipe_for, rule_for
+from harness.cli.options import combine, device_option, engine_option
+from harness.cli.progress import SeedsProgress
+from harness.cli.runs import cores, seeds_job, with_engine
+from harness.findings import Status
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from harness.certification import Certificate, Design
+
+certificate_options = combine(
+    device_option("Device to train on."),
+    engine_option,
+    click.option(
+        "--jobs", type=click.IntRange(min=1), help="Number of seeds to train at a time. Default: one per core."
+    ),
+    click.option(
+        "--salt",
+        default="1",
+        show_default=True,
+        help="Text that enters the seeds, together with the contract's accuracy rule; published with the result.",
+    ),
+    click.option(
+        "--out",
+        metavar="FOLDER",
+        help="Folder for the certificate and the seeds' folders. Default: a folder under runs/, named after what is declared.",
+    ),
+)
+
+
+def design_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of the test of a pass rate, which the function takes as one argument ``design``."""
+    declare = combine(
+        click.option(
+            "--runs", type=click.IntRange(1, 1000), metavar="N", help="Train exactly N seeds, not as many as it takes."
+        ),
+        click.option(
+            "--at-most",
+            default=50,
+            show_default=True,
+            type=click.IntRange(1, 1000),
+            metavar="N",
+            help="Most seeds to train.",
+        ),
+        click.option("--p0", default=0.80, show_default=True, help="Pass rate up to which a pass is an error."),
+        click.option("--p1", default=0.95, show_default=True, help="Pass rate from which a failure is an error."),
+        click.option("--alpha", default=0.05, show_default=True, help="Greatest probability of a pass at --p0."),
+        click.option("--beta", default=0.05, show_default=True, help="Greatest probability of a failure at --p1."),
+    )
+
+    @functools.wraps(function)
+    def with_design(*, runs: int | None, at_most: int, **others: Any) -> Any:  # noqa: ANN401 - the options of a command
+        from harness.certification import FixedDesign, SequentialDesign
+
+        rates = {name: others.pop(name) for name in ("p0", "p1", "alpha", "beta")}
+        design = FixedDesign(runs=runs, **rates) if runs else SequentialDesign(runs=at_most, **rates)
+        return function(design=design, **others)
+
+    return declare(with_design)
+
+
+def certified(
+    model: str,
+    arguments: str,
+    contract_name: str | None,
+    recipe_name: str | None,
+    *,
+    data: str,
+    design: Design,
+    device: str,
+    engine: str,
+    jobs: int | None,
+    salt: str,
+    out: str | None,
+    like: Certificate | None = None,
+) -> Certificate:
+    """Declare a certificate and train its seeds, or continue where an earlier command was interrupted.
+
+    Accuracy rule and salt are those of the certificate ``like``, if one is given.
+
+    Raises:
+        SeedsInterrupted: the user interrupted it.
+        InputError: the contract has no accuracy rule, or something that is named cannot be used.
+    """
+    from harness.certification import CERTIFICATE_FILE, Declaration
+    from harness.certification import certify as train_declared
+    from harness.errors import InputError
+    from harness.sources import load_model, parse_source
+    from harness.training import RunSpec, keep_freed_memory, resolve_device
+
+    parse_source(model)
+    contract = contract_for(model, contract_name)
+    recipe = recipe_for(model, recipe_name)
+    chosen = resolve_device(device)
+    dataset = dataset_for(data)
+    contract = contract_on(contract, dataset)
+    rule, name = rule_for(contract), contract.name
+    if like is not None:
+        rule, name, salt = like.declaration.rule, like.declaration.contract, like.declaration.salt
+    if rule is None:
+        raise InputError(
+            f"expected a contract with a section [accuracy], got {contract.name}, which has none. Name one with --contract."
+        )
+    captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
+    captured.require_trainable()
+    spec = RunSpec.of(captured, recipe, seed=0, device=chosen, source=model, arguments=arguments)
+    spec, reason = with_engine(captured, spec, engine)
+    declaration = Declaration(
+        model=captured.name,
+        source=model,
+        arguments=arguments,
+        graph_digest=spec.graph_digest,
+        contract=name,
+        rule=rule,
+        recipe=recipe,
+        data_name=dataset.name,
+        data_title=dataset.title,
+        data_digest=dataset.digest,
+        engine=spec.engine,
+        device=spec.device,
+        design=design,
+        salt=salt,
+    )
+    folder = Path(out) if out else Path("runs") / declaration.folder_name
+    announce(
+        f"{captured.name}: {design.name} test of the pass rate over at most {design.runs} declared seeds, contract "
+        f"{name}, recipe {recipe.name}, engine {spec.engine} on {spec.device}, into {folder}"
+    )
+    keep_freed_memory()
+    with SeedsProgress(design.runs) as progress:
+        if reason:
+            progress.on_warning(f"the engine is {spec.engine}: {reason}")
+        certificate = train_declared(
+            declaration, seeds_job(spec, dataset, data), folder, processes=jobs or cores(), observer=progress
+        )
+    announce(f"certificate: {folder / CERTIFICATE_FILE}")
+    return certificate
+
+
+def certificate_report(certificate: Certificate) -> tuple[RenderableType, ...]:
+    """The runs as a table, and what they say."""
+    from harness.reporting import facts_table, plain_table
+
+    declaration, rows = certificate.declaration, []
+    for run, passed in zip(certificate.runs, certificate.outcomes, strict=True):
+        counted = declaration.rule.counted(run.correct) if run.status == "complete" else ()
+        figures = (f"{min(counted):,}", f"{sum(counted) / len(counted):,.1f}") if counted else ("", "")
+        rows.append((str(run.seed), "pass" if passed else "fail", run.status, *figures))
+    headers = ("seed", "verdict", "status", "lowest counted", "mean counted")
+    return plain_table(headers, rows, right=(0, 3, 4)), facts_table(_facts(certificate)), _verdict(certificate)
+
+
+def _facts(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    """What the runs say, name by name."""
+    declaration, summary, design = certificate.declaration, certificate.summary(), certificate.declaration.design
+    yield "data", declaration.data_title
+    yield "seeds", f"{summary['runs']} of at most {design.runs}, salt {declaration.salt!r}; {_expected_runs(design)}"
+    if summary["pass_rate"] is not None:
+        rate = f"{summary['passed']} of {summary['runs']} passed, {100 * summary['pass_rate']:.1f} %"
+        if summary["interval"]:
+            lower, upper = summary["interval"]
+            rate += f"; 95 % interval {100 * lower:.1f} to {100 * upper:.1f} %, one-sided 95 % lower bound "
+            rate += f"{100 * summary['lower_bound']:.1f} %"
+        yield "pass rate", rate
+    if summary["mean"] is not None:
+        total = next(run.total for run in certificate.runs if run.total)
+        required = declaration.rule.required(total)
+        spread = "" if summary["sd"] is None else f", standard deviation over seeds {summary['sd']:.1f}"
+        yield "counted epochs", f"mean {summary['mean']:,.1f}{spread}, lowest {summary['minimum']:,} of {total:,}"
+        yield "required", f"{required:,} of {total:,}"
+    if summary["correlation"] is not None:
+        yield "correlation", f"{summary['correlation']:.2f} between two counted epochs of a run"
+    for crash in certificate.crashes:
+        yield "trained again", f"seed {crash.seed}: {crash.problem}"
+
+
+def _expected_runs(design: Design) -> str:
+    at = {rate: design.characteristics(rate) for rate in (design.p1, design.p0)}
+    figures = ", ".join(f"{found.runs:.1f} at a pass rate of {100 * rate:g} %" for rate, found in at.items())
+    return f"expected: {figures}" if design.name == "sequential" else "declared before the first run"
+
+
+def _verdict(certificate: Certificate) -> Text:
+    from harness.reporting import verdict_line
+
+    declaration, verdict = certificate.declaration, certificate.verdict
+    title = f"{declaration.model} against the accuracy of {declaration.contract}, on {declaration.data_title}"
+    design = declaration.design
+    words = {
+        "pass": f"the pass rate is above {100 * design.p0:g} %",
+        "fail": f"the pass rate is below {100 * design.p1:g} %",
+        "inconclusive": f"{design.runs} runs do not decide",
+        None: "unfinished: run the same command again to continue",
+    }
+    statuses = {"pass": Status.PASS, "fail": Status.FAIL}
+    return verdict_line(statuses.get(verdict or "", Status.UNKNOWN), f"{title}: {words[verdict]}")
+
+
+def draw_certificate(certificate: Certificate, path: Path) -> None:
+    """Draw the counted epochs of each run and the course of the test.
+
+    Raises:
+        InputError: the format is not known, or the file cannot be written.
+    """
+    from harness.reporting import plot_runs
+
+    declaration, design = certificate.declaration, certificate.declaration.design
+    total = next((run.total for run in certificate.runs if run.total), 0)
+    plot_runs(
+        path,
+        title=f"{declaration.model}, contract {declaration.contract}\n{declaration.data_title}",
+        runs=[declaration.rule.counted(run.correct) if run.correct else () for run in certificate.runs],
+        passed=certificate.outcomes,
+        required=declaration.rule.required(total),
+        verdicts=[
+            [design.verdict(runs, failures) for failures in range(runs + 1)] for runs in range(1, design.runs + 1)
+        ],
+    )
+    announce(f"picture: {path}")

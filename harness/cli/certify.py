@@ -1,0 +1,56 @@
+"""`harness certify`: the accuracy of a model, as a statement over declared seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.certificates import (
+    certificate_options,
+    certificate_report,
+    certified,
+    design_options,
+    draw_certificate,
+)
+from harness.cli.console import Output
+from harness.cli.options import contract_option, data_option, model_argument, plot_option, recipe_option, report_options
+
+if TYPE_CHECKING:
+    from harness.certification import Design
+
+
+@click.command()
+@model_argument
+@contract_option
+@recipe_option
+@certificate_options
+@data_option
+@design_options
+@plot_option("the runs and the test")
+@report_options
+def certify(
+    model: str,
+    arguments: str,
+    contract_name: str | None,
+    recipe_name: str | None,
+    data: str,
+    design: Design,
+    plot: Path | None,
+    output: Output,
+    **chosen: Any,  # noqa: ANN401 - the options of certificate_options
+) -> int:
+    """Certify the accuracy of a model over declared seeds.
+
+    The seeds follow from the contract's accuracy rule and --salt. Each is trained with the whole recipe and judged by the rule.
+    By default the test is sequential: it ends as soon as the runs decide whether the pass rate is above --p0 (pass) or below
+    --p1 (fail), and is inconclusive if --at-most seeds do not decide. --runs declares their number instead. The same command
+    continues an interrupted certification.
+    """
+    certificate = certified(model, arguments, contract_name, recipe_name, data=data, design=design, **chosen)
+    output.print(*certificate_report(certificate))
+    output.write_document(certificate.to_json())
+    if plot:
+        draw_certificate(certificate, plot)
+    return {"pass": 0, "fail": 1}.get(certificate.verdict or "", 3)

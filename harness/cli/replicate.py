@@ -1,0 +1,128 @@
+"""`harness replicate`: what documents claim about the shipped models, against our own runs of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import mnist_models
+from harness.cli.certificates import certificate_options, certified
+from harness.cli.console import Output, announce
+from harness.cli.options import data_option, report_options
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.certification import Certificate, Published, Replication
+
+
+@click.command()
+@click.argument("name", metavar="NAME|all")
+@certificate_options
+@data_option
+@click.option(
+    "--runs",
+    default=3,
+    show_default=True,
+    type=click.IntRange(2, 1000),
+    metavar="N",
+    help="Number of seeds of each model.",
+)
+@click.option(
+    "--records",
+    metavar="FOLDER",
+    help="Folder with certificates NAME.json, which are used instead of training; those that are trained are added.",
+)
+@report_options
+def replicate(
+    name: str,
+    data: str,
+    runs: int,
+    records: str | None,
+    output: Output,
+    **chosen: Any,  # noqa: ANN401 - the options of certificate_options
+) -> int:
+    """Compare published accuracies of the shipped models with our own runs, each with its own recipe.
+
+    The best epoch, the last one and the mean of the last three are consistent with our runs, or above or below what we see.
+    Models that are one network under one recipe share their runs.
+    """
+    from harness.certification import replicate as compare
+    from harness.reporting import facts_table, plain_table
+
+    documented = [model for model in mnist_models.list_models() if mnist_models.model_card(model).sources]
+    if name not in ("all", *documented):
+        raise InputError(f"expected a model of a document, or all, got {name!r}. Use one of: {', '.join(documented)}.")
+    names = documented if name == "all" else [name]
+    folder = Path(records) if records else None
+    certificates: dict[str, Certificate] = {}
+    for model in names:
+        certificates[model] = _certificate(model, certificates, data=data, runs=runs, folder=folder, **chosen)
+    found = compare([published(model) for model in names], certificates)
+    headers, rows = replication_rows(found)
+    output.print(plain_table(headers, rows, right=(2, 3, 4, 5)), facts_table(replication_facts(found)))
+    output.write("replicate", dataclasses.asdict(found))
+    return 0 if all(figure.outcome in ("consistent", "not testable") for figure in found.figures) else 1
+
+
+def _certificate(
+    model: str,
+    earlier: dict[str, Certificate],
+    *,
+    data: str,
+    runs: int,
+    folder: Path | None,
+    **chosen: Any,  # noqa: ANN401 - the options of certificate_options
+) -> Certificate:
+    """The runs of a model: on file, shared with a model that is the same network under the same recipe, or trained now."""
+    from harness.certification import Certificate, FixedDesign
+    from harness.cli.inputs import recipe_for
+    from harness.sources import load_model
+
+    path = folder / f"{model}.json" if folder else None
+    if path and path.exists():
+        return Certificate.read(path)
+    digest, recipe = load_model(model).graph.exact_digest(), recipe_for(model, None).to_mapping()
+    for other in earlier.values():
+        if other.declaration.graph_digest == digest and other.declaration.recipe.to_mapping() == recipe:
+            announce(f"{model}: the same network and recipe as {other.declaration.model}, whose runs are used")
+            return other
+    certificate = certified(model, "", None, None, data=data, design=FixedDesign(runs=runs), **chosen)
+    if path:
+        certificate.write(path)
+    return certificate
+
+
+def published(model: str) -> Published:
+    """What the card of a shipped model says is published."""
+    from harness.certification import Published
+
+    card = mnist_models.model_card(model)
+    return Published(
+        model=model,
+        correct=tuple(epoch.correct for epoch in card.log.epochs) if card.log else (),
+        claimed_best=card.claim.test_percent if card.claim else None,
+    )
+
+
+def replication_rows(found: Replication) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headers and rows of the table of all figures."""
+    rows: list[tuple[str, ...]] = []
+    for one in found.figures:
+        between = f"{one.lower:,.1f} to {one.upper:,.1f}" if one.lower is not None and one.upper is not None else ""
+        value = "" if one.published is None else f"{one.published:,.1f}"
+        mean = "" if one.mean is None else f"{one.mean:,.1f}"
+        words = f"{one.outcome}: {one.reason}" if one.reason else one.outcome
+        rows.append((one.model, one.figure, value, mean, between, str(one.runs or ""), words))
+    return ("model", "figure", "published", "our mean", "interval", "runs", "outcome"), rows
+
+
+def replication_facts(found: Replication) -> list[tuple[str, str]]:
+    """How the intervals of the table were computed."""
+    spread = ", ".join(f"{name} {value:.1f}" for name, value in found.sd.items())
+    return [
+        ("confidence", f"{100 * found.confidence:g} % for all figures together, {100 * found.level:.2f} % for each"),
+        ("sd over seeds", f"{spread} images, pooled over {', '.join(found.pooled) or 'no model'}"),
+    ]

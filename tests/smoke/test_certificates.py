@@ -1,0 +1,166 @@
+"""Certificates by the command line, on the embedded digits: verdicts, labels, comparisons, exit codes, refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.certification import Certificate
+from harness.training import RunRecord
+from tests.documents import schema_errors
+
+pytestmark = pytest.mark.smoke
+
+Command = Callable[..., tuple[int, str, str]]
+
+RECIPE = """\
+batch_size = 64
+epochs = 6
+
+[optimizer]
+name = "sgd"
+lr = 0.1
+momentum = 0.9
+"""
+CONTRACT = """\
+[accuracy]
+target = {target}
+rule = "last"
+last = 2
+max_epochs = 6
+"""
+SMALL = ("--data", "digits", "--recipe", "short.toml", "--contract", "mine.toml")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a short recipe and a contract that a certification of the digits meets."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.toml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(CONTRACT.format(target=90.0), encoding="utf-8")
+    (tmp_path / "hard.toml").write_text(CONTRACT.format(target=100), encoding="utf-8")
+    return tmp_path
+
+
+def document(path: Path) -> dict[str, Any]:
+    """A JSON document that conforms to its schema."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    assert [] == schema_errors(found)
+    return found
+
+
+def test_certify_compare_and_place(here: Path, command: Command) -> None:
+    """A fixed certificate passes and draws itself; compared with itself it is identical; a run of it is placed within it."""
+    rates = ("--runs", "3", "--p0", "0.2", "--p1", "0.9", "--alpha", "0.1")
+    code, out, _ = command("certify", "cloud_2", *SMALL, *rates, "--json", "a.json", "--plot", "a.png", "--out", "a")
+    found = document(here / "a.json")
+
+    assert 0 == code
+    assert "NOT MNIST" in out
+    assert "PASS  cloud_2 against the accuracy of mine" in " ".join(out.split())
+    assert ("pass", 3, 3) == tuple(found["summary"][key] for key in ("verdict", "runs", "passed"))
+    assert "digits" == found["declaration"]["data_name"]
+    assert (here / "a.png").read_bytes().startswith(b"\x89PNG")
+
+    code, out, _ = command("compare", "a.json", "a/certificate.json", "--json", "c.json")
+    assert (0, "identical") == (code, document(here / "c.json")["outcome"])
+    assert "identical" == out.strip().splitlines()[-1]
+
+    # Its last epoch is replaced by one that is far worse than any of the certificate.
+    seed = Certificate.read(here / "a.json").runs[0].seed
+    record = here / "a" / f"seed-{seed}" / "record.json"
+    assert 0 == command("compare", "a.json", str(record), "--json", "p.json")[0]
+    assert {"within"} == {epoch["outcome"] for epoch in document(here / "p.json")["epochs"]}
+    slow = json.loads(record.read_text("utf-8"))
+    slow["epochs"][-1]["test_correct"] = 100
+    (here / "slow.json").write_text(json.dumps(slow), encoding="utf-8")
+    code, out, _ = command("compare", "a.json", "slow.json")
+    assert (1, True) == (code, "the run is worse than the 3 runs of cloud_2" in out)
+
+    # The same seeds by another recipe: a model beside a certificate.
+    (here / "slow.toml").write_text(RECIPE.replace("0.1", "0.0001"), encoding="utf-8")
+    other = ("cloud_2", "--recipe-b", "slow.toml", "--data", "digits")
+    code, out, _ = command("compare", "a.json", *other, "--json", "d.json")
+    assert (1, "B is worse") == (code, document(here / "d.json")["outcome"])
+    assert [run.seed for run in Certificate.read(here / "a.json").runs] == [
+        pair["seed"] for pair in document(here / "d.json")["seeds"]
+    ]
+
+
+def test_a_sequential_certificate_ends_early(here: Path, command: Command) -> None:
+    """A rule that no run meets fails after the fewest runs; the exit code is 1, and nothing is trained again."""
+    arguments = ("certify", "cloud_2", *SMALL[:-1], "hard.toml", "--out", "hard")
+    code, out, _ = command(*arguments, "--json", "hard.json")
+    found = document(here / "hard.json")
+
+    assert (1, "fail", 3) == (code, found["summary"]["verdict"], found["summary"]["runs"])
+    assert "expected: 28.7 at a pass rate of 95 %, 22.1 at a pass rate of 80 %" in out
+    records = {path: path.stat().st_mtime_ns for path in here.glob("hard/seed-*/record.json")}
+    assert code == command(*arguments)[0]
+    assert records == {path: path.stat().st_mtime_ns for path in here.glob("hard/seed-*/record.json")}
+
+
+def test_replicate_uses_records_on_file(here: Path, command: Command) -> None:
+    """Trained once on the digits, then read; the published figures of MNIST are far above what the digits show."""
+    arguments = ("replicate", "cloud_2", "--data", "digits", "--runs", "2", "--records", "records", "--json", "r.json")
+    (here / "records").mkdir()
+    code, out, _ = command(*arguments)
+    found = document(here / "r.json")
+
+    assert 1 == code
+    assert {"above what we see"} == {figure["outcome"] for figure in found["figures"]}
+    assert "pooled over cloud_2" in out
+    assert "cloud_2" == Certificate.read(here / "records" / "cloud_2.json").declaration.model
+    assert (code, out) == command(*arguments)[:2]
+    assert [] == list(here.glob("records/seed-*"))
+
+
+def test_runs_on_validation_images_are_recorded_and_refused(here: Path, command: Command) -> None:
+    """`train --validation` says so in the record, the title and the folder; such a record is compared with no certificate."""
+    code, out, err = command("train", "cloud_2", *SMALL[:4], "--epochs", "1", "--validation", "200")
+    (path,) = here.glob("runs/*validation200*/record.json")
+    record = RunRecord.read(path)
+
+    assert (0, 200, 200) == (code, record.validation, record.epochs[0].test_total)
+    assert "validated on 200 of its training images" in out
+    assert "validated on 200 of its training images" in err
+    assert 0 == command("replay", str(path))[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("certify", "cloud_2", "--data", "digits", "--p0", "0.99"), "expected p0 < p1"),
+        (("certify", "cloud_2", "--data", "digits", "--alpha", "2"), "expected 0 < alpha < 0.5"),
+        (("certify", "nosuch", "--data", "digits"), "nosuch"),
+        (("compare", "nosuch.json", "cloud_2"), "which cannot be read"),
+        (("compare", "short.json", "cloud_2"), "which cannot be read"),
+        (("replicate", "reference"), "expected a model of a document, or all"),
+        (("power", "--sd", "-1", "--correlation", "0.5"), "got sd=-1.0"),
+        (("power", "--sd", "0.05", "--correlation", "2"), "got correlation=2.0"),
+        (("power", "--sd", "0.05", "--correlation", "0.5", "--target", "x"), "expected --target"),
+        (("power", "--sd", "0.05", "--correlation", "0.5", "--last", "99"), "got last=99"),
+        (("train", "cloud_2", "--data", "digits", "--validation", "5000"), "from 1 to 1,436 validation images"),
+    ],
+)
+def test_wrong_input_is_refused(arguments: tuple[str, ...], message: str, here: Path, command: Command) -> None:
+    """Exit code 2, and a message that names the value."""
+    (here / "short.json").write_text("[", encoding="utf-8")
+    code, _, err = command(*arguments)
+    assert 2 == code
+    assert message in " ".join(err.split())
+
+
+def test_power_is_a_table_a_picture_and_a_document(here: Path, command: Command) -> None:
+    """Better models pass more often; the document holds every row."""
+    code, out, _ = command("power", "--sd", "0.05", "--correlation", "0.6", "--json", "p.json", "--plot", "p.svg")
+    rows = document(here / "p.json")["rows"]
+
+    assert 0 == code
+    assert "99.4 % or more (9,940 of 10,000) in each of the last 5 epochs" in out
+    assert sorted(row["run_passes"] for row in rows) == [row["run_passes"] for row in rows]
+    assert "<svg" in (here / "p.svg").read_text("utf-8")
