@@ -150,7 +150,7 @@ def test_the_ends_of_the_scale_have_one_sided_intervals() -> None:
         ({"p0": 0.95, "p1": 0.8}, "expected p0 < p1, got p0=0.95, p1=0.8"),
         ({"p0": 0.0}, "expected 0 < p0 < 1, got p0=0.0"),
         ({"alpha": 0.5}, "expected 0 < alpha < 0.5"),
-        ({"runs": 0}, "expected 1 <= runs <= 1000, got runs=0"),
+        ({"runs": 0}, "expected 1 <= runs <= 1,000, got runs=0"),
     ],
 )
 def test_rates_out_of_range_are_refused(wrong: dict[str, float], message: str) -> None:
