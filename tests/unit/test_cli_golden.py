@@ -203,8 +203,9 @@ def test_the_list(command: Command, recorded: Path) -> None:
     ]
 
 
-def test_documents_have_exactly_the_keys_of_their_schema(command: Command) -> None:
+def test_documents_have_exactly_the_keys_of_their_schema(command: Command, tmp_path: Path) -> None:
     """An additional or a missing key is invalid."""
+    (tmp_path / "goldens").mkdir()
     for kind in ("check", "list"):
         document = json.loads(command("golden", kind, "--json", "-")[1])
         assert [] == schema_errors(document)
