@@ -26,7 +26,10 @@ name = "sgd"
 lr = 0.1
 momentum = 0.9
 """
+# Under any other name, the rule of the contract digits would replace this one.
 CONTRACT = """\
+name = "digits"
+
 [accuracy]
 target = {target}
 rule = "last"
@@ -61,7 +64,7 @@ def test_certify_compare_and_place(here: Path, command: Command) -> None:
 
     assert 0 == code
     assert "NOT MNIST" in out
-    assert "PASS  cloud_2 against the accuracy of mine" in " ".join(out.split())
+    assert "PASS cloud_2 against the accuracy of digits" in " ".join(out.split())
     assert ("pass", 3, 3) == tuple(found["summary"][key] for key in ("verdict", "runs", "passed"))
     assert "digits" == found["declaration"]["data_name"]
     assert (here / "a.png").read_bytes().startswith(b"\x89PNG")
