@@ -39,7 +39,10 @@ def test_reading_and_writing_gives_the_same_bytes(path: Path) -> None:
         ),
         (lambda content: content[:-100], "cannot be read: SafetensorError"),
         (lambda _: b"", "cannot be read: SafetensorError"),
-        (lambda content: content.replace(b"golden/1", b"golden/9"), "has format='harness.golden/9', of another version"),
+        (
+            lambda content: content.replace(b"golden/1", b"golden/9"),
+            "has format='harness.golden/9', of another version",
+        ),
         (lambda content: content.replace(b'"golden"', b'"silver"'), "cannot be read: KeyError: 'golden'"),
     ],
     ids=["number", "word", "truncated", "empty", "version", "other file"],
