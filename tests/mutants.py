@@ -303,6 +303,19 @@ class SqueezesAll(Sound):
         return super().predict(scores).squeeze()
 
 
+@_breaks("output", "an error for one image: ValueError")
+class NormalisesSingleValues(Sound):
+    """A group norm of one value for each group is an error for one image in eager mode, and not in the graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = nn.GroupNorm(44, 44, affine=False)
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        pooled = super().pooled(maps)
+        return pooled + self.group(pooled)
+
+
 @_breaks("capture", "differs from its captured graph's")
 class ShowsAnotherFace(Sound):
     """One network while it is exported, another one when it runs."""
@@ -944,7 +957,7 @@ class PredictsForItsNeighbour(Sound):
         return super().scores(pooled).roll(1, 0)
 
 
-@_breaks("batch", "a single image gets another prediction")
+@_breaks("batch", "a single image gets another prediction", output=_fails("a single image loses its dimension"))
 class SqueezesTheBatchAway(Sound):
     """A squeeze that also removes the batch dimension of a single image."""
 

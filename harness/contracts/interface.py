@@ -1,4 +1,4 @@
-"""Requirements on what goes in and what comes out: a faithful capture, the images, the output and the head."""
+"""Requirements on a model's interface: faithful capture, input shape, output and head."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MAX_DIMS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class FaithfulCapture(Requirement):
-    """The captured graph computes what the model computes; always asked, as everything else is decided on the graph."""
+    """The captured graph computes what the model does; always required, as the other checks use the graph."""
 
     name = "capture"
     section = ""
     expected = "the captured graph computes what the model computes, bit for bit, in training and in evaluation"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Read the comparison of graph and model that was made when the model was captured."""
+        """Report the comparison of graph and model that was made during capture."""
         fidelity, graph = model.captured.fidelity, model.captured.graph
         return self.finding(
             holds=fidelity.holds,
@@ -41,7 +41,7 @@ class FaithfulCapture(Requirement):
         )
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
-        """Evaluation passes over the same images must be equal, unless something random is active, or writes into the model."""
+        """Repeated evaluation passes must be equal, unless operations are random or change the model's state."""
         if not model.captured.fidelity.holds:
             return None
         structure, program = model.structure, model.captured.graph.evaluate
@@ -71,7 +71,7 @@ class InputShape(Requirement):
 
     @property
     def expected(self) -> str:
-        """The shape."""
+        """The required shape."""
         return f"images of shape {by_x(self.input)} (channels, rows, columns)"
 
     def decide(self, model: ExaminedModel) -> Finding:
@@ -86,7 +86,7 @@ class InputShape(Requirement):
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Requirement):
-    """How many classes the output has, and whether it is log-probabilities or logits."""
+    """The number of classes, and whether the output is log-probabilities or logits."""
 
     name = "output"
     section = ""
@@ -104,7 +104,7 @@ class Output(Requirement):
         return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Look at the operations that compute the output in evaluation, and at its numbers where no softmax does."""
+        """Inspect the operations that compute the output in evaluation, and its values if none is a softmax."""
         head, fidelity = model.structure.head, model.captured.fidelity
         kind = (head.kind == "logits" and model.experiments.distribution) or head.kind
         has_classes = self.classes is None or head.classes == self.classes
@@ -125,6 +125,9 @@ class Output(Requirement):
         if len(head.shape) > 1 and fidelity.single_image not in (None, (1, *head.shape[1:])):
             faults.append(f"{_in_brackets(fidelity.single_image or ())} for one image")
             hint = "keep the batch dimension of a single image: name the dimensions to squeeze, or use x.flatten(1)"
+        if fidelity.single_image_failure:
+            faults.append(f"an error for one image: {fidelity.single_image_failure}")
+            hint = "let evaluation accept a single image: normalise over more than one value, and squeeze no batch dimension"
         return self.finding(
             holds=has_classes and kind in self._kinds and not faults,
             observed=", but ".join([f"{kind} of shape {_in_brackets(head.shape)}", *faults[:1]]),
@@ -143,7 +146,7 @@ def _in_brackets(shape: Shape) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class BareHead(Requirement):
-    """Nothing but the output's softmax after the last layer with weights."""
+    """No operation except softmax after the last layer with weights."""
 
     name = section = "head"
 

@@ -1,4 +1,4 @@
-"""`CapturedModel`: a graph with the tensors that it was captured with, and what is known of its fidelity to the module."""
+"""`CapturedModel`: a graph with its initial tensors, and the result of comparing it with the module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OtherSize = Literal["refused", "one prediction each", "other predictions"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """Whether the captured graph stands for the module: the eager module and the graph compared, bit for bit.
+    """The result of comparing the captured graph with the eager module, bit for bit.
 
     Args:
         repeatable: two captures gave the same graph and constants.
@@ -27,7 +27,8 @@ class Fidelity:
         other_size: what the eager module does with images four pixels larger; ``other predictions`` are more or fewer than
             there are images.
         single_image: the shape of the eager module's output for one image; None if it fails.
-        finite: some images get finite numbers only.
+        single_image_failure: why the eager module fails for one image; empty if it does not.
+        finite: the output is finite throughout for at least some images.
         training_failure: why the backward pass of the module fails, as its graph's does; empty if it does not.
         differences: a sentence for each failed comparison.
     """
@@ -37,6 +38,7 @@ class Fidelity:
     train_equal: bool = True
     other_size: OtherSize = "refused"
     single_image: tuple[int, ...] | None = None
+    single_image_failure: str = ""
     finite: bool = True
     training_failure: str = ""
     differences: tuple[str, ...] = ()
@@ -49,7 +51,7 @@ class Fidelity:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CapturedModel:
-    """A captured model: its graph, how faithful it is, and each initial parameter, buffer and constant by name, on the CPU."""
+    """A captured model: its graph, its fidelity, and its initial parameters, buffers and constants by name, on the CPU."""
 
     name: str
     graph: Graph
@@ -57,11 +59,11 @@ class CapturedModel:
     fidelity: Fidelity
 
     def to_module(self) -> GraphModule:
-        """A fresh trainable module with its own copy of the tensors."""
+        """Return a new trainable module with its own copy of the tensors."""
         return GraphModule(self.graph, self.state)
 
     def require_trainable(self) -> None:
-        """Refuse to train a graph that does not compute what the model computes, or gives no scores.
+        """Refuse to train if the graph differs from the model, or the output is not one row of scores per image.
 
         Raises:
             CaptureError: the capture differs from the model, the model's own backward pass fails, or its output is no row of

@@ -1,6 +1,6 @@
-"""The captured graph against the module it was captured from: outputs, gradients and buffers, bit for bit.
+"""Compare a captured graph with its module, bit for bit: outputs, gradients and buffers.
 
-A graph holds what forward computes. A backward of a module's own, a hook or a checkpoint shows only in a training step.
+A graph holds only the forward pass. A custom backward, a hook or a checkpoint shows only in a training step.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compare(
     before: ModuleState,
     repeatable: bool,
 ) -> Fidelity:
-    """Run the module and its graph on the same images, from the state ``before``."""
+    """Compare the module and its graph on the same images, starting from the state ``before``."""
     differences = []
     if not repeatable:
         differences.append("two captures of the model differ: forward draws from Python, or keeps a count of its calls")
@@ -54,7 +54,9 @@ def compare(
 
     passes = {"": example, "in another pass ": example, "for one image ": example[:1]}
     own, others = ([_evaluated(candidate, images) for images in passes.values()] for candidate in restored())
-    in_eval = next(filter(None, map(_difference, ["eval"] * len(passes), own, others, passes)), "")
+    # What the model itself refuses, its graph need not: a group norm of single values is an error for one image only.
+    compared = own[:-1] if own[-1].failure else own
+    in_eval = next(filter(None, map(_difference, ["eval"] * len(compared), compared, others, passes)), "")
     in_eval += _changes(before) if in_eval else ""
     in_training, training_failure = _training_difference(*(_training_steps(one, example) for one in restored()))
     if in_training:
@@ -74,6 +76,7 @@ def compare(
         train_equal=not in_training,
         other_size=other_size,
         single_image=None if single is None else tuple(single.shape),
+        single_image_failure=own[-1].failure,
         finite=finite,
         training_failure=training_failure,
         differences=tuple(differences),
@@ -82,7 +85,7 @@ def compare(
 
 @dataclass
 class _Pass:
-    """What a pass or a training step gave: tensors by what they are, and why it failed."""
+    """The tensors from a forward pass or a training step, by description, and its error if it failed."""
 
     values: dict[str, torch.Tensor | None] = field(default_factory=dict)
     failure: str = ""
@@ -102,7 +105,7 @@ def _evaluated(module: nn.Module, images: torch.Tensor) -> _Pass:
 
 
 def _training_steps(module: nn.Module, images: torch.Tensor) -> Iterator[_Pass]:
-    """Take training steps with random gradients of the output, up to one that fails; the tensors may change afterwards."""
+    """Run training steps with random output gradients until one fails; later steps may change the yielded tensors."""
     module.train()
     generator = torch.Generator().manual_seed(SEED)
     for number, size in enumerate(_GRADIENT_SIZES):
@@ -136,12 +139,12 @@ def _training_steps(module: nn.Module, images: torch.Tensor) -> Iterator[_Pass]:
 
 
 def _failure(error: Exception) -> str:
-    """An error on one line, with its place in the user's own file."""
+    """The error on one line, with its location in the user's own file."""
     return f"{type(error).__name__}: {first_line(error).partition('. Hint:')[0]}{place_of_error(error)}"
 
 
 def _training_difference(own: Iterator[_Pass], rebuilt: Iterator[_Pass]) -> tuple[str, str]:
-    """How the training steps of the module differ from those of its graph, and why both fail alike."""
+    """Describe how the training steps of module and graph differ, and the error if both fail in the same way."""
     for number, (a, b) in enumerate(zip(own, rebuilt, strict=False), start=1):
         difference = _difference("train", a, b, f"in step {number} " if number > 1 else "")
         if difference or a.failure:
@@ -150,7 +153,7 @@ def _training_difference(own: Iterator[_Pass], rebuilt: Iterator[_Pass]) -> tupl
 
 
 def _difference(mode: str, own: _Pass, rebuilt: _Pass, when: str = "") -> str:
-    """How a pass of the module differs from one of its graph, in words; empty if it does not."""
+    """Describe how a pass of the module differs from the same pass of its graph; empty if it does not."""
     if own.failure or rebuilt.failure:
         if bool(own.failure) == bool(rebuilt.failure):
             return ""
@@ -185,7 +188,7 @@ def _is_finite(result: _Pass) -> bool:
 
 
 def _other_size(module: nn.Module, example: torch.Tensor) -> OtherSize:
-    """What the module does with larger images: a ``view(-1, classes)`` would turn the extra positions into extra rows."""
+    """How the module handles larger images: with ``view(-1, classes)``, for instance, it would return extra rows."""
     larger = functional.pad(example, (2, 2, 2, 2)) if example.ndim == _IMAGE_BATCH_DIMS else example.clone()
     output = _evaluated(module, larger).values.get("output")
     if output is None:
@@ -194,7 +197,7 @@ def _other_size(module: nn.Module, example: torch.Tensor) -> OtherSize:
 
 
 def _explanation(module: nn.Module, example: torch.Tensor) -> str:
-    """What a training step of the module does that is not in its graph, as the end of a sentence."""
+    """What the module's training step does that the graph cannot hold, worded as the end of a sentence."""
     found: dict[str, None] = {}
 
     def watch(frame: FrameType, event: str, called: Any) -> None:  # noqa: ANN401 - as a profile function is called
@@ -214,13 +217,13 @@ def _explanation(module: nn.Module, example: torch.Tensor) -> str:
 
 
 def _changes(before: ModuleState) -> str:
-    """The attributes that passes have changed, as the end of a sentence."""
+    """The attributes that forward passes have changed, worded as the end of a sentence."""
     changed = ", ".join(dict.fromkeys(before.changed_attributes()))
     return f"; forward changes {changed}, which no buffer holds" if changed else ""
 
 
 def _hidden_part(frame: FrameType, event: str, called: Any) -> str:  # noqa: ANN401 - as a profile function is called
-    """What a call adds to the backward pass; empty for other calls."""
+    """Describe what a profiled call adds to the backward pass; empty if it adds nothing."""
     code = frame.f_code
     owner: Any = getattr(called, "__self__", None) if event == "c_call" else None
     if event == "call" and code.co_name == "apply" and code.co_filename == autograd.function.__file__:
