@@ -2,8 +2,8 @@
 
     pytest --harness-model net.py:Net --harness-contract era-s7
 
-The module lies beside the package `harness`, not in it, and imports it only if the options ask for it: a project may have a
-package of that name itself.
+This module is outside the package `harness` and imports it only if the options are given: a project may have its own
+package of that name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let tests of the project that cannot be collected not keep the requirements from being checked."""
+    """Check the requirements even if tests of the project cannot be collected."""
     config.stash[_NOTES] = []
     if config.getoption("--harness-model"):
         config.option.continue_on_collection_errors = True
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Report a test file that calls ``exit()`` when it is imported as broken; it does not end the run."""
+    """Report a test file that calls ``exit()`` on import as a collection error; the run continues."""
     try:
         return (yield)
     except SystemExit as error:
@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """The choices that loading the models made."""
+    """The choices made in loading the models."""
     return config.stash[_NOTES]
 
 

@@ -1,4 +1,4 @@
-"""The command `harness`, also `python -m harness`; imports nothing before an interruption is one line and an exit code."""
+"""Entry point of `harness` and `python -m harness`; prints no traceback when interrupted, even during imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data sets that can be downloaded: one table, which ``--data``, its help text, loading and `harness doctor` read.
+"""Table of the downloadable data sets, used by ``--data`` and its help text, by loading, and by `harness doctor`.
 
 To add a data set of MNIST's shape, add an entry. This module does not import PyTorch, so that help texts stay fast.
 """
@@ -50,12 +50,12 @@ class PublishedDataset:
         name: the value of ``--data`` that selects it.
         title: name for display.
         torchvision: name of torchvision's class, and of the folder that torchvision creates.
-        files: training images, training labels, test images and test labels; only the last two with ``train_on``.
-        address: first address that torchvision's downloader requests for one of the small files.
+        files: training images, training labels, test images and test labels; only the last two if ``train_on`` is set.
+        address: the first URL from which torchvision downloads one of the small files.
         size: download size in bytes.
         flat: whether the files may also lie directly in the folder that the user names.
-        scale: mean and standard deviation of the training images, where convention fixes them; else they are computed.
-        train_on: name of the data set that provides the training images of one that has test images only.
+        scale: conventional mean and standard deviation of the training images; if None, they are computed.
+        train_on: for a data set of test images only: name of the data set to train on.
         first_test_image: position of the first test image to use.
     """
 

@@ -60,5 +60,5 @@ def first_line(error: BaseException) -> str:
 
 
 def one_a_line(items: Iterable[str]) -> str:
-    """A list for the end of a message: each item on a line of its own, after a hyphen."""
+    """Format a list for the end of a message: one item per line, after a hyphen."""
     return "".join(f"\n- {' '.join(item.split())}" for item in items)

@@ -18,7 +18,7 @@ def read_whole(path: Path, what: str, *, error: type[InputError] = InputError, m
     """The content of a file; ``what`` says what is expected there, such as "a run record".
 
     Raises:
-        InputError: as ``error``: the file cannot be read, or has more than ``most`` bytes.
+        InputError: raised as ``error`` if the file is unreadable or exceeds ``most`` bytes.
     """
     try:
         with path.open("rb") as file:
@@ -34,7 +34,7 @@ def read_whole(path: Path, what: str, *, error: type[InputError] = InputError, m
 
 
 def expanded(path: str) -> Path:
-    """A path, its leading ``~`` replaced by the home folder.
+    """The path with a leading ``~`` replaced by the home folder.
 
     Raises:
         InputError: there is no such user, or the user has no home folder.
@@ -73,7 +73,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold a lock by which only one process writes into a folder; it is released when the block or the process ends.
+    """Hold an exclusive write lock on a folder; it is released when the ``with`` block or the process ends.
 
     Raises:
         InputError: another process holds the lock, or the folder is not writable.

@@ -67,7 +67,7 @@ class Finding:
 
 
 def percent(correct: int, total: int) -> str:
-    """A share of images, rounded down to two decimals: a count below a target must not print as the target."""
+    """A percentage rounded down to two decimals, so that a value below a target never prints as the target."""
     hundredths = 10_000 * correct // total
     return f"{hundredths // 100}.{hundredths % 100:02d} %"
 

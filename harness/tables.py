@@ -1,4 +1,4 @@
-"""Reading a table, as TOML or JSON gives it, into a frozen dataclass.
+"""Conversion of parsed TOML or JSON tables into frozen dataclasses.
 
 Contracts, recipes, accuracy rules and run records are written by hand or by other programs. Their dataclasses say which
 keys exist and of which type. The reader accepts nothing else: an unknown key, a missing one or a value of another type is
@@ -33,7 +33,7 @@ def parse_document(content: bytes, form: Literal["JSON", "TOML"], *, where: str,
     """The plain data in a JSON or TOML document; ``where`` names it and begins each message.
 
     Raises:
-        InputError: as ``error``: the document is malformed, nested too deeply, or holds a number that is not finite or has
+        InputError: raised as ``error`` if the document is malformed or nested too deeply, or a number is not finite or has
             more than 64 bits.
     """
     try:
@@ -72,7 +72,7 @@ def _too_deep(where: str, error: type[InputError]) -> InputError:
 
 
 def shown(value: object) -> str:
-    """A value as `repr` gives it, shortened for a message."""
+    """The `repr` of a value, shortened for a message."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
@@ -82,15 +82,15 @@ def read_table(cls: type[T], table: object, *, where: str, error: type[InputErro
 
     Args:
         cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, an Enum, a dataclass, a tuple or a mapping of
-            these, None, Any (taken as it is), or another class whose instances are given. Of several dataclasses, the
-            table's own key ``name`` says which: each has a class variable ``name``.
+            these, None, Any (not checked), or another class (only its instances are accepted). In a union of dataclasses,
+            the table's key ``name`` selects the one whose class variable ``name`` is equal.
         table: the table; anything but a mapping with text keys is an error.
         where: what the table is, such as a file and a section; each message begins with it.
-        error: the class to raise.
+        error: the class of exception.
 
     Raises:
-        InputError: as ``error``: an unknown or missing key, a value of another type, one that ``cls`` refuses, or one that
-            `require_plain` refuses.
+        InputError: raised as ``error`` for an unknown or missing key, a value of the wrong type, or one that ``cls`` or
+            `require_plain` rejects.
     """
     require_plain(table, where=where, error=error)
     return _Place(where=where, error=error).read(cls, table)
@@ -158,7 +158,7 @@ _WORDS: dict[object, str] = {str: "a text", bool: "true or false"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where in a document the reader is, and which error to raise there."""
+    """Position of the reader in a document, and the error class to raise."""
 
     where: str
     error: type[InputError]

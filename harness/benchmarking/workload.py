@@ -1,4 +1,4 @@
-"""The reference workload: fixed work of the same kind, in units of whose time all benchmarks are measured.
+"""The reference workload: fixed work whose time is the unit in which all benchmarks are measured.
 
 Two saved runs are comparable only while network, sizes, optimizer and order of the operations stay the same. It is plain
 PyTorch, so that no change to the harness makes it faster. A change needs a new name; `compare_runs` refuses to compare runs

@@ -1,4 +1,4 @@
-"""The certificate of a model's accuracy: what was declared, the runs that count, and what they say."""
+"""The certificate of a model's accuracy: what was declared before the first run, the runs, and their statistics."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _MAX_BYTES = 256 * 2**20
 
 
 def declared_seeds(rule: ConsistencyRule, salt: str, count: int) -> tuple[int, ...]:
-    """The first ``count`` distinct seeds, below 2**32, that belong to an accuracy rule and a salt.
+    """Derive ``count`` distinct seeds below 2**32 from an accuracy rule and a salt.
 
-    SHA-256 of rule, salt and position. They depend on nothing about the model: a change of it does not draw new seeds.
+    Each is SHA-256 of rule, salt and a counter, modulo 2**32. Changing the model does not change the seeds.
     """
     target = format(rule.target.normalize(), "f")
     seeds: dict[int, None] = {}
@@ -45,7 +45,7 @@ class Declaration:
 
     Args:
         model: name of the model.
-        source: what the user named it by.
+        source: how the user specified it.
         arguments: its constructor arguments.
         graph_digest: exact digest of the captured graph.
         contract: name of the contract that the rule is from.
@@ -57,7 +57,7 @@ class Declaration:
         engine: name of the engine.
         device: kind of device.
         design: the test of the pass rate, with the number of runs.
-        salt: enters the seeds, see `declared_seeds`.
+        salt: text that the seeds are derived from, see `declared_seeds`.
     """
 
     model: str
@@ -82,7 +82,7 @@ class Declaration:
 
     @property
     def folder_name(self) -> str:
-        """A name for the folder of its runs, which differs from that of any other declaration."""
+        """A name for the folder of the runs, with a digest of the declaration that makes it unique."""
         names = f"{self.model}-{self.contract}-{self.recipe.name}-{self.data_name}-{self.design.name}"
         readable = "".join(character if character.isalnum() or character in "-_" else "-" for character in names)
         return f"certify-{readable}-{_digest(self.to_json())[:8]}"
@@ -125,7 +125,7 @@ class CertifiedRun:
 
     @classmethod
     def of(cls, record: RunRecord, predictions: WrongPredictions | None) -> CertifiedRun:
-        """From a run's record and predictions; a diverged run has none.
+        """Create from a run's record and wrong predictions (None for a diverged run).
 
         Raises:
             InputError: the predictions are not those of the record's final state.
@@ -160,7 +160,7 @@ class CertifiedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Crash:
-    """A run that ended before its training did, through no fault of the model, and was trained again or resumed."""
+    """A failed attempt to train a seed, not counted as an outcome; the seed is trained again or resumed."""
 
     seed: int
     problem: str
@@ -168,7 +168,7 @@ class Crash:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """A declaration, and the runs that have ended, in declared order.
+    """A declaration and its finished runs, in the declared order of seeds.
 
     Raises:
         InputError: the runs are not the first of the declared ones.
@@ -196,12 +196,12 @@ class Certificate:
 
     @property
     def end(self) -> Endpoint | None:
-        """Where the test of the pass rate ended; None if it takes more runs."""
+        """Where the test of the pass rate ended; None while it needs more runs."""
         return self.declaration.design.decide(self.outcomes)
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict; None if it takes more runs."""
+        """The verdict of the test; None while it needs more runs."""
         return self.end.verdict if self.end else None
 
     @property
@@ -210,14 +210,14 @@ class Certificate:
         return tuple(self.declaration.rule.counted(run.correct) for run in self.runs if run.status == "complete")
 
     def noise(self) -> EpochNoise:
-        """How the accuracies of the counted epochs vary over the complete runs, of which there are at least two."""
+        """The variation of the counted epochs' accuracies, estimated from the complete runs (at least two)."""
         return EpochNoise.of(self.counted, max(run.total for run in self.runs))
 
     def summary(self) -> dict[str, Any]:
-        """What the runs say, as plain JSON data; None where there are too few runs, or the test has not ended.
+        """Statistics of the runs, as plain JSON data; None if there are too few runs or the test has not ended.
 
-        ``pass_rate`` with the exact 95 % ``interval`` and the one-sided 95 % ``lower_bound``. Of the correct predictions in the
-        epochs that count: ``mean``, ``sd`` over runs of their means, ``minimum``, and ``correlation`` over runs of two epochs.
+        ``pass_rate`` has an exact 95 % ``interval`` and a one-sided 95 % ``lower_bound``. For correct predictions in
+        the counted epochs: ``mean``, ``sd`` of run means, ``minimum``, and ``correlation`` between two epochs of a run.
         """
         end, design, counted = self.end, self.declaration.design, self.counted
         means = [statistics.fmean(run) for run in counted]
@@ -247,7 +247,7 @@ class Certificate:
 
     @classmethod
     def from_json(cls, document: object, *, where: str = "certificate") -> Self:
-        """Read what `to_json` returns, from parsed JSON. Seeds and summary are computed anew and must agree.
+        """Read a certificate from parsed JSON. Seeds and summary are recomputed and must agree with it.
 
         Raises:
             InputError: not a certificate, or one that contradicts itself; the message begins with ``where``.

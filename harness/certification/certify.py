@@ -30,10 +30,10 @@ def certify(
 ) -> Certificate:
     """Train the declared seeds in their order, until the design reaches a verdict.
 
-    The certificate is written before the first run, with what is declared, and after each run. To continue, it is enough: the
-    folders of the runs that it holds are not needed. Outcomes enter in declared order, whichever run
-    ends first. A run that failed the accuracy rule or diverged is never repeated; one whose process died is, up to three times,
-    and is listed. An interrupted certification continues where it was, to the same verdict.
+    The certificate is written before the first run and after each run; to continue, the folders of the runs that it
+    holds are not needed. Outcomes count in declared order, whichever run ends first. A run that failed the accuracy
+    rule or diverged is never repeated. A seed whose training crashed is attempted up to three times, and each crash is
+    listed. An interrupted certification can be continued and reaches the same verdict.
 
     Args:
         declaration: what to certify.
@@ -54,7 +54,7 @@ def certify(
         certificate = _opened(declaration, path)
 
         def enough() -> bool:
-            """Add the runs that have ended, in declared order; whether they decide."""
+            """Add finished runs in declared order; return whether a verdict is reached."""
             nonlocal certificate
             runs = list(certificate.runs)
             for seed in declaration.seeds[len(runs) :]:
@@ -90,7 +90,7 @@ def _ended(folder: Path) -> CertifiedRun | None:
 
 
 def _opened(declaration: Declaration, path: Path) -> Certificate:
-    """The certificate so far; the first time, the declaration is written."""
+    """Read the existing certificate, or write a new one that holds only the declaration."""
     if not path.exists():
         certificate = Certificate(declaration=declaration)
         certificate.write(path)

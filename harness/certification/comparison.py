@@ -21,20 +21,20 @@ _POWER = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Flips:
-    """The test images that exactly one of two runs predicts correctly: ``lost`` only A, ``gained`` only B."""
+    """Numbers of test images that only run A (``lost``) or only run B (``gained``) predicts correctly."""
 
     lost: int
     gained: int
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of Q. McNemar's exact test (Psychometrika 12, 1947, 153-157): as many flips either way."""
+        """Two-sided p-value of Q. McNemar's exact test (Psychometrika 12, 1947, 153-157) of equal flip rates."""
         flips = self.lost + self.gained
         return float(stats.binomtest(self.gained, flips).pvalue) if flips else 1.0
 
     @classmethod
     def between(cls, a: Mapping[int, int], b: Mapping[int, int]) -> Flips:
-        """From the wrong predictions of each run, by image."""
+        """Count the flips, given each run's wrong predictions by image index."""
         return cls(lost=len(b.keys() - a.keys()), gained=len(a.keys() - b.keys()))
 
 
@@ -54,7 +54,7 @@ class PairedComparison:
 
     Args:
         seeds: the two runs of each seed.
-        margin: the largest difference in images that counts as none.
+        margin: the largest difference, in images, that is considered negligible.
         identical: whether the runs of every seed are bit-equal.
         confidence: of the two-sided interval.
     """
@@ -93,7 +93,7 @@ class PairedComparison:
 
     @property
     def outcome(self) -> Outcome:
-        """What the interval says. A whole interval within the margin is no difference, even if it leaves out zero."""
+        """The conclusion: an interval within the margin means no relevant difference, even if it excludes zero."""
         lower, upper = self.interval
         if self.identical:
             return "identical"
@@ -105,7 +105,7 @@ class PairedComparison:
 
     @property
     def smallest_visible(self) -> float:
-        """The smallest true difference, in images, that these seeds would have shown four times out of five.
+        """The smallest true difference, in images, that these seeds detect with a power of 0.8.
 
         The minimum detectable effect of H. S. Bloom (Evaluation Review 19, 1995, 547-556): the quantiles of Student's t for the
         interval and for the power, added, times the standard error.
@@ -171,7 +171,7 @@ def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedCompariso
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedEpoch:
-    """One epoch of a run beside the runs of a certificate, in correct test images; ``lower`` and ``upper`` bound one more run."""
+    """Correct test images of a run after one epoch; ``lower`` and ``upper``: prediction interval from a certificate."""
 
     epoch: int
     correct: int
@@ -184,7 +184,7 @@ class PlacedEpoch:
 def place_run(record: RunRecord, certificate: Certificate, *, confidence: float = 0.95) -> tuple[PlacedEpoch, ...]:
     """Place each epoch of a run in the distribution of a certificate's complete runs.
 
-    By Student's t prediction interval for one more run, at the level of C. E. Bonferroni for all epochs together.
+    Uses Student's t prediction interval for one more run, with Bonferroni correction over the epochs.
 
     Raises:
         InputError: the certificate has fewer than two complete runs, or the run is of another recipe or data.

@@ -62,9 +62,9 @@ class ConsistencyRule:
     def judge(self, record: RunRecord) -> tuple[Finding, Finding]:
         """Two findings about one run, ``epochs`` and ``accuracy``.
 
-        A run that did not complete the epochs that its recipe declares fails ``epochs``. Its ``accuracy`` is decided from
-        the completed epochs where they suffice: the best epoch may reach the target; the last epochs of an interrupted
-        run are unknown.
+        A run that did not complete the epochs that its recipe declares fails ``epochs``. Its ``accuracy`` is judged on
+        the completed epochs if they suffice: with rule ``best`` it can pass; with rule ``last`` it is ``unknown`` if
+        the run was interrupted.
 
         Raises:
             InputError: the run was tested on training images, so its accuracy is not that of the rule.
@@ -77,7 +77,7 @@ class ConsistencyRule:
         return self._judge_epochs(record), self._judge_accuracy(record)
 
     def counted(self, correct: Sequence[int]) -> tuple[int, ...]:
-        """Those of a complete run's correct predictions, one number for each epoch, that the rule looks at."""
+        """Select the epochs that the rule looks at from a complete run's correct predictions per epoch."""
         return (max(correct),) if self.last is None else tuple(correct[-self.last :])
 
     def skipped(self, reason: str) -> tuple[Finding, Finding]:
@@ -153,7 +153,7 @@ class ConsistencyRule:
         )
 
     def _missing(self, record: RunRecord) -> str:
-        """Which of the epochs that count the record lacks, in words; empty if it has them all."""
+        """Describe which of the epochs that count are missing from the record; empty if none is."""
         completed = len(record.epochs)
         if completed == 0:
             return "no epoch was completed"

@@ -1,4 +1,4 @@
-"""How a pass rate over seeds is tested: with a number of runs fixed in advance, or one run after another.
+"""Statistical tests of a pass rate over seeds: with a fixed number of runs, or sequential.
 
 A run passes or fails a contract's accuracy rule; the pass rate p is the probability that it passes. Both designs test p against
 two rates: the verdict is ``pass`` with a probability of at most alpha if p <= p0, and ``fail`` with a probability of at most beta
@@ -32,7 +32,7 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingCharacteristics:
-    """What a design does at one pass rate: the probability of each verdict, and the expected number of runs."""
+    """Properties of a design at one true pass rate: probability of each verdict and expected number of runs."""
 
     passed: float
     failed: float
@@ -63,7 +63,7 @@ class _Design:
         raise NotImplementedError
 
     def decide(self, outcomes: Sequence[bool]) -> Endpoint | None:
-        """Where the test ends, given which runs passed, in declared order; None if it takes more runs."""
+        """Where the test ends, given which runs passed, in declared order; None if it needs more runs."""
         failures = 0
         for runs, passed in enumerate(outcomes, start=1):
             failures += not passed
@@ -110,10 +110,10 @@ class _Design:
     def interval(self, end: Endpoint, confidence: float = 0.95) -> tuple[float, float]:
         """The exact two-sided confidence interval for the pass rate after the test ended.
 
-        The lower limit is the rate at which evidence as strong for a high rate has probability (1 - confidence) / 2, the upper
-        limit the rate at which evidence as weak has. It covers the true rate with at least the confidence, whatever the design
-        makes of the outcomes; with a fixed number of runs it is the interval of C. J. Clopper and E. S. Pearson (Biometrika
-        26, 1934, 404-413).
+        With endpoints ordered by evidence for a high rate, the lower limit is the rate at which evidence at least as
+        strong as ``end`` has probability (1 - confidence) / 2, the upper limit that for evidence at most as strong.
+        Coverage is at least ``confidence`` for every stopping rule; for a fixed number of runs this is the interval of
+        C. J. Clopper and E. S. Pearson (Biometrika 26, 1934, 404-413).
         """
         tail = (1 - confidence) / 2
         return self._limit(end, tail, lower=True), self._limit(end, tail, lower=False)
@@ -172,8 +172,8 @@ class SequentialDesign(_Design):
 class FixedDesign(_Design):
     """Two exact binomial tests after exactly ``runs`` runs.
 
-    ``pass`` if so few failures have a probability of at most alpha at p0; else ``fail`` if so many have a probability of at most
-    beta at p1; else ``inconclusive``.
+    ``pass`` if at most the observed number of failures has a probability <= alpha at p0; else ``fail`` if at least that
+    number has a probability <= beta at p1; else ``inconclusive``.
     """
 
     name: ClassVar[str] = "fixed"

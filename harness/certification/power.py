@@ -1,4 +1,4 @@
-"""How often a model of a given true accuracy passes an accuracy rule, and what a certificate makes of it.
+"""The probability that a model of a given true accuracy passes an accuracy rule, and which verdicts follow.
 
 The test accuracies of the epochs that count are taken as jointly normal with one mean, one standard deviation over seeds and
 one correlation between any two epochs of a run. Correlation 1 means that a run's late epochs all have the same accuracy.
@@ -24,7 +24,7 @@ _FAR = 8.0  # standard deviations, beyond which a normal density is below 1e-14
 
 @dataclass(frozen=True, kw_only=True)
 class EpochNoise:
-    """How the accuracies of the epochs that count vary.
+    """Variation of test accuracy over seeds and between the epochs that count.
 
     ``sd``: standard deviation over seeds of one epoch's accuracy, in percentage points. ``correlation``: between two epochs of a
     run. ``images``: number of test images.
@@ -39,17 +39,17 @@ class EpochNoise:
 
     @classmethod
     def of(cls, runs: Sequence[Sequence[int]], images: int) -> EpochNoise:
-        """Estimated from the counts of correct images in the counted epochs, one row for each of at least two runs."""
+        """Estimate from the correct images in the counted epochs: one row per run, at least two rows."""
         points = [[100 * count / images for count in run] for run in runs]
         sd = math.sqrt(statistics.fmean(statistics.variance(epoch) for epoch in zip(*points, strict=True)))
         return cls(sd=sd, correlation=max(0.0, epoch_correlation(runs)), images=images)
 
 
 def epoch_correlation(runs: Sequence[Sequence[int]]) -> float:
-    """The correlation over runs between two epochs, as one figure for all pairs of epochs.
+    """The common correlation, over runs, between the correct counts of two epochs.
 
-    The mean covariance of two epochs over the mean variance of an epoch, given a row of counts for each run. Of one epoch it is
-    1; of runs that do not differ it is NaN.
+    The mean covariance of pairs of epochs divided by the mean variance of an epoch, from one row of counts per run;
+    1 for a single epoch, NaN if the runs do not differ.
     """
     epochs = list(zip(*runs, strict=True))
     variance = statistics.fmean(statistics.variance(epoch) for epoch in epochs)
@@ -61,10 +61,10 @@ def epoch_correlation(runs: Sequence[Sequence[int]]) -> float:
 
 
 def pass_probability(rule: ConsistencyRule, mean: float, noise: EpochNoise) -> float:
-    """The probability that one run passes the rule, for a model whose epochs have the accuracy ``mean`` on average, in percent.
+    """The probability that one run passes the rule if each counted epoch has a mean accuracy of ``mean`` percent.
 
-    With the rule ``best``, all ``max_epochs`` epochs are taken as such epochs. Given the part that a run's epochs share, they are
-    independent; that part is integrated over. A count c of correct images stands for the accuracies from c - 1/2 to c + 1/2.
+    The rule ``best`` counts all ``max_epochs`` epochs. Given a run's common random effect, its epochs are independent;
+    that effect is integrated over. A count c of correct images stands for the accuracies from c - 1/2 to c + 1/2.
     """
     least = 100 * (rule.required(noise.images) - 0.5) / noise.images
     shared, own = math.sqrt(noise.correlation), math.sqrt(1 - noise.correlation)
@@ -84,7 +84,7 @@ def pass_probability(rule: ConsistencyRule, mean: float, noise: EpochNoise) -> f
 
 @dataclass(frozen=True, kw_only=True)
 class PowerRow:
-    """For one true mean accuracy in percent: the probability that one run passes, and what a certificate makes of it."""
+    """For a true mean accuracy in percent: the pass probability of a run, and the certificate's characteristics."""
 
     mean: float
     run_passes: float
@@ -94,7 +94,7 @@ class PowerRow:
 def power_table(
     rule: ConsistencyRule, means: Sequence[float], noise: EpochNoise, design: Design
 ) -> tuple[PowerRow, ...]:
-    """One row for each true mean accuracy, in percent."""
+    """Compute one row of pass probabilities for each true mean accuracy, in percent."""
     rows = []
     for mean in means:
         rate = pass_probability(rule, mean, noise)

@@ -1,4 +1,4 @@
-"""Published accuracies against the distribution of our own runs of the same model and recipe."""
+"""Comparison of published accuracies with the distribution of our own runs of the same model and recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIGURES = ("best", "last", "mean of the last three")
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What is published about a model: correct predictions after each epoch, and the best accuracy claimed in percent, if any."""
+    """Published results of a model: correct predictions after each epoch and the claimed best accuracy in percent."""
 
     model: str
     correct: tuple[int, ...]
@@ -27,9 +27,9 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicatedFigure:
-    """One published figure beside ours, in correct test images.
+    """A published accuracy figure compared with our runs, in correct test images.
 
-    ``mean``: of our runs; one more is expected between ``lower`` and ``upper``. ``reason``: why it is not testable.
+    ``mean``: of our runs; ``lower``, ``upper``: their prediction interval; ``reason``: why it is not testable.
     """
 
     model: str
@@ -45,7 +45,7 @@ class ReplicatedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Replication:
-    """All figures of a page: ``level`` is the confidence of each interval, so that all hold together with ``confidence``.
+    """All compared figures; ``level``: confidence of each interval, giving a joint level of ``confidence``.
 
     ``sd``: standard deviation of each figure over seeds, pooled over the models of ``pooled``.
     """
@@ -62,9 +62,9 @@ def replicate(
 ) -> Replication:
     """Compare the published figures of models with runs of them.
 
-    Each figure is tested by a two-sided Student's t prediction interval for one more run, around the mean of the model's runs,
-    with the figure's standard deviation over seeds pooled over all models that have runs. The level is that of C. E. Bonferroni
-    for all figures on the page. "best" is taken over as many epochs as are published.
+    Each figure is tested by a two-sided Student's t prediction interval for one more run, around the mean of the
+    model's runs, with the figure's standard deviation over seeds pooled over all models that have runs. Levels are
+    Bonferroni-corrected for the number of tested figures. "best" is taken over as many epochs as are published.
 
     Args:
         published: what is published.

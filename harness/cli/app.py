@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code. An error is written to the file of ``--json``, too."""
+    """Run the command line and return the exit code; an error is also written to the ``--json`` file."""
     try:
         return int(app.main(args=list(arguments), prog_name="harness", standalone_mode=False) or 0)
     except click.ClickException as error:

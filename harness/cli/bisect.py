@@ -55,7 +55,7 @@ def bisect(first: str, second: str, output: Output, *, rerun: bool, **chosen: st
 
 
 def _refine(one: RunRecord, other: RunRecord, found: Bisection, **chosen: str | None) -> Bisection:
-    """The bisection with the range of steps repeated; unchanged if the runs cannot be repeated."""
+    """Repeat the range of steps to find the exact one; unchanged if the runs cannot be repeated."""
     from harness.errors import InputError
     from harness.reproducibility import bisect as bisect_records
 

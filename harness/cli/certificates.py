@@ -1,4 +1,4 @@
-"""Certificates as commands make them: options, folder, progress, and the text and picture of the result."""
+"""Certification in commands: options, run folder, progress, and the text and plot of the result."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ certificate_options = combine(
 
 
 def design_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of the test of a pass rate, which the function takes as one argument ``design``."""
+    """Add the options of the pass-rate test, passed to the command as one argument ``design``."""
     declare = combine(
         click.option(
             "--runs", type=click.IntRange(1, 1000), metavar="N", help="Train exactly N seeds, not as many as it takes."
@@ -152,7 +152,7 @@ def certified(
 
 
 def certificate_report(certificate: Certificate) -> tuple[RenderableType, ...]:
-    """The runs as a table, and what they say."""
+    """A table of the runs and a summary."""
     from harness.reporting import facts_table, plain_table
 
     declaration, rows = certificate.declaration, []
@@ -165,7 +165,7 @@ def certificate_report(certificate: Certificate) -> tuple[RenderableType, ...]:
 
 
 def _facts(certificate: Certificate) -> Iterator[tuple[str, str]]:
-    """What the runs say, name by name."""
+    """The summary as names and values."""
     declaration, summary, design = certificate.declaration, certificate.summary(), certificate.declaration.design
     yield "data", declaration.data_title
     yield "seeds", f"{summary['runs']} of at most {design.runs}, salt {declaration.salt!r}; {_expected_runs(design)}"
@@ -211,7 +211,7 @@ def _verdict(certificate: Certificate) -> Text:
 
 
 def draw_certificate(certificate: Certificate, path: Path) -> None:
-    """Draw the counted epochs of each run and the course of the test.
+    """Plot the judged epochs of each run and the progress of the test.
 
     Raises:
         InputError: the format is not known, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""`harness certify`: the accuracy of a model, as a statement over declared seeds."""
+"""`harness certify`: a statistical test of a model's accuracy over declared seeds."""
 
 from __future__ import annotations
 

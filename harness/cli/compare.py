@@ -74,7 +74,7 @@ def compare(
     given = [Certificate.read(name) if _schema(name) == "harness.certificate/1" else None for name in (first, second)]
     if _schema(second) == "harness.run/1":
         if given[0] is None:
-            raise InputError(f"expected a certificate to place the run record {second!r} in, got A={first!r}.")
+            raise InputError(f"expected a certificate as A, as B={second!r} is a run record; got A={first!r}.")
         return _place(given[0], second, output)
     known = given[0] or given[1]
     sides = [
@@ -98,7 +98,7 @@ def compare(
 
 
 def _schema(name: str) -> str | None:
-    """The schema of a JSON document; None if ``name`` is none, such as a model."""
+    """The schema of a JSON document; None for anything else, such as a model."""
     path = Path(name)
     if path.suffix != ".json":
         return None

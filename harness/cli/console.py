@@ -22,7 +22,7 @@ _CODES = {Status.ERROR: 4, Status.FAIL: 1, Status.UNKNOWN: 3, Status.PASS: 0, St
 
 
 class _Stream(io.FileIO):
-    """A standard stream without errors: what cannot be written is lost, and the work goes on. ``lost`` is the first reason."""
+    """A standard stream that discards what it cannot write instead of raising; ``lost`` is the first error."""
 
     lost: OSError | None = None
 
@@ -35,10 +35,10 @@ class _Stream(io.FileIO):
 
 
 def open_streams() -> Callable[[], OSError | None]:
-    """Replace standard output and standard error by streams without errors, which write every character.
+    """Replace stdout and stderr by streams that never raise, and escape characters they cannot encode.
 
     Returns:
-        A function that writes what is left, and returns why standard output lost something; None if nothing.
+        A function that flushes standard output and returns its first write error, or None.
     """
     for descriptor in range(3):
         try:
@@ -119,7 +119,7 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def announce(sentence: str) -> None:
-    """Print a message about the work."""
+    """Print a message to stderr."""
     click.echo(sentence, err=True)
 
 

@@ -192,7 +192,7 @@ def list_goldens(folder: Path | None, output: Output) -> None:
 
 @dataclass(frozen=True)
 class _SelectedModel:
-    """A model whose golden is checked or updated; ``path`` is the golden that selected it, unless MODEL did."""
+    """A model whose golden is checked or updated; ``path`` is its golden file, None if named as MODEL."""
 
     source: str
     arguments: str
@@ -206,7 +206,7 @@ class _SelectedModel:
         return RunSpec.of(captured, recipe, seed=DEFAULT_SEED, device=device, source=source, arguments=self.arguments)
 
     def update_command(self, folder: Path | None, device: str, threads: int) -> str:
-        """The command that records its golden."""
+        """The command that updates the golden."""
         options = {
             "--args": self.arguments,
             "--folder": folder,
@@ -249,7 +249,7 @@ def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[
 
 
 def _captured(models: Sequence[_SelectedModel]) -> Iterator[tuple[_SelectedModel, CapturedModel]]:
-    """Each model with its graph and initial weights; announced with its number if there are several."""
+    """Capture each model with its initial weights; prints a counter if there are several."""
     from harness.sources import load_model
 
     for number, model in enumerate(models, start=1):

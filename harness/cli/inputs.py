@@ -1,4 +1,4 @@
-"""The contract, recipe, data set or recorded training that a command's options name."""
+"""Lookup of the contract, recipe, data set or recorded training given in options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DIGITS_CONTRACT = "digits"
 
 
 def contract_for(model: str, name: str | None) -> Contract:
-    """The contract named; without a name that of the model's card, or the default contract."""
+    """The named contract; without a name, that of the model's card or the default one."""
     from harness.contracts import load_contract
 
     if name is None and model in mnist_models.list_models():
@@ -67,7 +67,7 @@ def shipped_certificate(model: str) -> Certificate:
 
 
 def recipe_for(model: str, name: str | None) -> Recipe:
-    """The recipe named; without a name that of the model's card, or the default recipe."""
+    """The named recipe; without a name, that of the model's card or the default one."""
     from harness.training import Recipe, load_recipe
 
     if name is None:
@@ -80,7 +80,7 @@ def recipe_for(model: str, name: str | None) -> Recipe:
 
 
 def dataset_for(choice: str, *, validation: int = 0) -> Dataset:
-    """The data set named, or its training images split for validation; announces its title and where it was read from."""
+    """The named data set, or its training images split for validation; prints its title and location."""
     from harness.data import load_dataset
 
     with DownloadProgress() as progress:
@@ -90,7 +90,7 @@ def dataset_for(choice: str, *, validation: int = 0) -> Dataset:
 
 
 def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device: str | None) -> Rerun:
-    """The training on record, ready to be repeated, with model, data set and device from the options or the record.
+    """The recorded training, ready to be repeated, with model, data set and device from the options or the record.
 
     Raises:
         InputError: the model, the data set or the device is not available, or is not the one on record.

@@ -24,7 +24,7 @@ MAX_THREADS = 4096
 
 
 def combine(*decorators: Decorator) -> Decorator:
-    """One decorator that declares several options, which help lists in this order."""
+    """Combine option decorators into one; ``--help`` lists them in this order."""
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         return functools.reduce(lambda declared, decorator: decorator(declared), reversed(decorators), function)
@@ -56,19 +56,19 @@ def _require_writable(path: Path) -> None:
 
 
 def plot_option(what: str) -> Decorator:
-    """``--plot``: the path of a picture of ``what``."""
+    """Option ``--plot``: file for a plot of ``what``."""
     return click.option("--plot", metavar="FILE", callback=_picture, help=f"Draw {what} to FILE, .png or .svg.")
 
 
 def seed_option(purpose: str) -> Decorator:
-    """``--seed``, with its purpose as a sentence."""
+    """Option ``--seed`` with its help text."""
     return click.option(
         "--seed", default=DEFAULT_SEED, show_default=True, type=click.IntRange(min=0, max=2**63 - 1), help=purpose
     )
 
 
 def device_option(purpose: str, *, default: str | None = "auto") -> Decorator:
-    """``--device``, with its purpose as a sentence."""
+    """Option ``--device`` with its help text."""
     return click.option(
         "--device", default=default, show_default=default is not None, metavar="auto|cpu|cuda|mps", help=purpose
     )

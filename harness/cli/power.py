@@ -139,7 +139,7 @@ def _mean(rule: ConsistencyRule, noise: EpochNoise, distance: float) -> float:
 
 
 def _rule(contract_name: str, target: str | None, last: int | None) -> ConsistencyRule:
-    """The contract's accuracy rule, with what the options replace."""
+    """The contract's accuracy rule, with overrides from options."""
     rule = rule_for(contract_for("", contract_name))
     if rule is None:
         raise InputError(f"expected a contract with a section [accuracy], got {contract_name}, which has none.")

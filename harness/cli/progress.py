@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Bar:
-    """A progress bar that starts with the first thing to show and is removed when its block ends."""
+    """A progress bar that appears with the first update and is removed when its block ends."""
 
     def __init__(self) -> None:
         self._console = plain_console(stderr=True)
@@ -106,7 +106,7 @@ class SeedsProgress(_Bar):
         self._steps = self._total = 0
 
     def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
-        """Start the bar with the first seed, which tells the number of steps."""
+        """Start the bar at the first seed, when the number of steps is known."""
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
         self._steps, self._total = steps, epochs * steps

@@ -1,4 +1,4 @@
-"""`harness replicate`: what documents claim about the shipped models, against our own runs of them."""
+"""`harness replicate`: published accuracies of the shipped models, compared with our own runs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _certificate(
     folder: Path | None,
     **chosen: Any,  # noqa: ANN401 - the options of certificate_options
 ) -> Certificate:
-    """The runs of a model: on file, shared with a model that is the same network under the same recipe, or trained now."""
+    """The runs of a model: read from a file, shared with a model of equal network and recipe, or trained now."""
     from harness.certification import Certificate, FixedDesign
     from harness.cli.inputs import recipe_for
     from harness.sources import load_model
@@ -96,7 +96,7 @@ def _certificate(
 
 
 def published(model: str) -> Published:
-    """What the card of a shipped model says is published."""
+    """The published results on a shipped model's card."""
     from harness.certification import Published
 
     card = mnist_models.model_card(model)

@@ -1,4 +1,4 @@
-"""Trainings as commands run them: the engine, the run's folder, progress, and what to do after an interruption."""
+"""Training in commands: engine selection, run folder, progress, and the message after an interruption."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def with_engine(captured: CapturedModel, spec: RunSpec, choice: str) -> tuple[Ru
 
 
 def seeds_job(spec: RunSpec, dataset: Dataset, data: str) -> SeedsJob:
-    """What every seed's process does; it loads the model that the spec names and the data set again."""
+    """The job of each seed's process, which loads the spec's model and the data set again."""
     from harness.data import load_dataset
     from harness.sources import load_model
     from harness.training import SeedsJob

@@ -101,7 +101,7 @@ def _field_cells(row: FieldRow) -> tuple[str, ...]:
 
 
 def _plot(path: Path, captured: CapturedModel, structure: Structure) -> None:
-    """Draw the map after each row of the receptive-field table, for one of the embedded digits."""
+    """Plot the feature map of each row of the receptive-field table, for an embedded digit."""
     import torch
 
     from harness.data import load_dataset

@@ -1,7 +1,7 @@
 """Contracts: sets of requirements, written in TOML.
 
-Which keys a contract may have follows from `REQUIREMENTS`; each requirement reads its own. ``[accuracy]`` belongs to
-`harness.certification`: it is carried along unread.
+The classes in `REQUIREMENTS` define the valid keys. The section ``[accuracy]`` is stored unparsed, for
+`harness.certification`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Heading:
 
 @dataclass(frozen=True, kw_only=True)
 class Contract(_Heading):
-    """What is asked of a model: of its structure, in the order of `REQUIREMENTS`, and the ``[accuracy]`` table as written."""
+    """A contract: its structure requirements, in the order of `REQUIREMENTS`, and its unparsed ``[accuracy]`` table."""
 
     requirements: tuple[Requirement, ...]
 
@@ -47,20 +47,20 @@ class Contract(_Heading):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the images to capture a model with: what ``input`` asks, or that of MNIST."""
+        """Image shape for capturing a model: the contract's ``input``, by default MNIST's."""
         asked = self.find(InputShape)
         return asked.input if asked is not None else (1, 28, 28)
 
     def find(self, kind: type[R]) -> R | None:
-        """The requirement of a class, or None if it is not asked."""
+        """The requirement of this class, or None without one."""
         return next((requirement for requirement in self.requirements if isinstance(requirement, kind)), None)
 
     def explain(self) -> tuple[str, ...]:
-        """What is asked of the structure, one sentence for each requirement; accuracy is explained by its own rule."""
+        """The structure requirements, one sentence each; the accuracy rule explains itself separately."""
         return tuple(requirement.explain() for requirement in self.requirements)
 
     def with_accuracy_of(self, other: Contract) -> Contract:
-        """This contract's structure with another contract's accuracy section, both named."""
+        """A copy with another contract's accuracy section; its name mentions both."""
         return replace(self, name=f"{self.name} with the accuracy of {other.name}", accuracy=other.accuracy)
 
 
@@ -139,7 +139,7 @@ def _refuse_unknown_keys(table: Mapping[str, Any], place: str) -> None:
 
 
 def _read_requirements(table: Mapping[str, Any], place: str) -> Iterator[Requirement]:
-    """Each requirement with a key or a section in the document, and those that have no keys."""
+    """Build each requirement that has a key or section in the document, or has no fields."""
     for requirement in REQUIREMENTS:
         given, sections = {}, set()
         for field in fields(requirement):

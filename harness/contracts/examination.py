@@ -1,4 +1,4 @@
-"""The examination of a captured model by a contract."""
+"""Checks a captured model against a contract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None =
     """Decide every structure requirement of a contract on a captured model.
 
     An internal error of the harness becomes an ``error`` finding of its requirement; the others are still decided.
-    With ``probe``, and without it for models up to 100,000 parameters, experiments confirm the decisions from the graph; a
+    If ``probe`` is true, or None and the model has at most 100,000 parameters, experiments confirm the decisions; a
     disagreement is an ``error``.
     """
     structure = Structure(captured.graph, captured.state)

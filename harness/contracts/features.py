@@ -21,9 +21,9 @@ _ENOUGH_DROPS = 30
 
 
 class Look(NamedTuple):
-    """Whether a model has a feature, where it was seen, and what to do to have it.
+    """Whether a model has a feature, the evidence, and a hint on how to add it.
 
-    ``present`` is None where neither could be shown; ``undecided`` then says why.
+    ``present`` is None if this cannot be decided; ``undecided`` is the reason.
     """
 
     present: bool | None
@@ -34,7 +34,7 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Feature(Requirement):
-    """A feature that is required or forbidden; neither asks nothing."""
+    """A feature that is required, forbidden, or neither."""
 
     title: ClassVar[str]
     meaning: ClassVar[str]
@@ -58,11 +58,11 @@ class Feature(Requirement):
         return f"{self.title} {'present' if self.required else 'absent'}"
 
     def explain(self) -> str:
-        """The sentence of the requirement, with what counts as the feature."""
+        """The requirement as a sentence, with the feature's definition."""
         return f"{super().explain()[:-1]}: {self.meaning}."
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Whether the feature is there, or is not where it is forbidden."""
+        """Check that the feature is present, or absent if forbidden."""
         present, evidence, hint, undecided = self.look(model.structure)
         shown = evidence[:LISTED]
         if present is None:
@@ -85,7 +85,7 @@ class GlobalAveragePooling(Feature):
 
     @staticmethod
     def look(structure: Structure) -> Look:
-        """Look for a pooling that feeds the head; name poolings on side branches and over parts of a map."""
+        """Look for global pooling that feeds the head; list partial poolings and those on side branches."""
         evidence = []
         for pool in structure.global_pools:
             size = by_x(pool.map_size)
@@ -115,7 +115,7 @@ class GlobalAveragePooling(Feature):
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Feature):
-    """Dropout that drops numbers in training and nothing in evaluation."""
+    """Dropout with p above 0, active in training, off in evaluation."""
 
     name = section = "dropout"
     title = "dropout"
@@ -147,7 +147,7 @@ class Dropout(Feature):
         return Look(present=live, evidence=tuple(evidence), hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
-        """Training passes over the same images must differ where something random is active, and only there."""
+        """Training passes over the same images must differ if and only if a random operation is active."""
         structure, experiments = model.structure, model.experiments
         if not experiments.predictions_vary:
             return None
@@ -166,7 +166,7 @@ class Dropout(Feature):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm(Feature):
-    """Batch normalisation by the batch's statistics in training and by running statistics in evaluation."""
+    """Batch normalisation with batch statistics in training and running statistics in evaluation."""
 
     name = section = "batch_norm"
     title = "batch normalisation"
@@ -174,7 +174,7 @@ class BatchNorm(Feature):
 
     @staticmethod
     def look(structure: Structure) -> Look:
-        """Look for an ordinary batch norm, with none that uses the batch's statistics in evaluation, or such as never move."""
+        """Look for batch norms; in evaluation each must use running statistics, and training must update them."""
         sites = structure.batch_norms
         by_batch = [site for site in sites if site.batch_statistics_in_evaluation]
         stuck = [site for site in sites if site.stuck]
@@ -201,7 +201,7 @@ class BatchNorm(Feature):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Feature):
-    """A fully connected layer, also as a convolution whose kernel covers its whole map."""
+    """A fully connected layer, or a convolution whose kernel covers its whole input."""
 
     name = section = "linear"
     title = "a fully connected layer"
@@ -231,11 +231,11 @@ class AnyOf(Requirement):
 
     @property
     def expected(self) -> str:
-        """The features by their titles."""
+        """The titles of the features."""
         return f"at least one of {', '.join(_BY_NAME[name].title for name in self.any_of)}"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Whether one of the features is there."""
+        """Check for one of the features."""
         looks = {_BY_NAME[name].title: _BY_NAME[name].look(model.structure) for name in self.any_of}
         found = [title for title, look in looks.items() if look.present]
         undecided = [f"{title}: {look.undecided}" for title, look in looks.items() if look.present is None]

@@ -1,4 +1,4 @@
-"""What a requirement is: its keys in a contract, its decision, its words and its experiment, in one class."""
+"""Base class of requirements: contract keys, decision, description and confirming experiment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LISTED = 6
 
 
 class ExaminedModel(NamedTuple):
-    """What a requirement looks at: the captured model, the structure read off its graph, and experiments to run on it."""
+    """Input of a requirement: the captured model, the structure of its graph, and experiments to run on it."""
 
     captured: CapturedModel
     structure: Structure
@@ -29,7 +29,7 @@ class ExaminedModel(NamedTuple):
 
 
 class Confirmation(NamedTuple):
-    """What an experiment showed about a decision: whether it agrees, and what was observed."""
+    """Result of an experiment: whether it agrees with the decision, and the observation."""
 
     agrees: bool
     observed: str
@@ -39,9 +39,9 @@ class Confirmation(NamedTuple):
 class Requirement(abc.ABC):
     """One thing that a contract may ask of a model.
 
-    The fields of a subclass are its keys in the contract, with the values that stand for an absent key. All but a
-    field of metadata ``in_section(...)`` belong to the section ``[section]``, or to the top of the document where
-    ``section`` is empty. A value out of the `Range` in its annotation raises `ContractError`.
+    The fields of a subclass are its keys in the contract; absent keys have the field's default. Keys belong to the
+    section ``[section]``, or to the top level if ``section`` is empty, except for fields defined with `in_section`.
+    A value outside the `Range` in its annotation raises `ContractError`.
     """
 
     name: ClassVar[str]
@@ -60,29 +60,29 @@ class Requirement(abc.ABC):
 
     @property
     def asked(self) -> bool:
-        """Whether any value is other than the default, which asks nothing; true of a requirement without keys."""
+        """Whether any field differs from its default, which requires nothing; true if there are no fields."""
         keys = dataclasses.fields(self)
         return not keys or any(getattr(self, key.name) != key.default for key in keys)
 
     @property
     @abc.abstractmethod
     def expected(self) -> str:
-        """What is asked, in words that a finding repeats."""
+        """The requirement as a phrase, for findings."""
 
     def explain(self) -> str:
-        """What is asked, as a sentence for readers of the contract."""
+        """The requirement as a sentence, for contract readers."""
         return f"{self.expected[0].upper()}{self.expected[1:]}."
 
     @abc.abstractmethod
     def decide(self, model: ExaminedModel) -> Finding:
-        """Decide from the graph, or from experiments where the graph cannot tell."""
+        """Decide from the graph, or by experiments if the graph is not enough."""
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:  # noqa: ARG002 - subclasses use it
         """The result of an experiment that confirms or contradicts `decide`; None without one."""
         return None
 
     def finding(self, *, holds: bool | None, observed: str, evidence: Sequence[str] = (), hint: str = "") -> Finding:
-        """The finding of this requirement: met if it ``holds``, undecided if None; the hint is for what is not met."""
+        """Build a finding: pass, fail, or unknown if ``holds`` is None; a passing finding has no hint."""
         status = Status.UNKNOWN if holds is None else Status.PASS if holds else Status.FAIL
         return Finding(
             requirement=self.name,
@@ -95,7 +95,7 @@ class Requirement(abc.ABC):
 
 
 def in_section(name: str, default: Any) -> Any:  # noqa: ANN401 - a default may be of any type
-    """A field whose key stands in another section than the other keys of its requirement."""
+    """A field whose key is in another section than the requirement's other keys."""
     return dataclasses.field(default=default, metadata={"section": name})
 
 
@@ -106,6 +106,6 @@ def section_of(requirement: type[Requirement], field: dataclasses.Field[Any]) ->
 
 
 def bounds_in_words(*, below: int | None = None, least: int | None = None, most: int | None = None) -> str:
-    """Such as ``fewer than 8,000 and at least 100``."""
+    """Text such as ``at most 8,000 and at least 100``."""
     bounds = (("fewer than", below), ("at most", most), ("at least", least))
     return " and ".join(f"{words} {bound:,}" for words, bound in bounds if bound is not None)

@@ -1,6 +1,6 @@
-"""The requirements on size, receptive field, batches, gradients, cost and biases, and the order of all: `REQUIREMENTS`.
+"""Requirements on size, receptive field, batches, gradients, cost and biases; `REQUIREMENTS` lists all, in order.
 
-To add a requirement, write its class here and enter it in `REQUIREMENTS`: its fields become keys of the contract.
+To add a requirement, write its class here and add it to `REQUIREMENTS`: its fields become keys of the contract.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.structure.layers import operation_title
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterBudget(Requirement):
-    """How many parameters are allowed; hidden state counts towards them unless ``hidden_state`` is false.
+    """Limits on parameters and, if ``hidden_state``, constants and buffers but normalisation statistics.
 
     ``below`` is strict, ``max`` and ``min`` are inclusive.
     """
@@ -44,7 +44,7 @@ class ParameterBudget(Requirement):
         return f"{bounds_in_words(below=self.below, most=self.max, least=self.min)} parameters"
 
     def explain(self) -> str:
-        """The bounds, and what counts."""
+        """The bounds and what is counted."""
         hidden = "only declared parameters count"
         if self.hidden_state:
             hidden = "numbers in constants and in buffers other than normalisation statistics count, too"
@@ -80,7 +80,7 @@ class ParameterBudget(Requirement):
 
 @dataclass(frozen=True, kw_only=True)
 class ReceptiveFieldBound(Requirement):
-    """How much of the image a position sees, in pixels along both axes, before the head's pooling or including it."""
+    """Limits on the receptive field, in pixels along both axes, before the head's pooling or including it."""
 
     name = section = "receptive_field"
 
@@ -92,12 +92,12 @@ class ReceptiveFieldBound(Requirement):
 
     @property
     def expected(self) -> str:
-        """The bounds, and where they hold."""
+        """The bounds and where they apply."""
         where = "including the head's pooling" if self.including_pool else "before the head's pooling"
         return f"a receptive field of {bounds_in_words(most=self.max, least=self.min)} pixels {where}"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Compute the receptive field; an upper bound shows only that the field is too small, or not too large."""
+        """Check the receptive field; a mere upper bound on it can only violate ``min`` or satisfy ``max``."""
         value, before = model.structure.field_before_head
         field = model.structure.field_with_head if self.including_pool else before
         too_small = self.min is not None and field.size < self.min
@@ -121,7 +121,7 @@ class ReceptiveFieldBound(Requirement):
         return self.finding(holds=holds, observed=f"{size} ({field.certainty})", evidence=evidence, hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation:
-        """A NaN in single pixels must reach the positions whose exact field holds them, and no others."""
+        """A NaN in one pixel must reach exactly the positions whose receptive field contains it."""
         fields = model.experiments.fields
         reached = f"exactly the computed positions, in {fields.checked} values"
         if fields.disagreements:
@@ -144,7 +144,7 @@ class BatchRule(Requirement):
 
     @property
     def expected(self) -> str:
-        """What is asked by each key that is true."""
+        """The requirement of each true key."""
         asked = []
         if self.independent:
             asked.append("in evaluation a prediction depends neither on the other images nor on their order or number")
@@ -193,7 +193,7 @@ class BatchRule(Requirement):
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteGradients(Requirement):
-    """Every trainable parameter gets a finite gradient that is not zero throughout."""
+    """Every trainable parameter gets a finite gradient that is not all zeros."""
 
     name = section = "gradients"
 
@@ -229,7 +229,7 @@ class CompleteGradients(Requirement):
 
 @dataclass(frozen=True, kw_only=True)
 class CostBound(Requirement):
-    """What one image may cost in evaluation: multiply-accumulates, and bytes of all activations together; inclusive."""
+    """Inclusive limits per image in evaluation: multiply-accumulates, and total bytes of activations."""
 
     name = section = "cost"
 
@@ -260,12 +260,12 @@ class CostBound(Requirement):
 
 @dataclass(frozen=True, kw_only=True)
 class NoBiasBeforeNorm(Requirement):
-    """With ``before_norm = false``: a batch norm right behind a convolution or linear layer leaves no bias without effect.
+    """If ``before_norm = false``, no convolution or linear layer has a bias that a batch norm right after it cancels.
 
     A batch norm subtracts the mean of each channel over the batch, and with it every constant that was added to the
     channel; in evaluation its running mean holds the same constant. A bias is an argument of the layer, or a tensor of one
-    number for each channel that is added to its result. Between the two there may be copies, changes of shape and other
-    biases only. Group, layer and instance norms do not count, nor a batch norm with running statistics in training.
+    number for each channel that is added to its result. Only copies, reshapes and other biases may lie between layer and
+    norm. Group, layer and instance norms are ignored, as are batch norms that use running statistics in training.
     """
 
     name = section = "bias"
@@ -291,7 +291,7 @@ class NoBiasBeforeNorm(Requirement):
         )
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
-        """Adding numbers to the biases that are removed must not change the output of a training pass."""
+        """Changing the cancelled biases must not change the output of a training pass."""
         removed = {bias.tensor.name for bias in _removed_biases(model.captured.graph) if bias.certain}
         if not removed:
             return None
@@ -325,19 +325,19 @@ _ROUNDING = 1e-9
 
 
 class _RemovedBias(NamedTuple):
-    """A bias that a batch norm removes: a tensor, the layer that it belongs to, and whether that is certain."""
+    """A bias that a batch norm cancels: the tensor, its layer, and whether this is certain."""
 
     tensor: TensorSpec
     layer: str
     certain: bool
 
 
-# Whether a batch norm removes a bias, by tensor and layer; None where that cannot be decided.
+# Whether a batch norm cancels a bias, by tensor and layer; None where that cannot be decided.
 _Verdicts = dict[str, dict[str, list[bool | None]]]
 
 
 def _removed_biases(graph: Graph) -> list[_RemovedBias]:
-    """The tensors that are read as biases only, and removed wherever they are read, once for each layer."""
+    """Tensors used only as biases, all of whose uses a batch norm cancels, once for each layer."""
     verdicts: _Verdicts = {spec.name: {} for spec in graph.tensors}
     _judge_biases(graph, graph.train, verdicts)
     _judge_biases(graph, graph.evaluate, verdicts)
@@ -363,9 +363,9 @@ class _Bias(NamedTuple):
 
 
 def _judge_biases(graph: Graph, program: Program, verdicts: _Verdicts) -> None:
-    """Follow each tensor to the layers that it is a bias of, and the result to the operations that read it.
+    """Trace each bias tensor to its layers, and their results to the operations that read them.
 
-    Each such operation adds its verdict. A tensor that reaches the output otherwise is not a bias: its layer is "".
+    Each such operation adds a verdict. A tensor that reaches the output in another way gets False for layer "".
     """
     operations, output, entangled = _without_in_place(program)
     shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
@@ -403,7 +403,7 @@ def _judge_biases(graph: Graph, program: Program, verdicts: _Verdicts) -> None:
 
 
 def _removes(reader: Operation, value: str, dim: int | None, *, training: bool) -> bool | None:
-    """Whether an operation removes from a value that it reads a bias that varies along one dimension only."""
+    """Whether an operation cancels a bias in its input ``value``; the bias varies along ``dim`` only."""
     bound = bind(reader)
     by_batch = not training or bound.get("training") is True
     if reader.kind.name != "batch_norm" or bound.get("input") != Ref(value) or not by_batch:
@@ -412,7 +412,7 @@ def _removes(reader: Operation, value: str, dim: int | None, *, training: bool) 
 
 
 def _added_bias(operation: Operation, shapes: Mapping[str, Shape], layers: Container[str]) -> tuple[str, int]:
-    """The value that is added to the result of a layer, and the only dimension along which it varies; "" for none."""
+    """The value added as a bias to a layer's result, and the only dimension along which it varies; "" if none."""
     bound, count = bind(operation), len(operation.shape)
     if operation.kind.name in ("add", "sub"):
         refs = list(operation.refs())
@@ -432,9 +432,9 @@ def _added_bias(operation: Operation, shapes: Mapping[str, Shape], layers: Conta
 
 
 def _without_in_place(program: Program) -> tuple[list[Operation], str, set[str]]:
-    """The operations that the output depends on, and its name; reads of a value written in place read the result.
+    """The operations that the output depends on, and its name; reads after an in-place write refer to its result.
 
-    Also returns the values in memory that has views and is written into: these are not followed.
+    Also returns the values whose memory has views and is written in place: these are not traced.
     """
     operations = []
     written: dict[str, str] = {}
@@ -470,7 +470,7 @@ def _renamed(argument: Argument, names: Mapping[str, str]) -> Argument:
 
 
 def _moved(dim: int | None, operation: Operation, before: Shape) -> int | None:
-    """Where a copy, a change of shape or an added bias leaves a dimension; None if it does not stay one."""
+    """Index of a dimension after a copy, a change of shape or an added bias; None if split or merged."""
     after = operation.shape
     if dim is None or operation.kind.family not in ("reshape", "permutation"):
         return dim

@@ -20,8 +20,8 @@ OperationEntry = Sequence[Any]
 def list_operations(graph: Graph) -> list[OperationEntry]:
     """The operations of both modes as JSON data.
 
-    A reference to the output of another operation is the (negative) number of operations from this one to that one, so that
-    an inserted operation does not change the entries of all later ones.
+    References to outputs of earlier operations are encoded as relative (negative) positions, so that inserting an
+    operation does not change the entries of all later ones.
     """
     return [
         entry
@@ -123,7 +123,7 @@ def training_change(old: Sequence[StepDigests], new: Sequence[StepDigests]) -> s
 
 
 def as_json(data: Any) -> Any:  # noqa: ANN401 - JSON data has no narrower type
-    """The data as it is read back from JSON: tuples become lists."""
+    """Convert data by a JSON round trip, which turns tuples into lists."""
     return json.loads(json.dumps(data, allow_nan=False))
 
 

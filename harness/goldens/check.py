@@ -46,8 +46,8 @@ _EXPECTED = {
 def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: str) -> tuple[Finding, ...]:
     """Check a model against its golden: the findings ``graph``, ``weights``, ``outputs`` and ``training``.
 
-    ``fail``: a result differs from the golden. ``unknown``: this environment is not recorded, or on another machine only, where
-    the last bits may differ. A golden that is missing or cannot be read gives a single failed finding ``golden``.
+    ``fail``: a result differs from the golden. ``unknown``: this environment has no bit-exact results, or only some
+    from another machine. If the file is missing or unreadable, the only finding is a failed ``golden``.
 
     The model has the initial weights of seed 1. ``spec`` has the recipe and the device to compute on; 50 steps are trained if
     this environment is recorded. ``remedy`` is the command that updates the golden.
@@ -181,7 +181,7 @@ class _Check:
         return Status.PASS, f"bit-equal over {digests[-1].step} steps"
 
     def _finding(self, requirement: str, status: Status, observed: str, evidence: Sequence[str]) -> Finding:
-        """A finding with the hint for its status, and with the reasons if it is unknown."""
+        """Create a finding, with a hint for its status and, if it is ``unknown``, the reasons as evidence."""
         reasons: tuple[str, ...] = ()
         hint = f"If the change is intended, `{self.remedy}` records it." if status is Status.FAIL else ""
         if status is Status.UNKNOWN:

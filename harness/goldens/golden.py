@@ -56,9 +56,9 @@ class EnvironmentKey:
 class BitExactResults:
     """The results in one environment, as the first 16 hex digits of SHA-256 digests.
 
-    They are of each initial parameter, buffer and constant, by name; of the whole output at each depth; and of 50 training
-    steps, every ten steps. ``machine`` has properties outside the key that can change the last bits, see
-    `machine_properties`; ``harness`` is the version of this package.
+    ``tensors``: by name, of each initial parameter, buffer and constant. ``outputs``: of the whole output at each
+    depth. ``training``: of 50 training steps, every ten steps. ``machine``: further properties that can change the last
+    bits, see `machine_properties`. ``harness``: the version of this package.
     """
 
     key: EnvironmentKey
@@ -71,12 +71,12 @@ class BitExactResults:
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """A value of the evaluation pass that is compared; ``value`` is its name in the graph, the shape includes the batch.
+    """A compared tensor of the eval-mode forward pass; ``value``: its name in the graph; ``shape``: with the batch.
 
-    Its name is ``features``: the last feature map with more than one position; ``before the head``: the input of the last
-    layer with weights; or ``logits``: the input of the final softmax or log-softmax, if there is one, else the output: a
-    log-softmax hides differences of small scores. The scale is its largest absolute value in double precision, the error
-    the largest absolute difference between single and double precision, where the golden was made.
+    ``name`` is ``features`` (the last feature map with more than one position), ``before the head`` (the input of the
+    last layer with weights) or ``logits`` (the input of a final softmax or log-softmax, else the output; a log-softmax
+    hides differences of small scores). ``scale`` is the largest absolute value in double precision, ``error`` the
+    largest absolute difference between single and double precision, both measured when the golden was made.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Depth:
         return TOLERANCE * max(self.error, torch.finfo(torch.float32).eps * self.scale)
 
     def describe_difference(self, difference: float) -> str:
-        """An absolute difference as text, with its ratio to the largest value."""
+        """Format an absolute difference, with its ratio to the largest value in percent."""
         percent = 100 * difference / self.scale if self.scale else math.nan
         return f"{difference:.2g} ({percent:.2g} % of the largest value)"
 
@@ -101,10 +101,10 @@ class Depth:
 class Golden:
     """The recorded results of a model. The names of the fields are keys of the file.
 
-    ``source`` is what the user named the model by, ``graph`` the exact digest of the graph, ``images`` the digest of the fixed
-    images, ``recipe`` that of the 50 training steps, with all settings. Tensors are as of `describe_tensors`, operations as of
-    `list_operations`. The depths are in graph order; ``values`` has, by name of the depth, up to 256 values of the output in
-    double precision, see `sample`. ``bits`` has one entry per environment.
+    ``source``: how the user specified the model; ``graph``: exact digest of the graph; ``images``: digest of the fixed
+    images; ``recipe``: all settings of the 50 training steps; ``tensors``: from `describe_tensors`; ``operations``:
+    from `list_operations`; ``depths``: in graph order; ``values``: by name of the depth, up to 256 output values in
+    double precision, see `sample`; ``bits``: one entry per environment.
     """
 
     model: str

@@ -39,7 +39,7 @@ _MAP_DIMS = 4
 def measure_golden(captured: CapturedModel, spec: RunSpec) -> Golden:
     """The golden of a model with the initial weights of seed 1, with an entry for this environment only.
 
-    Everything is computed twice, on the device of ``spec``, which also has the recipe, source and arguments.
+    Everything is computed twice. Device, recipe, source and arguments are taken from ``spec``.
 
     Raises:
         InputError: two runs differ, the model does not run in double precision, or an output is infinite or NaN.
@@ -102,7 +102,7 @@ def environment_key(here: Environment, device: torch.device) -> EnvironmentKey:
 
 
 def machine_properties(here: Environment) -> dict[str, str]:
-    """Properties outside the key that can change the last bits: libraries choose their code by processor."""
+    """Properties not in `EnvironmentKey` that can change the last bits; libraries select code by processor."""
     properties = {
         "processor": here.processor,
         "system library": here.platform.rpartition("-with-")[2],
@@ -123,7 +123,7 @@ def _digits() -> Dataset:
 
 
 def depth_values(graph: Graph) -> dict[str, str]:
-    """The name of the value at each depth, in graph order. Two depths can be the same value."""
+    """Map each depth to the name of its value in the graph, in graph order. Two depths can share a value."""
     logits = graph.evaluate.output
     needed = {logits}
     for operation in reversed(graph.evaluate.operations):
@@ -150,7 +150,7 @@ def depth_values(graph: Graph) -> dict[str, str]:
 
 
 def depth_outputs(captured: CapturedModel, device: torch.device) -> dict[str, Tensor]:
-    """By name of the depth, the output of an evaluation pass over the fixed images, on the CPU."""
+    """The value at each depth in an eval-mode forward pass over the fixed images, moved to the CPU."""
     module, images = captured.to_module().to(device).eval(), fixed_images()
     with torch.no_grad(), _full_single_precision():
         return _select_depths(captured.graph, images, module.trace(images.to(device)))
@@ -213,7 +213,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def sample(values: Tensor) -> Tensor:
-    """(N,) up to 256 of the values, at positions that depend on their number only."""
+    """Select up to 256 values, as an (N,) tensor, at positions that depend only on the number of values."""
     flat = values.flatten()
     if len(flat) <= _SAMPLE_SIZE:
         # A copy: two depths can be the same value, and safetensors refuses tensors that share memory.

@@ -15,7 +15,7 @@ from harness.training import RunSpec
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Update:
-    """An updated golden and the changes from the old one, one line each; without changes it is the old golden."""
+    """The updated golden, or the old one if nothing changed, and the changes, one line each."""
 
     golden: Golden
     changes: tuple[str, ...]

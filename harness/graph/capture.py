@@ -1,4 +1,4 @@
-"""`nn.Module` -> `CapturedModel`: the graph of what the model runs in both modes, compared with the model itself."""
+"""Capture a module's training and evaluation modes as a `CapturedModel`, and compare that with the module."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LISTED = 3
 
 @contextmanager
 def computing_threads(number: int) -> Iterator[None]:
-    """Let torch use this many threads inside the block; one is best for small networks, where waiting for a second costs more."""
+    """Limit torch to this many CPU threads inside the block; small networks run fastest on one."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -44,10 +44,10 @@ def capture(
 ) -> CapturedModel:
     """Capture a module in both modes and compare the result with the module itself.
 
-    The module must map a float batch ``(B, *input_shape)`` to one tensor. Its attributes, parameters, buffers and modes are
-    restored, and so is the random state of Python, NumPy and torch; what it makes in its first forward, such as the shapes of
-    lazy modules, stays. ``name`` is for messages. Unless it is captured ``twice``, to compare the two captures, it is
-    assumed to be repeatable.
+    The module must map a float batch ``(B, *input_shape)`` to one tensor. Its attributes, parameters, buffers and modes
+    are restored, as is the random state of Python, NumPy and torch; what its first forward pass creates, such as the
+    weights of lazy modules, is kept. ``name`` is for error messages. With ``twice``, two captures are compared to check
+    that capture is repeatable; otherwise this is assumed.
 
     Raises:
         CaptureError: the module fails on such an input, returns anything but one tensor, fixes the batch size, or
@@ -85,7 +85,7 @@ def capture(
 
 @contextmanager
 def _plain_defaults() -> Iterator[None]:
-    """Inside the block, tensors are made in single precision on the CPU unless they say otherwise."""
+    """Make float32 and the CPU the default dtype and device inside the block."""
     dtype = torch.get_default_dtype()
     try:
         device = torch.get_default_device()
@@ -103,9 +103,9 @@ def _plain_defaults() -> Iterator[None]:
 
 @contextmanager
 def _plain_operations() -> Iterator[None]:
-    """Inside the block nothing is compiled, and attention is computed in evaluation as it is in training.
+    """Disable `torch.compile` and the fast path of attention inside the block.
 
-    A graph holds the plain operations, of which others that are faster differ in the last bits.
+    A graph holds the standard operations; their faster replacements round differently.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -132,7 +132,7 @@ def _modes_and_randomness_restored(module: nn.Module) -> Iterator[None]:
 
 
 def _require_plain(module: nn.Module, name: str) -> None:
-    """Refuse tensors that a graph cannot hold."""
+    """Refuse modules compiled by torch.jit, and tensors that a graph cannot hold."""
     for path, child in module.named_modules():
         if isinstance(child, torch.jit.ScriptModule):
             msg = f"{name} cannot be captured: {path or 'it'} is compiled by torch.jit. Use the plain module"
@@ -151,10 +151,10 @@ def _require_plain(module: nn.Module, name: str) -> None:
 
 
 def _after_first_pass(module: nn.Module, example: torch.Tensor, name: str) -> ModuleState:
-    """Run the module once in each mode; the state with what it makes there, and otherwise as before.
+    """Run the module once in each mode, and return its initial state with any tensors that it creates in forward.
 
     Raises:
-        CaptureError: a pass fails, or makes something each time, or changes what it has made.
+        CaptureError: a pass fails, or a later pass creates these tensors again or changes them.
     """
     state = ModuleState(module)
     for training in (False, True):
@@ -202,10 +202,10 @@ def _require_runs(module: nn.Module, example: torch.Tensor, name: str, *, traini
 
 
 def set_mode(module: nn.Module, name: str, *, training: bool) -> None:
-    """Call the module's ``train()`` or ``eval()``; its own may return anything.
+    """Call the module's ``train()`` or ``eval()``, ignoring what it returns.
 
     Raises:
-        CaptureError: its own method fails.
+        CaptureError: the method fails.
     """
     try:
         if training:
@@ -261,7 +261,7 @@ def _spec(name: str, kind: TensorKind, tensor: torch.Tensor, **facts: Any) -> Te
 
 
 class _ModuleTensors:
-    """The parameters and buffers of a module, shared ones once, with all their names."""
+    """The parameters and buffers of a module; a shared tensor is listed once, with all its names."""
 
     def __init__(self, module: nn.Module) -> None:
         self.names: dict[int, list[str]] = {}

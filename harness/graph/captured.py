@@ -24,12 +24,12 @@ class Fidelity:
         repeatable: two captures gave the same graph and constants.
         eval_equal: the outputs in evaluation are equal, for several images and for one.
         train_equal: outputs, gradients, parameters and buffers of some training steps are equal, from the same random state.
-        other_size: what the eager module does with images four pixels larger; ``other predictions`` are more or fewer than
-            there are images.
+        other_size: what the eager module does with images four pixels larger; ``other predictions`` means that
+            it returns more or fewer predictions than there are images.
         single_image: the shape of the eager module's output for one image; None if it fails.
         single_image_failure: why the eager module fails for one image; empty if it does not.
         finite: the output is finite throughout for at least some images.
-        training_failure: why the backward pass of the module fails, as its graph's does; empty if it does not.
+        training_failure: the error, if the backward passes of module and graph fail in the same way; empty otherwise.
         differences: a sentence for each failed comparison.
     """
 
@@ -51,7 +51,7 @@ class Fidelity:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CapturedModel:
-    """A captured model: its graph, its fidelity, and its initial parameters, buffers and constants by name, on the CPU."""
+    """A captured model: its graph, its fidelity, and initial parameters, buffers and constants by name, on the CPU."""
 
     name: str
     graph: Graph
@@ -66,8 +66,8 @@ class CapturedModel:
         """Refuse to train if the graph differs from the model, or the output is not one row of scores per image.
 
         Raises:
-            CaptureError: the capture differs from the model, the model's own backward pass fails, or its output is no row of
-                floating-point numbers for each image.
+            CaptureError: the capture differs from the model, the model's own backward pass fails, or its output is not
+                one row of floating-point numbers per image.
         """
         problem = "; ".join(self.fidelity.differences)
         if self.fidelity.training_failure:

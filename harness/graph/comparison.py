@@ -188,7 +188,7 @@ def _is_finite(result: _Pass) -> bool:
 
 
 def _other_size(module: nn.Module, example: torch.Tensor) -> OtherSize:
-    """How the module handles larger images: with ``view(-1, classes)``, for instance, it would return extra rows."""
+    """Classify the module's result for larger images; ``view(-1, classes)``, for instance, returns extra rows."""
     larger = functional.pad(example, (2, 2, 2, 2)) if example.ndim == _IMAGE_BATCH_DIMS else example.clone()
     output = _evaluated(module, larger).values.get("output")
     if output is None:

@@ -1,6 +1,6 @@
-"""`nn.Module` -> `Program`: what a module runs in one mode, as `torch.export` sees it.
+"""Convert the operations of a module in one mode to a `Program`, using `torch.export`.
 
-The ATen operations are kept as `torch.export` gives them, undecomposed, so that a rebuilt module repeats the original bit for
+The ATen operations are kept as exported, without decomposition, so that a rebuilt module matches the original bit for
 bit. What depends on the machine and not on the model (the device of a created tensor, whether cuDNN is on) becomes a runtime
 symbol, so that captures on different machines and torch versions agree.
 """
@@ -39,10 +39,10 @@ _CUDNN_ARGUMENT = {"aten.batch_norm.default": 8, "aten.instance_norm.default": 8
 def export_program(
     module: nn.Module, example: torch.Tensor, names: Mapping[str, str], name: str, *, mode: str
 ) -> tuple[Program, dict[str, torch.Tensor], str]:
-    """Export a module in its current mode, for any batch size: the program, its constants by name, and its input's name.
+    """Export a module in its current mode for any batch size; return the program, its constants and its input's name.
 
-    ``example`` is a batch of images ``(B, *input_shape)``. ``names`` has for each name of a parameter or buffer the one that
-    the graph has for it; shared ones have several. ``name`` is the model's and ``mode`` its mode, for messages.
+    ``example`` is a batch of images ``(B, *input_shape)``. ``names`` maps each parameter or buffer name to its name in
+    the graph, as shared tensors have several. ``name`` and ``mode`` are those of the model, for error messages.
 
     Raises:
         CaptureError: the model fixes the batch size, or depends on values in a way that no graph can hold.
@@ -59,7 +59,7 @@ def export_program(
 
 
 class _Translation:
-    """One exported program, turned into a `Program`."""
+    """Translates one exported program to a `Program`."""
 
     def __init__(self, exported: ExportedProgram, tensor_names: Mapping[str, str], complaint: str) -> None:
         self.exported = exported
@@ -101,7 +101,7 @@ class _Translation:
         raise CaptureError(msg)
 
     def _refuse_block(self, node: torch.fx.Node) -> None:
-        """Refuse a block that is a graph of its own; an operation next to it says where it is."""
+        """Refuse a nested subgraph; the stack trace of a nearby operation gives its location."""
         kind = " ".join(str(user.target) for user in node.users)
         near = [found for user in node.users for found in (*user.users, user)]
         place = next(filter(None, (place_in_stack(other.meta.get("stack_trace")) for other in near)), "")
@@ -238,7 +238,7 @@ def _submodule(node: torch.fx.Node) -> tuple[str, str]:
 
 
 def _without_unused_sizes(operations: list[Operation], output: str) -> tuple[Operation, ...]:
-    """Drop size computations that nothing reads: `torch.export` leaves them behind or not, depending on its version."""
+    """Drop unused size computations, which only some versions of `torch.export` leave in the graph."""
     kept: list[Operation] = []
     read = {output}
     for operation in reversed(operations):
@@ -249,7 +249,7 @@ def _without_unused_sizes(operations: list[Operation], output: str) -> tuple[Ope
 
 
 def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
-    """The program with other names for some of the values that it reads."""
+    """Return the program with the values that it reads renamed according to ``names``."""
 
     def renamed(argument: Argument) -> Argument:
         if isinstance(argument, Ref):
@@ -273,7 +273,7 @@ def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
 
 @contextmanager
 def _silent_torch() -> Iterator[None]:
-    """Suppress what a failing export prints and logs, the graph so far; the exception gives the reason."""
+    """Suppress the partial graph that a failing export prints and logs; the exception contains the reason."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -2,7 +2,7 @@
 
 A `Graph` holds two programs, what the model runs in training and what it runs in evaluation, as lists of ATen operations,
 together with the specification of every tensor they read and the tree of modules the model declares. It carries no code and
-no weights: weights travel beside it as named tensors.
+no weights: weights are stored separately as named tensors.
 
 Values are named in static single assignment form. A dimension is an integer, or a string in the batch size ``B``, such as
 ``"B"`` or ``"16*B"``.
@@ -31,14 +31,14 @@ MAX_ELEMENTS = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A use of a value: the input, a tensor, or an operation's result, by name."""
+    """A reference by name to the input, a tensor, or the result of an operation."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """An argument that is not a number: a dtype, a memory format, or something only known where the graph runs.
+    """An argument without a JSON value: a dtype, layout, memory format, non-finite float, or runtime setting.
 
     ``kind`` is ``dtype``, ``layout``, ``memory_format``, ``float`` (the non-finite ones) or ``runtime``; the runtime symbols
     are ``device`` (the input's device) and ``cudnn`` (whether cuDNN is enabled).
@@ -58,9 +58,9 @@ RUNTIME_CUDNN = Symbol("runtime", "cudnn")
 class TensorSpec:
     """A tensor the model holds: parameter, buffer, or constant (a plain attribute or a literal).
 
-    ``aliases`` are further names of the same, shared tensor; it is counted once. ``content`` is the SHA-256 of a constant's
-    numbers, which belong to what the model computes; it is empty for parameters and buffers, which training changes.
-    ``persistent`` says whether the original's ``state_dict`` holds it; constants are in none.
+    ``aliases`` are further names of a shared tensor, which is counted once. ``content`` is the SHA-256 of a constant's
+    values; it is empty for parameters and buffers, whose values training changes.
+    ``persistent`` says whether the module's ``state_dict`` contains it; constants are in none.
     """
 
     name: str
@@ -79,11 +79,11 @@ class TensorSpec:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     def facts(self) -> list[Any]:
-        """What distinguishes it from another tensor, as JSON data: its names, and the numbers that training changes, do not."""
+        """JSON data that identifies the tensor, without its names and without values that training changes."""
         return [self.kind, list(self.shape), self.dtype, self.requires_grad, self.content]
 
 
@@ -97,7 +97,7 @@ class ValueMeta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
-    """One operation as it runs.
+    """One operation of a program.
 
     ``name`` is the value it defines; ``op`` the ATen overload, such as ``aten.conv2d.default``, or a scalar operation, such as
     ``operator.mul``; ``outputs`` has an entry for each tensor result, none for an operation on sizes; ``module`` is the path of
@@ -114,7 +114,7 @@ class Operation:
 
     @property
     def kind(self) -> OperationKind:
-        """What is known of it by its name: its family, whether it works in place."""
+        """The operation's properties, derived from its name: its family, and whether it works in place."""
         return kind_of(self.op)
 
     @property
@@ -123,7 +123,7 @@ class Operation:
         return self.outputs[0].shape if self.outputs else ()
 
     def refs(self) -> Iterator[str]:
-        """Names of the values it reads, in order of appearance, repeated ones repeated."""
+        """Names of the values that the operation reads, in argument order and including repetitions."""
         yield from _refs((*self.args, *self.kwargs.values()))
 
 
@@ -135,7 +135,7 @@ class Program:
     output: str
 
     def written(self, names: Iterable[str]) -> set[str]:
-        """Which of these values, the input or tensors of the graph, an operation in place writes into, itself or a view of it."""
+        """Which of these inputs or tensors an in-place operation modifies, directly or through a view."""
         owners = {name: name for name in names}
         found = set()
         for operation in self.operations:
@@ -149,7 +149,7 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeclaredModule:
-    """A submodule the model declares, called or not; ``parameters`` are the elements it owns itself."""
+    """A registered submodule, called or not; ``parameters`` is the number of elements that it owns directly."""
 
     path: str
     type: str
@@ -158,10 +158,10 @@ class DeclaredModule:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """A captured model: what it holds, what it declares, and what it runs in each mode.
+    """A captured model: its tensors, its registered modules, and the program of each mode.
 
-    ``input_shape`` is without the batch dimension. ``tensors`` are all that the model holds, reached or not; ``modules`` the
-    declared tree in order, the model itself first. ``torch_version``, which captured it, is not part of any digest.
+    ``input_shape`` excludes the batch dimension. ``tensors`` are all tensors of the model, used or not; ``modules`` is
+    the module tree in order, the model itself first. ``torch_version`` of the capture is not part of any digest.
     """
 
     input_shape: tuple[int, ...]
@@ -173,14 +173,14 @@ class Graph:
     torch_version: str
 
     def tensor(self, name: str) -> TensorSpec | None:
-        """The tensor of this name, if the graph holds one."""
+        """The tensor of this name; None if the graph has none."""
         return next((spec for spec in self.tensors if spec.name == name), None)
 
     def exact_digest(self) -> str:
-        """SHA-256 of the operations as they run, in both modes.
+        """SHA-256 of the exact operations of both modes.
 
-        Equal for two captures that compute the same to the bit from the same weights; independent of the names of values,
-        tensors and modules and of the version that captured them.
+        Captures with equal digests give bitwise equal results for the same weights. The digest is independent of the
+        names of values, tensors and modules, and of the version that captured them.
         """
         order: dict[str, str] = {self.input_name: "input"}
         specs = {spec.name: spec for spec in self.tensors}
@@ -203,7 +203,7 @@ class Graph:
 
 
 def bind(operation: Operation) -> dict[str, Argument]:
-    """The operation's arguments by their declared names, defaults included.
+    """The operation's arguments by their names in its schema, including defaults.
 
     An operation unknown to this version of torch keeps only its keyword arguments.
     """
@@ -228,7 +228,7 @@ def _plain(value: object) -> Argument:
 
 
 def encode_argument(argument: Argument) -> Any:  # noqa: ANN401 - JSON data has no narrower type
-    """An argument as JSON data."""
+    """Encode an argument as JSON data."""
     match argument:
         case Ref(name):
             return {"ref": name}

@@ -1,4 +1,4 @@
-"""What a module holds, to be put back after a pass has changed it."""
+"""Save the state of a module, and restore it after a forward pass has changed it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONTAINERS = (dict, OrderedDict, list, set)
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers, a shared one under each of its names; lazy ones have no shape yet and are left out."""
+    """Parameters and buffers by name, shared ones under each name; uninitialised lazy ones are left out."""
     parameters, buffers = (
         module.named_parameters(remove_duplicate=False),
         module.named_buffers(remove_duplicate=False),
@@ -26,16 +26,16 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal to the bit, NaN included."""
+    """Whether two tensors are bitwise equal, including NaN."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 class ModuleState:
-    """The attributes of a module and its submodules at one moment, and the numbers in their tensors.
+    """A snapshot of the attributes of a module and its submodules, and of the values of their tensors.
 
-    What a user's own object holds inside is not seen.
+    The contents of a user's own objects are not included.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -61,7 +61,7 @@ class ModuleState:
         self._storages = [(storage, storage.clone()) for storage in storages.values()]  # type: ignore[no-untyped-call]
 
     def changed_attributes(self) -> list[str]:
-        """Names of attributes that hold something else now, as far as numbers, texts and types tell, such as a count of calls."""
+        """Names of attributes whose number, string or type has changed, such as a call counter."""
         plain = (bool, int, float, str)
         return [
             name
@@ -72,7 +72,7 @@ class ModuleState:
         ]
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore the attributes and tensors."""
         for attributes, before in self._attributes:
             attributes.clear()
             attributes.update(before)
@@ -82,7 +82,7 @@ class ModuleState:
         self.restore_tensors()
 
     def restore_tensors(self) -> None:
-        """Put the numbers in the tensors back, their gradients, and whether they are trained."""
+        """Restore the tensors' values, gradients and ``requires_grad``."""
         for storage, before in self._storages:
             storage.copy_(before)
         for tensor, alias, requires_grad, gradient in self._tensors:
@@ -94,7 +94,7 @@ class ModuleState:
 
 
 def _has_numbers(value: object) -> bool:
-    """Whether it is a tensor that can be copied and compared; its type is asked, as an object may lie about its class."""
+    """Whether it is a tensor that can be copied and compared; uses ``type``, as ``__class__`` may be overridden."""
     if not issubclass(type(value), torch.Tensor):
         return False
     tensor = cast("torch.Tensor", value)

@@ -1,4 +1,4 @@
-"""What `torch.export` cannot follow, said so that the author of a model can change it: the operation, its place, and a remedy."""
+"""Explain to a model's author why `torch.export` fails: the operation, its location, and a remedy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _OTHER_BATCHES = (5, 8)
 
 
 def why_not_exported(error: Exception, module: nn.Module, example: torch.Tensor) -> str:
-    """Why a module that runs cannot be exported, as the end of a sentence.
+    """Why a module that runs cannot be exported, worded as the end of a sentence.
 
     Args:
         error: what `torch.export` raised.
@@ -92,7 +92,7 @@ def _failure(module: nn.Module, example: torch.Tensor, size: int) -> str:
 
 
 def _place_of_write(module: nn.Module, example: torch.Tensor) -> str:
-    """Where forward first takes a tensor's data."""
+    """The location of the first access to ``Tensor.data`` in forward."""
     places: list[str] = []
 
     class Watch(TorchFunctionMode):
@@ -108,7 +108,7 @@ def _place_of_write(module: nn.Module, example: torch.Tensor) -> str:
 
 
 class _BatchWatch(TorchFunctionMode):
-    """Notes where an export first asks something of the batch size: by which operation, and in which line."""
+    """Records the first operation, and its line, for which an export adds a guard on the batch size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _BatchWatch(TorchFunctionMode):
         self._environment: Any = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - as torch declares it
-        """Call the function, and note it if it is the first one that adds a guard."""
+        """Call the function, and record it if it adds the first guard."""
         del types
         before = self._guards(args)
         try:
@@ -127,7 +127,7 @@ class _BatchWatch(TorchFunctionMode):
 
     @property
     def found(self) -> str:
-        """Such as ``view in line 3 of net.py``; empty if it is not known."""
+        """The operation and its location, such as ``view in line 3 of net.py``; empty if unknown."""
         if not self.operation and self._environment is not None and self._environment.guards:
             # Asked by Python itself, as in `if x.size(0) > 2`.
             location = str(self._environment.guards[0].sloc.framework_loc or "")

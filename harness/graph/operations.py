@@ -1,11 +1,11 @@
-"""What the operations of a graph are: the family of each, whether it works in place, and further facts that several packages ask.
+"""Properties of operations by name: the family, whether they work in place, and others that several packages need.
 
 The table below is also the allow-list: a rebuilt module runs the operations in it and no others. All are tensor arithmetic,
 shape changes, or in-place forms of them: none reads files, runs code, or reaches outside the tensors it is given.
 
-Every package asks `Operation.kind` (or `kind_of`) instead of keeping names of its own. Names that an engine matches exactly, as
+Packages use `Operation.kind` (or `kind_of`) instead of their own lists. Names that an engine matches exactly, as
 in `harness.training.fusion` (ReLU, dropout, batch norm, convolution), `harness.training.dropout` (the dropouts) and
-`harness.training.engines` (softmax, log-softmax), belong to the functions that replace them and stay there.
+`harness.training.engines` (softmax, log-softmax), are kept next to the functions that replace them.
 """
 
 from __future__ import annotations
@@ -150,9 +150,9 @@ _SHARING_NAMES = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OperationKind:
-    """What is known of an operation by its name.
+    """The properties of an operation, derived from its name.
 
-    ``name`` is without library, overload and the underscore of an in-place form, synonyms made one: ``relu`` for
+    ``name`` omits library, overload and the underscore of an in-place form, and unifies synonyms: ``relu`` for
     ``aten.relu_.default``, ``softmax`` for ``aten._softmax.default``. ``family`` is ``unknown`` for operations that no rebuilt
     module may run. An operation ``in_place`` writes its result into its first argument.
     """
@@ -163,7 +163,7 @@ class OperationKind:
 
     @property
     def elementwise(self) -> bool:
-        """Whether each number of the result depends on its operands' numbers at the same position, after broadcasting."""
+        """Whether each result element depends only on operand elements at the same position, after broadcasting."""
         return self.family in _ELEMENTWISE
 
     @property
@@ -173,13 +173,13 @@ class OperationKind:
 
     @property
     def shares_memory(self) -> bool:
-        """Whether its result may be the memory of its first argument: a view, or the argument itself."""
+        """Whether the result may share memory with the first argument: a view of it, or the argument itself."""
         return self.in_place or self.family in _SHARING_FAMILIES or self.name in _SHARING_NAMES
 
 
 @cache
 def kind_of(op: str) -> OperationKind:
-    """What is known of an operation, named as in `Operation.op`."""
+    """The properties of an operation, named as in `Operation.op`."""
     name = base_name(op)
     is_aten = op.startswith("aten.") and op.count(".") == 2  # noqa: PLR2004 - library.name.overload
     family = ATEN_FAMILIES.get(name, "unknown") if is_aten else _SCALAR_FAMILIES.get(op, "unknown")

@@ -1,4 +1,4 @@
-"""Places in a user's own files: file and line of what runs, of an error, and of an exported operation."""
+"""Locations in a user's own files (file and line) of running code, errors and exported operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STACK_LINE = re.compile(r'File "([^"]*)", line (\d+)')
 
 
 def place_of(frame: FrameType | None) -> str:
-    """Where the user's own code called what runs in a frame, such as `` in line 3 of net.py``; empty if nowhere."""
+    """The innermost line of user code in a call stack, such as `` in line 3 of net.py``; empty if there is none."""
     places = []
     while frame is not None:
         places.append((frame.f_code.co_filename, frame.f_lineno))
@@ -25,18 +25,18 @@ def place_of(frame: FrameType | None) -> str:
 
 
 def place_of_error(error: BaseException) -> str:
-    """Where in the user's own code an error came from, as `place_of` says it."""
+    """The line of user code where an error arose, formatted as by `place_of`."""
     frames = traceback.extract_tb(error.__traceback__)
     return _first((frame.filename, frame.lineno or 0) for frame in reversed(frames))
 
 
 def place_in_stack(stack: str | None) -> str:
-    """Where in the user's own code an exported operation comes from, by torch's stack trace of it."""
+    """The line of user code in torch's stack trace of an exported operation."""
     return _first((file, int(line)) for file, line in reversed(_STACK_LINE.findall(stack or "")))
 
 
 def _first(places: Iterable[tuple[str, int]]) -> str:
-    """The first place, innermost first, that is no library's; what called the harness is not the user's model."""
+    """The innermost location outside libraries; empty if a frame of the harness comes first."""
     for file, line in places:
         if file.startswith(_HARNESS):
             return ""

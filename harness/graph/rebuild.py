@@ -47,11 +47,11 @@ class GraphModule(nn.Module):
 
     ``train()`` and ``eval()`` select the program. ``state`` has a tensor for each name in ``graph.tensors``, and is copied.
     Parameters and buffers keep their original names, so its ``state_dict`` is the original module's; constants are buffers
-    that no ``state_dict`` holds.
+    that are not in the ``state_dict``.
 
     Raises:
-        GraphFormatError: an operation is not on the allow-list, does not fit its operands, gives something of another shape
-            than the graph says or far too large, or a tensor is missing or has another shape or dtype.
+        GraphFormatError: an operation is not on the allow-list, fails on its operands, or has a result of another shape
+            than declared or of excessive size, or a tensor is missing or has another shape or dtype.
     """
 
     def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor]) -> None:
@@ -112,13 +112,13 @@ class GraphModule(nn.Module):
         return values
 
     def run_with(self, images: torch.Tensor, changes: Mapping[str, _Change]) -> torch.Tensor:
-        """Run the program of the current mode; the values named in ``changes`` are changed as soon as they are computed."""
+        """Run the program of the current mode, applying each function in ``changes`` to the value of that name."""
         return self._steps.run(self, images, changes=changes)
 
     def runner(self, program: Program, operations: Mapping[str, Callable[..., Any]]) -> _Change:
-        """A function that runs another program on this graph's input and tensors, such as one that computes the same faster.
+        """Return a function that runs another program, such as a faster equivalent, on this graph's input and tensors.
 
-        ``operations`` are functions by name, for operations that are not on the allow-list or that get another implementation.
+        ``operations`` maps names to functions, for operations outside the allow-list or with another implementation.
 
         Raises:
             GraphFormatError: an operation is neither in ``operations`` nor on the allow-list.
@@ -189,7 +189,7 @@ class _Steps:
         return output
 
     def _loaded(self, module: nn.Module, images: torch.Tensor) -> list[Any]:
-        """The slots with the images and the module's tensors in them."""
+        """Return the slots, filled with the images and the module's tensors."""
         values: list[Any] = [None] * self.size
         values[0] = images.clone() if self.writes_input else images
         for slot, path, leaf in self.loads:
@@ -201,10 +201,10 @@ class _Steps:
         return values
 
     def check_on_meta(self, module: nn.Module) -> None:
-        """Run on torch's meta device, which computes shapes and no numbers: nothing of any size is allocated.
+        """Run on torch's meta device, which computes shapes without allocating data.
 
         Raises:
-            GraphFormatError: an operation does not fit its operands, or its result is not what the graph says.
+            GraphFormatError: an operation fails on its operands, or its result differs from the declared one.
         """
         meta = torch.device("meta")
         images = torch.empty((_CHECKED_BATCH, *self.graph.input_shape), device=meta)
@@ -227,7 +227,7 @@ class _Steps:
 
 
 def _require_declared(place: str, operation: Operation, result: object) -> None:
-    """Refuse a result of another shape or dtype than the graph says, or of a size that no model here has."""
+    """Refuse a result whose shape or dtype differs from the declared one, or that exceeds the size limit."""
     found = result if isinstance(result, list | tuple) else [result]
     tensors = [item for item in found if isinstance(item, torch.Tensor)]
     if len(tensors) != len(operation.outputs):
@@ -248,7 +248,7 @@ def _require_declared(place: str, operation: Operation, result: object) -> None:
 
 
 def _size(dim: int | str) -> int | None:
-    """A declared size for the batch that is checked; None for an expression that is not evaluated here."""
+    """Evaluate a declared size for the checked batch size; None for an unsupported expression."""
     if isinstance(dim, int):
         return dim
     factor, _, batch = dim.rpartition("*")
@@ -292,7 +292,7 @@ def _symbol(symbol: Symbol) -> object:
 
 
 def resolve(op: str, place: str = "") -> Callable[..., Any]:
-    """The function that an operation runs; ``place`` is where it stands in a file, for messages.
+    """Return the function of an operation; ``place`` is its location in a file, for error messages.
 
     Raises:
         GraphFormatError: the operation is not on the allow-list.

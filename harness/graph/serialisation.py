@@ -1,4 +1,4 @@
-"""Graphs as JSON and captured models as files: how they are written, and how they are read without trusting what is in them."""
+"""Write graphs as JSON and captured models as files, and read them as untrusted input."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SYMBOL_KINDS = frozenset({"dtype", "layout", "memory_format", "float", "runtime
 
 
 def write_captured(captured: CapturedModel, stem: Path) -> None:
-    """Write ``stem.json`` and ``stem.safetensors``, for `read_captured`; the model's name is not part of them."""
+    """Write ``stem.json`` and ``stem.safetensors`` for `read_captured`; the model's name is not stored."""
     document = graph_to_json(captured.graph) | {"fidelity": dataclasses.asdict(captured.fidelity)}
     state = {name: tensor.contiguous() for name, tensor in captured.state.items()}
     save_file(state, stem.with_suffix(".safetensors"))
@@ -51,10 +51,10 @@ def write_captured(captured: CapturedModel, stem: Path) -> None:
 
 
 def read_captured(stem: Path, name: str) -> CapturedModel:
-    """Read what `write_captured` wrote, and call it ``name``.
+    """Read the files written by `write_captured` as a model called ``name``.
 
     Raises:
-        GraphFormatError: a file is missing, damaged, or not what it should be.
+        GraphFormatError: a file is missing, damaged or invalid.
     """
     places = [stem.with_suffix(suffix) for suffix in (".json", ".safetensors")]
     try:
@@ -86,7 +86,7 @@ def graph_to_json(graph: Graph) -> dict[str, Any]:
 
 
 def graph_from_json(document: object) -> Graph:
-    """Read a graph from JSON data, trusting nothing in it.
+    """Read a graph from untrusted JSON data.
 
     Raises:
         GraphFormatError: the document is of another version, malformed, refers to values before they are defined, or
@@ -165,7 +165,7 @@ def _program_to_json(program: Program) -> dict[str, Any]:
 
 
 def _fields_to_json(record: TensorSpec | DeclaredModule | ValueMeta) -> dict[str, Any]:
-    """A record of plain values, its tuples as lists."""
+    """Convert a dataclass of plain values to a dictionary, with tuples as lists."""
     fields = dataclasses.asdict(record).items()
     return {key: list(value) if isinstance(value, tuple) else value for key, value in fields}
 
@@ -175,7 +175,7 @@ _WORDS = {str: "a string", int: "an integer", bool: "true or false", list: "a li
 
 
 class _Reader:
-    """Typed access to one JSON object; every error message names the place."""
+    """Typed access to one JSON object; error messages contain its path in the document."""
 
     def __init__(self, place: str, data: object) -> None:
         self.place = place
@@ -280,7 +280,7 @@ def _program_from_json(reader: _Reader) -> Program:
 
 
 def _require_defined(graph: Graph) -> None:
-    """Every value is defined once and before its use; a cycle is impossible then."""
+    """Require that every value is defined exactly once and before its use, which rules out cycles."""
     held = {graph.input_name}
     for spec in graph.tensors:
         for name in spec.names:

@@ -108,9 +108,9 @@ def plot_runs(
     required: int,
     verdicts: Sequence[Sequence[str | None]],
 ) -> None:
-    """Draw runs in their order, above: the correct predictions in the epochs that count; below: the failures so far.
+    """Plot runs in order: above, the correct predictions in the judged epochs; below, the number of failures so far.
 
-    ``verdicts`` gives for each number of runs and of failures what a test of the pass rate says; ``required`` is the number of
+    ``verdicts[runs - 1][failures]`` is the verdict of the pass-rate test; ``required`` is the number of
     correct predictions that an epoch needs. The file is a ``.png`` or ``.svg``.
 
     Raises:
@@ -147,7 +147,7 @@ def plot_runs(
 def plot_curves(
     path: Path, *, title: str, labels: tuple[str, str], places: Sequence[float], curves: Mapping[str, Sequence[float]]
 ) -> None:
-    """Draw curves over common places, each with its name, into a ``.png`` or ``.svg`` file; ``labels`` are those of the axes.
+    """Plot named curves over common x values, ``places``, into a ``.png`` or ``.svg`` file; ``labels`` are axis labels.
 
     Raises:
         InputError: the format is another one, or the file cannot be written.

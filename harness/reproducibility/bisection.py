@@ -26,11 +26,11 @@ TraceSteps = Callable[[int, int], Trace]
 
 @dataclass(frozen=True, kw_only=True)
 class Bisection:
-    """The first difference between two runs, if there is one, and the declarations that differ between their records.
+    """The first difference between two runs, if any, and the declared settings in which their records differ.
 
-    Both records have digests up to ``steps``, which agree up to ``agreed``. Unless ``exact``, the runs differ after ``agreed``
-    and by the step of the difference. ``figures``: where all digests are equal, the first other figure that differs, else empty.
-    The notes say why the result is less precise than asked for.
+    ``steps``: last step with digests in both records; ``agreed``: last one at which they agree. If not ``exact``, the
+    runs first differ after ``agreed`` and no later than at the step of ``difference``. ``figures``: if all digests are
+    equal, the first other result that differs, else empty. ``notes``: why the result is less precise than requested.
     """
 
     steps: int
@@ -68,7 +68,7 @@ class Bisection:
 
 
 def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, TraceSteps] | None = None) -> Bisection:
-    """Find the first difference between two runs; without ``trace_steps``, by the recorded digests only."""
+    """Find the first difference between two runs; without ``trace_steps``, from the recorded digests only."""
     common = {digests.step for digests in one.digests} & {digests.step for digests in other.digests}
     declared, unexplained = declared_differences(one, other)
     found = first_differing_digests(one.digests, other.digests, unexplained=unexplained)
@@ -96,7 +96,7 @@ def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, T
 
 
 def _first_differing_figure(one: RunRecord, other: RunRecord) -> str:
-    """The first figure of an epoch that differs, but for its wall time, or the digest of the final state; empty if none."""
+    """The first differing epoch result (wall time excluded), else the final state digest; empty if all agree."""
     for left, right in zip(one.epochs, other.epochs, strict=False):
         for name, value in dataclasses.asdict(left).items():
             if name != "seconds" and value != getattr(right, name):

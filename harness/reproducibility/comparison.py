@@ -1,4 +1,4 @@
-"""Comparing two trainings: the first difference with its likely cause, and what their records declare differently."""
+"""Comparing two training runs: the first difference, its likely cause, and settings that differ in the records."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _KIND_IN_TEXT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The first difference between two trainings: the first step that differs, 0 if they differ before, and in what.
+    """The first difference between two training runs; ``step`` is 0 if they differ before the first step.
 
-    The kind is the input or part of the state, as named in `StepDigests`; ``between_steps``, the state changed after the
-    previous step had ended. The tensor is the first that differs in module order, None if an input differs or the tensors are
-    unknown. The size is the largest absolute difference in it: infinite or NaN if one of the two is, None if it is unknown.
-    The detail is both values as text, if there is a short form.
+    ``kind``: the differing input or part of the state, a field of `StepDigests`. ``between_steps``: the state differs
+    at the start of the step, but not at the end of the previous one. ``tensor``: the first differing tensor in module
+    order; None for inputs or without tensors. ``size``: its largest absolute difference, can be infinite or NaN; None
+    if unknown. ``detail``: both values as text, if short.
     """
 
     step: int
@@ -80,7 +80,7 @@ class Difference:
 def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARITHMETIC) -> Difference | None:
     """The first difference between two traces that begin at the same step; None if there is none.
 
-    If the state after a step differs although its inputs are equal, the cause to report is ``unexplained``.
+    ``unexplained`` is the cause reported if the state after a step differs although its inputs are equal.
     """
     previous: tuple[StepTrace, StepTrace] | None = None
     for pair in zip(one, other, strict=False):
@@ -176,9 +176,9 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, ...], Cause]:
-    """The declarations that differ between two records, such as ``seed: 1 -> 2``, and what explains a difference in state.
+    """The settings that differ between two records, such as ``seed: 1 -> 2``, and the likely cause of different states.
 
-    That is the first cause that applies of model, recipe, data and environment, or arithmetic if none does.
+    The cause is the first of model, recipe, data and environment that differs, or arithmetic if none does.
     """
     recipes = {"recipe": one.recipe.to_mapping()}, {"recipe": other.recipe.to_mapping()}
     relevant, irrelevant = environment_differences(one.environment, other.environment)
@@ -201,7 +201,7 @@ def environment_differences(one: Environment, other: Environment) -> tuple[tuple
 
 
 def setting_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The differences between two nested mappings, one line each: ``optimizer.lr: 0.1 -> 0.05``; None: no such setting."""
+    """The differences between two nested mappings, one line each: ``optimizer.lr: 0.1 -> 0.05``; None if missing."""
     left, right = _flattened(one), _flattened(other)
     return [
         f"{name}: {left.get(name)} -> {right.get(name)}"

@@ -22,7 +22,7 @@ _FALSE_ALARM_RATE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class SeedNoise:
-    """By seed, the correct test predictions after each epoch, of runs that differ in nothing but the seed.
+    """Correct test predictions after each epoch, by seed, of runs that differ only in the seed.
 
     ``total`` is the number of test images.
     """
@@ -31,7 +31,7 @@ class SeedNoise:
     total: int
 
     def bound(self, epoch: int) -> float:
-        """The difference in correct predictions after an epoch that two runs exceed by chance in 1 of 100 cases.
+        """The difference in correct predictions after an epoch that two runs exceed by chance with probability 0.01.
 
         Two runs of the same training with different seeds are two samples of one distribution. If it is normal, their
         difference divided by ``s * sqrt(2)``, with ``s`` the standard deviation of n other runs, follows Student's t
@@ -47,7 +47,7 @@ class SeedNoise:
 def seed_noise(record: RunRecord, others: Iterable[RunRecord] = ()) -> SeedNoise | None:
     """The seed noise of a training, from runs with the same model, recipe and data and with other seeds.
 
-    Records of other trainings are ignored. If none remains, the shipped counts are used. None with fewer than five such runs.
+    Records of other trainings are ignored. If none remains, the shipped counts are used. None for fewer than 5 runs.
     """
     known = {
         other.seed: tuple(epoch.test_correct for epoch in other.epochs)
@@ -78,7 +78,7 @@ def read_records(folder: Path) -> tuple[RunRecord, ...]:
 
 
 def training_key(record: RunRecord) -> str:
-    """What runs of one training have in common, as text: graph digest, data digest and recipe."""
+    """A text key that is equal for runs with the same graph digest, data digest and recipe."""
     return _entry_key(record.graph_digest, record.data_digest, record.recipe.to_mapping())
 
 

@@ -1,6 +1,6 @@
 """Repeating the training that a run record declares, and comparing the repetition with the record.
 
-They are compared bit for bit in the recorded environment, statistically in any other.
+The comparison is bit for bit in the recorded environment and statistical in any other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from harness.training import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rerun:
-    """A run record with the model and data to repeat its training on as many threads as it names, from its initial weights.
+    """A run record with the data and the initial model to repeat its training, on the recorded number of threads.
 
     Raises:
         InputError: model or data differ from those recorded.
@@ -103,14 +103,14 @@ class _StopAfter:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A run record and that of its repetition, with as many epochs; ``noise`` is None if the seed noise is unknown."""
+    """A run record and the record of its repetition; ``noise`` is None if the seed noise is unknown."""
 
     record: RunRecord
     repeated: RunRecord
     noise: SeedNoise | None
 
     def finding(self) -> Finding:
-        """The finding ``replay``: ``unknown`` is the best result in an environment other than the recorded one."""
+        """The finding ``replay``; in an environment other than the recorded one, its best status is ``unknown``."""
         relevant, irrelevant = environment_differences(self.record.environment, self.repeated.environment)
         if self.record.device != self.repeated.device:
             relevant = (f"device: {self.record.device} -> {self.repeated.device}", *relevant)

@@ -49,8 +49,8 @@ class TraceCompleteError(Exception):
 class Tracer:
     """A `StepCallback` that traces the steps ``after + 1`` to ``upto``, or to the end, of a model on ``device``.
 
-    After step ``upto`` the training ends with `TraceCompleteError`. Of steps beyond ``max_bytes``, the limit on the size of the
-    tensors kept, only the digests are kept.
+    After step ``upto`` the training ends with `TraceCompleteError`. Tensors are kept up to a total size of
+    ``max_bytes``; for later steps, only the digests are kept.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a graph says about the architecture: read off it, and confirmed by experiment."""
+"""The architecture of a model, determined from its graph and confirmed by experiments."""
 
 from harness.structure.experiments import Experiments
 from harness.structure.identity import identity_digest

@@ -1,6 +1,6 @@
-"""Whether the images reach the output only through an average over a whole map, by experiment.
+"""Find by experiment whether the output depends on the images only through an average of a whole feature map.
 
-It decides what operations do not show by their names: an average is a linear map with equal weights over a whole map, whether
+It finds averages that operation names do not show: an average weights all positions of a feature map equally, whether
 it is written as a mean, a product with a constant matrix, a convolution or a cumulative sum.
 """
 
@@ -22,12 +22,12 @@ from harness.structure.pooling import GlobalPool, is_part, unflattened
 
 @dataclass(frozen=True, kw_only=True)
 class AverageSearch:
-    """What the search for an average that feeds the head found.
+    """The result of searching for a global average that feeds the head.
 
     Args:
-        pool: the average; None where there is none, or none was shown.
-        multiples: sums over a whole map that are no averages, as sentences.
-        undecided: operations, by title, that may average a map.
+        pool: the average; None if none was found.
+        multiples: a sentence for each sum over a whole map that is not an average.
+        undecided: titles of operations that may average a map.
     """
 
     pool: GlobalPool | None = None
@@ -36,9 +36,9 @@ class AverageSearch:
 
 
 def search_average(flow: DataFlow, field_maps: Mapping[str, FieldMap], model: Interventions) -> AverageSearch:
-    """Search for the average of a map that every path from the images to the output passes through.
+    """Search for a global average that lies on every path from the images to the output.
 
-    The output is computed for random maps, and for maps with the same average everywhere. Where these outputs differ, no
+    The model is run on random maps, and on maps whose values are replaced by their average. If the outputs differ, no
     average of that map feeds the head.
     """
     by_name = {operation.name: operation for operation in flow.program.operations}
@@ -71,7 +71,7 @@ def search_average(flow: DataFlow, field_maps: Mapping[str, FieldMap], model: In
 
 
 def _candidates(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> dict[str, list[Operation]]:
-    """The values that all images pass through and that may be averaged, the last one first, each with what may average it."""
+    """Values on every path to the output, last first, each with the operations that may average it."""
     found: dict[str, list[Operation]] = {}
     single = [operation.name for operation in flow.on_path if len(operation.outputs) == 1]
     for name in reversed([flow.graph.input_name, *single]):
@@ -98,18 +98,18 @@ def _candidates(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> dict[str,
 
 
 def _is_spread(field_map: FieldMap) -> bool:
-    """Whether it is known to hold several positions of a map, in whatever dimensions."""
+    """Whether the value is known to hold several positions of a feature map, in any layout."""
     return field_map.certainty != "unknown" and any(field_map.positions(axis) > 1 for axis in AXES)
 
 
 def _takes_apart(reader: Operation, before: FieldMap, after: FieldMap) -> bool:
-    """Whether an operation reads the positions of a map one by one, or leaves a single one of its rows or columns."""
+    """Whether an operation slices a map, or its result has a single row or column or an unknown layout."""
     single = any(before.positions(axis) > 1 == after.positions(axis) for axis in AXES)
     return single or reader.kind.family == "slicing" or not _is_spread(after)
 
 
 def _pieces(field_map: FieldMap, shape: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
-    """The shape with dimensions that stand for several axes taken apart, and which of its dimensions are rows or columns."""
+    """Split merged dimensions into their axes; return the shape and the indices of rows and columns in it."""
     pieces: list[tuple[str, int]] = []
     for axes, size in zip(field_map.axes, shape, strict=True):
         sizes = {axis: field_map.positions(axis) for axis in AXES if axis in axes}
@@ -119,7 +119,7 @@ def _pieces(field_map: FieldMap, shape: tuple[int, ...]) -> tuple[tuple[int, ...
 
 
 def _origins(operation: Operation, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> list[str]:
-    """The operations, by title, whose meaning is not known and that a value of unknown layout comes from."""
+    """Titles of the unsupported operations from which a value of unknown layout originates."""
     sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in by_name and ref in field_maps]
     unknown = [by_name[ref] for ref in sources if field_maps[ref].certainty == "unknown"]
     if not unknown:
@@ -128,7 +128,7 @@ def _origins(operation: Operation, by_name: Mapping[str, Operation], field_maps:
 
 
 class _Trial:
-    """Random maps in the place of one value."""
+    """Runs of the model with one value replaced by random maps."""
 
     def __init__(self, flow: DataFlow, model: Interventions, name: str) -> None:
         self._flow, self._model, self._name = flow, model, name
@@ -137,7 +137,7 @@ class _Trial:
         self._maps = model.normal(self.shape) + model.normal((*self.shape[:2], *([1] * (base.ndim - 2))))
 
     def depends_on_more_than_averages(self, pieces: tuple[int, ...], dims: list[int]) -> bool:
-        """Whether maps with the same averages give another output than these; not where no map changes it."""
+        """Whether replacing the maps by their averages changes the output; False if no other map does."""
         average = self._maps.view(pieces).mean(dims, keepdim=True).expand(pieces).reshape(self.shape)
         first, same, other = (self._output(maps) for maps in (self._maps, average, -3 * self._maps.flip(0)))
         size = torch.stack([first, other]).abs().max()
@@ -146,7 +146,7 @@ class _Trial:
         return bool((first - same).abs().max() > self._model.bound * size)
 
     def multiples_of_the_average(self, pieces: tuple[int, ...], dims: list[int]) -> dict[str, float]:
-        """The values behind it that are its average times one number, and this number; all paths pass through each."""
+        """Later values on every path to the output that equal the average times a constant, each with the constant."""
         averages = [maps.view(pieces).mean(dims).reshape(len(maps), -1) for maps in (self._maps, 1e3 * self._maps)]
         count = averages[0].shape[1]
         wanted = [

@@ -1,4 +1,4 @@
-"""What operations read that move a window over a map, such as convolutions, or mix whole dimensions, such as reductions."""
+"""Receptive-field rules for sliding windows, such as convolutions, and for reductions over whole dimensions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HOW = {"amax": "maximum", "max": "maximum", "mean": "average", "sum": "sum"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Window:
-    """A sliding window along one axis; ``padding`` is what lies before the first position."""
+    """A sliding window along one axis; ``padding`` is the padding before the first position."""
 
     kernel: int
     stride: int
@@ -98,7 +98,7 @@ def _adaptive_pool(how: str) -> Rule:
 
 
 def _resize(reads: Callable[[int, int, float, bool], list[int]]) -> Rule:
-    """A resize; ``reads(position, inputs, scale, align_corners)`` gives the input positions one output position reads."""
+    """Rule for a resize; ``reads(position, inputs, scale, align_corners)`` returns the input positions of an output."""
 
     def rule(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
         field_map = _as_map(values.map_of(arguments["input"] if "input" in arguments else arguments["self"]))
@@ -144,7 +144,7 @@ def _bicubic(position: int, inputs: int, scale: float, align: bool) -> list[int]
 
 
 def _source(position: int, scale: float, *, align: bool) -> float:
-    """Where an output position lies among the input positions, in single precision as torch computes it."""
+    """The input coordinate of an output position, in single precision as torch computes it."""
     if align:
         return float(np.float32(scale) * np.float32(position))
     return float(np.float32(scale) * (np.float32(position) + np.float32(0.5)) - np.float32(0.5))
@@ -179,7 +179,7 @@ def _pad(values: TracedValues, operation: Operation, arguments: Arguments) -> Fi
 
 
 def _padded(position: int, size: int, mode: str) -> int:
-    """The position that a padded one is a copy of; outside the map where it is a copy of none."""
+    """The input position that a padded position copies; outside the map if it copies none."""
     match mode:
         case "reflect":
             period = 2 * (size - 1) or 1
@@ -207,7 +207,7 @@ def _shuffled(values: TracedValues, operation: Operation, arguments: Arguments) 
 
 
 def _windowed(field_map: FieldMap, operation: Operation, windows: Sequence[_Window], how: str) -> FieldMap:
-    """What is seen through a sliding window along each axis."""
+    """The field map after an operation with a sliding window along each axis."""
     field_map = _as_map(field_map)
     for axis, outputs, window in zip(AXES, map_size(operation), windows, strict=True):
         offsets = [k * window.dilation - window.padding for k in range(followed(window.kernel))]
@@ -217,10 +217,10 @@ def _windowed(field_map: FieldMap, operation: Operation, windows: Sequence[_Wind
 
 
 def _as_map(field_map: FieldMap) -> FieldMap:
-    """The field map with rows and columns as its last two dimensions, a map of one position named as such.
+    """The field map with rows and columns as its last two dimensions, also where these have size one.
 
     Raises:
-        UnknownReadsError: its last two dimensions are something else.
+        UnknownReadsError: its last two dimensions stand for other axes.
     """
     axes = list(field_map.axes)
     for place, axis in zip((-2, -1), AXES, strict=True):
@@ -233,10 +233,10 @@ def _as_map(field_map: FieldMap) -> FieldMap:
 
 
 def _pair(value: object, default: tuple[int, int]) -> tuple[int, int]:
-    """A setting for rows and columns, which torch takes as one number or as two.
+    """A setting for rows and columns, given to torch as one number or as two.
 
     Raises:
-        UnknownReadsError: it is not a number.
+        UnknownReadsError: it is computed at run time.
     """
     if isinstance(value, int):
         return value, value
@@ -250,7 +250,7 @@ def _pair(value: object, default: tuple[int, int]) -> tuple[int, int]:
 
 
 def reduced(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
-    """A reduction such as a mean over some dimensions."""
+    """The field map after a reduction, such as a mean, over some dimensions."""
     field_map = values.map_of(arguments.get("self"))
     count = len(field_map.axes)
     dims = normalised_dims(arguments.get("dim"), count)
@@ -265,7 +265,7 @@ def reduced(values: TracedValues, operation: Operation, arguments: Arguments) ->
 
 
 def _matrix_product(values: TracedValues, _operation: Operation, arguments: Arguments) -> FieldMap:
-    """The last dimension of the operand that depends on the image is multiplied by a matrix of weights: all of it is seen."""
+    """Product with a weight matrix: reads the whole last dimension of the operand that depends on the image."""
     first = next((arguments[key] for key in ("input", "mat1", "self") if isinstance(arguments.get(key), Ref)), None)
     second = [arguments.get(key) for key in ("other", "mat2", "weight", "vec2")]
     if any(isinstance(operand, Ref) and operand.name in values.maps for operand in second):
@@ -283,14 +283,14 @@ def _softmax(values: TracedValues, _operation: Operation, arguments: Arguments) 
 
 
 def _batch_norm(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
-    """Statistics of the batch do not count in training; where evaluation takes them, each position sees the whole map."""
+    """Ignore batch statistics in training; in evaluation, they make every position see the whole map."""
     if values.evaluates and arguments.get("training") is True:
         return _normalised(values, operation, arguments)
     return values.map_of(arguments["input"])
 
 
 def _normalised(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
-    """Statistics taken over the map: every position sees all of it."""
+    """Normalisation by statistics of the map: every position sees the whole map."""
     field_map = values.map_of(arguments["input"])
     if operation.kind.name == "instance_norm" and arguments.get("use_input_stats") is False:
         return field_map
@@ -300,7 +300,7 @@ def _normalised(values: TracedValues, operation: Operation, arguments: Arguments
 
 
 def _whole_over(field_map: FieldMap, dims: Iterable[int]) -> FieldMap:
-    """Every position along some dimensions sees what all see together."""
+    """Make every position along some dimensions see the union of what all of them see."""
     for dim in dims:
         field_map = field_map.map_axes_of(dim, AxisField.whole_everywhere)
     return field_map

@@ -13,7 +13,7 @@ _NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 
 
 class DataFlow:
-    """The dependences in one program.
+    """The data dependencies in one program.
 
     Attributes:
         graph: the graph of the program.
@@ -60,7 +60,7 @@ class DataFlow:
         )
 
     def only_through(self, *names: str) -> bool:
-        """Whether every path from the input to the output passes through one of the values."""
+        """Whether every path from the input to the output passes through one of the named values."""
         reached = {self.graph.input_name}
         for operation in self.program.operations:
             if operation.name in names or operation.name not in self.from_input or _is_zero(operation):
@@ -80,7 +80,7 @@ class DataFlow:
         return self.summed_product(operation) is not None
 
     def summed_product(self, operation: Operation) -> Operation | None:
-        """The element-wise product of images and weights that this operation sums as a matrix product does, if it does."""
+        """The elementwise product of images and weights that this operation sums to a matrix product; else None."""
         refs = list(operation.refs())
         product = self._by_name.get(refs[0]) if operation.kind.name in ("mean", "sum") and refs else None
         if product is None or product.kind.name != "mul":
@@ -101,7 +101,7 @@ class DataFlow:
         return product if contracts and fans_out else None
 
     def weight_shape(self, operation: Operation) -> Shape:
-        """The shape of an operation's weights; of a convolution: output channels, input channels of a group, rows, columns."""
+        """Shape of an operation's weights; for a convolution: output channels, channels per group, rows, columns."""
         weight = bind(operation).get("weight")
         return self.shapes.get(weight.name, ()) if isinstance(weight, Ref) else ()
 
@@ -110,14 +110,14 @@ class DataFlow:
 
 
 def _is_zero(operation: Operation) -> bool:
-    """Whether the result is zero whatever the operands hold: a product with a literal zero."""
+    """Whether the result is always zero: a product with a literal zero."""
     return operation.kind.name == "mul" and 0 in [
         argument for argument in operation.args if isinstance(argument, int | float)
     ]
 
 
 def numbers_read(operation: Operation) -> list[str]:
-    """The values whose numbers it reads, each once; of others, such as the second one of ``view_as``, it reads the shape only."""
+    """Operands whose elements are read, each once; excludes those read only for their shape, as by ``view_as``."""
     if operation.kind.family in ("creation", "random creation"):
         return []
     refs = list(dict.fromkeys(operation.refs()))
@@ -125,7 +125,7 @@ def numbers_read(operation: Operation) -> list[str]:
 
 
 def changes_nothing(operation: Operation, source: Shape, *, same_dtype: bool) -> bool:
-    """Whether the result holds the numbers of the first operand in their order, in the same dimensions but for those of size one.
+    """Whether the result equals the first operand, except for dimensions of size one.
 
     ``source`` is the shape of that operand, ``same_dtype`` whether the result has its dtype.
     """
@@ -149,5 +149,5 @@ def changes_nothing(operation: Operation, source: Shape, *, same_dtype: bool) ->
 
 
 def plain_dims(shape: Shape) -> list[int | str]:
-    """The dimensions that hold more than one number."""
+    """The dimensions whose size is not one."""
     return [dim for dim in shape if dim != 1]

@@ -1,6 +1,6 @@
-"""Experiments on a rebuilt model: what is read off the graph must also show when it runs.
+"""Experiments that run a rebuilt model to check what was determined from its graph.
 
-How precisely numbers are compared is said in `harness.structure.interventions`.
+`harness.structure.interventions` defines the numerical tolerances.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FieldComparison:
     """The traced receptive field compared with the probed one.
 
     Args:
-        checked: how many values were compared, position by position: those whose field is called exact.
+        checked: number of values compared, position by position: those whose traced field is exact.
         disagreements: the values where they differ.
     """
 
@@ -62,9 +62,9 @@ class Gradients:
 
 
 class Experiments:
-    """Experiments on copies of one model, on the CPU; each is run when first asked for.
+    """Experiments on copies of one model, on the CPU; each runs on first access.
 
-    Torch's global random state is left as it was.
+    Torch's global random state is preserved.
     """
 
     def __init__(self, captured: CapturedModel, structure: Structure) -> None:
@@ -73,7 +73,7 @@ class Experiments:
 
     @cached_property
     def fields(self) -> FieldComparison:
-        """The receptive field of every value, as traced and as probed."""
+        """Compare the traced and the probed receptive field of every value."""
         checked, disagreements = 0, []
         for name, found in probe_receptive_field(self._captured.to_module()).items():
             field_map = self._structure.field_maps.get(name)
@@ -110,15 +110,15 @@ class Experiments:
 
     @cached_property
     def training_passes_differ(self) -> bool:
-        """Whether training passes over the same images differ, in any of ten.
+        """Whether any of ten training passes over the same images differs from the first.
 
-        Weights that are zero are drawn anew: a branch that starts at zero would hide what happens on it.
+        Zero weights are first replaced by random ones: a zero-initialised branch would hide its randomness.
         """
         return self._training_differs(lambda module: {"output": module(self._images)})
 
     @cached_property
     def dropouts_draw(self) -> bool:
-        """As `training_passes_differ`, of what random operations give: beside a far larger branch, rounding hides it."""
+        """As `training_passes_differ`, for the results of random operations: rounding can hide them in the output."""
         names = {op.name for op in self._captured.graph.train.operations if op.kind.draws}
         return self._training_differs(
             lambda module: {k: v for k, v in module.trace(self._images).items() if k in names}
@@ -142,19 +142,19 @@ class Experiments:
 
     @property
     def has_predictions(self) -> bool:
-        """Whether any prediction is finite: nothing shows in others."""
+        """Whether any prediction is finite, as experiments require."""
         return bool(self._predictions.isfinite().any())
 
     @cached_property
     def predictions_vary(self) -> bool:
-        """Whether different images get different predictions: an output that is constant or NaN shows no effect."""
+        """Whether different images get different predictions; a constant or NaN output would hide every effect."""
         if not self._predictions.ndim or not self.has_predictions:
             return False
         return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
 
     @cached_property
     def distribution(self) -> Literal["probabilities", "log-probabilities"] | None:
-        """What the numbers of each image's prediction are, by their sum or that of their exponentials; None for neither."""
+        """The kind of prediction, if each image's values or their exponentials sum to one; None if neither do."""
         rows = self._predictions
         if rows.ndim != 2 or rows.shape[1] == 1 or not rows.is_floating_point():  # noqa: PLR2004 - (batch, classes)
             return None
@@ -165,7 +165,7 @@ class Experiments:
 
     @cached_property
     def evaluation_repeats(self) -> bool:
-        """Whether evaluation passes are equal to the bit."""
+        """Whether repeated evaluation passes are bitwise equal."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return all(same_tensor(self._evaluating(self._images), self._predictions) for _ in range(TRAINING_PASSES))
 
@@ -200,7 +200,7 @@ class Experiments:
 
     @cached_property
     def gradients(self) -> Gradients:
-        """The gradients of a few training steps: behind weights that start at zero, a gradient comes after the first."""
+        """The gradients of a few training steps, as zero-initialised weights can block gradients in the first one."""
         module = self._captured.to_module().train()
         generator = torch.Generator().manual_seed(SEED)
         images = suitable(module, torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator))
@@ -260,12 +260,12 @@ class Experiments:
 
 
 def _is_map(field_map: FieldMap) -> bool:
-    """Whether rows and columns are the value's last two dimensions, as far as it has them."""
+    """Whether the value's last two dimensions are rows and columns, or stand for no axis."""
     return all(axes in ((), (axis,)) for axes, axis in zip(field_map.axes[-2:], "HW", strict=False))
 
 
 def _loss(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Cross entropy with random labels; of an output that is no row of scores an image, its mean."""
+    """Cross entropy with random labels; for an output without a row of scores per image, its mean."""
     if output.ndim < 2 or not output.is_floating_point():  # noqa: PLR2004 - images and scores
         return output.mean()
     scores = output.flatten(1)

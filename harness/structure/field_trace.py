@@ -1,4 +1,4 @@
-"""Which input pixels each position of each value sees, exactly, by following the operations of a program.
+"""Trace through a program which input pixels each position of each value sees.
 
 In training, the dependence on the batch statistics of a batch normalisation is ignored. In evaluation, an operation that
 computes such statistics makes each position see the whole map.
@@ -40,7 +40,7 @@ def trace_fields(graph: Graph, program: Program) -> dict[str, FieldMap]:
 
 
 def _traced(values: TracedValues, operation: Operation) -> FieldMap | None:
-    """What the operation's result sees; None when it does not depend on the numbers of the image."""
+    """The field map of the operation's result; None if it does not depend on the pixel values."""
     if operation.op == "operator.getitem":
         source, index = operation.args
         if isinstance(source, Ref) and isinstance(index, int) and source.name in values.parts:
@@ -65,7 +65,7 @@ def _traced(values: TracedValues, operation: Operation) -> FieldMap | None:
 
 
 class _SharedMemory:
-    """Which values may share memory, and what in-place operations do to them."""
+    """Tracks which values may share memory, and updates their field maps after in-place operations."""
 
     def __init__(self, values: TracedValues, program: Program) -> None:
         self.values = values
@@ -75,13 +75,13 @@ class _SharedMemory:
         self.last_read[program.output] = len(program.operations)
 
     def add(self, operation: Operation) -> None:
-        """Note that an operation's result may lie in the memory of its first argument."""
+        """Record that an operation's result may share memory with its first argument."""
         if operation.kind.shares_memory and operation.args and isinstance(operation.args[0], Ref):
             name = operation.args[0].name
             self.owners[operation.name] = self.owners.get(name, name)
 
     def write(self, name: str, field_map: FieldMap, index: int) -> None:
-        """The operation at this index changes a value in place, and with it what shares its memory and is read later."""
+        """Update the field maps of a value after an in-place write, and of later-read values that share its memory."""
         maps, shapes = self.values.maps, self.values.shapes
         before = maps.get(name)
         maps[name] = field_map

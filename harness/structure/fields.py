@@ -1,9 +1,9 @@
-"""Receptive fields as data: what each position of a value sees of the image, and how an operation changes it.
+"""Receptive fields as data: which input pixels each position of a value sees, and how operations change this.
 
 Along one axis an operation is described by its *taps*: for each output position the input positions that it reads. A
-convolution, a pooling, a resize, a slice and a global mean differ in nothing else here. What a value sees is a union of
+convolution, a pooling, a resize, a slice and a global mean differ only in their taps. What a value sees is a union of
 rectangles, one `FieldPath` for each path that leads to it (a skip connection adds a second), and a rectangle is one
-`AxisField` for the rows and one for the columns, so that everything stays small.
+`AxisField` for the rows and one for the columns, which saves memory.
 
 "Sees" means that the operation reads the pixel: a pixel read with weight zero counts. Positions before the first pixel and
 after the last one, which padding adds, are kept.
@@ -35,11 +35,11 @@ _RANK = {"exact": 0, "bound": 1, "unknown": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class AxisField:
-    """The field of one path along one axis: for every position the input positions it sees.
+    """The field of one path along one axis: the input positions that each position sees.
 
     ``mask`` is ``(positions, input size)``, true where the position sees the pixel; ``low`` and ``high`` are the first and last
     pixel each position sees on an unbounded input; ``jump`` the input pixels between the fields of neighbouring positions, None
-    where no single figure holds. ``collapsed`` says how the axis was reduced to one position, such as ``average``, and is
+    where it is not uniform. ``collapsed`` says how the axis was reduced to one position, such as ``average``, and is
     empty while it has not been; ``collapsed_from`` is how many positions it had before.
     """
 
@@ -58,7 +58,7 @@ class AxisField:
 
     @property
     def positions(self) -> int:
-        """How many positions the value has along this axis."""
+        """Number of positions of the value along this axis."""
         return len(self.low)
 
     def at(self, position: int) -> tuple[int, int]:
@@ -72,8 +72,8 @@ class AxisField:
     ) -> AxisField:
         """The field after an operation with these taps.
 
-        The jump is multiplied by ``stride``, None where no single figure holds. ``how`` says what the operation does with what
-        it reads, kept if it reduces the axis to one position. ``unbounded`` are the taps on an unbounded input, where others.
+        The jump is multiplied by ``stride``, None if it is not uniform. ``how`` says what the operation does with what
+        it reads, kept if the axis is reduced to one position. ``unbounded`` are the taps for an unbounded input.
         """
         mask = np.zeros((len(taps), self.mask.shape[1]), dtype=np.bool_)
         low, high = [], []
@@ -96,21 +96,21 @@ class AxisField:
         )
 
     def broadcast(self, positions: int) -> AxisField:
-        """The field of one position at each of several, or the field itself if it has as many."""
+        """The field of a single position repeated for several; unchanged if it already has as many."""
         if self.positions == positions:
             return self
         return replace(self.through([[0]] * positions, stride=None), collapsed="", collapsed_from=1)
 
     def whole(self, *, how: str = "other") -> AxisField:
-        """One position that sees what all positions see together."""
+        """A single position that sees the union of what all positions see."""
         return self.through([list(range(self.positions))], how=how)
 
     def whole_everywhere(self) -> AxisField:
-        """As many positions as before, each of which sees what all see together."""
+        """The same number of positions, each of which sees the union of what all see."""
         return self.whole().broadcast(self.positions)
 
     def within(self, other: AxisField) -> bool:
-        """Whether no position sees anything that the same position of the other does not see."""
+        """Whether each position sees a subset of what the same position of the other field sees."""
         return (
             not bool((self.mask & ~other.mask).any())
             and all(a >= b for a, b in zip(self.low, other.low, strict=True))
@@ -136,11 +136,11 @@ class FieldPath:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldMap:
-    """What one value sees.
+    """The receptive field of one value.
 
-    ``axes`` says what each of its dimensions stands for, from ``N``, ``C``, ``H``, ``W``; ``paths`` lead from the image to it. A
-    ``bound`` means that it sees no more than this; ``note`` why it is not exact; ``mixed`` that its channels may see
-    different parts of what it sees as a whole.
+    ``axes`` lists the image axes of each dimension, from ``N``, ``C``, ``H``, ``W``; ``paths`` start at the image.
+    A certainty of ``bound`` means that it sees no more than this; ``note`` says why it is not exact; ``mixed`` means
+    that its channels may see different parts of what it sees as a whole.
     """
 
     axes: tuple[Axes, ...]
@@ -150,11 +150,11 @@ class FieldMap:
     mixed: bool = False
 
     def map_axis(self, axis: Axis, change: Callable[[AxisField], AxisField]) -> FieldMap:
-        """Apply a change to every path's field along one axis."""
+        """Apply a function to every path's field along one axis."""
         return replace(self, paths=tuple(path.replaced(axis, change(path.along(axis))) for path in self.paths))
 
     def map_axes_of(self, dim: int, change: Callable[[AxisField], AxisField]) -> FieldMap:
-        """Apply a change along the axes that one dimension stands for."""
+        """Apply a function to the fields along the axes that one dimension stands for."""
         changed = self
         for axis in AXES:
             if axis in self.axes[dim]:
@@ -170,7 +170,7 @@ class FieldMap:
         how: str = "other",
         unbounded: Taps | None = None,
     ) -> FieldMap:
-        """What is seen after an operation with these taps along one axis, see `AxisField.through`."""
+        """The field map after an operation with these taps along one axis; see `AxisField.through`."""
         return self.map_axis(axis, lambda field: field.through(taps, stride=stride, how=how, unbounded=unbounded))
 
     def axis_of(self, dim: int) -> Axis | None:
@@ -178,27 +178,27 @@ class FieldMap:
         return next((axis for axis in AXES if self.axes[dim] == (axis,)), None)
 
     def positions(self, axis: Axis) -> int:
-        """How many positions it has along an axis."""
+        """Number of positions along an axis."""
         return self.paths[0].along(axis).positions
 
     def weakened(self, certainty: Certainty, note: str) -> FieldMap:
-        """The same, with no better certainty than this one."""
+        """A copy whose certainty is limited to at most the given one."""
         weaker = _RANK[certainty] > _RANK[self.certainty]
         return replace(self, certainty=certainty, note=note) if weaker else self
 
     def some_channels(self) -> FieldMap:
-        """What some of its channels see: a bound where the channels see different parts."""
+        """The field map of a subset of channels: a bound if channels see different parts."""
         return (
             self.weakened("bound", "it takes some of the channels, which see different parts") if self.mixed else self
         )
 
     def same_paths(self, other: FieldMap) -> bool:
-        """Whether both see the same."""
+        """Whether both field maps see the same pixels."""
         same_size = all(self.positions(axis) == other.positions(axis) for axis in AXES)
         return same_size and _covered(self.paths, other.paths) and _covered(other.paths, self.paths)
 
     def pruned(self) -> FieldMap:
-        """The same without paths that others cover, and with one rectangle where too many paths are left."""
+        """A copy without paths that others cover; if too many are left, one rectangle replaces them."""
         kept: list[FieldPath] = []
         for index, path in enumerate(self.paths):
             if not _covered([path], [*kept, *self.paths[index + 1 :]]):
@@ -217,12 +217,12 @@ class FieldMap:
 
 
 def least_certain(maps: Iterable[FieldMap]) -> FieldMap:
-    """The first of the least certain ones."""
+    """The field map with the lowest certainty; the first of several."""
     return max(maps, key=lambda field_map: _RANK[field_map.certainty])
 
 
 def extents(fields: Sequence[AxisField]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """First and last pixel of each position over several paths; a path that sees nothing (last before first) is left out."""
+    """First and last pixel of each position over several paths, without paths that see nothing (last before first)."""
     low, high = [], []
     for position in range(fields[0].positions):
         ends = [(field.low[position], field.high[position]) for field in fields]

@@ -1,4 +1,4 @@
-"""The end of a model: what its output is, and what stands between it and the last layer with weights."""
+"""The end of a model: the kind of its output, and the operations after the last layer with weights."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Head:
 
     Args:
         kind: what the output is.
-        classes: how many columns it has; None when that depends on the batch.
+        classes: number of columns of the output; None if it is not a matrix or this depends on the batch.
         shape: the output's shape.
         is_floating: whether it holds floating-point numbers.
         last_weighted: title and module of the last layer with weights.
         after: activations, normalisations and dropouts after it, by title.
-        changes: operations that change what a softmax gave, by title, where the output is that.
+        changes: titles of operations that change the result of the last softmax.
     """
 
     kind: OutputKind
@@ -45,7 +45,7 @@ class Head:
 
 
 def describe_head(train: DataFlow, evaluate: DataFlow) -> Head:
-    """The end of a model: its output as evaluation computes it, and what training runs before it."""
+    """Describe the output of the evaluation program, and the operations before it in training."""
     path = evaluate.on_path
     shape: Shape = path[-1].shape if path else evaluate.shapes[evaluate.graph.input_name]
     classes = shape[-1] if len(shape) == 2 and isinstance(shape[-1], int) else None  # noqa: PLR2004 - (batch, classes)
@@ -63,7 +63,7 @@ def describe_head(train: DataFlow, evaluate: DataFlow) -> Head:
 
 
 def _last_weighted(flow: DataFlow) -> tuple[Operation | None, tuple[Operation, ...]]:
-    """The last layer with weights, and what follows it on the way to the output."""
+    """The last layer with weights, and the operations between it and the output."""
     for index in reversed(range(len(flow.on_path))):
         operation = flow.on_path[index]
         if flow.is_weighted_convolution(operation) or flow.is_weighted_product(operation):
@@ -79,9 +79,9 @@ def _changes_of_scores(operations: tuple[Operation, ...]) -> Iterable[Operation]
 
 
 def _output_kind(flow: DataFlow, classes: int | None) -> tuple[OutputKind, tuple[Operation, ...]]:
-    """What the output is, and the operations that change what the last softmax gave, in order.
+    """The kind of output, and the operations that change the result of the last softmax, in order.
 
-    Logits where a layer with weights follows the softmax, or where the images also reach the output around it.
+    The output counts as logits if a layer with weights follows the softmax, or if some path bypasses it.
     """
     path, after = flow.on_path, _last_weighted(flow)[1]
     softmaxes = [operation for operation in after if operation.kind.family in ("softmax", "log-softmax")]
@@ -111,7 +111,7 @@ def _ends_in_sigmoid(flow: DataFlow) -> bool:
 
 
 def _keeps(operation: Operation, flow: DataFlow, *, logarithm: bool) -> bool:
-    """Whether it leaves probabilities, or their logarithms, as they are, in whatever shape."""
+    """Whether an operation preserves the values of probabilities or log-probabilities, in any shape."""
     sources = [ref for ref in numbers_read(operation) if ref in flow.from_input]
     if len(sources) != 1:
         return False

@@ -1,9 +1,9 @@
-"""The identity digest: equal for one network written in two ways, different for two networks.
+"""The identity digest: equal for equivalent implementations of a network, different for different networks.
 
-Each program is rewritten into a canonical form: what does not reach the output, changes no number or only adds and removes
-dimensions of size one is dropped; in-place forms, functional forms and synonyms become one; the forms of a global average
-become one; tensors are known by what they are and where they are used, not by name. Two networks with equal digests compute the
-same function of the same weights up to rounding.
+Each program is rewritten into a canonical form: operations that do not reach the output, change no values, or only add
+or remove dimensions of size one are dropped; in-place forms, functional forms and synonyms are unified, as are forms of
+global averages; tensors are identified by their properties and uses, not by name. Two networks with equal digests
+compute the same function of the same weights up to rounding.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _IMMATERIAL = frozenset(
 
 @dataclass(eq=False)
 class _Node:
-    """One step of the canonical form: what is done, and to what."""
+    """One node of the canonical form: an operation and its operands."""
 
     label: str
     inputs: list[_Node]
@@ -62,7 +62,7 @@ def identity_digest(graph: Graph) -> str:
 
 
 def _listing(output: _Node) -> list[str]:
-    """The canonical form as lines, each step numbered when it is first needed."""
+    """The canonical form as lines of text, with nodes numbered in order of first use."""
     numbers: dict[_Node, int] = {}
     lines: list[str] = []
 
@@ -79,7 +79,7 @@ def _listing(output: _Node) -> list[str]:
 
 
 def _signature(node: _Node) -> str:
-    """A digest of a step and all before it, by which the operands of a sum can be put in order."""
+    """Digest of a node and its ancestors, used to sort the operands of commutative operations."""
     if not node.signature:
         parts = [_signature(operand) for operand in node.inputs]
         text = json.dumps([node.label, sorted(parts) if node.commutes else parts])
@@ -88,7 +88,7 @@ def _signature(node: _Node) -> str:
 
 
 class _Canonical:
-    """One program in canonical form."""
+    """Converts one program to canonical form."""
 
     def __init__(self, graph: Graph, program: Program) -> None:
         self.program = program
@@ -102,7 +102,7 @@ class _Canonical:
                 self.shapes[name] = spec.shape
 
     def output(self) -> _Node:
-        """The step that gives the output."""
+        """Return the node of the program's output."""
         for operation in self.program.operations:
             self.shapes[operation.name] = operation.shape
             node = self._node(operation)
@@ -166,7 +166,7 @@ class _Canonical:
         return first if ranks == sorted(ranks) else _Node(f"permute {ranks}", [first], order=ranks)
 
     def _special(self, operation: Operation, name: str, bound: dict[str, Argument], first: _Node) -> _Node | None:
-        """Operations with a canonical form of their own."""
+        """The node of an operation that has a special canonical form; None for others."""
         match name:
             case "relu" | "relu6":
                 return _Node(name, [first])
@@ -186,7 +186,7 @@ class _Canonical:
                 return self._softmax(operation, name, bound, first)
 
     def _softmax(self, operation: Operation, name: str, bound: Mapping[str, Argument], first: _Node) -> _Node | None:
-        """The canonical step of a softmax or log-softmax; a logarithm of a softmax is a log-softmax."""
+        """The node of a softmax or log-softmax; the logarithm of a softmax becomes a log-softmax."""
         if name == "log" and first.label.startswith("softmax "):
             return _Node(f"log_{first.label}", first.inputs)
         if name not in ("log_softmax", "softmax"):
@@ -224,7 +224,7 @@ class _Canonical:
         return _Node(f"conv2d {json.dumps(settings)}", [node, *operands])
 
     def _product(self, name: str, bound: Mapping[str, Argument]) -> _Node | None:
-        """A product with a transposed matrix of weights is a linear layer."""
+        """Convert a product with a transposed weight matrix to a linear layer."""
         if name == "linear":
             operands = [
                 self.nodes[value.name]
@@ -240,7 +240,7 @@ class _Canonical:
         return None
 
     def _plain(self, operation: Operation, name: str, bound: dict[str, Argument]) -> _Node:
-        """Any other operation: its settings by name, its operands in order."""
+        """The node of any other operation: its settings by name, its operands in order."""
         operands: list[_Node] = []
 
         def described(key: str, value: Argument) -> object:
@@ -269,7 +269,7 @@ class _Canonical:
 
 
 def _plain_index(shape: Shape, dim: int) -> int | str:
-    """A dimension's place among those that hold more than one number."""
+    """A dimension's index among those whose size is not one."""
     if not shape:
         return 0
     place = dim % len(shape)

@@ -1,4 +1,4 @@
-"""A rebuilt model run with some of its values replaced: what other values depend on shows by experiment.
+"""Run a rebuilt model with some values replaced, to find by experiment what other values depend on.
 
 Numbers are compared in double precision, where rounding stays many orders of magnitude below any real dependence; a model that
 cannot run in double precision is compared in single precision with a larger tolerance.
@@ -21,7 +21,7 @@ BOUNDS = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 1e-2, torch.b
 
 
 def rebuilt_in_double(graph: Graph, state: Mapping[str, torch.Tensor]) -> tuple[GraphModule, torch.dtype]:
-    """The model in evaluation mode, with the type of its images: double precision, or single where it cannot run in double."""
+    """The model in evaluation mode and its input dtype: float64, or float32 if it cannot run in float64."""
     module = GraphModule(graph, state).double().eval()
     try:
         with torch.no_grad():
@@ -32,7 +32,7 @@ def rebuilt_in_double(graph: Graph, state: Mapping[str, torch.Tensor]) -> tuple[
 
 
 def suitable(module: GraphModule, images: torch.Tensor) -> torch.Tensor:
-    """The images, or between 0 and 1 where the model needs that, such as one that takes their square root."""
+    """The images, mapped to between 0 and 1 if the model requires this, for example for a square root."""
     # A copy: a pass may change the model's state.
     module, between = copy.deepcopy(module).eval(), images.abs().clamp(max=1)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -41,7 +41,7 @@ def suitable(module: GraphModule, images: torch.Tensor) -> torch.Tensor:
 
 
 def draw_zeros_anew(module: torch.nn.Module) -> None:
-    """Give small random numbers to weights that are zero: a branch that starts at zero would hide what happens on it."""
+    """Replace zero weights by small random ones: a zero-initialised branch would hide the effect of its operations."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.where(parameter == 0, 0.1 * torch.randn_like(parameter), parameter))
@@ -50,7 +50,7 @@ def draw_zeros_anew(module: torch.nn.Module) -> None:
 class Interventions:
     """Runs of one model, all from the same random state, with values replaced and others recorded.
 
-    Every trainable number is moved a little, so that nothing holds for the initial weights alone.
+    All trainable weights are perturbed slightly, so that no result holds only for the initial weights.
     """
 
     def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor]) -> None:
@@ -68,7 +68,7 @@ class Interventions:
 
     @property
     def bound(self) -> float:
-        """Numbers that differ by less, relative to their size, are equal."""
+        """Relative tolerance below which numbers count as equal."""
         return max(BOUNDS[self.dtype], 1e-6)
 
     def normal(self, shape: Collection[int]) -> torch.Tensor:
@@ -76,7 +76,7 @@ class Interventions:
         return torch.randn(tuple(shape), generator=self._generator).to(self.dtype)
 
     def value(self, name: str, *, training: bool = False) -> torch.Tensor:
-        """A value, or the images, as they are."""
+        """The value of this name, or the images, with nothing replaced."""
         return self.images if name == self.graph.input_name else self.run([name], training=training)[name]
 
     def run(
@@ -87,13 +87,13 @@ class Interventions:
         training: bool = False,
         seed: int = SEED,
     ) -> dict[str, torch.Tensor]:
-        """The values of these names in one pass with some values, or the images, replaced as soon as they are computed."""
+        """Run one pass with some values or the images replaced once computed, and return the ``wanted`` values."""
         return self._run(self._training if training else self._evaluating, wanted, replaced, seed)
 
     def changed_by_training(self, sources: Mapping[str, str]) -> set[str]:
-        """Which values of an evaluation pass differ after one training pass, although what they are computed from does not.
+        """Values of an evaluation pass that one training pass changes although their sources are held fixed.
 
-        ``sources`` names, for each value, the one that it is computed from.
+        ``sources`` maps each value to the one that it is computed from.
         """
         replaced = {source: self.normal(self.value(source).shape) for source in sources.values()}
         before = self.run(sources, replaced)

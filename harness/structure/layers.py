@@ -1,4 +1,4 @@
-"""The operations of a program as a layer table shows them: titles, settings, parameters, cost."""
+"""The operations of a program for a layer table: titles, settings, parameter counts and costs."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class Layer:
         module: path of the submodule it runs in; empty for the model's own forward.
         value: name of its result in the graph.
         shape: output shape, batch as ``B``.
-        parameters: parameter elements it reads that no operation before it read.
+        parameters: number of parameter elements that it is the first operation to read.
         detail: its settings, such as ``3x3, stride 2``.
-        macs: multiply-accumulates for one image; activations, poolings and normalisations count none.
+        macs: multiply-accumulates for one image; zero for activations, poolings and normalisations.
         activation_bytes: memory of its result for one image.
     """
 
@@ -98,22 +98,22 @@ def list_layers(flow: DataFlow) -> tuple[Layer, ...]:
 
 
 def operation_title(operation: Operation) -> str:
-    """The usual name of the layer that an operation is, such as ``Conv2d``; its own name where it has none."""
+    """The usual layer name of an operation, such as ``Conv2d``; the operation's name if there is none."""
     return _TITLES.get(operation.kind.name, operation.kind.name)
 
 
 def elements_per_image(shape: Shape) -> int:
-    """How many numbers a value holds for one image: the batch counts as one."""
+    """Number of elements of a value for one image, with a batch size of one."""
     return math.prod(dim if isinstance(dim, int) else 1 for dim in shape)
 
 
 def by_x(values: Iterable[object]) -> str:
-    """Sizes as people write them, such as ``3x3``."""
+    """Format sizes in the form ``3x3``."""
     return "x".join(str(value) for value in values)
 
 
 def _macs(flow: DataFlow, operation: Operation) -> int:
-    """Multiply-accumulates for one image: each output number of a convolution or product costs its inner length."""
+    """Multiply-accumulates for one image: one for each term of the sums in a convolution or matrix product."""
     arguments = bind(operation)
     outputs = elements_per_image(operation.shape)
     product = flow.summed_product(operation)
@@ -136,7 +136,7 @@ def _macs(flow: DataFlow, operation: Operation) -> int:
 
 
 def _einsum_macs(equation: Argument, shapes: list[Shape]) -> int:
-    """Each combination of the indices once; a sum over one operand multiplies nothing."""
+    """Multiply-accumulates of an einsum: one per combination of indices, none for a single operand."""
     if not isinstance(equation, str) or len(shapes) < 2:  # noqa: PLR2004 - a product has two sides
         return 0
     sizes: dict[str, Dim] = {}
@@ -149,7 +149,7 @@ def _einsum_macs(equation: Argument, shapes: list[Shape]) -> int:
 
 
 def _detail(flow: DataFlow, operation: Operation) -> str:
-    """An operation's settings, those left out that have their default."""
+    """An operation's settings, without those that have their default value."""
     arguments = bind(operation)
     match operation.kind.name:
         case "conv2d":
@@ -166,7 +166,7 @@ def _detail(flow: DataFlow, operation: Operation) -> str:
 
 
 def dropout_probability(arguments: Mapping[str, Argument]) -> float:
-    """The probability with which a dropout drops a number."""
+    """The drop probability of a dropout operation."""
     p = arguments.get("p", arguments.get("dropout_p"))
     return float(p) if isinstance(p, int | float) else 0.0
 

@@ -1,4 +1,4 @@
-"""Where numbers that a program draws meet the images: as a dropout written by hand, or in another way."""
+"""Operations that combine random numbers with the images, as a hand-written dropout or otherwise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Draw:
     Args:
         operation: the operation.
         drawn_by: names of the operations that draw, such as ``bernoulli``.
-        p: the share of numbers that it drops, as measured; None where it does anything but drop some numbers of an image and
+        p: measured drop probability; None if the operation does anything but drop some numbers of an image and
             multiply the others by one number.
         elements: how many numbers are drawn for one image.
     """
@@ -35,7 +35,7 @@ class Draw:
 def find_draws(
     flow: DataFlow, field_maps: Mapping[str, FieldMap], model: Interventions | None, *, training: bool
 ) -> tuple[Draw, ...]:
-    """The places where drawn numbers meet the images; without a model to run, none of them is shown to be a dropout."""
+    """Operations that combine random numbers with the images; identifying a dropout requires a model to run."""
     sources: dict[str, tuple[str, ...]] = {}
     on_path = {operation.name for operation in flow.on_path}
     found = []
@@ -61,7 +61,7 @@ def find_draws(
 
 
 def _dropped(model: Interventions, operation: Operation, source: str, *, training: bool) -> float | None:
-    """The share of numbers that become zero while the others are multiplied by one number; None where that is not so."""
+    """The fraction of numbers set to zero, if all others are multiplied by the same number; None otherwise."""
     shape = model.value(source, training=training).shape
     zeros = total = 0
     mixed = False

@@ -54,7 +54,7 @@ def find_global_pools(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tup
 
 
 def other_averages(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tuple[str, ...]:
-    """Why averages on the way to the output are not over a whole map, as sentences."""
+    """For each other average before the output, why it is not global pooling."""
     by_name = {operation.name: operation for operation in flow.program.operations}
     averages = global_averages(flow.program, field_maps)
     sentences = []
@@ -81,7 +81,7 @@ def global_averages(program: Program, field_maps: Mapping[str, FieldMap]) -> dic
     """Values that are the plain average of a whole map, each with the map that it averages.
 
     A pooling in several steps, such as a mean over columns and then over rows, or a sum and a division by the number of
-    positions, is one: the last step's value stands for it. The average of a part of a map is not included.
+    positions, counts once, under its last value. Averages over part of a map are excluded.
     """
     by_name = {operation.name: operation for operation in program.operations}
     found: dict[str, str] = {}
@@ -117,7 +117,7 @@ def _source(operation: Operation, field_maps: Mapping[str, FieldMap]) -> str | N
 def _map_before(
     operation: Operation, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]
 ) -> str | None:
-    """The last value on the way to a pooling that is still a map of several positions."""
+    """The feature map at the start of a pooling: its last input whose rows and columns are not yet reduced."""
     step: Operation | None = operation
     while step is not None:
         name = _source(step, field_maps)
@@ -130,7 +130,7 @@ def _map_before(
 def _map_before_sum(
     operation: Operation, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap], found: Mapping[str, str]
 ) -> str | None:
-    """The map that a sum averages, where its numbers are divided by the count of positions before or after the sum."""
+    """The map averaged by a sum combined with a division by the number of positions; None if there is no such map."""
     pairs = [(path.rows, path.columns) for path in field_maps[operation.name].paths]
     counts = {math.prod(field.collapsed_from for field in pair if field.collapsed == "sum") for pair in pairs}
     scale = float(max(counts)) if len(counts) == 1 else math.nan
@@ -152,7 +152,7 @@ def _map_before_sum(
 
 
 def unflattened(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> str:
-    """The same map before it was flattened or turned: with rows and columns as its last two dimensions."""
+    """The map before flattening or permutation, with rows and columns as its last two dimensions."""
     before = name
     while field_maps[before].axes[-2:] != (("H",), ("W",)):
         operation = by_name.get(before)
@@ -166,12 +166,12 @@ def unflattened(name: str, by_name: Mapping[str, Operation], field_maps: Mapping
 
 
 def _only_reshapes(operation: Operation) -> bool:
-    """Whether it leaves the numbers as they are, and in their order."""
+    """Whether an operation preserves all values and their order."""
     return operation.kind.family in ("copy", "reshape")
 
 
 def _factor(operation: Operation) -> float | None:
-    """The number that an operation multiplies by; None when it does something else."""
+    """The constant that an operation multiplies by; None if it does something else."""
     bound = bind(operation)
     other = bound.get("other")
     if not isinstance(other, int | float) or other == 0 or bound.get("rounding_mode") is not None:
@@ -186,7 +186,7 @@ def _factor(operation: Operation) -> float | None:
 
 
 def is_part(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> bool:
-    """Whether a map was cut out of a larger one, and passed on since then position by position."""
+    """Whether a map was cropped from a larger one, and only changed elementwise since then."""
     operation = by_name.get(name)
     while operation is not None:
         sources = {ref for ref in operation.refs() if ref in field_maps}

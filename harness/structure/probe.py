@@ -1,8 +1,8 @@
-"""The receptive field by experiment: a NaN is put at one input pixel, and shows wherever that pixel is read.
+"""Receptive fields by experiment: one input pixel is set to NaN, which propagates wherever it is read.
 
-A NaN passes sums, maxima, saturated activations and weights of zero, where a gradient would vanish, so what turns NaN is what
-reads the pixel. The experiment shares only the graph with `harness.structure.field_trace`, and must agree
-with it.
+A NaN passes through sums, maxima, saturated activations and zero weights, where a gradient would vanish, so the values
+that become NaN are those that read the pixel. The experiment shares only the graph with
+`harness.structure.field_trace`, and must agree with it.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _HIDING = frozenset(
 
 
 def probe_receptive_field(module: GraphModule, value_names: Collection[str] | None = None) -> dict[str, Mask]:
-    """Which input pixels each value of the evaluation program reads, by experiment.
+    """Find by experiment which input pixels each value of the evaluation program reads.
 
     Each pixel in turn is NaN in all its channels, in an image of its own among finite ones. Convolutions run on plain
     im2col kernels: Winograd and vectorised ones would smear the NaN over a tile. 0.6 s for a network of 8,000 parameters
     on 1x28x28 on one core of a 2020s x86 server.
 
     Args:
-        module: the rebuilt model; left alone, a copy of it is run on the CPU.
-        value_names: the values asked for; all of them by default.
+        module: the rebuilt model; not modified, as a copy is run on the CPU.
+        value_names: the values to probe; all of them by default.
 
     Returns:
         For each value ``(rows, columns, input rows, input columns)``, true where the position reads the pixel in any
-        channel. A value of other than four dimensions counts as one position. Absent are: values that hold no
+        channel. A value without exactly four dimensions counts as one position. Omitted are: values that hold no
         floating-point numbers or no batch dimension of their own, values that are NaN on a finite image, those that an
         operation in place changes later, and those behind an operation that hides a NaN, such as a comparison.
 
@@ -87,11 +87,11 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
 
 
 def confirms(field_map: FieldMap, probed: Mask) -> bool:
-    """Whether an experiment agrees with what was traced: equal where that is exact, nowhere more where it is not.
+    """Whether the probed field confirms the traced one: equal if that is exact, otherwise contained in it.
 
     Args:
-        field_map: what the value sees by `harness.structure.field_trace`.
-        probed: what it sees by `probe_receptive_field`.
+        field_map: the field traced by `harness.structure.field_trace`.
+        probed: the field found by `probe_receptive_field`.
     """
     traced = field_map.seen()
     if len(field_map.axes) != _MAP_DIMS or field_map.axes[2:] != (("H",), ("W",)):
@@ -103,7 +103,7 @@ def confirms(field_map: FieldMap, probed: Mask) -> bool:
 
 
 def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images: int) -> dict[str, Mask] | None:
-    """For each value ``(pixels, rows, columns)``; None when the clean image among the others turned NaN."""
+    """A mask ``(pixels, rows, columns)`` for each value; None if the finite image in the batch becomes NaN."""
     pixels = math.prod(clean.shape[2:])
     parts: dict[str, list[Mask]] = {name: [] for name in axes}
     for start in range(0, pixels, images):
@@ -125,7 +125,7 @@ def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images:
 
 
 def _transparent(operations: tuple[Operation, ...]) -> Iterator[Operation]:
-    """The operations that a NaN reaches unhindered."""
+    """Operations that a NaN reaches without an earlier operation blocking it."""
     hidden: set[str] = set()
     for operation in operations:
         hides = operation.kind.family == "comparison" or operation.kind.name in _HIDING

@@ -1,4 +1,4 @@
-"""The receptive field of a value in the figures that textbooks use, and a table of them.
+"""The size, jump and start of a value's receptive field, and a table of them.
 
 Conventions, after Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks" (Distill, 2019):
 *size* is the extent in input pixels that one position would see on an unbounded input, *jump* the distance in input pixels
@@ -25,7 +25,7 @@ _WINDOWS = frozenset({"avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"})
 class AxisExtent:
     """The receptive field along one axis, see the module's conventions.
 
-    ``size`` and ``clipped`` are the largest over positions; ``jump`` is None where no single figure holds; ``intervals`` are
+    ``size`` and ``clipped`` are the largest over positions; ``jump`` is None where it is not uniform; ``intervals`` are
     the first and last input pixel of every position, unclipped.
     """
 
@@ -48,12 +48,12 @@ class ReceptiveField:
 
     @property
     def size(self) -> int:
-        """The smaller of the two sizes: a field of N means N in both directions."""
+        """The smaller of the sizes along rows and columns."""
         return min(self.rows.size, self.columns.size)
 
     @property
     def clipped(self) -> int:
-        """The smaller of the two sizes inside the input."""
+        """The smaller of the clipped sizes along rows and columns."""
         return min(self.rows.clipped, self.columns.clipped)
 
 
@@ -86,11 +86,11 @@ def _extent(fields: list[AxisField]) -> AxisExtent:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRow:
-    """One operation that moves a window or joins two branches; figures are for rows and columns, one number where both agree.
+    """An operation that slides a window or joins branches; figures for rows and columns are merged if equal.
 
-    ``value`` names its result. ``kernel`` and ``stride`` are in positions of the map before, and with ``padding`` empty where
-    there is no window. Positions and jump are those of the maps before and after, the ``field`` is the one after; a jump is in
-    input pixels, None where no single figure holds.
+    ``value`` names its result. ``kernel`` and ``stride`` are in positions of the input map, and like ``padding`` are
+    empty where there is no window. Positions and jump are given before and after the operation, ``field`` after it; a
+    jump is in input pixels, None if it is not uniform.
     """
 
     title: str
@@ -112,7 +112,7 @@ class FieldRow:
 
     @property
     def clipped(self) -> str:
-        """The part of it inside the input."""
+        """The part of the size inside the input."""
         return _both(self.field.rows.clipped, self.field.columns.clipped)
 
     @property
@@ -122,7 +122,7 @@ class FieldRow:
 
 
 def field_table(graph: Graph, field_maps: Mapping[str, FieldMap]) -> tuple[FieldRow, ...]:
-    """The rows for one model, in the order of evaluation; the field maps are those of the evaluation program."""
+    """The rows for one model, in evaluation order; ``field_maps`` are those of the evaluation program."""
     rows = []
     for operation in graph.evaluate.operations:
         sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in field_maps]
@@ -169,7 +169,7 @@ def _window(operation: Operation, graph: Graph) -> tuple[str, str, str]:
 
 
 def _whole(before: ReceptiveField, after: ReceptiveField) -> tuple[str, str, str]:
-    """A mean over the whole map is a window of the map's size; a resize or a join has none."""
+    """Kernel, stride and padding without a window: a global mean has a kernel of the map's size, others have none."""
     if (after.rows.positions, after.columns.positions) == (1, 1) and before.rows.positions > 1:
         size = _both(before.rows.positions, before.columns.positions)
         return size, size, "0"

@@ -1,4 +1,4 @@
-"""What operations read that move numbers and compute nothing: reshapes, permutations, slices, joins, expansions."""
+"""Receptive-field rules for operations that only move values: reshapes, permutations, slices, joins, expansions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _reshaped(values: TracedValues, operation: Operation, arguments: Arguments) 
 
 
 def _regrouped(field_map: FieldMap, source: Shape, target: Shape) -> tuple[Axes, ...] | None:
-    """Which axes each dimension stands for after a reshape; None when one is split in the middle."""
+    """The axes that each dimension stands for after a reshape; None if the reshape splits an axis."""
     pieces: list[tuple[str, int]] = []
     for axes, dim in zip(field_map.axes, source, strict=True):
         size = _number(dim)
@@ -112,7 +112,7 @@ def _regrouped(field_map: FieldMap, source: Shape, target: Shape) -> tuple[Axes,
 
 
 def _number(dim: Dim) -> int:
-    """A size with a prime in place of the batch size; sizes are products such as ``16*B``."""
+    """The numerical value of a size such as ``16*B``, with a prime in place of the batch size."""
     if isinstance(dim, int):
         return dim
     product = 1

@@ -1,7 +1,7 @@
-"""What a graph says about the architecture: what the model holds, and what of it runs, in each mode.
+"""The architecture of a graph: the model's state, and the operations that run in each mode.
 
-All of it is read off the operations that run. A module that is declared and never called is not in them, whatever its name;
-an operation that runs is in them, however it was written.
+The analysis uses only the operations that run. A registered module that is never called is absent, whatever its name;
+an operation that runs is included, however it was written.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from harness.structure.receptive_field import ReceptiveField, field_of
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterCount:
-    """What the model holds, in elements; a shared tensor counts once, a parameter whether it is called or not.
+    """Sizes of the model's state in elements; a shared tensor counts once, and unused parameters count too.
 
-    ``unreached`` are parameters that no operation reads; ``hidden`` is state that is neither parameter nor normalisation
-    statistic, and that the programs read; ``statistics`` are those of normalisations.
+    ``unreached`` are parameters that no operation reads; ``hidden`` is state that is not a parameter or a normalisation
+    statistic, but is read by the programs; ``statistics`` are the running statistics of normalisations.
     """
 
     total: int
@@ -54,9 +54,9 @@ class ParameterCount:
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutSite:
-    """One dropout: where, with which probability in each mode, on how many numbers an image, and when it is active.
+    """One dropout: its location, probability in each mode, elements per image, and the modes in which it is active.
 
-    ``drawn_by`` names the operations that draw the mask of one that is written by hand, whose probability is measured.
+    ``drawn_by`` names the operations that draw the mask of a hand-written dropout, whose probability is measured.
     """
 
     module: str
@@ -69,13 +69,13 @@ class DropoutSite:
 
     @property
     def live(self) -> bool:
-        """Whether it does what dropout is for: drops something in training and nothing in evaluation."""
+        """Whether it drops values in training and none in evaluation."""
         return self.active_in_training and not self.active_in_evaluation and self.p > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormSite:
-    """One batch normalisation, in which modes it takes its statistics from the batch, and whether training moves the others."""
+    """One batch norm: the modes in which it uses batch statistics, and whether training updates the running ones."""
 
     module: str
     batch_statistics_in_training: bool
@@ -84,19 +84,19 @@ class BatchNormSite:
 
     @property
     def ordinary(self) -> bool:
-        """Whether it normalises by the batch in training and by its running statistics in evaluation."""
+        """Whether it uses batch statistics in training and running statistics in evaluation."""
         return self.batch_statistics_in_training and not self.batch_statistics_in_evaluation and self.statistics_move
 
     @property
     def stuck(self) -> bool:
-        """Whether it normalises by the batch in training, and in evaluation by statistics that training never moves."""
+        """Whether it uses batch statistics in training, but in evaluation statistics that training never updates."""
         by_batch = self.batch_statistics_in_training and not self.batch_statistics_in_evaluation
         return by_batch and not self.statistics_move
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSite:
-    """A fully connected layer, under its own name or as a convolution whose kernel covers a whole map."""
+    """A fully connected layer, including a convolution whose kernel covers a whole map."""
 
     module: str
     kind: Literal["linear", "convolution over the whole map"]
@@ -104,9 +104,9 @@ class LinearSite:
 
 
 class Structure:
-    """The architecture of one graph; each part is found when it is first asked for.
+    """The architecture of one graph; each part is computed on first access.
 
-    With the numbers of the graph's tensors, what the operations do not show by their names is found by experiment.
+    If the values of the graph's tensors are given, experiments find what operation names do not show.
     """
 
     def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -119,12 +119,12 @@ class Structure:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The operations of the training program in order, those on sizes left out."""
+        """The operations of the training program in order, except those on sizes."""
         return list_layers(self._train)
 
     @cached_property
     def parameters(self) -> ParameterCount:
-        """Parameters, and state that a parameter count does not see."""
+        """Counts of parameters, and of state that a parameter count leaves out."""
         statistics = self._statistics()
         parameters = [spec for spec in self.graph.tensors if spec.kind == "parameter"]
         others = [spec for spec in self.graph.tensors if spec.kind != "parameter"]
@@ -138,7 +138,7 @@ class Structure:
 
     @cached_property
     def never_called(self) -> tuple[DeclaredModule, ...]:
-        """Modules without children that are never used: neither program calls them or reads their tensors."""
+        """Leaf modules that are never used: neither program calls them or reads their tensors."""
         paths = {operation.module for operation in self._operations}
         used = {path[:end] for path in paths for end in (*(i for i, c in enumerate(path) if c == "."), len(path))}
         used |= {_owner(name) for spec in self.graph.tensors if spec.name in self._read for name in spec.names}
@@ -147,7 +147,7 @@ class Structure:
 
     @cached_property
     def dropouts(self) -> tuple[DropoutSite, ...]:
-        """Dropouts on the way to the output, in training order, then those of evaluation only; those by hand come last."""
+        """Dropouts before the output: in training order, then those only in evaluation, then hand-written ones."""
         by_name = [[_drop_of(op) for op in flow.on_path if _drops(op)] for flow in self._flows]
         by_hand = [[_drop_by(draw, draw.p) for draw in draws if draw.p is not None] for draws in self._draws]
         sites = []
@@ -171,7 +171,7 @@ class Structure:
 
     @property
     def unknown_draws(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The names of operations whose random numbers meet the images not as a dropout, in training and in evaluation."""
+        """Names of operations that apply random noise other than dropout to the images, in training and evaluation."""
         train, evaluate = (
             tuple(dict.fromkeys(name for draw in draws if draw.p is None for name in draw.drawn_by))
             for draws in self._draws
@@ -180,14 +180,14 @@ class Structure:
 
     @cached_property
     def _draws(self) -> tuple[tuple[Draw, ...], tuple[Draw, ...]]:
-        """Where drawn numbers meet the images, in training and in evaluation."""
+        """Operations that combine random numbers with the images, in training and in evaluation."""
         return (
             find_draws(self._train, self.train_field_maps, self._drawing(self.graph.train), training=True),
             find_draws(self._evaluate, self.field_maps, self._drawing(self.graph.evaluate), training=False),
         )
 
     def _drawing(self, program: Program) -> Interventions | None:
-        """The model to experiment on, where a program draws at all: to rebuild it takes time."""
+        """The model to experiment on; None if the program draws no random numbers, as rebuilding takes time."""
         return self._experiments if self.random_operations(program) else None
 
     @staticmethod
@@ -204,7 +204,7 @@ class Structure:
 
     @cached_property
     def changed_in_evaluation(self) -> tuple[str, ...]:
-        """Parameters, buffers and constants that evaluation writes into, by name."""
+        """Names of parameters, buffers and constants that evaluation modifies in place."""
         return tuple(sorted(self.graph.evaluate.written(name for spec in self.graph.tensors for name in spec.names)))
 
     @cached_property
@@ -224,7 +224,7 @@ class Structure:
         )
 
     def _moves(self, norm: Operation, other: Operation) -> bool:
-        """Whether the operations show that a batch norm in training moves the buffers that it reads in evaluation."""
+        """Whether the operations show that training updates the buffers that a batch norm reads in evaluation."""
         train, evaluate = bind(norm), bind(other)
         buffers = {train.get("running_mean"), train.get("running_var")}
         written = {next(op.refs(), "") for op in self._operations if op.kind.in_place}
@@ -237,7 +237,7 @@ class Structure:
 
     @cached_property
     def fully_connected(self) -> tuple[LinearSite, ...]:
-        """Fully connected layers on the way to the output, convolutions over a whole map among them."""
+        """Fully connected layers before the output, including convolutions whose kernel covers a whole map."""
         flow, sites = self._evaluate, []
         for operation in flow.on_path:
             if flow.is_weighted_product(operation):
@@ -254,17 +254,17 @@ class Structure:
 
     @cached_property
     def field_maps(self) -> Mapping[str, FieldMap]:
-        """What every value of the evaluation program sees of the image."""
+        """The receptive field of every value of the evaluation program."""
         return trace_fields(self.graph, self.graph.evaluate)
 
     @cached_property
     def train_field_maps(self) -> Mapping[str, FieldMap]:
-        """What every value of the training program sees of the image."""
+        """The receptive field of every value of the training program."""
         return trace_fields(self.graph, self.graph.train)
 
     @cached_property
     def global_pools(self) -> tuple[GlobalPool, ...]:
-        """Global average poolings on the way to the output, however they are written: the head's first."""
+        """Global average poolings before the output, however implemented; the one that feeds the head comes first."""
         found = find_global_pools(self._evaluate, self.field_maps)
         feeding = [pool for pool in reversed(found) if pool.feeds_head]
         if not feeding and self.average_search.pool is not None:
@@ -278,12 +278,12 @@ class Structure:
 
     @cached_property
     def other_averages(self) -> tuple[str, ...]:
-        """Why averages on the way to the output are not over a whole map, as sentences."""
+        """For each other average before the output, why it is not global pooling."""
         return other_averages(self._evaluate, self.field_maps)
 
     @cached_property
     def average_search(self) -> AverageSearch:
-        """What an experiment finds where no operation is the head's average by its name."""
+        """The experimental search for the average that feeds the head, if no operation's name shows it."""
         if self._experiments is None:
             return AverageSearch()
         return search_average(self._evaluate, self.field_maps, self._experiments)
@@ -311,7 +311,7 @@ class Structure:
 
     @cached_property
     def head(self) -> Head:
-        """What the output is, and what stands between it and the last layer with weights."""
+        """The kind of output, and the operations after the last layer with weights."""
         return describe_head(self._train, self._evaluate)
 
     @property
@@ -319,7 +319,7 @@ class Structure:
         return self._train, self._evaluate
 
     def _statistics(self) -> set[str]:
-        """Names of running statistics and of the counters beside them."""
+        """Names of running statistics and of their batch counters."""
         norms = [bind(op) for op in self._operations if op.kind.name in ("batch_norm", "instance_norm")]
         arguments = [norm.get(key) for norm in norms for key in ("running_mean", "running_var")]
         statistics = {argument.name for argument in arguments if isinstance(argument, Ref)}
@@ -346,7 +346,7 @@ class _Drop:
 
 
 def _drops(operation: Operation) -> bool:
-    """Whether it is a dropout, or an attention that drops."""
+    """Whether the operation is a dropout, or an attention with dropout."""
     return operation.kind.family == "dropout" or bool(bind(operation).get("dropout_p"))
 
 
@@ -369,7 +369,7 @@ _Placed = TypeVar("_Placed", Operation, _Drop)
 def _paired(
     train: list[_Placed], evaluate: list[_Placed]
 ) -> tuple[list[tuple[_Placed, _Placed | None]], list[_Placed]]:
-    """The n-th operation of a submodule in training with the n-th in evaluation, and those of evaluation that are left."""
+    """Pair the n-th operations of a submodule in training and evaluation; also return unpaired ones of evaluation."""
     remaining = list(evaluate)
     pairs: list[tuple[_Placed, _Placed | None]] = []
     for operation in train:
@@ -380,6 +380,6 @@ def _paired(
 
 
 def _active(operation: Operation | None) -> bool:
-    """Whether a dropout or a batch normalisation works as it does in training."""
+    """Whether a dropout or a batch norm behaves as in training mode."""
     arguments = {} if operation is None else bind(operation)
     return arguments.get("train", arguments.get("training")) is True

@@ -1,4 +1,4 @@
-"""The values of a program whose fields are known so far, and what holds for several of them together."""
+"""The values of a program traced so far, and operations that combine several of their field maps."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import replace
 from harness.graph.form import Dim, Graph, Operation, Program, Ref, Shape
 from harness.structure.fields import AXES, Axes, AxisField, FieldMap, FieldPath, least_certain
 
-# Sides and windows beyond this are not followed: no image here is as large, and a hostile graph could name any size.
+# Sides and windows beyond this are not traced: no image here is as large, and a hostile graph could name any size.
 _MAX_POSITIONS = 1_024
 _MAP_DIMS = 4
 
 
 class UnknownReadsError(Exception):
-    """What an operation reads is not known in this form; the tracer falls back on all that its operands see."""
+    """An operation cannot be traced exactly; the tracer assumes that it sees everything that its operands see."""
 
 
 class TracedValues:
-    """Field maps and shapes of the values of a program, up to the operation at hand.
+    """Field maps and shapes of the values of a program, up to the current operation.
 
     Attributes:
         evaluates: whether it is the evaluation program.
-        maps: what each value sees, by name; values that do not depend on the image are absent.
-        parts: what each result of an operation with several results sees.
+        maps: the field map of each value, by name; values that do not depend on the image are absent.
+        parts: the field map of each result of an operation with several results.
         shapes: the shape of every value.
     """
 
@@ -37,7 +37,7 @@ class TracedValues:
         self.shapes[graph.input_name] = ("B", *graph.input_shape)
 
     def map_of(self, argument: object) -> FieldMap:
-        """What an argument sees.
+        """The field map of an argument.
 
         Raises:
             UnknownReadsError: it does not depend on the image.
@@ -52,7 +52,7 @@ class TracedValues:
         return self.shapes[argument.name] if isinstance(argument, Ref) else ()
 
     def everything(self, shape: Shape, refs: Sequence[str], note: str) -> FieldMap:
-        """An upper bound for an operation that cannot be followed: its result sees all pixels that its operands see."""
+        """Upper bound for an operation that cannot be traced: its result sees all pixels that its operands see."""
         whole = [self.maps[ref].map_axis("H", AxisField.whole).map_axis("W", AxisField.whole) for ref in refs]
         axes: tuple[Axes, ...] = tuple(("C",) for _ in shape)
         paths = tuple(path for field_map in whole for path in field_map.paths)
@@ -62,7 +62,7 @@ class TracedValues:
         return FieldMap(axes=axes, paths=paths, certainty="unknown", note=note, mixed=True)
 
     def elementwise(self, refs: Iterable[str], shape: Shape) -> FieldMap:
-        """Several values combined element by element, with broadcasting.
+        """The field map of several values combined elementwise, with broadcasting.
 
         Raises:
             UnknownReadsError: their positions or dimensions do not correspond.
@@ -85,7 +85,7 @@ class TracedValues:
         )
 
     def as_channels(self, refs: Sequence[str], shape: Shape) -> FieldMap:
-        """Several values that become the channels of one.
+        """The field map of several values joined along the channels.
 
         Raises:
             UnknownReadsError: their positions or dimensions do not correspond.
@@ -97,7 +97,7 @@ class TracedValues:
         return replace(joined, mixed=joined.mixed or not uniform)
 
     def keep_parts(self, operation: Operation, field_map: FieldMap) -> FieldMap:
-        """The same map for the result and, where there are several, for each of them."""
+        """Return the field map of an operation's result; with several results, also store it for each of them."""
         if len(operation.outputs) > 1:
             self.parts[operation.name] = [field_map] * len(operation.outputs)
         return field_map
@@ -109,7 +109,7 @@ Rule = Callable[[TracedValues, Operation, Arguments], FieldMap]
 
 
 def followed(size: Dim) -> int:
-    """A size of a map or a window, if it can be followed position by position.
+    """Return a size that is fixed and small enough to trace each position.
 
     Raises:
         UnknownReadsError: it depends on the batch, or is too large.
@@ -127,7 +127,7 @@ def map_size(operation: Operation) -> tuple[int, int]:
     """Rows and columns of an operation's result, its last two dimensions.
 
     Raises:
-        UnknownReadsError: it has fewer dimensions, or they cannot be followed.
+        UnknownReadsError: it has fewer dimensions, or they cannot be traced.
     """
     if len(operation.shape) < 2:  # noqa: PLR2004 - rows and columns
         reason = "its result is not a map"
@@ -141,7 +141,7 @@ def is_spatial(axes: Axes) -> bool:
 
 
 def normalised_dims(value: object, count: int) -> tuple[int, ...]:
-    """Dimensions as an argument gives them, counted from the first; all of them where it gives none."""
+    """The dimensions named by an argument, as non-negative indices; all dimensions if it names none."""
     if value is None or value == ():
         return tuple(range(count))
     values = value if isinstance(value, tuple) else (value,)
@@ -149,7 +149,7 @@ def normalised_dims(value: object, count: int) -> tuple[int, ...]:
 
 
 def normalised_dim(value: object, count: int) -> int:
-    """One dimension as an argument gives it, counted from the first."""
+    """The dimension named by an argument, as a non-negative index."""
     return value % count if isinstance(value, int) else 0
 
 

@@ -1,8 +1,8 @@
-"""Batch norm in training whose backward pass gains from several threads on a CPU.
+"""Training-mode batch norm whose backward pass is fast on several CPU threads.
 
-ATen's backward pass over maps with channels last gives each thread a row of partial sums, one per channel, and the rows lie side
-by side. Where the channels do not fill cache lines, threads write to the same line and wait for one another: two need ten
-times as long as one. Here several pixels are viewed as one with so many channels that they fill lines.
+For channels-last tensors, ATen's backward pass keeps a row of per-channel partial sums per thread, in adjacent memory.
+If a row does not fill whole cache lines, threads write to the same line (false sharing): two threads take ten times as
+long as one. Here, several pixels are viewed as one pixel with so many channels that a row fills whole cache lines.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LINE = 16
 
 
 def batch_norm(maps: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401 - as ATen's
-    """`aten::batch_norm`, with the same bits in the forward pass and other rounding in the backward pass."""
+    """`aten::batch_norm`: bit-equal to ATen in the forward pass, equal up to rounding in the backward pass."""
     *statistics, training, momentum, eps, cudnn = rest
     result: Tensor
     if training and torch.get_num_threads() > 1 and _pixels_together(maps) > 1:
@@ -42,8 +42,8 @@ class _BatchNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """The gradient of y = weight * (x - mean) / std + bias, by S. Ioffe and C. Szegedy, 2015, section 3.
 
-        Both passes are evaluation's, backward and forward, with a standard deviation of 1: what they multiply by is given to
-        them as the weight.
+        Computed by ATen's eval-mode batch norm, first backward, then forward, with a standard deviation of 1; the
+        actual factors are passed as its weight.
         """
         maps, weight, mean, inverse_std = ctx.saved_tensors
         together, channels = _pixels_together(maps), len(mean)
@@ -65,7 +65,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _pixels_together(maps: Tensor) -> int:
-    """How many pixels to view as one, so that their channels fill cache lines; 1 if that is not needed or not possible."""
+    """The number of pixels to view as one so that their channels fill cache lines; 1 if unneeded or impossible."""
     if maps.dim() != len("NCHW") or not maps.is_contiguous(memory_format=torch.channels_last):
         return 1
     batch, channels, height, width = maps.shape
@@ -74,5 +74,5 @@ def _pixels_together(maps: Tensor) -> int:
 
 
 def _wide(maps: Tensor, together: int) -> Tensor:
-    """(B, C, H, W) maps as (B * H * W / together, together * C); a view if their channels are last in memory."""
+    """Reshape (B, C, H, W) to (B * H * W / together, together * C); a view if channels are last in memory."""
     return maps.permute(0, 2, 3, 1).reshape(-1, together * maps.shape[1])

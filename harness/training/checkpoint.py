@@ -1,4 +1,4 @@
-"""Checkpoints: after each epoch, everything that the remaining steps depend on.
+"""Checkpoints: the complete training state, saved after each epoch.
 
 A run that is resumed from a checkpoint ends with the same bits as an uninterrupted run.
 
@@ -54,7 +54,7 @@ class Checkpoints:
         self._newest = path
 
     def restore(self, restore: Callable[[dict[str, Any]], None], *, warn: Callable[[str], None]) -> bool:
-        """Pass the newest usable state, on the CPU, to ``restore``; returns whether there is one.
+        """Pass the newest usable state, loaded on the CPU, to ``restore``; return whether there was one.
 
         ``warn`` is called with a message for each file that is damaged or that ``restore`` cannot use, which is skipped.
 

@@ -1,4 +1,4 @@
-"""Digests of a training: of the inputs of its steps, and of the state after them.
+"""Digests of a training run: of the inputs of each step, and of the training state after it.
 
 Two runs can be compared by their digests alone. The digests of a step's inputs (order, augmentation, dropout, learning rate)
 are chained, so each covers all steps so far. The digests of the state (parameters, buffers, optimizer) cover one step only.
@@ -29,12 +29,12 @@ _SHOWN_DIGITS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class StepDigests:
-    """A training after ``step`` completed steps (over all epochs), as the first 16 hex digits of SHA-256 digests.
+    """Digests of a run after ``step`` steps (over all epochs): each the first 16 hex digits of a SHA-256.
 
-    Chained: ``order``, the indices of the images (for a loader that does not report them, the images themselves);
-    ``augmentation``, that of each image; ``dropout``, the state of the random generator that the model draws from, before each
-    step; ``rate``, the optimizer's learning rates, momenta and betas. After the step: ``parameters``, ``buffers`` and the state
-    of the ``optimizer``, such as momentum buffers.
+    Inputs, chained over all steps: ``order``, the image indices (images and labels if a loader reports no indices);
+    ``augmentation``, the transform of each image; ``dropout``, the random generator's state before each step;
+    ``rate``, the optimizer's learning rates, momenta and betas. State after the last step: ``parameters``, ``buffers``
+    and ``optimizer``, such as momentum buffers.
     """
 
     step: int
@@ -48,7 +48,7 @@ class StepDigests:
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over named tensors: by name, the type, the shape and the bytes of each.
+    """SHA-256 (hex) of the name, dtype, shape and bytes of each tensor, sorted by name.
 
     Two states have the same digest exactly if no bit of any named tensor differs. The order of the mapping does not matter.
     """
@@ -61,7 +61,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[State, dict[str, Tensor]]:
-    """Every tensor that a step changes, by kind and name, in module order; the optimizer's as ``weight:momentum_buffer``."""
+    """Tensors that training changes, by kind and name (optimizer: ``weight:momentum_buffer``), in module order."""
     parameters = dict(module.named_parameters())
     names = {id(parameter): name for name, parameter in parameters.items()}
     optimizer_state = {
@@ -75,7 +75,7 @@ def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 class DigestChain:
-    """The digests of a run in progress on a device."""
+    """Computes the digests of a run in progress on a device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -104,7 +104,7 @@ class DigestChain:
         return {kind: link.hex() for kind, link in self._links.items()}
 
     def restore(self, state: Mapping[str, str]) -> None:
-        """Continue from what `state` returned."""
+        """Continue from the digests returned by `state`."""
         self._links = {kind: bytes.fromhex(state[kind]) for kind in INPUTS}
 
     def _extend(self, kind: Input, tensors: list[Tensor]) -> None:

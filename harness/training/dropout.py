@@ -1,4 +1,4 @@
-"""Every form of dropout that engines use: sparse, drawn from a generator, without effect, and with nothing dropped.
+"""Dropout for the engines: sparse, with an explicit random generator, and switched off to compare engines.
 
 Sparse dropout draws the distances between dropped values. With p = 0.025, the usual dropout draws forty random numbers to
 drop one value, which takes a third of a small network's training time on a CPU. The distances are geometrically distributed,
@@ -27,7 +27,7 @@ _ALPHA = 1.7580993408473766
 
 
 def dropped_positions(count: int, p: float) -> Tensor:
-    """Which of ``count`` values to drop, each with probability 0 <= p < 1 and independently of the others.
+    """Draw which of ``count`` values to drop, each independently with probability 0 <= p < 1.
 
     The distance to the next dropped value is geometric: floor(ln(1 - u) / ln(1 - p)) values are kept before it, for u
     uniform on [0, 1) (L. Devroye, Non-Uniform Random Variate Generation, 1986, chapter X.2). Drawn in float64 from torch's
@@ -105,7 +105,7 @@ class _SparseReluDropout(torch.autograd.Function):
 
 
 def _writable(ctx: Any, maps: Tensor, *, in_place: bool) -> Tensor:  # noqa: ANN401
-    """Values to write into, dense in memory: the given ones if that is allowed, else a copy."""
+    """A dense tensor to write into: ``maps`` itself if it is dense and ``in_place`` is set, else a copy."""
     memory_format = _memory_format(maps)
     if in_place and maps.is_contiguous(memory_format=memory_format):
         ctx.mark_dirty(maps)
@@ -120,7 +120,7 @@ def _memory_format(maps: Tensor) -> torch.memory_format:
 
 
 def _flat(dense: Tensor) -> Tensor:
-    """The values in memory order."""
+    """A 1-D view of a dense tensor, in memory order."""
     return dense.as_strided((dense.numel(),), (1,))
 
 
@@ -128,9 +128,9 @@ def _flat(dense: Tensor) -> Tensor:
 
 
 def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[..., Tensor]]:
-    """ATen's dropouts by name, drawing from a generator on the network's device, or from torch's global one if it is None.
+    """ATen's dropout operations by name, drawing from ``generator``, or from torch's global one if it is None.
 
-    On a CPU they return ATen's bits for the same random state.
+    The generator is on the network's device. On a CPU, results are bit-equal to ATen's for the same random state.
     """
     return {
         f"aten.{name}{ending}.default": functools.partial(
@@ -146,7 +146,7 @@ def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[.
 
 
 def unseedable_operation(program: Program) -> str:
-    """The first operation other than dropout that draws random numbers, as it takes no generator; an empty string if none."""
+    """The first random operation for which no generator can be set (all but dropout); an empty string if none."""
     drawing = (operation for operation in program.operations if operation.kind.draws)
     return next((operation.op for operation in drawing if operation.kind.family != "dropout"), "")
 
@@ -161,7 +161,7 @@ def _dropout(
     saturated: bool,
     in_place: bool,
 ) -> Tensor:
-    """The computation of ATen's native/Dropout.cpp."""
+    """Compute dropout as ATen's native/Dropout.cpp does, but with the given generator."""
     if not train or p == 0:
         return values
     if p == 1:
@@ -193,11 +193,11 @@ def without_dropout(program: Program) -> Program:
 
 
 class NothingDropped(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within this context, every dropout on the CPU keeps all its values and scales them as it does the kept ones.
+    """Context in which every dropout on the CPU keeps all values, with the scale that it applies to kept values.
 
     All dropouts here draw with ``bernoulli_`` (1 is kept) or with ``rand`` (1 is an infinite distance to the next dropped
-    value); both return ones instead. The result does not depend on the order or the layout in which an engine draws, but still
-    on the scale that it applies.
+    value); here both return ones. The result depends on the scale that an engine applies, but not on the order or the
+    memory layout in which it draws.
     """
 
     def __torch_dispatch__(

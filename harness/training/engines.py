@@ -32,12 +32,12 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """A way to compute steps on the ``devices`` named.
+    """A way to compute training steps, on the types of device in ``devices``.
 
-    ``network`` returns a function that runs the training program of a module and draws from the generator if one is given.
-    ``verification`` compares the engine with the reference on a model, before it trains it; if it passes, ``auto`` selects it
-    on the kinds of device in ``automatic_on``. ``capturer`` captures whole steps on a device, for a number of runs; it is None
-    if steps are computed operation by operation.
+    ``network`` returns a function that runs the training program of a module and draws from the generator if one is
+    given. ``verification`` compares the engine with the reference on a model before training; if it passes, ``auto``
+    selects the engine on the device types in ``automatic_on``. ``capturer`` captures whole steps on a device, for a
+    number of runs; it is None if steps are computed operation by operation.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Engine:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it runs the module as written, so that there is nothing to verify."""
+        """Whether the engine runs the module unchanged and thus needs no verification."""
         return self.network is _as_written
 
     @property
@@ -59,11 +59,11 @@ class Engine:
 
     @property
     def supports_groups(self) -> bool:
-        """Whether it computes the steps of several runs at once."""
+        """Whether the engine can compute a step of several runs at once."""
         return self.capturer is not None
 
     def reason_against(self, module: nn.Module, device: torch.device) -> str:
-        """Why it cannot train a network on a device; empty if it can. Torch's global random state is restored."""
+        """Why the engine cannot train a module on a device; empty if it can. Restores torch's global random state."""
         if device.type not in self.devices:
             return f"{self.name} runs on {' and '.join(self.devices)}, not on {device.type}"
         if self.is_reference:
@@ -87,7 +87,7 @@ class Engine:
         return lambda images, labels: group([(images, labels)])[0]
 
     def branch(self, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> Branch:
-        """One run of a group."""
+        """Describe one run as a branch to pass to `group`."""
         return Branch(module=module, network=self.network(module, generator), optimizer=optimizer, generator=generator)
 
     def group(self, branches: Sequence[Branch]) -> StepGraphs:
@@ -165,7 +165,7 @@ def _captured(module: nn.Module) -> GraphModule:
 
 
 def _channels_last(network: Network) -> Network:
-    """Pass the images as (B, H, W, C) in memory: convolutions are faster on this layout and keep it."""
+    """Wrap a network to receive its images in channels-last layout, which is faster and kept by convolutions."""
 
     def run(images: Tensor) -> Tensor:
         _, channels, height, width = images.shape

@@ -50,7 +50,7 @@ class Predictions:
         return torch.nonzero(~self.correct).flatten().tolist()
 
     def evaluation(self) -> Evaluation:
-        """Loss, correct predictions and images."""
+        """The mean loss and the numbers of correct predictions and of images."""
         return Evaluation(loss=self.loss, correct=int(self.correct.sum()), total=len(self.labels))
 
     def confusion(self) -> list[list[int]]:
@@ -89,15 +89,15 @@ def predict(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Pr
 
 
 def evaluate(module: nn.Module, dataset: Dataset) -> Evaluation:
-    """Evaluate a model on all test images; errors as of `predict`."""
+    """Evaluate a model on all test images; raises the same errors as `predict`."""
     return predict(module, dataset).evaluation()
 
 
 def forward(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The model's output, (B, 10).
+    """Compute the model's output and check that its shape is (B, 10).
 
     Raises:
-        InputError: it has another shape.
+        InputError: the output has another shape or is not a tensor.
     """
     output: object = network(images)
     if not isinstance(output, Tensor) or output.shape != (len(images), CLASSES):
@@ -108,7 +108,7 @@ def forward(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def count_correct(output: Tensor, labels: Tensor) -> Tensor:
-    """The number of correct predictions, still on the device."""
+    """The number of correct predictions, as a scalar tensor on the output's device."""
     return (_classes(output) == labels).sum()
 
 

@@ -1,7 +1,7 @@
 """A training program rewritten to run faster on a CPU: the same computation in fewer passes over memory.
 
-Batch norm, ReLU and dropout become a batch norm whose weights contain dropout's factor, and one pass for the rest, in place.
-The rewriting looks at the graph only; `harness.training.verification` compares the results on every model.
+Batch norm, ReLU and dropout become a batch norm whose weights include dropout's scale, and one in-place pass for ReLU
+and dropout. Rewriting uses the graph only; `harness.training.verification` compares the results on every model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OVERWRITABLE = (_BATCH_NORM, "aten.conv2d.default")
 
 
 def _scaled_batch_norm(p: float, maps: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
-    """Batch norm with the factor of the next dropout, which commutes with a ReLU between them, since it is positive."""
+    """Batch norm including the scale of the next dropout, which is positive and so commutes with a ReLU between."""
     factor = 1 / (1 - p)
     return batch_norm(maps, weight * factor, bias * factor, *rest)
 
@@ -40,7 +40,7 @@ FUSED_OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 def fused(program: Program) -> Program:
-    """The program with dropout, and the batch norm and ReLU before it, rewritten to `FUSED_OPERATIONS`."""
+    """Replace each dropout, and the batch norm and ReLU directly before it, by `FUSED_OPERATIONS`."""
     by_name = {operation.name: operation for operation in program.operations}
     uses = Counter(name for operation in program.operations for name in operation.refs())
     uses[program.output] += 1
@@ -83,7 +83,7 @@ def _is_overwritable(source: Operation | None) -> bool:
 
 
 def _sparse_probability(operation: Operation) -> float:
-    """The probability p of a dropout that is to be sparse; 0 of any other operation."""
+    """The drop probability of a dropout that is to become sparse; 0 for any other operation."""
     match operation.args:
         case (Ref(), float(p), True) if operation.kind.name == "dropout" and 0 < p < _SPARSE_BELOW:
             return p

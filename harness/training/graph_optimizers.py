@@ -1,13 +1,13 @@
 # ruff: noqa: SLF001 - torch's foreach operations, one launch for many tensors, have no public names; torch.optim uses them too
 
-"""Optimizer steps that a CUDA graph can hold: torch's SGD, Adam and AdamW with their changing numbers read from the device.
+"""SGD, Adam and AdamW steps for CUDA graphs, with the hyperparameters read from a tensor on the device.
 
-Learning rate, momentum and Adam's bias corrections change from step to step, but a graph fixes whatever Python computes, so
-they are read from a tensor on the device that is filled before each launch. Torch's own optimizers accept
-a tensor for the rate only (SGD if ``fused``, Adam if ``capturable``), and none for a momentum that a one-cycle schedule
-changes. The updates are therefore written out here, with torch's order of operations and on torch's own state; the optimizer
-object remains what checkpoints, digests and schedules use. The results differ from torch's in the last bit, since a product
-with the rate is rounded before it is subtracted.
+Learning rate, momentum and Adam's bias corrections change from step to step, but a graph fixes all numbers computed in
+Python, so they are read from a tensor on the device that is filled before each launch. Torch's own optimizers accept a
+tensor for the rate only (SGD if ``fused``, Adam if ``capturable``), and none for a momentum that a one-cycle schedule
+changes. The updates are therefore written out here, with torch's order of operations and on torch's own state; the
+optimizer object remains what checkpoints, digests and schedules use. The results differ from torch's in the last bit,
+since a product with the rate is rounded before it is subtracted.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Update(Protocol):
-    """An optimizer's step, with the numbers that change from step to step as scalars on the device."""
+    """An optimizer step whose changing hyperparameters are passed as scalar tensors on the device."""
 
     parameters: list[Tensor]
     count: int
 
     def numbers(self) -> list[float]:
-        """The ``count`` numbers of the next step. Must be called exactly once per step."""
+        """The ``count`` hyperparameters of the next step. Must be called exactly once per step."""
 
     def apply(self, gradients: Tensors, numbers: Sequence[Tensor]) -> None:
         """Update the parameters."""
 
 
 def update_of(optimizer: torch.optim.Optimizer) -> Update:
-    """The update of an SGD, Adam or AdamW that has taken a step before, so that its state exists."""
+    """The `Update` for an SGD, Adam or AdamW optimizer that has taken a step, so that its state exists."""
     return _Sgd(optimizer) if isinstance(optimizer, torch.optim.SGD) else _Adam(optimizer)
 
 
 class _Sgd:
-    """`torch.optim.SGD`: its formulas."""
+    """The update of `torch.optim.SGD`."""
 
     count = 2
 
@@ -71,7 +71,7 @@ class _Sgd:
 
 
 class _Adam:
-    """`torch.optim.Adam` and `torch.optim.AdamW`: their formulas."""
+    """The update of `torch.optim.Adam` and `torch.optim.AdamW`."""
 
     count = 7
 

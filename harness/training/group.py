@@ -22,7 +22,7 @@ from harness.training.steps import Batch
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Member:
-    """One run of a group; the fields are as the arguments of `train`."""
+    """One run of a group; the fields have the meaning of the arguments of `train`."""
 
     module: nn.Module
     spec: RunSpec
@@ -34,13 +34,13 @@ OnEnd = Callable[[Member, RunRecord | Exception], None]
 
 
 def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resume: bool = True) -> None:
-    """Train several runs step by step together, each with the bits that `train` gives it alone.
+    """Train several runs step by step together; each result is bit-equal to that of `train` for this run alone.
 
     A run that ends, diverges or fails does not affect the others; those that resume from a later checkpoint end earlier.
 
-    Their specs agree in recipe, engine, device and graph. ``on_end`` is called with each run as soon as it ends and its record,
-    ``complete`` or ``diverged``, or with the exception that it failed with, such as an engine that cannot train this model or
-    cannot compute groups. Without ``resume``, the checkpoints are deleted.
+    All specs must have the same recipe, engine, device and graph. ``on_end`` is called as soon as a run ends, with its
+    record (``complete`` or ``diverged``) or the exception that ended it, for example because the engine cannot train
+    this model or cannot compute groups. Without ``resume``, the checkpoints are deleted.
 
     Raises:
         KeyboardInterrupt: after ``on_end`` was called with the record so far of every run that had not ended.
@@ -71,7 +71,7 @@ def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resu
 
 
 class _GroupMember:
-    """A run of a group in progress; ``batch`` is that of its next step."""
+    """A run of a group in progress; ``batch`` is the input of its next step."""
 
     batch: Batch
 
@@ -83,7 +83,7 @@ class _GroupMember:
         self._ended = False
 
     def advance(self, done: tuple[Tensor, Tensor] | None) -> bool:
-        """Pass on the result of a step (None before the first); False if the run has ended."""
+        """Pass the result of a step (None before the first) to the run; return False if it has ended."""
         try:
             self.batch = self._steps.send(done) if done else next(self._steps)
         except StopIteration:
@@ -102,7 +102,7 @@ class _GroupMember:
 
 
 def _drive(running: list[_GroupMember]) -> None:
-    """Compute the steps of a group. All have as many steps per epoch, so the batches of a step have the same size."""
+    """Compute the steps of a group. Its runs share a recipe, so the batches of a step have the same size."""
     while running:
         group = running
         try:

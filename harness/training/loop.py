@@ -105,7 +105,7 @@ def _drive(steps: Steps, compute: Compute) -> None:
 
 
 class Run:
-    """A run in progress: its state and the epochs so far. Arguments as for `train`; the engine is verified."""
+    """A run in progress: its state and the epochs so far. Arguments as for `train`; the engine must be verified."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Run:
         self._began = time.monotonic()
 
     def steps(self, checkpoints: Checkpoints | None) -> Steps:
-        """All remaining steps, from the newest checkpoint if there is one, to the end of the last epoch."""
+        """Generate all remaining steps, continuing from the newest checkpoint if there is one."""
         if checkpoints:
             initial = copy.deepcopy(self._state())
             if not checkpoints.restore(self._restore, warn=self._observer.on_warning):
@@ -269,7 +269,7 @@ class Run:
         return schedule is not None and schedule.interval == "step"
 
     def _train_epoch(self) -> Generator[Batch, tuple[Tensor, Tensor], tuple[float, _EpochTotals]]:
-        """All training images once. Returns the last step's learning rate and the epoch's totals."""
+        """Train on all training images once. Returns the last step's learning rate and the epoch's totals."""
         group = self._optimizer.param_groups[0]
         totals, reported = _EpochTotals(), time.monotonic()
         before = len(self.epochs) * self._steps_per_epoch
@@ -328,7 +328,7 @@ class _EpochTotals:
         self._sizes.append(size)
 
     def settle(self) -> None:
-        """Read the results of the steps since the last call, in order: when it is called does not change the sums."""
+        """Add the results of the steps since the last call, in order, so that its timing does not change the sums."""
         for loss, size in zip(torch.stack(self._losses).tolist(), self._sizes, strict=True):
             if not math.isfinite(loss):
                 raise DivergedError

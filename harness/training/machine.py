@@ -25,7 +25,7 @@ _TRIM, _MMAP, _LARGEST_MMAP = -1, -3, 32 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """The environment of a result. In two environments that differ, every value may differ in its last bits.
+    """Software and hardware that a result was computed with. If any of it differs, so may the last bits of a result.
 
     Versions of this package, Python, PyTorch (with its build) and torchvision; `git_commit` of the package; operating system
     with version and architecture (``platform``); name of the CPU (None if not reported), the instruction set that PyTorch uses

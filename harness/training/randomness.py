@@ -82,7 +82,7 @@ class RandomStreams:
         return {**state, "global": global_random_state(self._device)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
+        """Restore the states returned by `state`."""
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
         if self.dropout is not None:
@@ -129,7 +129,7 @@ def global_random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_global_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
-    """Restore what `global_random_state` returned."""
+    """Restore the states returned by `global_random_state`."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)

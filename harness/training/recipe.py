@@ -1,7 +1,7 @@
 """Recipes: how a network is trained, as data.
 
 The format (TOML or a plain mapping) is described in ``docs/recipes.md``. Each optimizer and schedule is a dataclass whose
-fields are the keys of its section; one named as a class of torch configures that class.
+fields are the keys of its section; a dataclass with the name of a PyTorch class configures that class.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _MAX_BYTES = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """Settings of which each is within the range in its annotation."""
+    """Base class that checks each field against the range in its annotation."""
 
     def __post_init__(self) -> None:
         require_ranges(self, RecipeError)
@@ -93,7 +93,7 @@ class AdamW(Adam):
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycleLR(_Settings):
-    """Up to ``max_lr`` and down again, changing after each step (`torch.optim.lr_scheduler.OneCycleLR`).
+    """Raises the rate to ``max_lr`` and lowers it, after each step (`torch.optim.lr_scheduler.OneCycleLR`).
 
     As in PyTorch, the optimizer's own ``lr`` is replaced, and momentum (Adam's first beta) is cycled between 0.85 and 0.95.
     """
@@ -145,7 +145,7 @@ class WarmupCosine(_Settings):
 class ReduceLROnPlateau(_Settings):
     """Multiplies the rate by ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
 
-    The schedule uses the test set, as the published recipe that has it does, which makes the accuracy slightly optimistic.
+    As in the published recipe, the schedule depends on the test set, which makes the accuracy slightly optimistic.
     """
 
     name: ClassVar[str] = "plateau"
@@ -260,10 +260,10 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Optimizer:
-    """Torch's optimizer over the trainable parameters.
+    """Create the torch optimizer for the trainable parameters of a module.
 
     Raises:
-        InputError: there are none.
+        InputError: the module has no trainable parameters.
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
@@ -275,7 +275,7 @@ def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Opti
 def build_schedule(
     schedule: Schedule, optimizer: torch.optim.Optimizer, *, epochs: int, steps: int
 ) -> lr_scheduler.LRScheduler:
-    """The scheduler of PyTorch for a run of ``epochs`` of ``steps`` optimizer steps each.
+    """Create the PyTorch scheduler for a run of ``epochs`` epochs with ``steps`` optimizer steps each.
 
     Raises:
         RecipeError: a one-cycle schedule whose rise takes exactly one step, for which torch divides by zero.

@@ -1,4 +1,4 @@
-"""The run record: one training, one seed, as one JSON file.
+"""The run record: the results of one training run with one seed, stored as a JSON file.
 
 Described in ``docs/run-record.md``, with a schema in ``docs/schemas/run.schema.json``.
 """
@@ -25,10 +25,10 @@ _MAX_BYTES = 2**28
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One completed epoch, numbered from 1: learning rate of its last step, wall time in seconds with its evaluation.
+    """One epoch, numbered from 1: learning rate of its last step, wall time including evaluation, in seconds.
 
-    ``train_loss`` (mean cross entropy) and ``train_correct`` (correct predictions, in train mode) are those of each training
-    image before the step that it was part of; ``test_loss`` and ``test_correct`` those of the test images after the epoch.
+    ``train_loss`` (mean cross entropy) and ``train_correct`` (correct predictions) are measured in train mode, on each
+    batch before its optimizer step; ``test_loss`` and ``test_correct`` on the test images after the epoch.
     """
 
     epoch: int
@@ -53,7 +53,7 @@ class EpochResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(RunSpec):
-    """One training run: its `RunSpec`, its data set and what came of it.
+    """One training run: its `RunSpec`, its data set and its results.
 
     Args:
         data_name: name of the data set, such as ``mnist`` or ``digits``; ``data_title`` is its name for a reader.
@@ -111,7 +111,7 @@ class RunRecord(RunSpec):
 
     @property
     def spec(self) -> RunSpec:
-        """What was declared."""
+        """The declaration of the run."""
         return RunSpec(**self.declared())
 
     def to_json(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class RunRecord(RunSpec):
 
     @classmethod
     def from_json(cls, document: object, *, where: str = "run record") -> Self:
-        """Read what `to_json` returns, from parsed JSON; messages begin with ``where``, such as the file's path.
+        """Read parsed JSON in the form of `to_json`; messages begin with ``where``, such as the file's path.
 
         Raises:
             InputError: not a run record, written in another format version, or contradicting itself.

@@ -84,10 +84,10 @@ def opened(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class WrongPredictions:
-    """The predictions of a run's final state on the test images, as far as they are wrong.
+    """The wrong predictions on the test images of a run's final weights.
 
-    ``state_digest`` and ``data_digest`` are those of its record. ``wrong``: index of the image and predicted class, in rising
-    order; the class is -1 where an output is NaN.
+    ``state_digest`` and ``data_digest`` are those of the run's record. ``wrong``: (image index, predicted class) pairs,
+    sorted by index; the class is -1 where an output is NaN.
     """
 
     state_digest: str
@@ -96,10 +96,10 @@ class WrongPredictions:
 
     @classmethod
     def read(cls, path: Path) -> WrongPredictions:
-        """Read the file of a run's folder.
+        """Read the predictions file of a run's folder.
 
         Raises:
-            InputError: it cannot be read, or holds something else.
+            InputError: the file cannot be read or is not a predictions file.
         """
         content = read_whole(path, "the predictions of a finished run")
         table = dict(

@@ -18,18 +18,18 @@ DIGEST_EVERY = 100
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """What a training run is declared to be. Two runs with equal specs, data and environment give the same bits.
+    """The declaration of a training run. Equal specs, data and environments give bit-equal results.
 
     Args:
         model: name of the model.
-        source: what the user named the model by: a shipped name, a file, a class; empty where a program trains it.
+        source: how the user specified the model: a shipped name, a file or a class; empty if trained through the API.
         arguments: constructor arguments of the user's model, as given on the command line.
         graph_digest: exact digest of the captured graph.
         recipe: how to train; ``recipe.epochs`` is the declared number of epochs.
         seed: the seed that all randomness but the initial weights is derived from, 0 to 2**63 - 1.
-        engine: name of the engine that computes the steps; `choose_engine` resolves ``auto``, which is not one.
+        engine: name of the engine that computes the steps; ``auto`` must be resolved with `choose_engine` first.
         device: where to train, such as ``cpu`` or ``cuda:0``.
-        digest_every: steps between two digests of the run's state; each epoch's end has one in any case.
+        digest_every: steps between two digests of the state; one is also taken at the end of each epoch.
 
     Raises:
         InputError: the engine is ``auto``, or a number is out of range.

@@ -3,8 +3,8 @@
 On a CPU, each seed is trained in a process of its own with one thread, as many at a time as there are cores. On a GPU, seeds are
 trained in this process: as the branches of one CUDA graph, or one after the other with an engine that captures no graph.
 
-Each seed gets the bits of a run of its own with the same engine (and, on a CPU, one thread). A seed that fails does not
-affect the others, and finished seeds are kept: the same call again trains only the remaining ones.
+Each result is bit-equal to that of a separate run with the same engine (and, on a CPU, one thread). A seed that fails
+does not affect the others, and finished seeds are kept: repeating the call trains only the remaining ones.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _IDENTITY = ("graph_digest", "recipe", "engine", "device")
 
 @dataclass(frozen=True, kw_only=True)
 class SeedsJob:
-    """What all seeds have in common; it is pickled into their processes.
+    """Model, data and spec shared by all seeds; pickled and sent to the training processes.
 
     ``load_model`` is called with ``seed=`` and returns the captured model with the initial weights of that seed;
     ``load_data`` returns the data set; ``spec`` describes the runs, and each seed replaces ``spec.seed``.
@@ -115,7 +115,7 @@ class SeedsInterrupted(KeyboardInterrupt):
 
 
 def seed_folder(folder: Path, seed: int) -> Path:
-    """The folder of one seed within the folder of all."""
+    """The subfolder of ``folder`` that holds the run of one seed."""
     return folder / f"seed-{seed}"
 
 
@@ -129,7 +129,7 @@ def train_seeds(
     fresh: bool = False,
     enough: Callable[[], bool] = lambda: False,
 ) -> tuple[SeedOutcome, ...]:
-    """Train many seeds, each as in a run of its own.
+    """Train many seeds, each as a separate run.
 
     A seed whose folder holds a record of the same training, ``complete`` or ``diverged``, is not trained again; a seed with a
     checkpoint is resumed.
@@ -137,7 +137,7 @@ def train_seeds(
     Args:
         job: what to train.
         seeds: the seeds.
-        folder: the folder of the seeds' folders. No other process may write to it meanwhile.
+        folder: contains one subfolder per seed. No other process may write to it meanwhile.
         processes: how many seeds to train at a time; on a GPU, how many branches a graph has.
         observer: is called as the seeds proceed.
         fresh: train all seeds from the start.
@@ -170,7 +170,7 @@ def train_seeds(
 
 
 def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, SeedOutcome]:
-    """The seeds whose folder holds the record of the same training, ended."""
+    """The outcomes of seeds whose folder holds a complete or diverged record of the same training."""
     found: dict[int, SeedOutcome] = {}
     data = None
     for seed in seeds:
@@ -246,7 +246,7 @@ def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
 
 
 def _receive(call: _Call, seed: int, process: BaseProcess, connection: Connection) -> bool:
-    """Forward what a process reports; True if it has ended."""
+    """Receive and forward one event of a process; return True if the process has ended."""
     try:
         method, arguments = connection.recv()
     except EOFError:
@@ -360,7 +360,7 @@ def _problem(error: Exception) -> str:
 
 
 class _EventForwarder:
-    """An observer of one run that forwards its events as method of `SeedsObserver` and keyword arguments."""
+    """An observer of one run that sends each event as a `SeedsObserver` method name and keyword arguments."""
 
     def __init__(self, send: Callable[[str, dict[str, object]], object]) -> None:
         self._send = send

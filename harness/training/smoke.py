@@ -1,4 +1,4 @@
-"""The smoke run: does the model learn at all, and how long does a training step take."""
+"""The smoke run: a few training steps that test whether the model learns, and how long a step takes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WARM_UP_STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class SmokeResult:
-    """The result of a smoke run: the mean cross entropy of each step's batch, before the step.
+    """The result of a smoke run; ``losses`` are the mean cross entropies of each batch before its step.
 
     ``seconds_per_step`` is the median wall time of a step after warm-up, including the device's work.
     """

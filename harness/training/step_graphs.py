@@ -62,10 +62,10 @@ class Branch:
 
 
 class Capturer(Protocol):
-    """The device-specific part. Each work belongs to one branch; branches do not access each other's tensors."""
+    """Captures steps on a type of device. Each of the works computes one branch; branches share no tensors."""
 
     def warm_up(self, works: Sequence[Work]) -> None:
-        """Run the works now, each as it will be captured."""
+        """Run the works once, under the conditions of the later capture."""
 
     def capture(self, works: Sequence[Work], generators: Sequence[torch.Generator]) -> Work:
         """Return a function that runs the works (one per branch) again on the same tensors; they draw from ``generators``.
@@ -75,7 +75,7 @@ class Capturer(Protocol):
 
 
 class CudaCapturer:
-    """Captures with `torch.cuda.graph` on a CUDA device, each of ``branches`` works on a stream of its own."""
+    """Captures ``branches`` works as one CUDA graph, each on a separate stream."""
 
     def __init__(self, device: torch.device, branches: int) -> None:
         self._device = device
@@ -131,7 +131,7 @@ class CudaCapturer:
 
 @contextmanager
 def _deterministic_cudnn() -> Iterator[None]:
-    """Only deterministic algorithms, chosen without timing: it could choose different ones for different branches."""
+    """Make cuDNN use deterministic algorithms, chosen without timing, which could differ between branches."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -245,7 +245,7 @@ class _StepGraph:
 
 
 class _Snapshot:
-    """A run's state before a capture."""
+    """A copy of a run's state, to undo the effects of warm-up and capture."""
 
     def __init__(self, branch: Branch) -> None:
         self._branch = branch
@@ -254,7 +254,7 @@ class _Snapshot:
         self._generator = branch.generator.get_state()
 
     def restore(self) -> None:
-        """Write the state into the same tensors, since a graph knows them by their addresses."""
+        """Restore the state in place, since a graph refers to tensors by their addresses."""
         with torch.no_grad():
             for tensor, before in self._tensors:
                 tensor.copy_(before)

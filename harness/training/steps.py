@@ -2,7 +2,7 @@
 
 The loss is the mean cross entropy of the model's output, that is the negative log-likelihood of ``log_softmax(output)``. For
 logits this is the usual loss; for log-probabilities, which ``log_softmax`` leaves unchanged, it is the plain negative
-log-likelihood up to rounding. So models with either output train alike, and none has to say which it has.
+log-likelihood up to rounding. Models with either output train alike and need not declare which they return.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from harness.training.recipe import Recipe
 class Batch:
     """The images of one step: (B, 1, 28, 28) float, augmented and normalised, with (B,) int64 labels.
 
-    ``order``, (B,) int64 on the CPU, holds the indices of the training images, and ``draws`` the augmentation of each; a user's
-    loader reports neither.
+    ``order``, (B,) int64 on the CPU, holds the indices of the training images, and ``draws`` their augmentation; both
+    are None for batches from a user's loader.
     """
 
     images: Tensor
@@ -39,7 +39,7 @@ class Batch:
 class Step:
     """One step of a training, as passed to callbacks: its number, from 1, over all epochs, and the model in train mode.
 
-    The optimizer has the learning rate of this step before it, and that of the next step after it.
+    In ``before_step`` the optimizer has the learning rate of this step, in ``after_step`` that of the next.
     """
 
     number: int

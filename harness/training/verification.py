@@ -1,4 +1,4 @@
-"""How an engine is compared with the reference on a model, before it trains it."""
+"""Verification of an engine: its results on a model are compared with the reference before training."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Verification(Protocol):
 
 @dataclass(frozen=True)
 class OneStep:
-    """Compares output and gradients of one training step of the engine's own network on a CPU, in two formats.
+    """Compares output and gradients of one training pass on a CPU, in float64 and in float32.
 
-    * In float64, which no engine rounds to a narrower format, output, gradients and buffers must agree to 1e-9: every wrong
-      operation is seen here.
-    * In float32, as in training, output and gradients must agree within the `rounding_bounds` for the ``unit_roundoff`` of the
-      engine's narrowest format, to better than 100 % in any case, and log-probabilities must be normalised as accurately as in
-      float32.
+    * In float64, which no engine rounds to a narrower format, output, gradients and buffers must agree to 1e-9, which
+      detects any wrong operation.
+    * In float32, as in training, output and gradients must agree within the `rounding_bounds` for the ``unit_roundoff``
+      of the engine's narrowest format, always with relative errors below 1, and log-probabilities must be normalised as
+      accurately as in float32.
 
-    Dropout keeps its p and scales its values, but drops none (`NothingDropped`), so that the engines need not draw alike.
+    Dropout keeps its p and scales its values, but drops none (`NothingDropped`), so engines may draw differently.
     """
 
     unit_roundoff: float
@@ -80,7 +80,7 @@ class OneStep:
 
 @dataclass(frozen=True)
 class TwoStepsOnDevice:
-    """Compares parameters and buffers after two optimizer steps without dropout, on the device itself.
+    """Compares parameters and buffers after two optimizer steps without dropout, on the training device.
 
     For engines with a generator for each run: a model that draws random numbers by other means than dropout is refused.
     """
@@ -109,18 +109,18 @@ def rounding_bounds(module: GraphModule, unit_roundoff: float) -> Bounds:
     Stability of Numerical Algorithms, 2nd ed., 2002, section 3.1). K is the number of inputs of one output of the widest weight.
     Each operation thus has the error w = u + gamma_K.
 
-    *The output.* Rounded are the images, each operation's result, and each weight where it is used: n roundings, which by
-    Higham's lemma 3.1 multiply to 1 + theta with abs(theta) <= gamma_n = n w / (1 - n w). The bound assumes that no operation
-    amplifies relative errors of its input, in the mean over the values of a tensor; batch norm keeps them at the scale of the
-    values, ReLU and pooling are Lipschitz with constant 1. Being a worst case, it leaves room: on the shipped models the error
-    of bfloat16 is at most a quarter of it. The mean over the images is subtracted from the output, since what is common to all
-    images would hide a wrong operation.
+    *The output.* The images, each operation's result and each weight where it is used are rounded: n roundings, which
+    by Higham's lemma 3.1 multiply to 1 + theta with abs(theta) <= gamma_n = n w / (1 - n w). The bound assumes that no
+    operation amplifies relative errors of its input, in the mean over the values of a tensor; batch norm keeps them at
+    the scale of the values, ReLU and pooling are Lipschitz with constant 1. The bound is a worst case: on the shipped
+    models the error of bfloat16 is at most a quarter of it. The mean over the images is subtracted from the output,
+    since what is common to all images would hide a wrong operation.
 
     *The gradient.* Its smooth part depends on the forward and on the backward pass: gamma_2n. ReLU and max pooling have jumps
     in their derivative: if r roundings came before one of them, its input is off by up to gamma_r, and for normally distributed
     values a share of about gamma_r / pi changes sign (W. F. Sheppard, Phil. Trans. R. Soc. A 192, 1899: the angle between
-    two vectors, as a share of pi); in small tensors, chance adds a few. A value that changes sign loses or gains its gradient,
-    which half of the values have: the squared relative error is twice the share, and those of all operations add up.
+    two vectors, as a share of pi); in small tensors, a few more by chance. A value that changes sign loses or gains its
+    gradient, which half of the values have: the squared relative error is twice the share, summed over operations.
     """
     weights = {name: weight for name, weight in module.named_parameters() if weight.dim() > 1}
     products = max((weight[0].numel() for weight in weights.values()), default=1)

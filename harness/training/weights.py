@@ -48,7 +48,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load weights from a file into a model: a value for every entry of its ``state_dict``.
 
     The file is a safetensors file, or one of `torch.save` (suffix .pt, .pth, .bin or .ckpt), which is read with
-    ``weights_only``: no code in it is executed. Of a tensor with several names, it may have any or all of them.
+    ``weights_only``: no code in it is executed. A tensor shared under several names may be stored under any or all.
 
     Raises:
         InputError: the file cannot be read, holds objects other than plain tensors, or the tensors of another model.
@@ -101,7 +101,7 @@ def _why_unfit(given: Tensor, own: Tensor) -> str:
 
 
 def _contradictions(given: Mapping[str, Tensor], shared: list[list[str]]) -> Iterator[str]:
-    """The names of one tensor of the model for which a file has different values."""
+    """Messages about shared tensors of the model for which the file has different values under different names."""
     for names in shared:
         first, *others = [name for name in names if name in given] or [""]
         for name in others:
