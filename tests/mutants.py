@@ -312,8 +312,9 @@ class NormalisesSingleValues(Sound):
         self.group = nn.GroupNorm(44, 44, affine=False)
 
     def pooled(self, maps: Tensor) -> Tensor:
-        pooled = super().pooled(maps)
-        return pooled + self.group(pooled)
+        pooled: Tensor = super().pooled(maps)
+        normalised: Tensor = self.group(pooled)
+        return pooled + normalised
 
 
 @_breaks("capture", "differs from its captured graph's")
