@@ -39,9 +39,9 @@ class Augmentation:
     The rotation equals torchvision's ``RandomRotation(rotation, fill=rotation_fill)``, shift and scale equal
     ``RandomAffine(0, translate=(shift, shift), scale=scale, fill=shift_fill)``.
 
-    Angles are drawn uniformly from -rotation to rotation, in degrees; shifts up to a fraction of the side, per axis, and rounded
-    to whole pixels; factors between the two of the scale, of which ``None`` keeps the size. The fills are the grey values of
-    pixels that a rotation, and a shift or a scale, uncovers.
+    Angles are drawn uniformly from -rotation to rotation, in degrees; shifts up to a fraction of the side, per axis,
+    and rounded to whole pixels; factors between the two values of ``scale``; ``None`` keeps the size. The fills are the
+    grey values for pixels that a rotation, or a shift or scale, uncovers.
 
     Raises:
         InputError: a value is out of its range.
@@ -79,8 +79,8 @@ class Augmentation:
     def apply(self, images: Tensor, draws: AffineDraws) -> Tensor:
         """Transform each image with its own parameters.
 
-        From (N, C, H, W) uint8 on any device to new images of the same shape, type and device; the same tensor if no
-        transform is configured.
+        ``images`` are (N, C, H, W) uint8 on any device. Returns new images of the same shape, dtype and device, or the
+        same tensor if no transform is configured.
 
         Raises:
             InputError: the images are not a uint8 batch, or the numbers of draws and images differ.
@@ -118,7 +118,7 @@ def _rotations(angles: Tensor) -> Tensor:
 
 
 def _shifts_and_scales(pixels: Tensor, scales: Tensor) -> Tensor:
-    """(N, 2, 3) float32 matrices from output to input pixels, for shifts right and down, and factors."""
+    """(N, 2, 3) float32 matrices from output to input pixels, for pixel shifts right and down, and scale factors."""
     shrink, zero = 1.0 / scales, torch.zeros_like(scales)
     right, down = (shrink[:, None] * -pixels).unbind(dim=1)
     return torch.stack((shrink, zero, right, zero, shrink, down), dim=1).view(-1, 2, 3).float()

@@ -19,10 +19,10 @@ from harness.errors import InputError
 class Dataset:
     """Verified images and labels, each as one tensor on one device.
 
-    Images are (N, 1, 28, 28) uint8, labels (N,) int64, 0 to 9. The value ``name`` of ``--data`` selects the data set; the title
-    is for display, part of every output. The digest is SHA-256 (hex) over the decoded contents. Mean and standard deviation of
-    the training images, for normalisation, are on the scale 0 to 1. The source is where the files were read from: a folder, the
-    cache, the package. ``validation`` is the number of training images that replace the test images, 0 if none do.
+    Images are (N, 1, 28, 28) uint8, labels (N,) int64, 0 to 9. ``--data`` selects the data set by ``name``; ``title``
+    is for display in every output. ``digest`` is SHA-256 (hex) over the decoded contents. ``mean`` and ``std`` of the
+    training images, for normalisation, are on the scale 0 to 1. ``source`` is where the files were read from: a folder,
+    the cache or the package. ``validation`` is the number of training images replacing the test images, or 0.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Dataset:
     ) -> Self:
         """A data set of four uint8 arrays: training images (N, 28, 28) and labels (N,), test images and labels.
 
-        ``scale`` is the mean and the standard deviation to use; without it they are measured.
+        ``scale`` is the mean and the standard deviation to use; by default those of the training images.
         """
         train_images, train_labels, test_images, test_labels = arrays
         mean, std = scale or _mean_and_std(train_images)
@@ -61,11 +61,11 @@ class Dataset:
         )
 
     def with_validation(self, count: int) -> Self:
-        """The training images split in two: ``count`` of them as test images, the others as training images.
+        """Split the training images: ``count`` of them become the test images, the others remain training images.
 
-        The test images of the data set itself are left out, so that a choice between models does not use them. Which images
-        are held out depends on the numbers of images only: the last ``count`` of a permutation by NumPy's ``RandomState(0)``,
-        whose stream NumPy keeps unchanged between versions.
+        The original test images are dropped, so that model selection does not use them. Which images are held out
+        depends only on the number of images: the last ``count`` of a permutation by NumPy's ``RandomState(0)``, whose
+        stream NumPy keeps unchanged between versions.
 
         Raises:
             InputError: no image would be left on one side.
@@ -97,7 +97,7 @@ class Dataset:
         return replace(self, **moved)
 
     def shortened(self, *, train: int, test: int) -> Self:
-        """A copy with the first training and test images only."""
+        """A copy with only the first ``train`` training and ``test`` test images."""
         images, labels = self.train_images[:train], self.train_labels[:train]
         test_images, test_labels = self.test_images[:test], self.test_labels[:test]
         return replace(self, train_images=images, train_labels=labels, test_images=test_images, test_labels=test_labels)
@@ -107,7 +107,7 @@ class Dataset:
         return images.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
 
     def to_json(self) -> dict[str, str]:
-        """Name, title and digest, as result documents give them."""
+        """Name, title and digest, as stored in result documents."""
         return {"name": self.name, "title": self.title, "digest": self.digest}
 
 

@@ -51,8 +51,8 @@ def load_digits() -> Dataset:
 def enlarge(images: Tensor) -> Tensor:
     """Enlarge 8x8 images to 20x20 by bilinear interpolation, centred on a black 28x28 image.
 
-    From (N, 8, 8) grey levels from 0 to 16 to (N, 28, 28) uint8, rounded half up. The arithmetic is on integers only, so
-    every machine computes the same bytes.
+    ``images`` are (N, 8, 8) with grey levels 0 to 16; the result is (N, 28, 28) uint8, rounded half up. The arithmetic
+    uses only integers, so every machine computes the same bytes.
     """
     # Output pixel p lies at (4 p - 19) / 10 input pixels; outside the input is background.
     tenths = 4 * torch.arange(28)[:, None] - 19

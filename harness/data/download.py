@@ -43,7 +43,7 @@ def unreachable_reason(address: str, *, limit: float = 5.0) -> str:
 
 
 def torchvision_command(name: str) -> tuple[str, ...]:
-    """The command that runs torchvision's downloader for its class ``name``; append the folder."""
+    """The command that runs torchvision's downloader for its class ``name``; the caller appends the folder."""
     return (sys.executable, "-P", str(_TORCHVISION), name)
 
 
@@ -57,8 +57,8 @@ def download_into(
 ) -> None:
     """Download into ``folder``, which exists, in torchvision's layout, without verifying the content.
 
-    The command lacks its last argument, the folder. ``progress`` is called with the bytes received so far. The download is
-    aborted after ``stall_limit`` seconds without a new byte, and after ``limit`` seconds in any case.
+    ``folder`` is appended to ``command`` as its last argument. ``progress`` is called with the bytes received so far.
+    The download is aborted after ``stall_limit`` seconds without a new byte, and after ``limit`` seconds in any case.
 
     Raises:
         DataMissingError: the download failed, stalled or exceeded the limit; the process is killed.

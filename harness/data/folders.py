@@ -1,4 +1,4 @@
-"""Where the files of a data set may be on this machine, reading them from there, and the state of MNIST's."""
+"""Finding and reading the files of a data set on this machine, and reporting the state of MNIST's files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FileStatus(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceStatus:
-    """The state of MNIST's four files in one folder, which ``HARNESS_DATA`` names or which is the cache."""
+    """The state of MNIST's four files in one folder: that of ``HARNESS_DATA`` or the cache."""
 
     origin: Literal["HARNESS_DATA", "cache"]
     folder: Path
@@ -44,7 +44,7 @@ class PlaceStatus:
 
 
 class DataStatus(NamedTuple):
-    """The folders searched for MNIST, of which loading would use the first, and how to get MNIST; empty if it is there."""
+    """The folders searched for MNIST, of which loading uses the first; ``remedy``, if not empty, says how to get it."""
 
     places: tuple[PlaceStatus, ...]
     remedy: str
@@ -90,7 +90,7 @@ def find_mnist() -> DataStatus:
 
 
 def folder_remedy(published: PublishedDataset) -> str:
-    """What to do about a folder that the user named and that cannot be used."""
+    """Advice to the user on a named folder that cannot be used."""
     if published.flat:
         return (
             f"Nothing was changed. Put {_files(published)} there, gzipped or not, directly or under "
@@ -104,12 +104,12 @@ def folder_remedy(published: PublishedDataset) -> str:
 
 
 def cache_remedy(published: PublishedDataset) -> str:
-    """What to do about a damaged cache."""
+    """Advice to the user on a damaged cache."""
     return f"Nothing was changed. Delete the folder {cached_copy(published)} and try again to download the data set."
 
 
 def missing_remedy(published: PublishedDataset) -> str:
-    """What to do about a data set that was not found."""
+    """Advice to the user on a data set that was not found."""
     enable = "unset HARNESS_OFFLINE" if is_offline() else "connect to the network"
     if published.flat:
         return (
@@ -129,8 +129,8 @@ def _files(published: PublishedDataset) -> str:
 def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tuple[Tensor, ...]:
     """Read and verify the files of a data set; returns the arrays in the order of `PublishedDataset.files`.
 
-    They lie in the folder's subfolder ``raw``, under torchvision's ``NAME/raw``, or, for a data set with ``flat``, directly
-    in it. ``remedy`` is the last sentence of an error message: what to do.
+    The files are in the subfolder ``raw``, under torchvision's ``NAME/raw``, or, for a data set with ``flat``, directly
+    in it. ``remedy`` ends an error message with what to do.
 
     Raises:
         DataMissingError: the folder or a file does not exist.
@@ -150,7 +150,7 @@ def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tu
 
 
 def _find_files(folder: Path, published: PublishedDataset) -> dict[str, Path]:
-    """The files in a folder, by name: flat before torchvision's layout, decompressed before gzipped."""
+    """Map file names to paths; files directly in the folder take precedence, as do decompressed ones."""
     paths: dict[str, Path] = {}
     flat = (folder,) if published.flat else ()
     for place in (*flat, folder / published.torchvision / "raw", folder / "raw"):
@@ -162,7 +162,7 @@ def _find_files(folder: Path, published: PublishedDataset) -> dict[str, Path]:
 
 
 def _found_instead(folder: Path, missing: list[str]) -> str:
-    """A sentence about files under other names, or in folders below, that may be meant; empty if there are none."""
+    """A sentence on files with other names or in subfolders that may be the missing ones; empty if there are none."""
     for name in (name.removesuffix(".gz") for name in missing):
         dotted = name.replace("-idx", ".idx")
         for path in (folder / dotted, folder / f"{dotted}.gz"):

@@ -31,13 +31,13 @@ _GZIP, _IDX = b"\x1f\x8b", (b"\0\0\x08", b"\0\0\x0c")
 
 
 def encode_idx(array: Tensor) -> bytes:
-    """The content of the idx file that holds a uint8 or int32 tensor."""
+    """Encode a uint8 or int32 tensor as the content of an idx file."""
     dtype = str(array.dtype).removeprefix("torch.")
     return _header(tuple(array.shape), dtype) + array.numpy().astype(_TYPES[dtype][1]).tobytes()
 
 
 def decode_idx(content: bytes, shape: tuple[int, ...], dtype: str = "uint8") -> Tensor:
-    """The array in the content of an idx file, as a tensor of ``shape`` and ``dtype``, ``"uint8"`` or ``"int32"``.
+    """Decode the content of an idx file to a tensor of ``shape`` and ``dtype``, ``"uint8"`` or ``"int32"``.
 
     Raises:
         DataError: header or length differ from those of ``shape`` and ``dtype``; checked before the array is allocated.
@@ -101,7 +101,7 @@ def read_verified(path: Path, file: IdxFile, *, remedy: str) -> Tensor:
 
 
 def _another_kind(path: Path, content: bytes) -> str:
-    """What a file that is no idx file is, and what to do about it; empty if it is none of the usual ones."""
+    """The likely format of a file that is not an idx file, and what to do about it; empty if it is not recognised."""
     gzipped = path.suffix == ".gz"
     try:
         with path.open("rb") as stream:
@@ -135,7 +135,7 @@ def _md5(path: Path) -> tuple[str, str]:
 
 
 def _read_at_most(path: Path, size: int) -> tuple[bytes, str]:
-    """Up to ``size`` decompressed bytes, and the reason if reading failed before."""
+    """Read up to ``size`` decompressed bytes; also return why reading failed, or an empty string."""
     content = bytearray()
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:

@@ -42,9 +42,9 @@ def load_dataset(
 
     The choice is a name in `harness.datasets.PUBLISHED`; ``digits`` for the embedded digits; ``auto`` for MNIST, or the
     digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST. With
-    ``validation``, so many training images are tested on (see `Dataset.with_validation`). ``announce`` is called with a
-    sentence when a download starts or the digits replace MNIST, ``progress`` during a download with the bytes received and the
-    total.
+    ``validation``, that many training images become the test images (see `Dataset.with_validation`). ``announce`` is
+    called with a sentence when a download starts or the digits replace MNIST, ``progress`` during a download with the
+    bytes received and the total.
 
     Raises:
         DataMissingError: the data set is not found and not downloadable.

@@ -1,4 +1,4 @@
-"""Run torchvision's downloader; arguments: the name of its class, the folder. Run by path, in a process of its own.
+"""A script that runs torchvision's downloader; its arguments are the name of the data set's class and the folder.
 
 This keeps torchvision's output, its progress bar and a stalled transfer in a process that can be killed, and the socket
 time-out affects no other code.

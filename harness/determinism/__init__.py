@@ -1,4 +1,4 @@
-"""The determinism check: one training, repeated with one thing changed at a time, and the cause of each difference."""
+"""The determinism check: repeats a training with one condition changed at a time and finds each difference's cause."""
 
 from harness.determinism.axes import Axis
 from harness.determinism.runner import DeterminismReport, check_determinism

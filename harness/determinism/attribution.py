@@ -1,7 +1,7 @@
-"""The cause of a difference between two runs: all sources of nondeterminism are pinned, then one at a time is released.
+"""Attributing a difference between two runs: all sources of nondeterminism are pinned, then one at a time is released.
 
-With all sources pinned the runs must be equal. A source whose release alone makes them differ again is a cause. A cause
-that no intervention shows is not named.
+A pinned source behaves deterministically. With all sources pinned the runs must be equal. A source whose release alone
+makes them differ again is a cause. Without such an experiment no cause is reported.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class NondeterminismSource:
-    """Something that two runs may differ by, with its name in lists and how to remove it.
+    """A source of nondeterminism that may make two runs differ, such as the clock, and a hint on how to remove it.
 
-    The words complete "it ...": what the model does if this is the cause. A source that may make no difference by chance is
-    released several times.
+    ``words`` complete a sentence that begins with "it" and says what the model does. A source whose effect may be
+    absent by chance is released up to ``tries`` times.
     """
 
     name: str
@@ -26,7 +26,7 @@ class NondeterminismSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """The sources that were shown to be causes of a difference, and what showed it, or why nothing could be shown."""
+    """The causes found for a difference between two runs and the evidence, or the reason why none was found."""
 
     causes: tuple[NondeterminismSource, ...]
     evidence: tuple[str, ...]
@@ -37,7 +37,7 @@ class Attribution:
         return " ".join(dict.fromkeys(cause.hint for cause in self.causes))
 
     def locations(self, callers: Mapping[str, str]) -> tuple[str, ...]:
-        """Where the causes are called, for those in `Interventions.callers`."""
+        """Sentences on which line calls each cause, for the causes in `Interventions.callers`."""
         return tuple(f"{cause.name} is called {callers[cause.name]}" for cause in self.causes if cause.name in callers)
 
 
@@ -47,8 +47,8 @@ Experiment = Callable[[frozenset[str]], str | None]
 def attribute(sources: Iterable[NondeterminismSource], experiment: Experiment) -> Attribution:
     """Pin all sources, release one at a time, and see which releases make two runs differ.
 
-    The experiment runs twice with the sources of these names released and all others pinned, and returns how the runs differ,
-    such as ``differs at step 3``; None if they do not.
+    ``experiment`` takes the names of the sources to release, runs twice with all others pinned, and returns how the two
+    runs differ, such as ``differs at step 3``; None if they do not.
     """
     sources = tuple(sources)
     names = ", ".join(source.name for source in sources)

@@ -1,4 +1,4 @@
-"""The axes of the determinism check, and the finding of each."""
+"""The axes of the determinism check, which are the conditions that it varies, and their findings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.reproducibility.comparison import Difference
 
 
 class Axis(StrEnum):
-    """What is varied, in the order of a report."""
+    """The conditions that the check varies, in the order of its report."""
 
     REPEAT = "repeat in the process"
     FRESH = "fresh process"
@@ -40,9 +40,9 @@ _EXPECTED = {
 
 
 def compared(axis: Axis, difference: Difference | None, *, evidence: Sequence[str] = (), hint: str = "") -> Finding:
-    """The finding of an axis on which two trainings should have the same bits.
+    """The finding of an axis on which two trainings should be bit-equal.
 
-    ``evidence`` shows the cause; without it, it is what the first difference suggests.
+    ``evidence`` describes the cause; by default, the one that the first difference suggests.
     """
     if difference is None:
         return finding(axis, Status.PASS, "bit-equal")
@@ -53,12 +53,12 @@ def compared(axis: Axis, difference: Difference | None, *, evidence: Sequence[st
 
 
 def not_applicable(axis: Axis, why: str) -> Finding:
-    """The finding of an axis that cannot be varied here."""
+    """The finding of an axis that cannot be varied for this model or machine."""
     return finding(axis, Status.SKIP, f"not applicable: {why}")
 
 
 def finding(axis: Axis, status: Status, observed: str, evidence: Iterable[str] = (), hint: str = "") -> Finding:
-    """The finding of an axis, with what is expected on it."""
+    """Build the finding of an axis, including the result expected on it."""
     return Finding(
         requirement=axis.value,
         status=status,

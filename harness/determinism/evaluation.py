@@ -1,4 +1,4 @@
-"""The axes of the evaluation: whether it influences the training, and whether it is pure."""
+"""The axes on evaluation: whether it influences the training, and whether it is repeatable without side effects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH_SIZE = 1000
 
 
 def evaluation_between(model: ModelUnderTest, reference: Trace) -> Finding:
-    """Evaluate after every fifth step (or halfway, if that is sooner) besides after each epoch."""
+    """Train with extra evaluations, after every fifth step or halfway if that is sooner, and compare the steps."""
     callback = _EvaluateBetween(model)
     difference = first_difference(reference, model.trace(callbacks=[callback]))
     if difference is None:
@@ -39,7 +39,7 @@ def evaluation_between(model: ModelUnderTest, reference: Trace) -> Finding:
 
 
 class _EvaluateBetween:
-    """Evaluates every few steps, and then restores the state of these names."""
+    """A callback that evaluates every few steps and then restores the state items named in ``restored``."""
 
     def __init__(self, model: ModelUnderTest, restored: Sequence[str] = ()) -> None:
         self._model = model
@@ -74,7 +74,7 @@ def _evaluation_source(name: str) -> NondeterminismSource:
 
 
 def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Finding:
-    """Evaluate twice: the outputs must be equal, and all state unchanged."""
+    """Evaluate twice and check that the outputs are equal and all state is unchanged."""
     module = model.module()
     model.trace(module, upto=_STEPS_BETWEEN_EVALUATIONS)
     module.eval()
@@ -122,12 +122,12 @@ def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Find
 
 
 def _shared(changed: Sequence[str]) -> list[str]:
-    """The state that no evaluation may change; attributes of the module's own, such as a cache, it may."""
+    """Leave out plain attributes of the module, such as a cache, which an evaluation may change."""
     return [name for name in changed if not name.startswith("attribute ")]
 
 
 def _outputs(model: ModelUnderTest, module: nn.Module) -> Tensor:
-    """The module's outputs for the test images, (N, ...) on the CPU; torch's random state is not protected."""
+    """The module's outputs for the test images, (N, ...) on the CPU; torch's random state is not restored."""
     images = model.data.normalise(model.data.test_images)
     with torch.no_grad():
         return torch.cat([module(part) for part in torch.split(images, _BATCH_SIZE)]).cpu()
@@ -157,7 +157,7 @@ def _network_cause(name: str, place: str | None) -> str:
 
 @contextmanager
 def _drawing_modules(module: nn.Module, device: torch.device) -> Iterator[dict[str, str]]:
-    """For each random state, the innermost module that changes it in a forward pass in the block."""
+    """Map each random state to the innermost module whose forward changes it within the block."""
     drawing: dict[str, str] = {}
     no_module = nn.Module()
     titles = {part: f"{path or 'the module itself'} ({type(part).__name__})" for path, part in module.named_modules()}

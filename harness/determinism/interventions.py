@@ -40,9 +40,9 @@ _TRUSTED_PACKAGES = {"__main__", "harness", "torch", "numpy", *sys.stdlib_module
 class Interventions:
     """Pins sources of nondeterminism in this process.
 
-    As a context it replaces functions of `time`, `os` and `random` by wrappers, which call the real ones until a source is
-    pinned. Enter it before the model is imported, since a file may contain ``from time import time``. For sources that user
-    code has called, ``callers`` names the first line that did.
+    As a context manager it replaces functions of `time`, `os` and `random` by wrappers, which call the real ones until
+    a source is pinned. Enter it before the model is imported, since a file may contain ``from time import time``.
+    ``callers`` maps each source that user code has called to the first line that did.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class Interventions:
         return read
 
     def _is_pinned(self, source: NondeterminismSource, frame: FrameType | None) -> bool:
-        """Whether a source is pinned; counts the call, and records the first one of user code."""
+        """Whether a source is pinned; counts the call, and records the first calling line of user code."""
         while frame is not None and not _is_user_code(frame):
             frame = frame.f_back
         if frame is not None:
@@ -97,7 +97,7 @@ class Interventions:
 
     @contextmanager
     def pinned(self, released: frozenset[str], *, reimport: Callable[[], None]) -> Iterator[None]:
-        """Pin all sources in the block except the released ones; ``reimport`` makes the model's globals new."""
+        """Pin all sources in the block except the released ones; ``reimport`` resets the model file's globals."""
         self._pinned = frozenset(source.name for source in SOURCES) - released
         self._calls = 0
         # The legacy global generator of numpy is the one that a model's forward pass would draw from.
@@ -119,7 +119,7 @@ class Interventions:
 
     @contextmanager
     def _numbered_ids(self) -> Iterator[None]:
-        """Make `id` number the objects in the order in which it sees them first."""
+        """Replace `id` in the block by a function that numbers objects in the order of its first calls."""
         real = builtins.id
         # Numbered objects are kept alive: another object could get the address of a dead one, and with it the number.
         seen: dict[int, tuple[int, object]] = {}

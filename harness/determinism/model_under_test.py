@@ -17,17 +17,17 @@ from harness.training import Observer, RunSpec, Step, StepCallback, TrainingHook
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedModel:
-    """A model's file, of which ``build`` builds the module under a seed, and the file with the training hooks, imported."""
+    """The imported files of a model: ``build`` creates the module from a seed, ``hooks`` are the training hooks."""
 
     build: Callable[[int], nn.Module]
     hooks: TrainingHooks
 
 
 class ModelUnderTest:
-    """A model with everything that its training needs: the declared run, with the epochs of the check, and its data.
+    """A model with all that its training needs: the run's specification, with the epochs of the check, and the data.
 
-    ``load`` imports the model and the hooks, again at each call. ``keep_alive`` is called before each step, to show the parent
-    process that the training advances.
+    ``load`` imports the model and the hooks anew at each call. ``keep_alive`` is called before each step, to show the
+    parent process that the training advances.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ModelUnderTest:
 
     @property
     def hooks(self) -> TrainingHooks:
-        """Loader and evaluation."""
+        """The training hooks: data loader and evaluation."""
         return self.imported.hooks
 
     def reimport(self) -> None:
@@ -71,7 +71,7 @@ class ModelUnderTest:
         observer: Observer | None = None,
         folder: Path | None = None,
     ) -> Trace:
-        """Train once and keep the inputs and results of the steps.
+        """Train once and return the trace: each step's inputs and results.
 
         By default a module with its initial weights is trained, under the seed of the run, to the last step. The callbacks are
         called after the tracer; ``upto`` is the number of the last step, and the checkpoints are in ``folder``. There are fewer
@@ -87,7 +87,7 @@ class ModelUnderTest:
 
 
 class _EndAfter:
-    """Reports before each step that the training advances; ends it after step ``upto``."""
+    """A callback that calls ``keep_alive`` before each step and ends the training after step ``upto``."""
 
     def __init__(self, keep_alive: Callable[[], None], upto: int | None) -> None:
         self._keep_alive = keep_alive

@@ -35,10 +35,10 @@ ALL_PINNED = "all pinned"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """What each worker process of a check trains: the declared run, with the epochs of the check, of this source.
+    """What each worker process of a check trains: the model's source and the run, with the epochs of the check.
 
-    ``data`` has the fields of the data set without its tensors; these are in the folder ``inputs`` (`DATA_FILE`), as is the
-    graph, if there is one (`GRAPH_STEM`).
+    ``data`` has the fields of the data set except its tensors, which are in the file `DATA_FILE` of the folder
+    ``inputs``. The model's graph, if there is one, is in the same folder, with the file stem `GRAPH_STEM`.
     """
 
     spec: RunSpec
@@ -50,10 +50,10 @@ class TrainingSetup:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a worker process found, besides the traces in its workspace.
+    """The result of a worker process, which also writes traces to its workspace.
 
-    An `AxesRequest` gives a finding for each axis that one process can vary; a `PinnedRequest`, for sources that user code has
-    called, the first line that did.
+    An `AxesRequest` returns a finding for each axis that one process can vary; a `PinnedRequest` returns in
+    ``callers``, for each source that user code has called, the first line that did.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -75,13 +75,13 @@ class TrainingRequest(Request[TrainingResult]):
         return super().fields() | {"setup": dataclasses.asdict(self.setup) | {"spec": plain}}
 
     def prepare(self) -> None:
-        """Train a layer for one step."""
+        """Train a linear layer for one step, which imports what a training needs."""
         layer = nn.Linear(1, 10)
         with ordered_arithmetic():
             train_step(layer, torch.optim.SGD(layer.parameters(), lr=0.1), torch.zeros(1, 1), torch.zeros(1).long())
 
     def perform(self, workspace: Workspace) -> TrainingResult:
-        """Import the model and examine it.
+        """Import the model and call `examine`.
 
         Raises:
             InputError: the model or the hooks cannot be imported or trained with.
@@ -111,7 +111,7 @@ class TrainingRequest(Request[TrainingResult]):
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceRequest(TrainingRequest):
-    """Train once and leave the trace, `REFERENCE_TRACE`, in the workspace."""
+    """Train once and write the trace to the file `REFERENCE_TRACE` in the workspace."""
 
     def examine(self, model: ModelUnderTest, _: Interventions, workspace: Workspace) -> TrainingResult:
         """Train once."""
@@ -121,7 +121,7 @@ class ReferenceRequest(TrainingRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class AxesRequest(TrainingRequest):
-    """Train once as `ReferenceRequest` does, then vary each axis that one process can vary. The progress names each.
+    """Train as `ReferenceRequest` does, then vary each axis that one process can vary, with a progress line each.
 
     ``why_not_captured`` is the reason why there is no graph; None if there is one.
     """
@@ -142,9 +142,9 @@ class AxesRequest(TrainingRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedRequest(TrainingRequest):
-    """Train with all sources of nondeterminism pinned, and with each released alone that two processes may differ by.
+    """Train with all sources of nondeterminism pinned, then with each but the file's globals released alone.
 
-    The traces, each of ``upto`` steps, are in the workspace, see `trace_file`.
+    The traces, each of ``upto`` steps, are written to the workspace, see `trace_file`.
     """
 
     upto: int
@@ -159,12 +159,12 @@ class PinnedRequest(TrainingRequest):
 
 
 def trace_file(name: str) -> str:
-    """The file with the trace of a training in which this source was released; of `ALL_PINNED`, none was."""
+    """The name of the trace file of a training with this source released; for `ALL_PINNED`, with none released."""
     return f"{''.join(character if character.isalnum() else '-' for character in name)}.safetensors"
 
 
 def _train_reference(model: ModelUnderTest, workspace: Workspace) -> Trace:
-    """The training that all others are compared with; an `InputError` if its loss became infinite or NaN."""
+    """Train once as the reference for all comparisons; raise an `InputError` if the loss became infinite or NaN."""
     workspace.report(f"a training of {model.steps} steps")
     reference = model.trace()
     if len(reference) < model.steps:

@@ -1,6 +1,6 @@
-"""The determinism check: trains a model again and again with one thing changed, in worker processes that import it.
+"""The determinism check: trains a model repeatedly with one condition changed, in worker processes that import it.
 
-It trains the module itself and not its captured graph, since a graph may freeze what the module draws.
+It trains the module itself and not its captured graph, since a graph may hold random draws as constants.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _TEST_IMAGES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class DeterminismReport:
-    """The findings of a determinism check in the order of `Axis`, the size of each training, and the wall time of all."""
+    """The findings of a determinism check in the order of `Axis`, the size of a training, and the total wall time."""
 
     findings: tuple[Finding, ...]
     steps: int
@@ -71,16 +71,16 @@ def check_determinism(
     idle_seconds: float = IDLE_SECONDS,
     announce: Callable[[str], None] = lambda _: None,
 ) -> DeterminismReport:
-    """Train a model again and again, with one thing changed each time, and compare every step.
+    """Train a model repeatedly, with one condition changed each time, and compare every step.
 
-    The source and the arguments of ``spec`` say what is trained, for ``steps`` steps each time, on as many images as these
-    need, see `shortened`. ``captured`` is the model's graph; if it is None, ``why_not_captured`` is the reason. The file of
-    hooks has loader and evaluation, see `harness.determinism.user_files`. ``idle_seconds`` may pass without a step;
-    ``announce`` is called with a sentence on what is being done.
+    ``spec`` has the model's source and constructor arguments. Each training has about ``steps`` steps, on as many
+    images as these need, see `shortened`. ``captured`` is the model's graph; if it is None, ``why_not_captured`` is the
+    reason. ``hooks_file`` defines a loader or an evaluation, see `harness.determinism.user_files`. It is an error if no
+    step is made for ``idle_seconds``. ``announce`` is called with progress messages.
 
     Raises:
         InputError: the model or the hooks cannot be imported or trained with, make no step for too long, or end the process.
-        ExaminerError: a worker process failed in a way that the model did not cause.
+        ExaminerError: a worker process failed for a reason other than the model's code.
     """
     started = time.monotonic()
     spec, dataset = shortened(spec, dataset, steps=steps)
@@ -110,10 +110,10 @@ def check_determinism(
 
 
 def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, Dataset]:
-    """A run and data for about this many steps, rounded up to whole epochs of ten.
+    """Reduce a run and its data to about ``steps`` steps, rounded up to whole epochs of ten steps.
 
-    Epochs are shorter if there are not enough images, and if there would be only one: the run has to be stopped after an
-    epoch and resumed.
+    Epochs have fewer steps if there are too few images, or if there would be only one epoch, since the run has to be
+    stopped after an epoch and resumed.
 
     Raises:
         InputError: fewer than two steps.
@@ -165,7 +165,7 @@ class _Check:
         return [*findings, compared(Axis.FRESH, None), by_hash]
 
     def _attributed(self, difference: Difference, steps: int) -> Finding:
-        """Explain a difference between processes: two more pin the sources, from before the import on."""
+        """Explain a difference between processes by running two more that pin the sources before the import."""
         request = PinnedRequest(setup=self.setup, upto=attribution_steps(difference, steps))
         one, other = self._run(*(self._job(request, title="looking for the cause") for _ in range(2)))
 
@@ -187,7 +187,7 @@ class _Check:
         return run_processes(jobs, self.folder, limits=self.limits, announce=self.announce, check=self._result)
 
     def _result(self, outcome: Outcome) -> TrainingResult:
-        """The result of a process; an `InputError` if the model is why there is none, an `ExaminerError` if it is not."""
+        """The result of a process; if there is none, raise `InputError` if the model is why, else `ExaminerError`."""
         text = self.setup.source.text
         after = f", after reporting {outcome.progress[-1]!r}" if outcome.progress else ""
         if outcome.ending is Ending.IDLE:

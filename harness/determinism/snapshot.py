@@ -112,7 +112,7 @@ def _digest(value: object) -> str:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any value at all
-    """The value, with everything replaced that pickles differently each time."""
+    """The value, with the parts replaced whose pickled bytes are not reproducible."""
     match value:
         case Tensor():
             return state_digest({"": value})

@@ -1,6 +1,6 @@
-"""The user's files in a worker process: imported again when needed, and distinguished from libraries.
+"""Importing and re-importing the user's files, as opposed to libraries, in a worker process.
 
-One has the model. The other, if any, has a loader and an evaluation in place of the harness's. It may define
+One file defines the model. The other, if any, replaces the harness's loader or evaluation. It may define
 ``batches(seed, epoch)``, which yields pairs of images (B, 1, 28, 28) float and labels (B,), and
 ``evaluate(module, images, labels)``, which returns the number of correct predictions.
 """
@@ -32,7 +32,7 @@ _IMAGE = (1, 28, 28)
 
 
 class UserFiles:
-    """The files of a model, with the arguments of its constructor, and of its training hooks, if they have one."""
+    """The file of a model, with its constructor arguments, and the file of its training hooks, if there is one."""
 
     def __init__(self, source: ModelSource, arguments: str, hooks_file: Path | None) -> None:
         self._source = source
@@ -42,7 +42,7 @@ class UserFiles:
         self._before = set(sys.modules)
 
     def load(self) -> ImportedModel:
-        """Import the files, again at each call; an `InputError` if one of them cannot be imported."""
+        """Import the files anew at each call; raise an `InputError` if one of them cannot be imported."""
         self.forget()
         build = module_builder(self._source, self._arguments)
         hooks = load_training_hooks(self._hooks_file) if self._hooks_file else TrainingHooks()
@@ -57,10 +57,10 @@ class UserFiles:
 
 
 def explained_error(error: Exception, text: str) -> Exception:
-    """The error to report for one that ended a training.
+    """Convert an exception that ended a training into the error to report.
 
-    An error that a harness module raised, on purpose or not, is returned as it is. Any other is the user's: it becomes an
-    `InputError` with the line of the user's file.
+    A `HarnessError`, or any exception raised in a harness module, is returned unchanged. Any other is attributed to the
+    user's code and becomes an `InputError` with the line of the user's file.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, HarnessError) or Path(frames[-1].filename).is_relative_to(_HARNESS_FOLDER):
@@ -74,11 +74,11 @@ def explained_error(error: Exception, text: str) -> Exception:
 
 
 def load_training_hooks(path: Path) -> TrainingHooks:
-    """Import a file and return the hooks that it defines; the others are the harness's own.
+    """Import a file and return its hooks, with the harness's own in place of those that it does not define.
 
     Raises:
         InputError: the file cannot be imported, or defines neither ``batches`` nor ``evaluate``. From the hooks: the loader
-            yields fewer batches than an epoch has, or one of the two returns something else than batches or a count.
+            yields fewer batches than an epoch has, or a batch or the returned count is invalid.
     """
     module_name = f"procedure_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)

@@ -1,4 +1,4 @@
-"""The axes that one process varies: it trains the model again with one thing changed, and explains each difference.
+"""The axes varied within one process: it trains the model again with one condition changed and explains differences.
 
 The axes of the evaluation are in `harness.determinism.evaluation`.
 """
@@ -59,7 +59,7 @@ def vary(
     captured: CapturedModel | None,
     why_not_captured: str,
 ) -> Iterator[Finding]:
-    """Vary each axis that one process can vary; the interventions were entered before the model was imported."""
+    """Vary each axis that one process can vary; ``interventions`` must be entered before the model is imported."""
     repeated = repeat(model, reference, interventions)
     yield repeated
     dependent: dict[Axis, Callable[[], Finding]] = {
@@ -99,7 +99,7 @@ def repeat(model: ModelUnderTest, reference: Trace, interventions: Interventions
 
 
 def attribution_steps(difference: Difference, steps: int) -> int:
-    """How many steps of a training of ``steps`` to repeat for each source of nondeterminism, to explain a difference."""
+    """How many of a training's ``steps`` to repeat for each source of nondeterminism, to explain a difference."""
     return min(max(difference.step, _MIN_ATTRIBUTION_STEPS), steps)
 
 
@@ -120,7 +120,7 @@ def one_thread(model: ModelUnderTest, reference: Trace) -> Finding:
 
 
 def other_algorithms(model: ModelUnderTest, reference: Trace) -> Finding:
-    """Train with torch's deterministic algorithms on if they were off, and off if they were on."""
+    """Train with ``torch.use_deterministic_algorithms`` switched to the opposite setting."""
     try:
         with deterministic_algorithms(on=not torch.are_deterministic_algorithms_enabled()):
             return compared(Axis.DETERMINISTIC, first_difference(reference, model.trace()))
@@ -181,9 +181,9 @@ def _resume(model: ModelUnderTest, reference: Trace) -> Finding:
 def _stop_and_resume(
     model: ModelUnderTest, kept: Sequence[str] = (), *, upto: int | None = None
 ) -> tuple[Trace, list[str]]:
-    """Train up to a stop, and resume as a new process would, with the state of the names ``kept`` carried over.
+    """Stop a training and resume it as a new process would, but with the state named in ``kept`` carried over.
 
-    All steps are returned, and the names of the state that is neither in the checkpoint nor the same in a new module and process.
+    Returns the trace of all steps and the names of state that is not in the checkpoint and differs in a new module.
     """
     with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
         module, tracer = model.module(), Tracer(model.device)
@@ -243,7 +243,7 @@ def rebuilt_graph(
 
 
 class _PartTracer(Tracer):
-    """Traces only the tensors of these names: the constants of a graph are buffers of its module, too."""
+    """Traces only the named tensors, since the module of a graph also has the graph's constants as buffers."""
 
     def __init__(self, device: torch.device, names: frozenset[str]) -> None:
         super().__init__(device)
@@ -257,7 +257,7 @@ class _PartTracer(Tracer):
 
 
 class _Part(nn.Module):
-    """A module reduced to its tensors of some names."""
+    """A view of a module that lists only the parameters and buffers with the given names."""
 
     def __init__(self, module: nn.Module, names: frozenset[str]) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ class _Part(nn.Module):
 
 
 def other_seeds(model: ModelUnderTest) -> Iterator[Finding]:
-    """Compare each random stream under several seeds."""
+    """Check that weights, order, augmentation and dropout differ between seeds."""
     recipe, own_seed = model.spec.recipe, model.spec.seed
     seeds = [(own_seed + offset) % 2**63 for offset in (0, *_OFFSETS)]
     weights, order, augmentation, refused = {}, {}, {}, []
@@ -303,7 +303,7 @@ def other_seeds(model: ModelUnderTest) -> Iterator[Finding]:
 
 
 def _dropout_streams(model: ModelUnderTest, seeds: Sequence[int]) -> dict[int, str]:
-    """For each seed, a digest of the outputs for the same images and weights; empty if the network draws nothing."""
+    """Map each seed to a digest of the outputs for fixed images and weights; empty if no random numbers are drawn."""
     images = model.data.normalise(model.data.train_images[: model.spec.recipe.batch_size])
     found, draws = {}, False
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Child processes that run a user's code: a typed request in, a typed result or an error out, and nothing pickled."""
+"""Child processes that run a user's code: typed requests in, typed results or errors out, without pickle."""
 
 from harness.processes.protocol import Failure, Request, Workspace
 from harness.processes.runner import Ending, Job, Limits, Outcome, run_processes

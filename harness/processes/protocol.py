@@ -2,7 +2,7 @@
 
 Requests and results are frozen dataclasses of plain data. They travel as JSON files in a folder that the process has to
 itself, its workspace; tensors lie beside them as safetensors. Nothing is pickled. A worker process runs untrusted
-code, so whatever it leaves is read as input: regular files only, of limited size, checked against the types.
+code, so its files are validated as untrusted input: regular files only, of limited size, checked against the types.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Workspace:
     folder: Path
 
     def report(self, words: str) -> None:
-        """Add a line to the progress."""
+        """Append a line to the progress file."""
         with (self.folder / PROGRESS_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{words}\n")
 
     def keep_alive(self) -> None:
-        """Show that the work advances, without a line; restarts the time that `Limits.idle_seconds` allows."""
+        """Touch the progress file without adding a line, which restarts the time-out `Limits.idle_seconds`."""
         os.utime(self.folder / PROGRESS_FILE)
 
 
@@ -84,10 +84,10 @@ _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An error in a worker process, as data; the traceback says where it was raised, with all its causes.
+    """An error in a worker process, as plain data, with its formatted traceback, chained exceptions included.
 
-    The kind says which class of `harness.errors` it is: ``internal`` for an error of the harness itself, ``input`` for any
-    other that the user can correct, or one of the more precise kinds.
+    ``kind`` stands for a class of `harness.errors`: ``source`` for `ModelSourceError`, ``capture`` for `CaptureError`,
+    ``internal`` for an error of the harness itself, ``input`` for any other that the user can correct.
     """
 
     kind: ErrorKind
@@ -96,7 +96,7 @@ class Failure:
 
     @staticmethod
     def of(error: Exception) -> Failure:
-        """Describe an error; one that the harness does not raise on purpose is its internal error."""
+        """Convert an exception; any other than a `HarnessError` gets the kind ``internal``."""
         lines = traceback.format_exception(error)
         if not isinstance(error, HarnessError):
             error = ExaminerError(f"a worker process failed with {type(error).__name__}: {first_line(error)}")
@@ -118,7 +118,7 @@ def write_request(request: Request[Any], folder: Path) -> None:
 
 
 def read_request(folder: Path) -> Request[Any]:
-    """Read what `write_request` wrote; an `ExaminerError` if it is of no known type, or its fields do not fit the type."""
+    """Read what `write_request` wrote; raise an `ExaminerError` if its type is unknown or its fields do not fit."""
     document = json.loads(read_limited(folder / REQUEST_FILE, MAX_RESULT_BYTES))
     module, _, name = str(document["type"]).partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.startswith("harness.") else None
@@ -138,11 +138,11 @@ def write_result(result: object, folder: Path) -> None:
 
 
 def read_result(request: Request[R], folder: Path) -> R | None:
-    """Read what the worker process of a request left; None where it left no result.
+    """Read the result that the worker process of a request wrote; None if it wrote none.
 
     Raises:
         HarnessError: the error that the worker process reported.
-        ModelSourceError: what it left is not a result of this request.
+        ModelSourceError: the file is not a valid result of this request.
     """
     try:
         content = read_limited(folder / RESULT_FILE, MAX_RESULT_BYTES)
@@ -161,7 +161,7 @@ def read_result(request: Request[R], folder: Path) -> R | None:
 
 
 def unreadable(problem: Exception) -> ModelSourceError:
-    """The error for files of a worker process that hold something else than they should, which only the model's code can do."""
+    """The error for invalid files from a worker process, which only the model's code can have caused."""
     return ModelSourceError(
         f"expected the process that runs the model's code to return its result, got unreadable data: {type(problem).__name__}: "
         f"{problem}. Does the code write or delete files when it is imported, or replace functions of Python's library?"
@@ -169,7 +169,7 @@ def unreadable(problem: Exception) -> ModelSourceError:
 
 
 def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -> bytes:
-    """Read a regular file that another process may have put there, or only the last bytes of it.
+    """Read a regular file written by an untrusted process, or only its ``last_bytes``.
 
     Raises:
         FileNotFoundError: the file does not exist.

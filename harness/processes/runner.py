@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What each process may use: wall time, in all and without progress, and bytes to print; and processes at a time."""
+    """Limits of each process on wall time, in total and without progress, and on output; and of processes at a time."""
 
     seconds: float = math.inf
     idle_seconds: float = math.inf
@@ -39,7 +39,7 @@ class Limits:
 class Job:
     """A request, with the working folder and the additional environment variables of the process that performs it.
 
-    The title says what the process does, before each line that `run_processes` announces; it may be empty.
+    ``title`` precedes each progress line that `run_processes` announces; it may be empty.
     """
 
     request: Request[Any]
@@ -59,7 +59,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is left of a process.
+    """How a worker process ended, and its workspace folder.
 
     The process was killed unless it exited. The exit code is negative for a signal.
     """
@@ -71,7 +71,7 @@ class Outcome:
 
     @property
     def output(self) -> str:
-        """The end of what the process printed, on one line."""
+        """The end of the process's stdout and stderr, joined into one line."""
         output = b""
         with contextlib.suppress(OSError):
             output = read_limited(self.folder / OUTPUT_FILE, sys.maxsize, last_bytes=_SHOWN_OUTPUT_BYTES)
@@ -79,16 +79,16 @@ class Outcome:
 
     @property
     def progress(self) -> tuple[str, ...]:
-        """The complete lines of the progress; none where the process put something else there."""
+        """The complete lines of the progress file; empty if it cannot be read."""
         return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
-        """The result of the request that the process performed, or the error that it raises, see `read_result`."""
+        """Return the result of the request, or raise the error that the process reported, see `read_result`."""
         return read_result(request, self.folder)
 
 
 class Process(Protocol):
-    """A worker process, whichever way it was started."""
+    """The interface of a worker process, however it was started."""
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
@@ -98,7 +98,7 @@ class Process(Protocol):
 
 
 class _GroupLeader(subprocess.Popen[bytes]):
-    """A process in a group of its own."""
+    """A process that leads its own process group, so that its children can be killed with it."""
 
     def end(self) -> int:
         try:
@@ -109,7 +109,7 @@ class _GroupLeader(subprocess.Popen[bytes]):
 
 
 def start_process(folder: Path, job: Job) -> Process:
-    """Start the worker process of a workspace; the only place that decides how, and what the process inherits."""
+    """Start the worker process of a workspace; its command line and environment are set only here."""
     with (folder / OUTPUT_FILE).open("wb") as output:
         return _GroupLeader(
             [sys.executable, "-m", "harness.processes.worker", str(folder)],
@@ -125,7 +125,7 @@ def start_process(folder: Path, job: Job) -> Process:
 
 
 def _own_caches(folder: Path) -> dict[str, str]:
-    """Folders for what torch compiles: a process that is killed leaves half a file, which must not reach the next one."""
+    """Cache folders for compiled code, per process: one that is killed may leave a partial file for the others."""
     variables = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
     return {variable: str(folder / variable.lower()) for variable in variables}
 
@@ -138,11 +138,11 @@ def run_processes(
     announce: Callable[[str], None] = lambda _: None,
     check: Callable[[Outcome], object] = lambda _: None,
 ) -> list[Outcome]:
-    """Run a worker process for each job, some in parallel; return what is left of each. No process outlives the call.
+    """Run a worker process for each job, some in parallel, and return their outcomes; none outlives the call.
 
-    The workspaces are created in ``folder``. A process that uses more than the limits is killed. ``announce`` is called with
-    each new line of a process's progress, behind the job's title; ``check``, as soon as a process has ended. An exception that
-    it raises ends the others and is raised.
+    The workspaces are created in ``folder``. A process that exceeds the limits is killed. ``announce`` is called with
+    each new progress line, after the job's title; ``check``, with each outcome as soon as its process has ended. An
+    exception that either raises ends the other processes and propagates.
     """
     waiting = list(enumerate(jobs))
     running: dict[int, _Running] = {}
@@ -172,7 +172,7 @@ def run_processes(
 
 @dataclass(kw_only=True)
 class _Running:
-    """A process that runs, since when on the monotonic clock, and how many lines of its progress were announced."""
+    """A running process, its start on the monotonic clock, and the number of its progress lines already announced."""
 
     job: Job
     folder: Path
@@ -181,7 +181,7 @@ class _Running:
     announced: int = 0
 
     def ending(self, limits: Limits) -> Ending | None:
-        """How the process ended or has to end; None while it may go on."""
+        """How the process ended or which limit it exceeded; None while it may continue."""
         if self.process.poll() is not None:
             return Ending.EXITED
         if time.monotonic() > self.started + limits.seconds:
@@ -206,7 +206,7 @@ def _progress(folder: Path) -> tuple[str, ...]:
 
 
 def _status(path: Path) -> tuple[float, int]:
-    """When a file was last written, and its size; long ago and 0 if it is missing."""
+    """A file's modification time and its size in bytes; minus infinity and 0 if it is missing."""
     try:
         status = path.stat(follow_symlinks=False)
     except OSError:

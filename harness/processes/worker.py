@@ -1,4 +1,4 @@
-"""The worker process: performs the request in its workspace, whose type says how, and writes the result there.
+"""The worker process: reads the request in its workspace, performs it and writes the result there.
 
 Run as ``python -m harness.processes.worker FOLDER`` by `harness.processes.runner`.
 """
@@ -12,7 +12,7 @@ from harness.processes.protocol import Failure, Workspace, read_request, write_r
 
 
 def main(folder: Path, *, prepare: bool = True) -> None:
-    """Perform the request in a workspace and write its result, or the error that it ended with, there."""
+    """Perform the request in a workspace and write its result, or the error that it raised, there."""
     try:
         request = read_request(folder)
         if prepare:

@@ -1,4 +1,4 @@
-"""Building a module of a user's class, under a seed and with the arguments of ``--args "dropout_prob=0.1, width=16"``."""
+"""Instantiating a user's model class with a seed and arguments such as ``--args "dropout_prob=0.1, width=16"``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MAX_CHARACTERS = 2_000
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
-    """Read constructor arguments such as ``dropout_prob=0.1, width=16``; nothing is evaluated.
+    """Parse constructor arguments such as ``dropout_prob=0.1, width=16``, without running any code.
 
     Values are literals: numbers, quoted strings, True, False, None, and tuples, lists, dictionaries and sets of these.
 
     Raises:
-        ModelSourceError: the text is anything else.
+        ModelSourceError: the text is not a list of ``name=literal`` arguments.
     """
     try:
         if len(text) > _MAX_CHARACTERS:
@@ -62,10 +62,10 @@ def _literals(text: str) -> dict[str, Any]:
 
 
 def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Module:
-    """Build a module, its weights drawn under ``torch.manual_seed(seed)``; ``name`` is that of the class in messages.
+    """Instantiate a class after ``torch.manual_seed(seed)``; ``name`` stands for the class in error messages.
 
     Raises:
-        ModelSourceError: the arguments do not fit, or the constructor raises an error.
+        ModelSourceError: the arguments do not match the constructor, or it raises an error.
     """
     given = parse_arguments(arguments)
     parameters = inspect.signature(cls).parameters.values()
@@ -95,10 +95,10 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
 
 
 def restore_defaults() -> str:
-    """Take back what a file has set for all of torch: models are examined and trained in single precision, on the CPU at first.
+    """Reset torch's default dtype to float32 and its default device to the CPU, in case a user's file has set them.
 
     Returns:
-        A sentence on what was set; empty if nothing was.
+        A sentence on the defaults that were reset; empty if none were.
     """
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     try:
@@ -113,18 +113,18 @@ def restore_defaults() -> str:
 
 
 def build_shipped(name: str, seed: int) -> nn.Module:
-    """Build a shipped model, its weights drawn under ``torch.manual_seed(seed)``."""
+    """Build a model of the ``mnist_models`` package after ``torch.manual_seed(seed)``."""
     torch.manual_seed(seed)
     return mnist_models.create_model(name)
 
 
 def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Module]:
-    """Import the class that a source of `harness.sources.source.module_source` names.
+    """Import the model class of a source, see `harness.sources.source.module_source`, and return a factory for it.
 
-    The function returned builds the module in train mode, under ``torch.manual_seed`` of the seed that it is called with.
+    The factory takes a seed, calls ``torch.manual_seed`` with it and returns a new module in train mode.
 
     Raises:
-        ModelSourceError: the class cannot be imported, or more than one can be meant. From the function: it cannot be built.
+        ModelSourceError: the class cannot be imported or is ambiguous. From the factory: it cannot be instantiated.
     """
     if source.shipped is not None:
         return functools.partial(build_shipped, source.shipped)

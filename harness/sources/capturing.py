@@ -21,11 +21,11 @@ from harness.sources.source import ModelSource
 
 @dataclass(frozen=True, kw_only=True)
 class ClassReport:
-    """A class of the file that may be the model, and why it was not captured, or None.
+    """A model class of the user's file and, if its graph could not be captured, the error.
 
-    The name is how it can be typed, such as ``net.py:Net``; the key, see `class_key`, is the same whichever way the file was
-    imported. The parts are keys of the classes that it is built from or derives from; the optional ones, of others that its
-    code names. The excuse says why a failure does not count, since the class is no network for such images.
+    ``name`` is what the user types, such as ``net.py:Net``; ``key``, see `class_key`, identifies it however the file is
+    imported. ``parts`` are the keys of its submodules' classes and of its base classes; ``optional``, those of other
+    classes that its code refers to. ``excuse`` says why a failure is ignored, if the class cannot take the images.
     """
 
     name: str
@@ -36,7 +36,7 @@ class ClassReport:
     excuse: str
 
     def with_texts(self, change: Callable[[str], str]) -> ClassReport:
-        """The report with each key, message and traceback changed."""
+        """A copy with ``change`` applied to each key, the error message and the traceback."""
         failure = self.failure
         if failure is not None:
             failure = replace(failure, message=change(failure.message), traceback=change(failure.traceback))
@@ -46,9 +46,9 @@ class ClassReport:
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedClasses:
-    """The classes of a file, and sentences for the user on how it was read.
+    """The model classes of a file, and messages for the user about how the file was imported.
 
-    The graph and tensors of the n-th class are in the workspace under the name ``n``, see `write_captured`.
+    The graph and tensors of ``classes[n]`` are in the workspace, with the file stem ``n``, see `write_captured`.
     """
 
     classes: tuple[ClassReport, ...]
@@ -57,11 +57,11 @@ class CapturedClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureRequest(Request[CapturedClasses]):
-    """Import a private copy of a file, not a shipped model, and capture each model in it.
+    """Import a private copy of a user's file and capture the graph of each model class in it.
 
-    The progress names the file, then each class.
+    The first progress line is the file's name; one line for each class follows.
 
-    The arguments are those of the constructor; the input shape is that of one input, without the batch dimension.
+    ``arguments`` are the constructor's; ``input_shape`` is the shape of one input, without the batch dimension.
     """
 
     source: ModelSource
@@ -72,7 +72,7 @@ class CaptureRequest(Request[CapturedClasses]):
     result_type = CapturedClasses
 
     def prepare(self) -> None:
-        """Capture a layer, on one thread."""
+        """Limit torch to one thread and capture a small module, which imports what a capture needs."""
         torch.set_num_threads(1)
         capture(nn.Flatten(), (1, 2, 2), name="nothing", twice=False)
 
@@ -80,7 +80,7 @@ class CaptureRequest(Request[CapturedClasses]):
         """Import the file, then build and capture each model.
 
         Raises:
-            ModelSourceError: the file cannot be imported, or holds no such class.
+            ModelSourceError: the file cannot be imported, or does not define a model class or the one named.
         """
         workspace.report(self.source.text)
         with private_copy(self.source, workspace.folder) as (source, copy):
@@ -125,7 +125,7 @@ class CaptureRequest(Request[CapturedClasses]):
 
 
 def _excuse(model: nn.Module, shape: tuple[int, ...]) -> str:
-    """Why a model that was not captured is none for such images, as an experiment shows; empty if it may be one."""
+    """Why a module whose capture failed cannot take inputs of ``shape``, found by calling it; empty if it may."""
     needed: list[inspect.Parameter] = []
     with contextlib.suppress(TypeError, ValueError):
         parameters = inspect.signature(model.forward).parameters.values()
@@ -150,7 +150,7 @@ def _accepts(model: nn.Module, shape: tuple[int, ...]) -> bool:
 
 
 def _missing_name(error: BaseException, imported: ImportedFile) -> str:
-    """Why a name is missing, if a `NameError` caused the error."""
+    """If a `NameError` caused the error, a sentence on why that name is undefined; else empty."""
     cause = error.__cause__
     if not isinstance(cause, NameError) or cause.name is None:
         return ""

@@ -42,18 +42,18 @@ _MAGIC_LINE = re.compile(r"^(\s*)(?:(?:[A-Za-z_][\w, ]*=\s*)?[%!](?=\S)|\?+\w|[\
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A notebook's code cell, magics included, or a whole file. Its place is named in messages, such as ``cell 3``."""
+    """A notebook's code cell, magics included, or a whole file; ``place`` names it in messages, such as ``cell 3``."""
 
     place: str
     source: str
 
 
 def read_cells(path: Path) -> tuple[Cell, ...]:
-    """The code of a ``.py`` file (one cell) or of a notebook.
+    """Read a ``.py`` file, as one cell, or the code cells of a notebook.
 
     Raises:
         ModelSourceError: the file cannot be read, is not text in UTF-8 or the encoding that it declares, or is a notebook
-            with another name or of another language.
+            without the suffix ``.ipynb`` or in another language.
     """
     try:
         content = path.read_bytes()
@@ -89,10 +89,10 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
 
 
 def _decoded(path: Path, content: bytes, *, is_notebook: bool) -> str:
-    """The text of a file, its line ends as in Python.
+    """Decode the content of a file, with universal newlines.
 
     Raises:
-        ModelSourceError: it is no text, or in another encoding than Python and Jupyter read.
+        ModelSourceError: it is binary, or in an encoding that Python or Jupyter cannot read.
     """
     kind = next((kind for start, kind in _BINARY_FORMATS.items() if content.startswith(start)), None)
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
@@ -160,10 +160,10 @@ def _code_cells(document: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
 
 
 def parse(source: str) -> ast.Module:
-    """The syntax tree of a cell, magics and shell lines left out; line numbers stay the same.
+    """Parse a cell without its IPython magics and shell commands; line numbers are preserved.
 
     Raises:
-        SyntaxError: the rest is not Python.
+        SyntaxError: the remaining code is not valid Python.
     """
     try:
         return _tree(source)
@@ -173,7 +173,7 @@ def parse(source: str) -> ast.Module:
 
 
 def is_exported_notebook(cell: Cell) -> bool:
-    """Whether a ``.py`` file has magics or shell lines, as they are or as calls of ``get_ipython()``."""
+    """Whether a ``.py`` file has IPython magics or shell commands, verbatim or as ``get_ipython()`` calls."""
     try:
         tree = _tree(cell.source)
     except SyntaxError:
@@ -185,7 +185,7 @@ def is_exported_notebook(cell: Cell) -> bool:
 
 
 def parsed(cells: Iterable[Cell]) -> Iterator[tuple[Cell, ast.Module]]:
-    """The cells that are Python, each with its syntax tree."""
+    """Yield each cell that is valid Python with its syntax tree; skip the others."""
     for cell in cells:
         with contextlib.suppress(SyntaxError):
             yield cell, parse(cell.source)

@@ -1,4 +1,4 @@
-"""Which of several classes is the model: decided by what they compute; if that does not decide, the user is asked."""
+"""Choosing the model among several classes by their outputs and graphs; if ambiguous, the user must name one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_REASON_CHARACTERS = 500
 class Candidate(ClassReport):
     """A class that may be the model, or a file that could not be imported.
 
-    ``model`` is None where it was not captured; the notes are sentences for the user on how its file was read.
+    ``model`` is None if it was not captured; ``notes`` are messages for the user about how its file was imported.
     """
 
     model: CapturedModel | None
@@ -29,7 +29,7 @@ class Candidate(ClassReport):
 
     @property
     def output_shape(self) -> tuple[int | str, ...]:
-        """Shape of the output in evaluation mode; empty if it was not captured."""
+        """Shape of the output in eval mode; empty if the class was not captured."""
         if self.model is None:
             return ()
         program = self.model.graph.evaluate
@@ -37,12 +37,12 @@ class Candidate(ClassReport):
 
     @property
     def classifies(self) -> bool:
-        """Whether it returns ten numbers for each image."""
+        """Whether the output has shape (N, 10)."""
         shape = self.output_shape
         return len(shape) == 2 and isinstance(shape[0], str) and shape[1] == _CLASSES  # noqa: PLR2004 - images and classes
 
     def describe(self) -> str:
-        """How it can be typed, and what is known about it."""
+        """The name to type for it, with its parameter count and output shape or its error."""
         if self.excuse:
             known = self.excuse
         elif self.failure is not None:
@@ -57,16 +57,16 @@ class Candidate(ClassReport):
 
 
 def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple[str, ...]]:
-    """The candidate that is meant, and sentences that say why, and why each other is left out; none if there is only one.
+    """Choose the model for the MODEL argument ``text``; also return messages that explain the choice, if any.
 
-    A class that another candidate is built from is a building block. Of the others, those count that accept the images and
-    return ten numbers for each; several of them are one model if their graphs have the same identity digest. A class that
-    fails could be the model, so it prevents a decision, unless it has an excuse or the model names it as an optional block.
-    The user named ``text``.
+    Classes that another candidate uses as a submodule or base class are building blocks and are left out. Of the
+    others, those with an output of shape (N, 10) qualify; they count as one model if their graphs have the same
+    identity digest. A class that failed could be the model, so it makes the choice ambiguous, unless its ``excuse`` is
+    not empty or a qualifying class refers to it in its code.
 
     Raises:
-        ModelSourceError: more than one can be meant, or none can be built.
-        CaptureError: the only one cannot be captured.
+        ModelSourceError: the choice is ambiguous, or no candidate can be built.
+        CaptureError: the only candidate cannot be captured.
     """
     owners = _owners(candidates)
     models = [candidate for candidate in candidates if candidate.key not in owners]
@@ -103,7 +103,7 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
 
 
 def _owners(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
-    """For each building block, a candidate that is built from it and not the other way round."""
+    """Map each building block's key to a candidate that is built from it, unless each is built from the other."""
     parts = {candidate.key: set(candidate.parts) for candidate in candidates}
     for _ in candidates:
         for used in parts.values():

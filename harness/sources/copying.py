@@ -1,7 +1,7 @@
-"""A private copy of a submission, made in the workspace of the worker process that imports it.
+"""A private copy of the user's project, made in the workspace of the worker process that imports the model.
 
-What an import writes stays in the copy. Links, large files and what exceeds the limits are not copied: the copy has links to
-them, through which they are read in place and not written.
+Files that the import writes stay in the copy. Symbolic links, large files and files beyond the size limits are not
+copied: the copy has symbolic links to them, through which they can be read but not written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _CHANGES_FOLDER = {
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateCopy:
-    """A folder, the base, that looks like the folder ``outside``, a parent of the submission's root or the root itself."""
+    """A copy, in ``base``, of the folder ``outside``, which is the user's project folder ``root`` or a parent of it."""
 
     base: Path
     outside: Path
@@ -59,15 +59,15 @@ class PrivateCopy:
     linked: list[str] = field(default_factory=list)
 
     def inside(self, path: Path) -> Path:
-        """The copy of a file; the file itself if it is none of the submission's."""
+        """The path of a file's copy; the path unchanged if the file is not under ``outside``."""
         return self.base / path.relative_to(self.outside) if path.is_relative_to(self.outside) else path
 
     def original(self, text: str) -> str:
-        """A text with the paths of copies replaced by those of the submission."""
+        """A text with the paths of copies replaced by the original paths."""
         return text.replace(str(self.base), str(self.outside).rstrip(os.sep))
 
     def notes(self) -> list[str]:
-        """A sentence on what exceeded the limits, if anything did."""
+        """A sentence on the files that exceeded the size limits, if any did."""
         if not self.linked:
             return []
         more = len(self.linked) - _MAX_NAMED
@@ -78,10 +78,10 @@ class PrivateCopy:
 
 @contextlib.contextmanager
 def private_copy(source: ModelSource, folder: Path) -> Iterator[tuple[ModelSource, PrivateCopy]]:
-    """Copy the submission of a source into a folder and go there, for the rest of the process.
+    """Copy a source's project into a folder and change the working directory to it permanently.
 
     Yields:
-        The source in the copy, and the copy. Errors of the harness from the block name the original paths.
+        The source with its path in the copy, and the copy. Harness errors from the block name the original paths.
     """
     here, folder = source.working_folder, folder.resolve()
     # Home and the temporary folder hold more than a submission: of these, only what is beside the file is copied.
@@ -114,7 +114,7 @@ def _holds(folder: str, places: Iterable[str]) -> bool:
 
 
 def _copy_tree(copy: PrivateCopy, here: Path) -> None:
-    """Copy the root: first the way to the folder where the file is, then folders near the top."""
+    """Copy the root breadth-first, after the folders that lead to ``here``; link what exceeds the limits."""
     entries = size = 0
     waiting = deque([copy.root])
     while waiting:
@@ -159,7 +159,7 @@ def _is_code(name: str) -> bool:
 
 
 def _copy_beside(copy: PrivateCopy, folder: Path, inner: Path | None) -> None:
-    """Copy the small files of a folder, and link the rest, but for what is copied as a whole."""
+    """Copy the small files of a folder and link its other entries, except ``inner``, which is copied separately."""
     target = copy.inside(folder)
     target.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -188,7 +188,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 class _Guard:
-    """Refuses to write through the links of the process's copy, and into the submission itself by its absolute path."""
+    """An audit hook that rejects writes through the copy's links and to the original project by its absolute path."""
 
     copy: PrivateCopy | None = None
     is_whole = False

@@ -1,7 +1,7 @@
-"""What a file or a notebook defines, apart from what it does; found by reading the syntax tree, nothing is run.
+"""Extracting the definitions of a file or a notebook from its syntax tree, without running it.
 
-Between the definitions of a notebook stand downloads, plots and training. Only imports, classes, functions and simple
-constants are taken from it. A simple constant is built from literals, names, attributes and operators, without a call.
+A notebook mixes definitions with downloads, plots and training. Only imports, classes, functions and simple constants
+are extracted. A simple constant is built from literals, names, attributes and operators, without a call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LIBRARY_BASES = frozenset({"LightningModule", "Module", "Sequential"})
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """One statement that is taken, with the name of its cell and the names that it binds: ``*`` for an ``import *``."""
+    """An extracted statement, with the name of its cell and the names that it binds: ``*`` for an ``import *``."""
 
     place: str
     node: ast.stmt
@@ -34,10 +34,10 @@ class Definition:
 
 @dataclass(frozen=True, kw_only=True)
 class Definitions:
-    """What a sequence of cells defines: the statements taken, in order, and where skipped code binds a name, by name.
+    """The statements extracted from a sequence of cells, in order, and the names that skipped code affects.
 
-    A class is altered where its last definition is in code that is not taken, or such code changes it. There is a note for
-    each cell that is not Python, and for each class that is defined more than once.
+    ``skipped`` maps names to the skipped code that binds them; ``altered`` maps classes to the skipped code that
+    redefines or changes them. There is a note for each cell that is not valid Python and each class defined repeatedly.
     """
 
     taken: tuple[Definition, ...]
@@ -47,7 +47,7 @@ class Definitions:
 
 
 def read_definitions(cells: Iterable[Cell], *, start: int = 0) -> Definitions:
-    """Split the statements of the cells, without those that end before a line, into those that define something and the rest."""
+    """Extract the definitions of the cells, ignoring statements that end before line ``start``."""
     taken: list[Definition] = []
     skipped: dict[str, str] = {}
     altered: dict[str, str] = {}
@@ -108,14 +108,14 @@ def _is_simple(value: ast.expr) -> bool:
 
 
 def _is_target(target: ast.expr) -> bool:
-    """Whether a target is a name, an attribute of a name as in ``Net.forward = forward``, or a tuple of these."""
+    """Whether an assignment target is a name, a name's attribute as in ``Net.forward = f``, or a tuple of these."""
     if isinstance(target, ast.Tuple):
         return all(map(_is_target, target.elts))
     return isinstance(target, ast.Name) or (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name))
 
 
 def _replaced_names(statement: ast.stmt) -> set[str]:
-    """Names to which a statement assigns something else, or an attribute; not ``Net = Net()``, which changes no class."""
+    """Names that a statement rebinds or sets an attribute of; not ``Net = Net()``, which changes no class."""
     if not isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign) or statement.value is None:
         return set()
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
@@ -136,7 +136,7 @@ def _bound_names(statement: ast.stmt) -> set[str]:
 
 
 def base_names(cells: Iterable[Cell]) -> dict[str, frozenset[str]]:
-    """For each class, nested ones included, the last part of the names of its bases: ``Module`` for ``nn.Module``."""
+    """Map each class, nested ones included, to its bases' names without their prefix: ``Module`` for ``nn.Module``."""
     found: dict[str, frozenset[str]] = {}
     for cell in cells:
         try:
@@ -153,19 +153,19 @@ def base_names(cells: Iterable[Cell]) -> dict[str, frozenset[str]]:
 
 
 def bases_in_text(text: str) -> dict[str, frozenset[str]]:
-    """The same for text that cannot be parsed, by the heads of its classes."""
+    """Like `base_names`, for text that cannot be parsed: matches class headers by a regular expression."""
     heads = (match.groups() for match in _CLASS_HEAD.finditer(text))
     return {name: frozenset(base.rpartition(".")[2].strip() for base in bases.split(",")) for name, bases in heads}
 
 
 def import_depth(cells: Iterable[Cell]) -> int:
-    """The largest number of dots that a relative import begins with."""
+    """The largest number of leading dots in the cells' relative imports."""
     nodes = (node for _, tree in parsed(cells) for node in ast.walk(tree))
     return max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
 
 
 def models_among(bases: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """The classes that derive, directly or through others of them, from a base with the name of one of PyTorch's modules."""
+    """Classes that derive, even indirectly, from ``Module``, ``Sequential`` or ``LightningModule``, by name."""
     known = _LIBRARY_BASES
     while more := {name for name, parents in bases.items() if name not in known and parents & known}:
         known |= more
@@ -173,7 +173,7 @@ def models_among(bases: Mapping[str, frozenset[str]]) -> frozenset[str]:
 
 
 def hidden_models(cells: Iterable[Cell]) -> dict[str, str]:
-    """Models that importing the file does not reach, and where they are: under a condition, or in a function."""
+    """Map each model class that is defined inside a function or another block, not at the top level, to its place."""
     places: dict[str, str] = {}
     for cell, tree in parsed(cells):
         models = models_among(base_names((cell,)))

@@ -47,7 +47,7 @@ _MAX_TABLE = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedFile:
-    """How each model of a file can be typed, why models failed to be defined and names are missing, and notes for the user."""
+    """A file's model classes with the names to type for them, why others are undefined, and messages for the user."""
 
     classes: Mapping[ModelClass, str]
     failed: Mapping[str, str]
@@ -56,10 +56,10 @@ class ImportedFile:
 
 
 def import_models(source: ModelSource) -> ImportedFile:
-    """Import a file, a notebook or a package and list its models; the file's folder is on the module path afterwards.
+    """Import a file, a notebook or a package and list its model classes; leaves the file's folder on ``sys.path``.
 
     Raises:
-        ModelSourceError: it cannot be imported, or holds no such class.
+        ModelSourceError: it cannot be imported, or does not define a model class or the one named.
     """
     text, class_name = source.text, source.class_name
     path = Path(source.path) if source.path else None
@@ -120,12 +120,12 @@ def import_models(source: ModelSource) -> ImportedFile:
 
 
 def class_key(cls: type) -> str:
-    """The file and the name of a class, the same whichever way the file was imported."""
+    """The file and the qualified name of a class, which do not depend on how the file was imported."""
     return f"{_file_of(cls)}:{cls.__qualname__}"
 
 
 def is_user_file(file: str | None) -> bool:
-    """Whether a file is Python code of the user's own: not a library's and not the harness's."""
+    """Whether a file is the user's Python code, not a library's or the harness's."""
     if not file or not file.endswith((".py", NOTEBOOK_SUFFIX)):
         return False
     path = Path(file)
@@ -134,7 +134,7 @@ def is_user_file(file: str | None) -> bool:
 
 
 def named_models(cls: ModelClass) -> set[ModelClass]:
-    """The models of the user's files that the code of a class names: itself, or functions and tables that it names."""
+    """The user's model classes that the code of a class refers to, directly or through functions and collections."""
     found: set[ModelClass] = set()
     seen: dict[int, object] = {}
     waiting: list[object] = [cls]
@@ -171,7 +171,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _models_of(module: ModuleType) -> dict[str, ModelClass]:
-    """The models that a module defines, each under one name; if it defines none, those that it imports from its own folder."""
+    """The model classes that a module defines, by name; if there are none, those it imports from its own folder."""
     found: dict[ModelClass, str] = {}
     # By type(), since an object may fail when asked for its class.
     for name, value in vars(module).items():
@@ -221,14 +221,14 @@ def _class_not_found(
 
 
 def _module_name(path: Path, *, inner: bool = False) -> str:
-    """The name by which neighbouring files import a file or folder, unless a library has it; within a package none does."""
+    """The module name of a file or folder; outside a package, with the prefix ``model_`` if a library has it."""
     name = path.name.removesuffix(".py").removesuffix(NOTEBOOK_SUFFIX).replace(".", "_")
     taken = not inner and (name in sys.modules or importlib.util.find_spec(name) is not None)
     return f"model_{name}" if taken else name
 
 
 def _new_module(name: str, path: Path, folder: Path | None = None) -> ModuleType:
-    """A module for a file, or for a package with a folder."""
+    """Create and register an empty module for a file, or a package if ``folder`` is given."""
     spec = ModuleSpec(name, SourceFileLoader(name, str(path)), origin=str(path))
     spec.has_location = True
     spec.submodule_search_locations = [str(folder)] if folder else None
@@ -244,7 +244,7 @@ def _run_file(packages: Mapping[str, Path], module: ModuleType, path: Path) -> N
 
 
 def _packages(path: Path, depth: int) -> dict[str, Path]:
-    """The folders that a file's relative imports need as packages, outermost first, by their dotted names."""
+    """Map dotted package names to folders, outermost first, for the packages that a file's relative imports need."""
     if not depth:
         return {}
     top = path.parents[min(depth, len(path.parents)) - 1]
@@ -306,9 +306,9 @@ def line_of(error: BaseException, path: Path | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _DefinitionReader:
-    """Runs the definitions of files that are not run as a whole; for each name that is missing then, it keeps the reason.
+    """Executes only the definitions of notebooks and of files that failed; records why each missing name is undefined.
 
-    The files of the user are those under the root.
+    The user's files are those under ``root``.
     """
 
     root: Path
@@ -317,7 +317,7 @@ class _DefinitionReader:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Let an import of a user's file, if it fails, take the definitions of that file."""
+        """Within the block, if importing a user's file fails, execute only that file's definitions."""
         finder = _FinderBeside(self)
         sys.meta_path.insert(sys.meta_path.index(PathFinder), finder)
         try:
@@ -326,7 +326,7 @@ class _DefinitionReader:
             sys.meta_path.remove(finder)
 
     def run_rest(self, module: ModuleType, path: Path, cells: Sequence[Cell], error: BaseException) -> None:
-        """Run the definitions of a file from the statement on that raised an error; those before it have run."""
+        """Execute the definitions of a file from the statement that raised ``error`` onwards."""
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno or 0 for frame in frames if (frame.filename, frame.name) == (str(path), "<module>")]
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -339,7 +339,7 @@ class _DefinitionReader:
         self.run(module, path, cells, start=lines[0] if lines else 0)
 
     def run(self, module: ModuleType, path: Path, cells: Sequence[Cell], *, start: int = 0) -> None:
-        """Run the definitions of the cells from a line on; one that fails is missing, and the others still run."""
+        """Execute the definitions of the cells from line ``start`` on; record those that fail and continue."""
         definitions = read_definitions(cells, start=start)
         self.notes.extend(f"{path.name}: {note}" for note in definitions.notes)
         self.missing.update(definitions.skipped)
@@ -379,14 +379,14 @@ class _DefinitionReader:
 
 
 class _LoaderBeside(SourceFileLoader):
-    """Runs a user's file; from a statement on that fails, only its definitions."""
+    """Executes a user's file; if a statement fails, only the definitions from there on."""
 
     def __init__(self, name: str, path: str, reader: _DefinitionReader) -> None:
         super().__init__(name, path)
         self._reader = reader
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the file in a module."""
+        """Execute the file in the module's namespace."""
         path = Path(self.path)
         try:
             super().exec_module(module)
@@ -395,7 +395,7 @@ class _LoaderBeside(SourceFileLoader):
 
 
 class _FinderBeside(MetaPathFinder):
-    """Finds what Python finds on the module path, and gives the user's files their loader."""
+    """Finds modules as `PathFinder` does, and loads the user's files with `_LoaderBeside`."""
 
     def __init__(self, reader: _DefinitionReader) -> None:
         self._reader = reader
@@ -403,7 +403,7 @@ class _FinderBeside(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        """The specification of a module; None if it is not on the module path."""
+        """The specification of a module; None if it is not on ``sys.path``."""
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
             file = Path(spec.loader.path)

@@ -1,4 +1,4 @@
-"""Loading a model: a shipped one is built here, any other file is imported by a worker process, one for each file.
+"""Loading a model: a shipped one is built in this process; each user's file is imported in a worker process.
 
 A worker process returns graphs and tensors as data. What a file does when it is imported (downloads, training, printing,
 exiting) happens in that process and ends with it.
@@ -40,17 +40,17 @@ def load_model(
     timeout: float = LOAD_TIMEOUT_SECONDS,
     announce: Callable[[str], None] = lambda _: None,
 ) -> CapturedModel:
-    """Find, build and capture a model, its initial weights drawn under ``torch.manual_seed(seed)``.
+    """Find a model, build it after ``torch.manual_seed(seed)`` and capture its graph.
 
-    MODEL is ``text``, see `parse_source`; the input shape is that of one input, without the batch dimension. The arguments of
-    the model's constructor, see `parse_arguments`, are part of the captured model's name. Each file may take ``timeout``
-    seconds. ``announce`` is called with a sentence about each of several files when its import begins, and about each choice
-    made: which class was taken, which left out.
+    ``text`` is the MODEL argument, see `parse_source`; ``input_shape`` is the shape of one input, without the batch
+    dimension. ``arguments`` are the constructor's, see `parse_arguments`, and become part of the captured model's name.
+    Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: if there are several
+    files, as the import of each begins, and on which class was chosen and which were left out.
 
     Raises:
-        ModelSourceError: the model cannot be found, imported or built, or more than one can be meant.
+        ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
         CaptureError: it was built, but cannot be captured.
-        ExaminerError: a worker process failed in a way that the model did not cause.
+        ExaminerError: a worker process failed for a reason other than the model's code.
     """
     source = parse_source(text)
     has_arguments = bool(parse_arguments(arguments))
@@ -90,7 +90,7 @@ def load_model(
 
 
 def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
-    """One file of several: an error makes it a candidate that cannot be taken."""
+    """Load one of several files; on an error, return a candidate that holds the error."""
     try:
         return _load_file(request, outcome, timeout)
     except (ModelSourceError, CaptureError) as error:

@@ -1,4 +1,4 @@
-"""What a MODEL argument names: a shipped model, a file, a notebook, a folder, or a class in one of these or in a package."""
+"""Parsing a MODEL argument: a shipped model, a file, a notebook, a folder, or a class in these or in a package."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _MAX_BYTES = 200_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """What a MODEL argument names; plain data, so that it can be sent to a worker process.
+    """A parsed MODEL argument, as plain data that can be sent to a worker process.
 
-    ``text`` is the argument as the user wrote it; for a file found in a folder, that file's path. It is a shipped model, a file
-    or a folder by its absolute path, or a dotted module; the class is None if the user named none. ``root`` is the folder that
-    the user named, of a file found in it.
+    ``text`` is the argument as the user wrote it or, for a file found in a folder, that file's path. One of ``shipped``
+    (a name), ``path`` (absolute, of a file or folder) and ``module`` (a dotted name) is set. ``class_name`` is None if
+    the user named no class. For a file found in a folder, ``root`` is that folder.
     """
 
     text: str
@@ -43,18 +43,18 @@ class ModelSource:
 
     @property
     def working_folder(self) -> Path:
-        """Where a process that imports the model has to run."""
+        """The working directory of a process that imports the model."""
         return Path(self.path).parent if self.path else Path.cwd()
 
 
 def parse_source(text: str) -> ModelSource:
-    """Read a MODEL argument.
+    """Parse a MODEL argument.
 
-    It is ``name``, ``net.py``, ``net.ipynb``, ``folder``, one of the last three with ``:Class``, or ``package.module:Class``. A
-    leading ``~`` is the home folder. A shipped name takes precedence over a folder of that name.
+    It is ``name``, ``net.py``, ``net.ipynb``, ``folder``, one of the last three with ``:Class``, or
+    ``package.module:Class``. A leading ``~`` is the home folder. A shipped model precedes a folder of that name.
 
     Raises:
-        ModelSourceError: it is none of these, or what it names does not exist.
+        ModelSourceError: it has none of these forms, or what it names does not exist.
     """
     if text in mnist_models.list_models():
         return ModelSource(text=text, shipped=text)
@@ -86,10 +86,10 @@ def parse_source(text: str) -> ModelSource:
 
 
 def candidate_files(source: ModelSource) -> list[ModelSource]:
-    """The files that a source which is not shipped may mean: several for a folder, else one.
+    """The files that may define the model of a source other than a shipped one: several for a folder, else one.
 
     Raises:
-        ModelSourceError: a folder holds none, or too many to load each.
+        ModelSourceError: a folder holds no such file, or too many to load.
     """
     if source.path is None:
         return [source]
@@ -109,9 +109,9 @@ def candidate_files(source: ModelSource) -> list[ModelSource]:
 def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path, ...]:
     """The Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted by path.
 
-    Sub-folders are included; links to folders are not followed. With a class name, only files that define this model count. The
-    files are parsed, not run; in one that cannot be parsed, the heads of classes count. Tests count only if no other file
-    defines a model.
+    Sub-folders are included; links to folders are not followed. With a class name, only files that define it are
+    returned. The files are parsed, not run; if one cannot be parsed, its class headers are matched as text. Test files
+    are returned only if no other file defines a model.
 
     Raises:
         ModelSourceError: there is no such file, or the folder holds more than 20,000 entries.
@@ -169,12 +169,12 @@ def _bases(path: Path) -> dict[str, frozenset[str]]:
 
 
 def module_source(text: str, captured: CapturedModel | None, *, arguments: str = "") -> ModelSource:
-    """The one file, class or shipped model that `harness.sources.building.module_builder` builds a module from.
+    """Resolve a MODEL argument to the one file, class or shipped model for `harness.sources.building.module_builder`.
 
-    MODEL and arguments are as `load_model` was given them; what it captured, if it could, says which class was chosen.
+    ``text`` and ``arguments`` are those given to `load_model`; ``captured``, its result if any, names the class chosen.
 
     Raises:
-        ModelSourceError: nothing was captured, and the folder holds several files that may be meant.
+        ModelSourceError: ``captured`` is None, and the folder holds several files that define models.
     """
     source = parse_source(captured.name.removesuffix(name_suffix(arguments)) if captured else text)
     if source.shipped is not None:
@@ -189,5 +189,5 @@ def module_source(text: str, captured: CapturedModel | None, *, arguments: str =
 
 
 def name_suffix(arguments: str) -> str:
-    """What the name of a model that is built with arguments ends with."""
+    """The suffix, such as ``(width=16)``, for the name of a model built with constructor arguments."""
     return f"({' '.join(arguments.split())})"
