@@ -365,7 +365,7 @@ class _Bias(NamedTuple):
 def _judge_biases(graph: Graph, program: Program, verdicts: _Verdicts) -> None:
     """Trace each bias tensor to its layers, and their results to the operations that read them.
 
-    Each such operation adds a verdict. A tensor that reaches the output in another way gets False for layer "".
+    Each such operation adds a verdict. A tensor that reaches the output not as a bias has False for layer "".
     """
     operations, output, entangled = _without_in_place(program)
     shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
@@ -432,9 +432,9 @@ def _added_bias(operation: Operation, shapes: Mapping[str, Shape], layers: Conta
 
 
 def _without_in_place(program: Program) -> tuple[list[Operation], str, set[str]]:
-    """The operations that the output depends on, and its name; reads after an in-place write refer to its result.
+    """The operations the output depends on, and the output's name; reads after in-place writes use their results.
 
-    Also returns the values whose memory has views and is written in place: these are not traced.
+    Also returns values whose memory has views and in-place writes: for these it does not hold.
     """
     operations = []
     written: dict[str, str] = {}
