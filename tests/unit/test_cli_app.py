@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -41,7 +40,7 @@ def commands_below(group: click.Group) -> Iterator[tuple[tuple[str, ...], click.
             yield from (((name, *names), deeper) for names, deeper in commands_below(below))
 
 
-def test_help_is_fast_and_imports_no_large_package() -> None:
+def test_help_imports_no_large_package() -> None:
     """--help does not import PyTorch, numpy or rich."""
     code = (
         "import sys\n"
@@ -49,12 +48,8 @@ def test_help_is_fast_and_imports_no_large_package() -> None:
         "code = run(['--help'])\n"
         "print(code, *sorted({'torch', 'torchvision', 'numpy', 'rich'} & set(sys.modules)))"
     )
-    began = time.perf_counter()
-
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    # Importing torch takes seconds; the bound allows for a busy machine.
-    assert time.perf_counter() - began < 2.5
     assert result.stdout.splitlines()[0].startswith("Usage: harness")
     assert "0" == result.stdout.splitlines()[-1]
 

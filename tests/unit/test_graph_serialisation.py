@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -230,13 +229,11 @@ def test_a_graph_survives_a_round_trip() -> None:
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_documents_are_refused(name: str) -> None:
-    """A damaged document is refused within a second, in words that name the place."""
+    """A damaged document is refused, in words that name the place."""
     change, words = DAMAGED[name]
     document = changed_document(change)
-    start = time.perf_counter()
     with pytest.raises(GraphFormatError) as refused:
         graph_from_json(document)
-    assert time.perf_counter() - start < 1
     assert re.search(words, str(refused.value)), str(refused.value)
     assert len(str(refused.value)) < 500
 
