@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -43,3 +43,19 @@ def examined(*bodies: Body) -> dict[str, FieldMap]:
     probed = probe_receptive_field(model.to_module())
     assert [] == [name for name, found in probed.items() if not confirms(field_maps[name], found)]
     return field_maps
+
+
+def require_exact(bodies: Mapping[str, Body]) -> None:
+    """Assert that every value of a network with these bodies has an exact field, and that each body reached the output."""
+    field_maps = examined(*bodies.values())
+
+    assert {} == {name: field_map.note for name, field_map in field_maps.items() if field_map.certainty != "exact"}
+    assert sum(name.startswith("linear") for name in field_maps) == len(bodies)
+
+
+def require_certainty(body: Body, certainty: str) -> None:
+    """Assert that the field behind a body has this certainty, and that every value that is not exact says why."""
+    field_maps = examined(body)
+
+    assert certainty == [found.certainty for key, found in field_maps.items() if key.startswith("linear")][-1]
+    assert all(field_map.note for field_map in field_maps.values() if field_map.certainty != "exact")

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from harness.structure.field_trace import trace_fields
 from harness.structure.receptive_field import field_of
-from tests.field_networks import Body, Parts, examined
+from tests.field_networks import Body, Parts, examined, require_certainty, require_exact
 from tests.made_up import convolution_graph
 
 EXACT: dict[str, Body] = {
@@ -32,10 +32,7 @@ EXACT: dict[str, Body] = {
 @pytest.mark.smoke
 def test_views_are_exact() -> None:
     """What each value sees is known exactly and confirmed position by position."""
-    field_maps = examined(*EXACT.values())
-
-    assert {} == {name: field_map.note for name, field_map in field_maps.items() if field_map.certainty != "exact"}
-    assert sum(name.startswith("linear") for name in field_maps) == len(EXACT)
+    require_exact(EXACT)
 
 
 BOUNDED: dict[str, tuple[Body, str]] = {
@@ -53,11 +50,7 @@ BOUNDED: dict[str, tuple[Body, str]] = {
 @pytest.mark.parametrize("name", BOUNDED)
 def test_what_cannot_be_exact_says_so(name: str) -> None:
     """Where a rule would say too little or too much, the value is a bound or unknown, and never smaller than the probe."""
-    body, certainty = BOUNDED[name]
-    field_maps = examined(body)
-
-    assert certainty == [found.certainty for key, found in field_maps.items() if key.startswith("linear")][-1]
-    assert all(field_map.note for field_map in field_maps.values() if field_map.certainty != "exact")
+    require_certainty(*BOUNDED[name])
 
 
 def test_a_hostile_size_is_not_followed() -> None:

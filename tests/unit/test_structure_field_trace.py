@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.structure.field_trace import trace_fields
-from tests.field_networks import Body, Parts, examined
+from tests.field_networks import Body, Parts, require_certainty, require_exact
 from tests.made_up import convolution_graph
 
 
@@ -36,10 +36,7 @@ EXACT: dict[str, Body] = {"in place": added_in_place}
 
 def test_views_are_exact() -> None:
     """A sum and an activation in place are followed, and confirmed position by position."""
-    field_maps = examined(*EXACT.values())
-
-    assert {} == {name: field_map.note for name, field_map in field_maps.items() if field_map.certainty != "exact"}
-    assert sum(name.startswith("linear") for name in field_maps) == len(EXACT)
+    require_exact(EXACT)
 
 
 BOUNDED: dict[str, tuple[Body, str]] = {
@@ -50,11 +47,7 @@ BOUNDED: dict[str, tuple[Body, str]] = {
 @pytest.mark.parametrize("name", BOUNDED)
 def test_what_cannot_be_exact_says_so(name: str) -> None:
     """What changes through another value that shares its memory is unknown, and never smaller than the probe."""
-    body, certainty = BOUNDED[name]
-    field_maps = examined(body)
-
-    assert certainty == [found.certainty for key, found in field_maps.items() if key.startswith("linear")][-1]
-    assert all(field_map.note for field_map in field_maps.values() if field_map.certainty != "exact")
+    require_certainty(*BOUNDED[name])
 
 
 def test_an_input_that_is_no_image_is_refused() -> None:

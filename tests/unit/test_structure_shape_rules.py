@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.field_networks import Body, Parts, examined
+from tests.field_networks import Body, Parts, require_certainty, require_exact
 
 
 def halves_of_a_pair(net: Parts, images: Tensor) -> Tensor:
@@ -28,10 +28,7 @@ EXACT: dict[str, Body] = {
 @pytest.mark.smoke
 def test_views_are_exact() -> None:
     """What each value sees is known exactly and confirmed position by position."""
-    field_maps = examined(*EXACT.values())
-
-    assert {} == {name: field_map.note for name, field_map in field_maps.items() if field_map.certainty != "exact"}
-    assert sum(name.startswith("linear") for name in field_maps) == len(EXACT)
+    require_exact(EXACT)
 
 
 BOUNDED: dict[str, tuple[Body, str]] = {
@@ -42,8 +39,4 @@ BOUNDED: dict[str, tuple[Body, str]] = {
 @pytest.mark.parametrize("name", BOUNDED)
 def test_what_cannot_be_exact_says_so(name: str) -> None:
     """Some channels of maps that see different parts see no more than all: a bound."""
-    body, certainty = BOUNDED[name]
-    field_maps = examined(body)
-
-    assert certainty == [found.certainty for key, found in field_maps.items() if key.startswith("linear")][-1]
-    assert all(field_map.note for field_map in field_maps.values() if field_map.certainty != "exact")
+    require_certainty(*BOUNDED[name])

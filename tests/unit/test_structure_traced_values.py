@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.field_networks import Body, examined
+from tests.field_networks import Body, require_certainty, require_exact
 
 EXACT: dict[str, Body] = {
     "larger of two": lambda net, x: torch.max(net.first(x), net.wide(net.first(x))),
@@ -16,10 +16,7 @@ EXACT: dict[str, Body] = {
 @pytest.mark.smoke
 def test_views_are_exact() -> None:
     """What each value sees is known exactly and confirmed position by position, broadcast or not."""
-    field_maps = examined(*EXACT.values())
-
-    assert {} == {name: field_map.note for name, field_map in field_maps.items() if field_map.certainty != "exact"}
-    assert sum(name.startswith("linear") for name in field_maps) == len(EXACT)
+    require_exact(EXACT)
 
 
 BOUNDED: dict[str, tuple[Body, str]] = {
@@ -30,8 +27,4 @@ BOUNDED: dict[str, tuple[Body, str]] = {
 @pytest.mark.parametrize("name", BOUNDED)
 def test_what_cannot_be_exact_says_so(name: str) -> None:
     """Dimensions that stand for different directions cannot be combined position by position."""
-    body, certainty = BOUNDED[name]
-    field_maps = examined(body)
-
-    assert certainty == [found.certainty for key, found in field_maps.items() if key.startswith("linear")][-1]
-    assert all(field_map.note for field_map in field_maps.values() if field_map.certainty != "exact")
+    require_certainty(*BOUNDED[name])
