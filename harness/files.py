@@ -47,6 +47,11 @@ def expanded(path: str) -> Path:
         ) from None
 
 
+def file_name(text: str) -> str:
+    """The text with every character that may not be portable in a file name replaced by a dash."""
+    return "".join(character if character.isalnum() or character in "-_" else "-" for character in text)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: readers, also after a crash, find the old content or the new content, never a part.
 

@@ -14,7 +14,7 @@ from harness.certification.consistency import ConsistencyRule
 from harness.certification.designs import Design, Endpoint, Verdict
 from harness.certification.power import EpochNoise, epoch_correlation
 from harness.errors import InputError
-from harness.files import read_whole, write_whole
+from harness.files import file_name, read_whole, write_whole
 from harness.tables import expect_mapping, parse_document, read_table
 from harness.training import Recipe, RunRecord, WrongPredictions
 
@@ -84,8 +84,7 @@ class Declaration:
     def folder_name(self) -> str:
         """A name for the folder of the runs, with a digest of the declaration that makes it unique."""
         names = f"{self.model}-{self.contract}-{self.recipe.name}-{self.data_name}-{self.design.name}"
-        readable = "".join(character if character.isalnum() or character in "-_" else "-" for character in names)
-        return f"certify-{readable}-{_digest(self.to_json())[:8]}"
+        return f"certify-{file_name(names)}-{_digest(self.to_json())[:8]}"
 
     def to_json(self) -> dict[str, Any]:
         """The declaration as plain JSON data, with its seeds."""
@@ -257,8 +256,11 @@ class Certificate:
         if schema != SCHEMA:
             raise InputError(f"{where}: expected schema={SCHEMA!r}, got schema={schema!r}. Name a certificate.")
         summary = table.pop("summary", None)
-        declaration = table.get("declaration")
-        seeds = declaration.pop("seeds", None) if isinstance(declaration, dict) else None
+        seeds = None
+        if isinstance(declaration := table.get("declaration"), dict):
+            # A copy: the document belongs to the caller.
+            table["declaration"] = {key: value for key, value in declaration.items() if key != "seeds"}
+            seeds = declaration.get("seeds")
         certificate = read_table(cls, table, where=where, error=InputError)
         for name, found, expected in (
             ("seeds", seeds, list(certificate.declaration.seeds)),

@@ -198,8 +198,8 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     runs = [run.correct for run in certificate.runs if run.status == "complete"]
     if len(runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
         raise InputError(f"expected a certificate with at least two complete runs, got {len(runs)}.")
-    level = 1 - (1 - confidence) / max(len(record.epochs), 1)
-    factor = float(stats.t.ppf((1 + level) / 2, len(runs) - 1)) * math.sqrt(1 + 1 / len(runs))
+    level = bonferroni_level(confidence, len(record.epochs))
+    factor = prediction_factor(level, freedom=len(runs) - 1, runs=len(runs))
     placed = []
     for result, sample in zip(record.epochs, zip(*runs, strict=True), strict=False):
         mean, half = statistics.fmean(sample), factor * statistics.stdev(sample)
@@ -213,3 +213,16 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
             )
         )
     return tuple(placed)
+
+
+def bonferroni_level(confidence: float, intervals: int) -> float:
+    """The confidence level of each of several intervals that together hold with ``confidence`` (C. E. Bonferroni)."""
+    return 1 - (1 - confidence) / max(intervals, 1)
+
+
+def prediction_factor(level: float, *, freedom: int, runs: int) -> float:
+    """Half the width of Student's t prediction interval for one more run, in standard deviations over seeds.
+
+    ``freedom``: degrees of freedom of the standard deviation. ``runs``: number of runs in the mean that it is around.
+    """
+    return float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(1 + 1 / runs)

@@ -7,6 +7,7 @@ if p >= p1. Error rates, expected numbers of runs and intervals are computed exa
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class OperatingCharacteristics:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Design:
+class _Design(abc.ABC):
     p0: Annotated[float, Range(above=0, below=1)] = 0.80
     p1: Annotated[float, Range(above=0, below=1)] = 0.95
     alpha: Annotated[float, Range(above=0, below=0.5)] = 0.05
@@ -58,9 +59,9 @@ class _Design:
         if self.p0 >= self.p1:
             raise InputError(f"expected p0 < p1, got p0={self.p0}, p1={self.p1}.")
 
+    @abc.abstractmethod
     def verdict(self, runs: int, failures: int) -> Verdict | None:
         """The verdict after so many runs and failures; None while the test goes on."""
-        raise NotImplementedError
 
     def decide(self, outcomes: Sequence[bool]) -> Endpoint | None:
         """Where the test ends, given which runs passed, in declared order; None if it needs more runs."""

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
-
 from harness.certification.certificate import Certificate
+from harness.certification.comparison import bonferroni_level, prediction_factor
 
 Outcome = Literal["consistent", "above what we see", "below what we see", "not testable"]
 FIGURES = ("best", "last", "mean of the last three")
@@ -86,7 +85,7 @@ def replicate(
             else:
                 targets[one.model, name] = value
                 samples[one.model, name] = [_figure(run[: len(one.correct) or None], name) for run in runs]
-    level = 1 - (1 - confidence) / max(len(targets), 1)
+    level = bonferroni_level(confidence, len(targets))
     distinct = {id(certificates[model]): model for model, _ in samples}
     sd, freedom = {}, {}
     for name in FIGURES:
@@ -105,7 +104,7 @@ def replicate(
                 continue
             sample, value = samples[key], targets[key]
             mean = statistics.fmean(sample)
-            half = float(stats.t.ppf((1 + level) / 2, freedom[name])) * sd[name] * math.sqrt(1 + 1 / len(sample))
+            half = sd[name] * prediction_factor(level, freedom=freedom[name], runs=len(sample))
             above, below = value > mean + half, value < mean - half
             outcome: Outcome = "above what we see" if above else "below what we see" if below else "consistent"
             figures.append(

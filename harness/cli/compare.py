@@ -13,13 +13,12 @@ from harness.cli.certificates import certificate_options, certified
 from harness.cli.console import Output
 from harness.cli.options import contract_option, data_option, report_options
 from harness.errors import InputError
-from harness.files import read_whole
-from harness.tables import parse_document
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from harness.certification import Certificate, PairedComparison
+    from harness.training import RunRecord
 
 _EXIT_CODES = {"B is worse": 1, "no difference shown": 3}
 
@@ -70,12 +69,19 @@ def compare(
     """
     from harness.certification import Certificate, FixedDesign
     from harness.certification import compare as compare_certificates
+    from harness.certification.certificate import SCHEMA as CERTIFICATE
+    from harness.training import RunRecord
+    from harness.training.record import SCHEMA as RUN
 
-    given = [Certificate.read(name) if _schema(name) == "harness.certificate/1" else None for name in (first, second)]
-    if _schema(second) == "harness.run/1":
+    documents = {name: _document(name) for name in (first, second)}
+    given = [
+        Certificate.from_json(documents[name], where=name) if _schema(documents[name]) == CERTIFICATE else None
+        for name in (first, second)
+    ]
+    if _schema(documents[second]) == RUN:
         if given[0] is None:
             raise InputError(f"expected a certificate as A, as B={second!r} is a run record; got A={first!r}.")
-        return _place(given[0], second, output)
+        return _place(given[0], RunRecord.from_json(documents[second], where=second), second, output)
     known = given[0] or given[1]
     sides = [
         certificate
@@ -97,14 +103,20 @@ def compare(
     return _EXIT_CODES.get(found.outcome, 0)
 
 
-def _schema(name: str) -> str | None:
-    """The schema of a JSON document; None for anything else, such as a model."""
+def _document(name: str) -> object:
+    """The content of a JSON file; None for anything else, such as a model."""
+    from harness.files import read_whole
+    from harness.tables import parse_document
+
     path = Path(name)
     if path.suffix != ".json":
         return None
     content = read_whole(path, "a certificate or a run record", most=2**28)
-    document = parse_document(content, "JSON", where=name, error=InputError)
-    return str(document.get("schema")) if isinstance(document, dict) else None
+    return parse_document(content, "JSON", where=name, error=InputError)
+
+
+def _schema(document: object) -> object:
+    return document.get("schema") if isinstance(document, dict) else None
 
 
 def _report(found: PairedComparison, sides: Sequence[Certificate]) -> Iterator[RenderableType]:
@@ -145,13 +157,12 @@ def _report(found: PairedComparison, sides: Sequence[Certificate]) -> Iterator[R
     yield found.outcome
 
 
-def _place(certificate: Certificate, path: str, output: Output) -> int:
+def _place(certificate: Certificate, record: RunRecord, path: str, output: Output) -> int:
     """Place one run in the distribution of a certificate's runs."""
     from harness.certification import place_run
     from harness.reporting import plain_table
-    from harness.training import RunRecord
 
-    placed = place_run(RunRecord.read(path), certificate)
+    placed = place_run(record, certificate)
     rows = [
         (str(one.epoch), f"{one.correct:,}", f"{one.mean:,.1f}", f"{one.lower:,.1f} to {one.upper:,.1f}", one.outcome)
         for one in placed

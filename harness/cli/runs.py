@@ -31,10 +31,14 @@ class RunOptions:
         """The folder of the run; without ``--out`` a folder under ``runs/`` that is named after the run."""
         if self.out:
             return Path(self.out)
-        model = "".join(character if character.isalnum() or character in "-_" else "-" for character in spec.model)
+        from harness.files import file_name
+
         recipe, device = spec.recipe, spec.device.partition(":")[0]
         data = f"{dataset.name}-validation{dataset.validation}" if dataset.validation else dataset.name
-        return Path("runs") / f"{model}-{recipe.name}-{recipe.epochs}-{data}-{device}-{spec.engine}-{suffix}"
+        return (
+            Path("runs")
+            / f"{file_name(spec.model)}-{recipe.name}-{recipe.epochs}-{data}-{device}-{spec.engine}-{suffix}"
+        )
 
 
 def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, options: RunOptions) -> RunRecord:

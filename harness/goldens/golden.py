@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from harness.errors import InputError
-from harness.files import write_whole
+from harness.files import file_name, write_whole
 from harness.goldens.changes import OperationEntry, as_json
 from harness.tables import expect_mapping, parse_document, read_table, shown
 from harness.training import StepDigests, state_digest
@@ -126,8 +126,7 @@ class Golden:
 
 def golden_path(folder: Path, model: str) -> Path:
     """The file of a model's golden."""
-    plain = "".join(character if character.isalnum() or character in "-_" else "-" for character in model)
-    return folder / f"{plain}{SUFFIX}"
+    return folder / f"{file_name(model)}{SUFFIX}"
 
 
 def read_golden(path: Path) -> Golden:

@@ -140,7 +140,10 @@ def test_a_certificate_is_read_back(tmp_path: Path) -> None:
     whole.write(path)
 
     assert whole == Certificate.read(path)
-    assert [] == schema_errors(json.loads(path.read_text()))
+    document = json.loads(path.read_text())
+    assert [] == schema_errors(document)
+    # Reading leaves the document as it was.
+    assert whole == Certificate.from_json(document) == Certificate.from_json(document)
     assert [path] == list(tmp_path.iterdir())
 
 
