@@ -1,0 +1,39 @@
+"""The family of networks that `reference_small` is chosen from, see `small_network_search.py`."""
+
+from __future__ import annotations
+
+from torch import nn
+
+ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class SmallNetwork(nn.Sequential):
+    """The stages of `reference` with other widths: images (B, 1, 28, 28) to logits (B, 10).
+
+    Args:
+        widths: channels of the two 3x3 convolutions before the pooling, the 1x1 convolution after it, the three 3x3
+            convolutions before the global average, and the 1x1 convolution behind it.
+        activation: ``relu`` or ``silu``, after each batch norm.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (8, 16, 8, 12, 16, 20, 24), activation: str = "silu") -> None:
+        """Build the stages in the order of the forward pass."""
+        first, second, transition, third, fourth, fifth, mix = widths
+
+        def block(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+            convolution = nn.Conv2d(inputs, outputs, kernel, bias=False)
+            return nn.Sequential(convolution, nn.BatchNorm2d(outputs), ACTIVATIONS[activation]())
+
+        super().__init__(
+            block(1, first, 3),
+            block(first, second, 3),
+            nn.MaxPool2d(2),
+            block(second, transition, 1),
+            block(transition, third, 3),
+            block(third, fourth, 3),
+            block(fourth, fifth, 3),
+            nn.AdaptiveAvgPool2d(1),
+            block(fifth, mix, 1),
+            nn.Conv2d(mix, 10, 1, bias=False),
+            nn.Flatten(),
+        )

@@ -1,0 +1,94 @@
+"""Compares small networks with `reference` on images left out of the training, without the test set.
+
+    python benchmarks/small_network_search.py [--data FOLDER] [--out runs/search]
+
+Every candidate is trained with the recipe of `reference` for each seed and tested on 10,000 training images that
+it was not trained on. An interrupted search continues where it ended; `benchmarks/records/small_networks.json` holds all results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from harness.files import write_whole
+from harness.reproducibility import read_records
+from harness.training import RunRecord
+
+RESULTS = Path(__file__).with_name("records") / "small_networks.json"
+NETWORK = Path(__file__).with_name("small_network.py")
+VALIDATION = 10_000
+# Number of last epochs that are compared, as in the contract `reference`.
+LAST = 5
+# In the order tried. Widths as in `SmallNetwork`.
+CANDIDATES: dict[str, tuple[tuple[int, ...], str]] = {
+    "silu-6056": ((8, 16, 8, 12, 12, 16, 24), "silu"),
+    "silu-5140": ((8, 12, 8, 10, 12, 16, 16), "silu"),
+    "silu-6012": ((8, 12, 8, 12, 14, 16, 16), "silu"),
+    "silu-5468": ((8, 16, 8, 10, 12, 16, 16), "silu"),
+    "silu-6062": ((6, 12, 8, 12, 14, 18, 16), "silu"),
+    "silu-4976": ((8, 10, 8, 10, 12, 16, 16), "silu"),
+    "relu-6056": ((8, 16, 8, 12, 12, 16, 24), "relu"),
+}
+
+
+def train(name: str, seeds: str, data: str, engine: str, folder: Path) -> None:
+    """Train the seeds of a candidate, or of `reference`, that are not finished yet."""
+    if name in CANDIDATES:
+        widths, activation = CANDIDATES[name]
+        model = [f"{NETWORK}:SmallNetwork", "--args", f"widths={widths},activation={activation!r}"]
+    else:
+        model = [name]
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "harness", "train", *model, "--recipe", "reference", "--engine", engine),
+            *("--validation", str(VALIDATION), "--seeds", seeds, "--data", data, "--out", str(folder / name)),
+        ],
+        check=True,
+    )
+
+
+def summary(name: str, records: list[RunRecord]) -> dict[str, Any]:
+    """The last epochs' counts of a candidate's complete runs, in the order of seeds."""
+    counts = {record.seed: [epoch.test_correct for epoch in record.epochs[-LAST:]] for record in records}
+    first = records[0]
+    return {
+        "name": name,
+        "widths": list(CANDIDATES[name][0]) if name in CANDIDATES else None,
+        "graph_digest": first.graph_digest,
+        "engine": first.engine,
+        "processor": first.environment.processor,
+        "torch": first.environment.torch,
+        "seeds": sorted(counts),
+        "counts": [counts[seed] for seed in sorted(counts)],
+        "mean": statistics.fmean(count for seed in counts for count in counts[seed]),
+        "minimum": min(min(one) for one in counts.values()),
+    }
+
+
+def main() -> None:
+    """Train what is missing, then write and print all results."""
+    parser = argparse.ArgumentParser(description="Compare small networks on images left out of the training.")
+    parser.add_argument("--data", default="mnist", help="mnist, or a folder with the MNIST files (default: mnist)")
+    parser.add_argument("--seeds", default="1-2", help="seeds of every candidate (default: %(default)s)")
+    parser.add_argument("--only", help="names of candidates, with commas (default: reference and all candidates)")
+    parser.add_argument("--engine", default="bf16", help="engine (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/search"), help="folder of the runs (default: %(default)s)")
+    options = parser.parse_args()
+    results = {one["name"]: one for one in json.loads(RESULTS.read_text("utf-8"))} if RESULTS.exists() else {}
+    for name in options.only.split(",") if options.only else ("reference", *CANDIDATES):
+        train(name, options.seeds, options.data, options.engine, options.out)
+        complete = [record for record in read_records(options.out / name) if record.status == "complete"]
+        results[name] = summary(name, complete)
+        write_whole(RESULTS, (json.dumps(list(results.values()), indent=1) + "\n").encode())
+    for one in sorted(results.values(), key=lambda one: -one["mean"]):
+        print(f"{one['name']}: mean {one['mean']:.1f}, minimum {one['minimum']}, {len(one['seeds'])} seeds")
+
+
+if __name__ == "__main__":
+    main()
