@@ -106,7 +106,7 @@ def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.Monk
 @pytest.fixture
 def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Perform the requests to worker processes in this process, which has imported PyTorch already."""
-    from harness.processes import Job, runner, worker  # noqa: PLC0415 - imports torch
+    from harness.sandbox import Job, runner, worker  # noqa: PLC0415 - imports torch
 
     class Ended:
         """A process that exited with 0."""

@@ -22,7 +22,7 @@ from harness.determinism.variations import pinned_trace, vary
 from harness.errors import InputError
 from harness.findings import Finding
 from harness.graph import read_captured
-from harness.processes import Request, Workspace
+from harness.sandbox import Request, Workspace
 from harness.reproducibility.trace import Trace, write_trace
 from harness.sources import ModelSource
 from harness.sources.copying import private_copy

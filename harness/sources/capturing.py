@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.errors import CaptureError, ModelSourceError
 from harness.graph import CapturedModel, capture, write_captured
-from harness.processes import Failure, Request, Workspace
+from harness.sandbox import Failure, Request, Workspace
 from harness.sources.building import build_model, restore_defaults
 from harness.sources.copying import private_copy
 from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models, named_models
@@ -70,6 +70,7 @@ class CaptureRequest(Request[CapturedClasses]):
     input_shape: tuple[int, ...]
 
     result_type = CapturedClasses
+    is_confined = True
 
     def prepare(self) -> None:
         """Limit torch to one thread and capture a small module, which imports what a capture needs."""
@@ -84,6 +85,7 @@ class CaptureRequest(Request[CapturedClasses]):
         """
         workspace.report(self.source.text)
         with private_copy(self.source, workspace.folder) as (source, copy):
+            workspace.confine([copy.outside])
             imported = import_models(source)
             defaults = restore_defaults()
             reports = []

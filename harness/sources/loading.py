@@ -17,8 +17,8 @@ import torch
 
 from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
 from harness.graph import CapturedModel, capture, read_captured
-from harness.processes import Ending, Failure, Job, Limits, Outcome, run_processes
-from harness.processes.protocol import unreadable
+from harness.sandbox import Ending, Failure, Job, Limits, Outcome, run_processes
+from harness.sandbox.protocol import unreadable
 from harness.sources.building import build_shipped, parse_arguments
 from harness.sources.capturing import CaptureRequest
 from harness.sources.choice import Candidate, choose

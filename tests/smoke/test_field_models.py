@@ -9,7 +9,7 @@ import pytest
 from harness.contracts import examine, parse_contract
 from harness.findings import Status
 from harness.graph import read_captured
-from harness.processes import Job, Limits, run_processes
+from harness.sandbox import Job, Limits, run_processes
 from harness.sources.capturing import CaptureRequest
 from harness.sources.source import candidate_files, parse_source
 

@@ -11,7 +11,7 @@ from harness.determinism.axes import Axis
 from harness.determinism.runner import check_determinism, shortened
 from harness.errors import ExaminerError, InputError
 from harness.findings import Finding, Status
-from harness.processes import runner
+from harness.sandbox import runner
 from tests import made_up
 from tests.determinism_models import run_spec
 

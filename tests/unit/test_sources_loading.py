@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from harness.errors import ExaminerError, ModelSourceError
 from harness.graph import CapturedModel
-from harness.processes import runner
+from harness.sandbox import runner
 from harness.sources import capturing, load_model
 from tests.model_files import NET, Load, write
 

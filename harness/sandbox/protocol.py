@@ -14,7 +14,7 @@ import os
 import stat
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
@@ -32,9 +32,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """The folder of one worker process: the request, the progress, the result and whatever files go with them."""
+    """The folder of one worker process: the request, the progress, the result and whatever files go with them.
+
+    `Request.perform` calls ``confine``, with the paths that can be read from then on, before it runs code of a submission.
+    It does nothing where the process is not confined.
+    """
 
     folder: Path
+    confine: Callable[[Iterable[Path]], None] = lambda _: None
 
     def report(self, words: str) -> None:
         """Append a line to the progress file."""
@@ -54,6 +59,8 @@ class Request(ABC, Generic[R]):
     """
 
     result_type: ClassVar[type[Any]]
+    # Whether it is performed in a forked process, in which `perform` calls `Workspace.confine`.
+    is_confined: ClassVar[bool] = False
 
     def fields(self) -> dict[str, Any]:
         """The fields as plain data, from which `harness.tables.read_table` builds an equal request."""
@@ -108,6 +115,12 @@ class Failure:
         error = _ERROR_CLASSES[self.kind](self.message)
         error.add_note(self.traceback)
         return error
+
+
+def own_caches(folder: Path) -> dict[str, str]:
+    """Environment variables with cache folders for compiled code: a process that is killed may leave a partial file."""
+    variables = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
+    return {variable: str(folder / variable.lower()) for variable in variables}
 
 
 def write_request(request: Request[Any], folder: Path) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from harness.errors import CaptureError, CheckpointError, ExaminerError, HarnessError, InputError, ModelSourceError
-from harness.processes import Ending, Failure, Job, Limits, Outcome, Request, Workspace, run_processes, runner
-from harness.processes import worker as worker_module
-from harness.processes.protocol import (
+from harness.sandbox import Ending, Failure, Job, Limits, Outcome, Request, Workspace, run_processes, runner
+from harness.sandbox import worker as worker_module
+from harness.sandbox.protocol import (
     MAX_RESULT_BYTES,
     read_limited,
     read_request,

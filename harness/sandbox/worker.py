@@ -1,0 +1,202 @@
+"""The worker process: imports PyTorch, then forks a process for each request, which runs a submission confined.
+
+Started by `harness.sandbox.runner`, either as ``python -m harness.sandbox.worker FOLDER`` to perform the request in that
+workspace in this process, or as ``python -m harness.sandbox.worker --serve DESCRIPTOR`` to perform many: messages on a
+local socket name the workspaces of requests to start and to kill, and report those that have ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness.sandbox.kernel import PR_SET_PDEATHSIG, machine, process_control
+from harness.sandbox.layers import LayerState, confine_submission, confine_worker
+from harness.sandbox.protocol import OUTPUT_FILE, Failure, Request, Workspace, own_caches, read_request, write_result
+
+_PR_SET_CHILD_SUBREAPER = 36
+_MESSAGE_BYTES = 2**16
+
+
+def main(folder: Path, *, prepare: bool = True) -> None:
+    """Perform the request in a workspace and write its result, or the error that it raised, there."""
+    try:
+        request = read_request(folder)
+        if prepare:
+            request.prepare()
+        _perform(request, Workspace(folder=folder))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        write_result(Failure.of(error), folder)
+
+
+def _perform(request: Request[Any], workspace: Workspace) -> None:
+    try:
+        write_result(request.perform(workspace), workspace.folder)
+    except Exception as error:  # noqa: BLE001 - as above
+        write_result(Failure.of(error), workspace.folder)
+
+
+class Server:
+    """Forks a process for each request that the runner sends, and ends them all when the runner is gone.
+
+    Args:
+        control: the socket to the runner; each message is one JSON object.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._running: dict[int, str] = {}
+        self._prepared: set[type] = set()
+        self._started = 0
+
+    def serve(self) -> None:
+        """Handle messages until the runner closes its end of the socket."""
+        wake, awake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(awake)
+        if machine():
+            # Processes that lose their parent become children of this one, which ends them.
+            process_control(_PR_SET_CHILD_SUBREAPER, 1)
+        confine_worker()
+        try:
+            while True:
+                ready, _, _ = select.select([self._control, wake], [], [])
+                if wake in ready:
+                    os.read(wake, _MESSAGE_BYTES)
+                    self._reap()
+                if self._control in ready:
+                    message = self._control.recv(_MESSAGE_BYTES)
+                    if not message:
+                        return
+                    self._handle(json.loads(message))
+        finally:
+            for process in self._running:
+                os.kill(process, signal.SIGKILL)
+
+    def _handle(self, message: dict[str, str]) -> None:
+        if "start" in message:
+            self._start(message["start"])
+        elif message["kill"] in self._running.values():
+            os.kill(next(key for key, name in self._running.items() if name == message["kill"]), signal.SIGKILL)
+
+    def _start(self, name: str) -> None:
+        folder = Path(name)
+        try:
+            request = read_request(folder)
+            if type(request) not in self._prepared:
+                request.prepare()
+                self._prepared.add(type(request))
+                # What is there already is left alone, so that the memory pages stay shared.
+                gc.collect()
+                gc.freeze()
+        except Exception as error:  # noqa: BLE001 - as above
+            write_result(Failure.of(error), folder)
+            self._send({"ended": name, "code": 0})
+            return
+        self._started += 1
+        parent = os.getpid()
+        process = os.fork()
+        if process == 0:
+            self._run(request, folder, parent)
+        self._running[process] = name
+
+    def _run(self, request: Request[Any], folder: Path, parent: int) -> NoReturn:
+        """Perform a request in the forked process, which ends here."""
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            if machine():
+                process_control(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() == parent:
+                _redirect_output(folder / OUTPUT_FILE)
+                _use_private_folders(folder)
+                _perform(request, Workspace(folder=folder, confine=self._confinement(folder)))
+                code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        except BaseException:  # noqa: BLE001 - Ctrl-C, or a class of the submission's own
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            # Neither the exit functions nor the finalisers of the submission run.
+            os._exit(code & 0xFF)
+
+    def _confinement(self, folder: Path) -> Any:  # noqa: ANN401 - the type is that of `Workspace.confine`
+        def confine(readable: Iterable[Path]) -> None:
+            layers = confine_submission(folder, readable=readable, slot=8 * os.getppid() + self._started % 8)
+            self._send({"confined": str(folder), "layers": [_plain(state) for state in layers]})
+            self._control.close()
+
+        return confine
+
+    def _reap(self) -> None:
+        """Report the processes that have ended, after all that they started."""
+        while True:
+            try:
+                process, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if process == 0:
+                return
+            name = self._running.pop(process, None)
+            if name is not None:
+                for orphan in _children() - self._running.keys():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(orphan, signal.SIGKILL)
+                self._send({"ended": name, "code": os.waitstatus_to_exitcode(status)})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        # The runner may be gone; then the next message received is empty.
+        with contextlib.suppress(OSError):
+            self._control.send(json.dumps(message).encode())
+
+
+def _plain(state: LayerState) -> dict[str, Any]:
+    return {"layer": state.layer.value, "holds": state.holds, "detail": state.detail}
+
+
+def _children() -> set[int]:
+    with contextlib.suppress(OSError):
+        return {int(number) for number in Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()}
+    return set()
+
+
+def _redirect_output(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
+
+
+def _use_private_folders(folder: Path) -> None:
+    """Make a workspace the working directory, and subfolders of it the home, the temporary folder and the caches."""
+    os.chdir(folder)
+    for variable in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
+        private = folder / variable.lower()
+        private.mkdir()
+        os.environ[variable] = str(private)
+    os.environ.update(own_caches(folder))
+    tempfile.tempdir = None
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    if sys.argv[1] == "--serve":
+        Server(socket.socket(fileno=int(sys.argv[2]))).serve()
+    else:
+        main(Path(sys.argv[1]))
