@@ -114,7 +114,7 @@ def refusals_for_workers(architecture: str) -> list[Refusal]:
 
 
 def refusals_for_submissions(architecture: str, process: int) -> list[Refusal]:
-    """System calls that a model's definition does not need, on top of `refusals_for_workers`.
+    """System calls that a model's definition does not need, those of `refusals_for_workers` among them.
 
     No programs and processes, threads allowed; no sockets; no signals and limits for others than ``process``; no
     changed modes, owners, times and links of files; no memory that outlives the process.
@@ -131,6 +131,8 @@ def refusals_for_submissions(architecture: str, process: int) -> list[Refusal]:
         Refusal(number=_PRLIMIT[column], equal=itself, unless=True),
         Refusal(number=_SET_AFFINITY[column], equal=itself, unless=True),
         Refusal(number=_PRCTL[column], equal=(_SET_PARENT_DEATH_SIGNAL,)),
+        # The first refusal of a call decides: of sockets, all are refused above.
+        *refusals_for_workers(architecture),
     ]
 
 

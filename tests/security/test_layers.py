@@ -1,0 +1,171 @@
+"""Each layer of the sandbox: what a confined process tries is refused, and allowed without the layer that refuses it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from harness.sandbox import layers
+from harness.sandbox.kernel import machine
+from harness.sandbox.layers import Layer, confine_submission
+from harness.sandbox.landlock import landlock_version
+
+pytestmark = pytest.mark.skipif(machine() is None, reason="the layers are implemented for Linux on x86-64 and aarch64")
+
+CALLS = "import ctypes, os, resource, signal, socket, subprocess, sys, threading; parent = os.getppid()\n"
+LIBRARY = "library = ctypes.CDLL(None, use_errno=True)\n"
+CHECKED = "\nif result < 0: raise OSError(ctypes.get_errno(), 'refused')"
+
+
+def attempt(code: str, folder: Path, *, without: Collection[Layer] = ()) -> str:
+    """Run code in a forked process that is confined to ``folder``; returns "done", or the name of the error it raised."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        outcome = "not run"
+        try:
+            own = folder / "own"
+            own.mkdir(exist_ok=True)
+            os.chdir(own)
+            apply = layers._state  # noqa: SLF001 - to leave layers out
+            layers._state = lambda layer, function: apply(layer, (lambda: "") if layer in without else function)  # type: ignore[assignment]  # noqa: SLF001
+            confine_submission(own, readable=(), slot=1)
+            exec(CALLS + LIBRARY + code, {"outside": folder})  # noqa: S102 - the attack
+            outcome = "done"
+        except BaseException as error:  # noqa: BLE001 - the outcome
+            outcome = type(error).__name__
+        os.write(writing, outcome.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        outcome = pipe.read()
+    os.waitpid(process, 0)
+    return outcome or "killed"
+
+
+@pytest.fixture
+def folder() -> Path:
+    """A folder that everybody may read and write, with a file of which the same holds."""
+    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    path.chmod(0o777)
+    (path / "file").write_text("secret", encoding="utf-8")
+    (path / "file").chmod(0o666)
+    return path
+
+
+REFUSED = [
+    # Files outside
+    ("open(outside / 'file').read()", Layer.LANDLOCK),
+    ("open(outside / 'file', 'a').write('x')", Layer.LANDLOCK),
+    ("open(outside / 'new', 'w').write('x')", Layer.LANDLOCK),
+    ("os.truncate(outside / 'file', 0)", Layer.LANDLOCK),
+    ("os.remove(outside / 'file')", Layer.LANDLOCK),
+    ("os.rename(outside / 'file', outside / 'other')", Layer.LANDLOCK),
+    ("os.mkdir(outside / 'folder')", Layer.LANDLOCK),
+    ("os.listdir(outside)", Layer.LANDLOCK),
+    ("open('/etc/passwd').read()", Layer.LANDLOCK),
+    ("open(f'/proc/{parent}/environ').read()", Layer.LANDLOCK),
+    # Metadata and links
+    ("os.chmod('.', 0o700)", Layer.SECCOMP),
+    ("os.utime('.')", Layer.SECCOMP),
+    ("os.setxattr('.', 'user.name', b'x')", Layer.SECCOMP),
+    ("os.symlink('/', 'link')", Layer.SECCOMP),
+    ("os.mkfifo('pipe')", Layer.SECCOMP),
+    ("open('one', 'w').close(); os.link('one', 'two')", Layer.SECCOMP),
+    # Programs and processes
+    ("os.fork() or os._exit(0)", Layer.SECCOMP),
+    ("os.posix_spawn('/bin/true', ['true'], {})", Layer.SECCOMP),
+    ("subprocess.run(['true'])", Layer.SECCOMP),
+    ("os.execv('/bin/true', ['true'])", Layer.SECCOMP),
+    ("os.setsid() if os.getpid() != os.getsid(0) else os.setpgid(0, 0)", Layer.SECCOMP),
+    # Others' processes
+    ("os.setpriority(os.PRIO_PROCESS, os.getpid(), 19)", Layer.SECCOMP),
+    # Network, and memory that no limit counts
+    ("socket.socket()", Layer.SECCOMP),
+    ("socket.socket(socket.AF_UNIX)", Layer.SECCOMP),
+    ("socket.socketpair()", Layer.SECCOMP),
+    ("os.memfd_create('memory')", Layer.SECCOMP),
+    ("result = library.shmget(1234, 4096, 0o1600)" + CHECKED, Layer.SECCOMP),
+    ("result = library.syscall(250, 0, -3, 0, 0, 0) if os.uname().machine == 'x86_64' else -1" + CHECKED, Layer.SECCOMP),
+    # Limits
+    ("bytearray(6 * 2**30)", Layer.LIMITS),
+    ("open('sparse', 'w').truncate(2**40)", Layer.LIMITS),
+    ("[open('/dev/null') for _ in range(1000)]", Layer.LIMITS),
+]
+
+
+@pytest.mark.parametrize(("code", "layer"), REFUSED, ids=[code.partition("+")[0][:60] for code, _ in REFUSED])
+def test_what_a_submission_must_not_do(code: str, layer: Layer, folder: Path) -> None:
+    """It is refused with an error, and nothing outside has changed; without the layer that refuses it, it succeeds."""
+    if layer is Layer.LANDLOCK and not landlock_version():
+        pytest.skip("the kernel does not offer Landlock")
+    before = (folder / "file").stat()
+
+    assert attempt(code, folder) in ("PermissionError", "OSError", "MemoryError", "BlockingIOError", "FileNotFoundError")
+    after = (folder / "file").stat()
+    assert ("secret", before.st_mode, before.st_mtime_ns) == (
+        (folder / "file").read_text("utf-8"), after.st_mode, after.st_mtime_ns,
+    )  # fmt: skip
+    assert {"file", "own"} == {path.name for path in folder.iterdir()}
+    if layer is not Layer.LIMITS and "parent" not in code:
+        # A program that takes the place of the process writes no outcome.
+        assert attempt(code, folder, without=[layer, Layer.USER]) in ("done", "killed")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.kill(parent, 0)",
+        "os.kill(-1, signal.SIGTERM) if False else os.kill(parent, signal.SIGCONT)",
+        "resource.prlimit(parent, resource.RLIMIT_CORE, (0, 0))",
+        "os.sched_setaffinity(parent, {0})",
+        "os.setpriority(os.PRIO_PROCESS, parent, 19)",
+        "result = library.ptrace(16, parent, 0, 0)" + CHECKED,
+    ],
+)
+@pytest.mark.parametrize("without", [(), (Layer.USER,), (Layer.LANDLOCK,), (Layer.USER, Layer.LANDLOCK)])
+def test_the_parent_cannot_be_touched(code: str, without: tuple[Layer, ...], folder: Path) -> None:
+    """Signals, limits, priorities and debugging of another process are refused, also if one other layer is missing."""
+    assert attempt(code, folder, without=without) in ("PermissionError", "OSError")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "open('new', 'w').write('x'); os.rename('new', 'other'); os.remove('other')",
+        "thread = threading.Thread(target=len, args=('',)); thread.start(); thread.join()",
+        "os.kill(os.getpid(), 0); resource.getrlimit(resource.RLIMIT_AS); os.sched_setaffinity(0, os.sched_getaffinity(0))",
+        "import json, random, decimal; open(json.__file__).read(); open('/dev/urandom', 'rb').read(1)",
+        "open('/proc/self/status').read(); open('/dev/null', 'w').write('x')",
+        "import tempfile; os.environ['TMPDIR'] = os.getcwd(); tempfile.tempdir = None; tempfile.TemporaryFile()",
+    ],
+)
+def test_what_a_submission_may_do(code: str, folder: Path) -> None:
+    """Files of its own, threads, and the libraries are available."""
+    assert "done" == attempt(code, folder)
+
+
+def test_the_layers_say_what_holds(folder: Path) -> None:
+    """Each layer reports its version or extent, or why it does not hold."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        (folder / "own").mkdir()
+        states = confine_submission(folder / "own", readable=(), slot=1)
+        os.write(writing, "\n".join(f"{state.layer}|{state.holds}|{state.detail}" for state in states).encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(process, 0)
+    with os.fdopen(reading) as pipe:
+        lines = dict(line.split("|", 1) for line in pipe.read().splitlines())
+
+    assert list(Layer) == list(lines)
+    assert f"True|version {landlock_version()}" == lines[Layer.LANDLOCK] or not landlock_version()
+    assert lines[Layer.USER] == ("True|user 60002" if os.geteuid() == 0 else "False|needs root")
+    assert lines[Layer.SECCOMP].startswith("True|")
+    assert sys.version_info >= (3, 11)
