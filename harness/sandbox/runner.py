@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from harness.sandbox.kernel import machine
 from harness.sandbox.layers import Layer, LayerState
 from harness.sandbox.protocol import (
     OUTPUT_FILE,
@@ -231,7 +232,7 @@ def warm_workers() -> Iterator[None]:
 
 def start_process(folder: Path, job: Job) -> Process:
     """Start the process that performs the request in a workspace; inside `warm_workers` only."""
-    if not job.request.is_confined:
+    if not (job.request.is_confined and machine()):
         return _launched([str(folder)], folder, job.variables, working_folder=job.working_folder)
     key = tuple(sorted(job.variables.items()))
     if key not in _workers:

@@ -69,9 +69,10 @@ class Server:
             # Processes that lose their parent become children of this one, which ends them.
             process_control(_PR_SET_CHILD_SUBREAPER, 1)
         confine_worker()
+        sources: list[socket.socket | int] = [self._control, wake]
         try:
             while True:
-                ready, _, _ = select.select([self._control, wake], [], [])
+                ready, _, _ = select.select(sources, [], [])
                 if wake in ready:
                     os.read(wake, _MESSAGE_BYTES)
                     self._reap()

@@ -12,8 +12,8 @@ import pytest
 
 from harness.sandbox import layers
 from harness.sandbox.kernel import machine
-from harness.sandbox.layers import Layer, confine_submission
 from harness.sandbox.landlock import landlock_version
+from harness.sandbox.layers import Layer, confine_submission
 
 pytestmark = pytest.mark.skipif(machine() is None, reason="the layers are implemented for Linux on x86-64 and aarch64")
 
@@ -91,7 +91,10 @@ REFUSED = [
     ("socket.socketpair()", Layer.SECCOMP),
     ("os.memfd_create('memory')", Layer.SECCOMP),
     ("result = library.shmget(1234, 4096, 0o1600)" + CHECKED, Layer.SECCOMP),
-    ("result = library.syscall(250, 0, -3, 0, 0, 0) if os.uname().machine == 'x86_64' else -1" + CHECKED, Layer.SECCOMP),
+    (
+        "result = library.syscall(250, 0, -3, 0, 0, 0) if os.uname().machine == 'x86_64' else -1" + CHECKED,
+        Layer.SECCOMP,
+    ),
     # Limits
     ("bytearray(6 * 2**30)", Layer.LIMITS),
     ("open('sparse', 'w').truncate(2**40)", Layer.LIMITS),
@@ -106,7 +109,13 @@ def test_what_a_submission_must_not_do(code: str, layer: Layer, folder: Path) ->
         pytest.skip("the kernel does not offer Landlock")
     before = (folder / "file").stat()
 
-    assert attempt(code, folder) in ("PermissionError", "OSError", "MemoryError", "BlockingIOError", "FileNotFoundError")
+    assert attempt(code, folder) in (
+        "PermissionError",
+        "OSError",
+        "MemoryError",
+        "BlockingIOError",
+        "FileNotFoundError",
+    )
     after = (folder / "file").stat()
     assert ("secret", before.st_mode, before.st_mtime_ns) == (
         (folder / "file").read_text("utf-8"), after.st_mode, after.st_mtime_ns,
