@@ -290,6 +290,11 @@ def _import_errors(text: str, path: Path | None) -> Iterator[None]:
                     f"{failed}: SystemExit: {error.code}. Expected a file that only defines the model; put code that reads "
                     f"a command line or ends the program under {guard}"
                 )
+            case PermissionError():
+                msg = (
+                    f"{failed}: {first_line(error)}. Models are imported without network and other programs, and can only "
+                    f"read files of their own project; put code that needs more under {guard}"
+                )
             case _:
                 msg = (
                     f"{failed}: {type(error).__name__}: {first_line(error)}. Expected a file that only defines the model; "
