@@ -53,10 +53,10 @@ def rule_for(contract: Contract) -> ConsistencyRule | None:
 
 
 def shipped_certificate(model: str) -> Certificate:
-    """The committed certificate of a shipped model.
+    """Return the recorded certificate of a shipped model.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no shipped model of this name, or the model has no recorded certificate.
     """
     from harness.certification import Certificate
 

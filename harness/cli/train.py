@@ -1,4 +1,4 @@
-"""`harness train`: one training, or one for each of many seeds, with a run record of each."""
+"""`harness train`: trains a model with one seed, or with each of many seeds, and writes a run record for each seed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from harness.training import RunRecord, SeedOutcome
 
 _MOST_SEEDS = 10_000
-# Seeds at a time on a CUDA device, as branches of one graph. More need more memory and hardly use the device better.
+# Default number of seeds to train at a time on a CUDA device, as branches of one CUDA graph. More seeds need more memory and
+# hardly increase the speed.
 _BRANCHES = 32
 
 
 def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Seeds such as ``0-31`` or ``1,5,8-11``: numbers, and ranges that include both ends."""
+    """Parse seeds such as ``0-31`` or ``1,5,8-11``: numbers, and ranges that include both ends."""
     if value is None:
         return None
     seeds: list[int] = []
@@ -51,7 +52,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     callback=_parse_seeds,
     metavar="0-31|1,5,...",
     help="Train each of these seeds, --jobs at a time: on a CPU in processes with one thread each, on a CUDA device as branches "
-    "of one graph.",
+    "of one CUDA graph.",
 )
 @click.option(
     "--jobs",
@@ -62,7 +63,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     "--threads",
     type=click.IntRange(min=1, max=MAX_THREADS),
     metavar="N",
-    help="Number of CPU threads; results depend on it in the last bits. Default: one per core; always 1 with --seeds.",
+    help="Number of CPU threads, on which the last bits of the results depend. Default: one per core; always 1 with --seeds.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs to train for, instead of the recipe's.")
 @click.option(
@@ -70,8 +71,8 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     default=0,
     type=click.IntRange(min=0),
     metavar="N",
-    help="Leave N training images out of the training and test on them instead of the test images: to choose between models and "
-    "recipes without the test set. No contract is judged on such a run.",
+    help="Exclude N training images from the training and test on these images instead of the test images, to choose between "
+    "models and recipes without the test set. No contract is checked on such a run.",
 )
 @click.option(
     "--digest-every",
@@ -79,7 +80,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     show_default=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Record a digest of the training state every N steps; `harness bisect` searches for differences between them.",
+    help="Record a digest of the training state every N steps; `harness bisect` compares the digests of two runs.",
 )
 @data_option
 @report_options
@@ -106,8 +107,8 @@ def train(
 ) -> int:
     """Train a model and write a run record with the results of every epoch.
 
-    The same command resumes an interrupted run after its last complete epoch. With --seeds, it trains only the seeds that are
-    not finished.
+    Running the same command again resumes an interrupted run after its last complete epoch; with --seeds, only the
+    seeds that are not finished are trained.
     """
     import torch
 
