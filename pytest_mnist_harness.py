@@ -72,8 +72,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     found = Path(spec.origin or "").resolve() if spec else None
     if found != Path(__file__).resolve().with_name("harness") / "__init__.py":
         raise pytest.UsageError(
-            f"--harness-model needs the package harness of mnist-harness, and the one imported is {found}: run pytest from a "
-            "folder without a package of that name, as `pytest`, not `python -m pytest`, or use `harness check`"
+            f"--harness-model: expected the package harness of mnist-harness, got another package harness, {found}. Run "
+            "`pytest`, not `python -m pytest`, in a folder without a package harness, or use `harness check`"
         )
     from harness.contracts import load_contract  # noqa: PLC0415 - only when an option asks for it
     from harness.errors import HarnessError  # noqa: PLC0415

@@ -32,10 +32,10 @@ SCHEMAS = ROOT / "docs" / "schemas"
 
 
 def write_pages(folder: Path) -> None:
-    """Write every generated page into a folder; a page that has not changed keeps its time of change.
+    """Write every generated page into a folder; a file whose content does not change is not written.
 
     Args:
-        folder: where they go: pages of their own at the top, parts that other pages include under ``parts``.
+        folder: the target folder: whole pages at the top level, and parts that other pages include under ``parts``.
     """
     pages = {
         "models.md": models_page(),
@@ -112,7 +112,7 @@ def _model_section(card: mnist_models.ModelCard) -> str:
 
 
 def contracts_part() -> str:
-    """What each built-in contract asks, in the sentences of ``harness contract explain``."""
+    """Return the requirements of each built-in contract, in the sentences of ``harness contract explain``."""
     sections = []
     for name in builtin_contracts():
         contract = load_contract(name)
@@ -160,7 +160,7 @@ def _keys_of(kind: type) -> Iterator[str]:
 
 
 def axes_part() -> str:
-    """The axes of the determinism check, in the order of a report, and what is expected on each."""
+    """Return a table of the sources of nondeterminism that the determinism check varies, with the expected result of each."""
     rows = [(axis.value, finding(axis, Status.PASS, "").expected) for axis in Axis]
     return table(("axis", "expected"), rows) + "\n"
 
@@ -203,7 +203,7 @@ def dependencies_part() -> str:
 
 
 def equivalence_part() -> str:
-    """The means of the engines' accuracies on record, and how far they are shown to be equal."""
+    """Return a table of the recorded mean accuracies of the engines, with the tests of equivalence with the engine eager."""
     record = json.loads((ROOT / "benchmarks" / "records" / "engine_equivalence.json").read_text("utf-8"))
     rows = []
     for name, arm in record["arms"].items():
@@ -299,7 +299,7 @@ def _kind(value: Mapping[str, Any]) -> str:
 
 
 def speed_page() -> str:
-    """The speed figures on record, as the benchmark itself prints them, with a section for each machine."""
+    """Return the recorded speed figures as printed by the benchmark, with a section for each machine."""
     sections = []
     for machine in ("intel", "amd"):
         record = json.loads((ROOT / "benchmarks" / "records" / f"training_speed_{machine}.json").read_text("utf-8"))
@@ -316,7 +316,7 @@ def api_packages() -> list[str]:
 
 
 def api_pages() -> dict[str, str]:
-    """One page for each package: what its ``__all__`` names, then the other types that these take or return."""
+    """Return one page for each package: the names in ``__all__``, then the other types that these names take or return."""
     names = api_packages()
     public = {id(one) for module in map(importlib.import_module, names) for one in _public(module)}
     pages = {name: _api_page(importlib.import_module(name), public) for name in names}
@@ -346,7 +346,7 @@ def _public(package: ModuleType) -> list[Any]:
 
 
 def _other_types(package: ModuleType, public: set[int]) -> list[type]:
-    """The package's own classes in the annotations of its public names, and in theirs, that no ``__all__`` names."""
+    """Return the package's classes in the annotations of public names, and of these classes, that no ``__all__`` names."""
     found: dict[str, type] = {}
     waiting: list[Any] = _public(package)
     while waiting:
@@ -381,8 +381,8 @@ def rewrite_links(path: Path, source: list[str]) -> None:
     """Make the relative links of an included file relative to ``docs/``, in place.
 
     Args:
-        path: the included file; one under ``docs/`` is left as it is.
-        source: its text, in a list of one.
+        path: the included file; the links of a file under ``docs/`` are not changed.
+        source: the text of the file, as a list with one element.
     """
     path = path.resolve()
     if path.is_relative_to(ROOT / "docs"):
