@@ -3,13 +3,13 @@
     python benchmarks/engine_equivalence.py run DATA_FOLDER RUNS_FOLDER
     python benchmarks/engine_equivalence.py sum-up RUNS_FOLDER benchmarks/records/engine_equivalence.json
 
-The network has a ReLU on its scores, so that the output of a class can become zero early in training and stay zero, which
-costs a run a tenth of its accuracy ("silent" runs). These runs are counted separately and compared as proportions; the means
-are those of the other runs.
+The network applies a ReLU to the scores, so that the score of a class can become zero early in training and stay zero;
+the accuracy of such a run, called silent, is lower by a tenth. Silent runs are counted separately and compared as
+proportions; the means are computed from the other runs.
 
-Each seed is trained on a part of the training images and tested on all other images: with 40,000 test images the standard
-error of an accuracy is half of that with 10,000, so that a short training is sufficient. As a positive control, one arm trains
-without dropout and must differ.
+Each seed is trained on a part of the training images and tested on all other images: with 40,000 test images the
+standard error of an accuracy is half of that with 10,000, so that a short training is sufficient. As a positive
+control, one arm is trained without dropout and must differ.
 """
 
 from __future__ import annotations

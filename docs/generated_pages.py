@@ -62,13 +62,13 @@ def write_pages(folder: Path) -> None:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; ``|`` inside a cell is escaped."""
+    """Return a Markdown table with the column titles ``heads``; ``|`` inside a cell of ``rows`` is escaped."""
     lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def models_page() -> str:
-    """Every shipped model with the figures of its card, and what each card says."""
+    """Return the page of the shipped models: a table with figures from the model cards, then a section for each card."""
     cards = [mnist_models.model_card(name) for name in mnist_models.list_models()]
     rows = [
         (
@@ -128,7 +128,7 @@ def _sentences(contract: Contract) -> Iterator[str]:
 
 
 def requirements_part() -> str:
-    """Every key of a contract, by requirement."""
+    """Return a table of all requirements of contracts, with the keys and the meaning of each requirement."""
     rows = []
     for requirement in REQUIREMENTS:
         sections: dict[str, list[str]] = {}
@@ -140,7 +140,7 @@ def requirements_part() -> str:
 
 
 def recipes_part() -> str:
-    """The optimizers and schedules that a recipe can name, each with its keys and their defaults."""
+    """Return tables of the optimizers and schedules that a recipe can name, with the keys of each and their defaults."""
     sections = (("optimizer", recipe.Optimizer), ("schedule", recipe.Schedule))
     tables = []
     for section, kinds in sections:
@@ -150,7 +150,7 @@ def recipes_part() -> str:
 
 
 def _docstring(kind: type) -> str:
-    """A class's docstring as one line of Markdown."""
+    """Return the docstring of a class as one line of Markdown."""
     return " ".join(inspect.cleandoc(kind.__doc__ or "").split()).replace("``", "`")
 
 
@@ -166,7 +166,7 @@ def axes_part() -> str:
 
 
 def datasets_part() -> str:
-    """The data sets that can be downloaded, and their files with size and digest."""
+    """Return a table of the downloadable data sets, and a table of MNIST's files with sizes and digests."""
     heads = ("`--data`", "data set", "training and test images", "mean, standard deviation")
     rows = []
     for one in PUBLISHED.values():
@@ -181,7 +181,7 @@ def datasets_part() -> str:
 
 
 def dependencies_part() -> str:
-    """Every direct dependency with the comment that stands beside it in ``pyproject.toml``.
+    """Return a table of the direct dependencies, with the comment next to each dependency in ``pyproject.toml``.
 
     Raises:
         ValueError: a dependency has no comment.
@@ -228,7 +228,7 @@ def equivalence_part() -> str:
 
 
 def packages_part() -> str:
-    """The packages in the order in which they may import each other, and the longest source file."""
+    """Return a table of the packages, each after the packages that it may import, and name the longest source file."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     (layers,) = (one["layers"] for one in settings["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
     rows = [("`mnist_models`", _summary("mnist_models"))]
@@ -245,7 +245,7 @@ def packages_part() -> str:
 
 
 def _summary(name: str) -> str:
-    """The first paragraph of a module's docstring, without importing it."""
+    """Return the first paragraph of the docstring of the module called ``name``, without importing the module."""
     path = ROOT.joinpath(*name.split("."))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
@@ -253,7 +253,7 @@ def _summary(name: str) -> str:
 
 
 def schemas_page() -> str:
-    """Every JSON schema: the file, and its keys with their descriptions."""
+    """Return the page of the JSON schemas: for each schema, the file and the keys with their descriptions."""
     parts = [
         "# JSON documents",
         "Each document names its schema under the key `schema`. The schemas follow JSON Schema 2020-12.",
@@ -309,7 +309,7 @@ def speed_page() -> str:
 
 
 def api_packages() -> list[str]:
-    """The packages with a public Python API, `harness` first."""
+    """Return the names of the packages with a public Python API, `harness` first."""
     inner = [f"harness.{module.name}" for module in pkgutil.iter_modules(harness.__path__)]
     hidden = {"harness.__main__", "harness._version", "harness.cli"}
     return [*sorted(set(inner) - hidden), "mnist_models"]
@@ -339,14 +339,14 @@ def _api_page(package: ModuleType, public: set[int]) -> str:
 
 
 def _public(package: ModuleType) -> list[Any]:
-    """What ``__all__`` names, or in a module without one what it defines."""
+    """Return the objects that ``__all__`` of a module names or, without ``__all__``, the objects that the module defines."""
     if hasattr(package, "__all__"):
         return [getattr(package, name) for name in package.__all__]
     return [one for one in vars(package).values() if getattr(one, "__module__", None) == package.__name__]
 
 
 def _other_types(package: ModuleType, public: set[int]) -> list[type]:
-    """Return the package's classes in the annotations of public names, and of these classes, that no ``__all__`` names."""
+    """Return the package's classes that occur in annotations of public names or of such classes, but in no ``__all__``."""
     found: dict[str, type] = {}
     waiting: list[Any] = _public(package)
     while waiting:
@@ -359,7 +359,7 @@ def _other_types(package: ModuleType, public: set[int]) -> list[type]:
 
 
 def _annotated(thing: object) -> Iterator[type]:
-    """The classes in a function's annotations, or in those of a class's fields, methods and properties."""
+    """Yield the classes in the annotations of a function, or of the fields, methods and properties of a class."""
     members = [thing, *(vars(thing).values() if inspect.isclass(thing) else ())]
     scope = vars(sys.modules[getattr(thing, "__module__", None) or __name__])
     for member in members:

@@ -47,7 +47,7 @@ class DataMissingError(DataError, FileNotFoundError):
 
 
 class CheckpointError(HarnessError, RuntimeError):
-    """A run cannot be resumed from its checkpoint. Exit code 2."""
+    """A run cannot be resumed, because the checkpoint in the folder is from a run with other settings. Exit code 2."""
 
 
 class ExaminerError(HarnessError, RuntimeError):

@@ -70,7 +70,7 @@ def require_plain(document: object, *, where: str, error: type[InputError]) -> N
                     f"{where}: expected {key} to have at most 64 bits, got a number of {value.bit_length():,} bits."
                 )
         elif isinstance(value, float | Decimal) and not math.isfinite(value):
-            raise error(f"{where}: expected {key} to be a finite number, got {key}={value}.")
+            raise error(f"{where}: expected {key} to be a finite number, got {key}={value}. Write a finite number.")
 
 
 def _too_deep(where: str, error: type[InputError]) -> InputError:

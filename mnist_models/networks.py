@@ -166,34 +166,34 @@ class GatedSkips(nn.Module):
 
 
 def cloud_1() -> nn.Module:
-    """The first model of cloud: 16 to 32 channels and six blocks, with an additional dropout module that is never called."""
+    """The first of the three models named cloud: six blocks, and a dropout module that is never called."""
     network = _wide(dropout=0.1)
     network.dropout = nn.Dropout(0.1)
     return network
 
 
 def cloud_2() -> nn.Module:
-    """The second model of cloud: 8 to 16 channels and five blocks, one block less than the first."""
+    """The second of the three models named cloud: five blocks, with half the channels of ``cloud_1``."""
     return _narrow(dropout=0.1)
 
 
 def cloud_3() -> nn.Module:
-    """The third model of cloud: GELU, two shortcuts, and channels scaled by the sigmoid of their means."""
+    """The third of the three models named cloud: GELU, two shortcuts, and channels scaled by the sigmoid of their means."""
     return GatedSkips(dropout=0.03)
 
 
 def pipeline_first() -> nn.Module:
-    """The first model of pipeline: the network of ``cloud_1`` with a dropout rate of 0.03."""
+    """The first of the three models named pipeline: the stages of ``cloud_1`` with a dropout rate of 0.03."""
     return _wide(dropout=0.03)
 
 
 def pipeline_second() -> nn.Module:
-    """The second model of pipeline: the network of ``cloud_2``."""
+    """The second of the three models named pipeline: the network of ``cloud_2``."""
     return _narrow(dropout=0.1)
 
 
 def pipeline_third() -> nn.Module:
-    """The third model of pipeline: the network of ``cloud_3``."""
+    """The third of the three models named pipeline: the network of ``cloud_3``."""
     return GatedSkips(dropout=0.03)
 
 

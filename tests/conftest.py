@@ -109,7 +109,7 @@ def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     from harness.processes import Job, runner, worker  # noqa: PLC0415 - imports torch
 
     class Ended:
-        """A process that exited with 0."""
+        """A finished process with the exit code 0."""
 
         def poll(self) -> int:
             return 0
@@ -159,7 +159,7 @@ def golden_training_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command line in this process; returns its exit code, standard output and standard error."""
+    """Runs the command line in this process; returns the exit code, the standard output and the standard error."""
     from harness.cli.app import run  # noqa: PLC0415 - imports torch
 
     def run_command(*arguments: object) -> tuple[int, str, str]:

@@ -139,7 +139,7 @@ class CertifiedRun:
             or len(wrong) != last.test_total - last.test_correct
         ):
             raise InputError(
-                f"expected the wrong predictions of the final state of seed {record.seed}, got predictions of another run. "
+                f"expected the predictions of the final state of seed {record.seed}, got predictions of another run. "
                 "Delete the folder of the seed and run the same command again."
             )
         results = [
@@ -297,7 +297,7 @@ class Certificate:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read a certificate's JSON file.
+        """Read a certificate from a JSON file.
 
         Raises:
             InputError: the file cannot be read or is not a certificate.

@@ -34,7 +34,7 @@ class Flips:
 
     @classmethod
     def between(cls, a: Mapping[int, int], b: Mapping[int, int]) -> Flips:
-        """Count the images that only one of two runs predicts correctly; ``a`` and ``b`` map image indices to wrong classes."""
+        """Count the images that only one run predicts correctly, given the wrong predictions of both runs by image index."""
         return cls(lost=len(b.keys() - a.keys()), gained=len(a.keys() - b.keys()))
 
 
@@ -123,7 +123,7 @@ class PairedComparison:
         return (self._quantile + float(stats.t.ppf(_POWER, self._freedom))) * self.standard_error
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison as plain JSON data."""
+        """Return the comparison as plain JSON data."""
         return {
             "outcome": self.outcome,
             "margin": self.margin,

@@ -1,4 +1,4 @@
-"""The two output streams: results on standard output, messages on standard error."""
+"""The two output streams of a command: results on standard output, messages on standard error."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Output:
         self._target = target
 
     def print(self, *renderables: RenderableType) -> None:
-        """Print text, tables and other rich renderables, one below the other."""
+        """Print text, tables and other rich renderables one below the other, unless ``--json -`` was given."""
         if self._target != "-":
             console = plain_console()
             for renderable in renderables:
                 console.print(renderable)
 
     def print_unwrapped(self, text: str) -> None:
-        """Print text without wrapping its lines at the width of the terminal."""
+        """Print text with long lines left unwrapped, unless ``--json -`` was given."""
         if self._target != "-":
             click.echo(text)
 

@@ -127,9 +127,10 @@ def check(
 def update(
     models: tuple[str, ...], arguments: str, folder: Path | None, device: str, threads: int, *, dry_run: bool
 ) -> None:
-    """Record the outputs of models in this environment and print the changes; without MODEL, of all models with goldens.
+    """Record the outputs of models in this environment and print the changes; without MODEL, of all models that have goldens.
 
-    The outputs recorded in other environments are kept, unless the graph, the initial weights or the recipe changed.
+    The outputs recorded in other environments are kept, unless the graph, the initial weights or the recipe of the
+    model changed.
     """
     from harness.goldens import golden_bytes, golden_path, update_golden, write_golden
     from harness.graph import computing_threads
@@ -157,7 +158,7 @@ def update(
 @_folder_option
 @report_options
 def list_goldens(folder: Path | None, output: Output) -> None:
-    """List the models with goldens, and the environments in which they were recorded."""
+    """List the models that have goldens, and the environments in which the goldens were recorded."""
     from harness.goldens import SUFFIX, golden_path, read_golden
     from harness.reporting import plain_table
 
@@ -228,7 +229,7 @@ def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[
     shipped = mnist_models.list_models()
     if arguments and len(models) != 1:
         raise click.UsageError(
-            f"expected one MODEL with --args, got {len(models)}. Name the model that takes the arguments"
+            f"expected one MODEL with --args, got {len(models)}. Name only the model that takes the arguments"
         )
     own = [model for model in models if model not in shipped]
     if own and folder is None:

@@ -141,5 +141,5 @@ def run_seeds(
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

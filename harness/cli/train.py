@@ -36,11 +36,12 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
         smallest, largest = map(int, ends)
         if not 0 <= largest - smallest < _MOST_SEEDS:
             raise click.BadParameter(
-                f"expected ascending ranges of at most {_MOST_SEEDS:,} seeds, got {part.strip()!r}"
+                f"expected ascending ranges of at most {_MOST_SEEDS:,} seeds, got {part.strip()!r}. Write the "
+                "smallest seed first"
             )
         seeds += range(smallest, largest + 1)
     if len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"expected distinct seeds, got {value!r}")
+        raise click.BadParameter(f"expected distinct seeds, got {value!r}. Name each seed only once")
     return tuple(seeds)
 
 
@@ -121,7 +122,7 @@ def train(
     if seeds is not None:
         _check_seeds_options(ctx, device, threads)
     elif jobs:
-        raise click.UsageError("expected --seeds together with --jobs, got --jobs alone")
+        raise click.UsageError("expected --seeds together with --jobs, got --jobs alone. Add --seeds, or omit --jobs")
     chosen = resolve_device(device)
     if seeds is None and threads:
         torch.set_num_threads(threads)
@@ -160,11 +161,11 @@ def train(
 def _check_seeds_options(ctx: click.Context, device: str, threads: int | None) -> None:
     """Refuse the options that cannot be combined with ``--seeds``."""
     if ctx.get_parameter_source("seed") is not click.core.ParameterSource.DEFAULT:
-        raise click.UsageError("expected --seed or --seeds, got both")
+        raise click.UsageError("expected --seed or --seeds, got both. Use only one of the two options")
     if threads not in (None, 1):
-        raise click.UsageError(f"expected one thread per seed with --seeds, got --threads {threads}")
+        raise click.UsageError(f"expected one thread per seed with --seeds, got --threads {threads}. Omit --threads")
     if device == "mps":
-        raise click.UsageError("expected --device cpu or cuda with --seeds, got --device mps")
+        raise click.UsageError("expected --device cpu or cuda with --seeds, got --device mps. Choose another device")
 
 
 def _run_summary(record: RunRecord) -> str:

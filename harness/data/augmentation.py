@@ -111,14 +111,14 @@ class Augmentation:
 
 
 def _rotations(angles: Tensor) -> Tensor:
-    """(N, 2, 3) float32 matrices from output to input pixels, for counter-clockwise angles in degrees."""
+    """Return (N, 2, 3) float32 matrices that map output to input pixels, for counter-clockwise angles in degrees."""
     radians = torch.deg2rad(angles)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
     return torch.stack((cos, -sin, zero, sin, cos, zero), dim=1).view(-1, 2, 3).float()
 
 
 def _shifts_and_scales(pixels: Tensor, scales: Tensor) -> Tensor:
-    """(N, 2, 3) float32 matrices from output to input pixels, for pixel shifts right and down, and scale factors."""
+    """Return (N, 2, 3) float32 matrices that map output to input pixels, for shifts in pixels and scale factors."""
     shrink, zero = 1.0 / scales, torch.zeros_like(scales)
     right, down = (shrink[:, None] * -pixels).unbind(dim=1)
     return torch.stack((shrink, zero, right, zero, shrink, down), dim=1).view(-1, 2, 3).float()

@@ -1,7 +1,7 @@
 """The embedded digits: a substitute for MNIST that needs no download.
 
-1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged to 20x20 and centred in 28x28, as MNIST's digits are.
-``embedded/PROVENANCE.md`` gives their origin.
+The data set has 1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged to 20x20 and centred in 28x28, as
+the digits of MNIST are. ``embedded/PROVENANCE.md`` names the origin of the digits.
 """
 
 from __future__ import annotations

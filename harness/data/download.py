@@ -80,7 +80,9 @@ def download_into(
                 if now - last_growth > stall_limit:
                     raise DataMissingError(f"no data received for {stall_limit:g} s, after {known:,} bytes")
                 if now - started > limit:
-                    raise DataMissingError(f"not complete after {limit:g} s, with {known:,} bytes")
+                    raise DataMissingError(
+                        f"the transfer is not complete after {limit:g} s, with {known:,} bytes received"
+                    )
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=0.1)
         finally:

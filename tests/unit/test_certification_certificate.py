@@ -204,7 +204,7 @@ def test_a_run_keeps_counts_and_wrong_predictions() -> None:
 @pytest.mark.parametrize("other", [predictions(4), predictions(4, 7, state="1")])
 def test_predictions_of_another_run_are_refused(other: WrongPredictions) -> None:
     """Too few wrong predictions for the count, or those of another state."""
-    with pytest.raises(InputError, match="expected the wrong predictions of the final state of seed 1"):
+    with pytest.raises(InputError, match="expected the predictions of the final state of seed 1"):
         CertifiedRun.of(record([9_990, 9_998]), other)
 
 

@@ -188,7 +188,7 @@ def test_runs_that_were_changed_are_refused(tmp_path: Path) -> None:
     (tmp_path / "certificate.json").unlink()
     path = seed_folder(tmp_path, first.runs[0].seed) / "predictions.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "wrong": [[0, 1], [1, 2]]}), encoding="utf-8")
-    with pytest.raises(InputError, match="expected the wrong predictions of the final state"):
+    with pytest.raises(InputError, match="expected the predictions of the final state"):
         certified(tmp_path)
     (tmp_path / "certificate.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="is not valid JSON"):
