@@ -64,7 +64,7 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add one test item per requirement for each ``--harness-model``."""
+    """For each model given with ``--harness-model``, add one test item per requirement of the contract."""
     models = config.getoption("--harness-model")
     if not models:
         return

@@ -120,7 +120,7 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], *, where: str, err
 
 
 def require(error: type[InputError], holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
-    """Raise ``error`` with a message of ``expected`` and the values in ``got``, unless ``holds``.
+    """Unless ``holds`` is true, raise ``error`` with a message that says what was expected and which values were given.
 
     Example: `require(RecipeError, lr > 0, "lr > 0", lr=lr)`.
     """

@@ -95,7 +95,7 @@ class Discrepancy:
 
     The kinds: ``count``: a printed percentage contradicts the printed count; ``claim``: a claimed figure differs from
     the log, or there is no log; ``structure``: text, code and layer table describe different networks; ``table``: a
-    derived table is wrong; ``log``: the log is from another run than it seems; ``text``: the text contradicts itself or
+    derived table is wrong; ``log``: the log is from another run than the document says; ``text``: the text contradicts itself or
     describes something else. ``what`` describes the disagreement.
     """
 
@@ -202,7 +202,7 @@ def _record(kind: type[_Record], table: object, *, file: str, key: str) -> _Reco
 
 
 def _value(kind: Any, value: Any, *, file: str, key: str) -> Any:  # noqa: ANN401 - annotations in, TOML values out
-    """Convert a TOML value to the type that an annotation names; an absent optional value has no key in TOML."""
+    """Convert a TOML value to the type that the annotation ``kind`` names; ``key`` and ``file`` name the value in messages."""
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _record(kind, value, file=file, key=key)

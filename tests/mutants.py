@@ -118,7 +118,7 @@ class Sound(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Companion:
-    """A requirement whose outcome necessarily changes with the broken one: the new status, and the reason."""
+    """Another requirement whose outcome a mutant necessarily changes: the changed status, and the reason for the change."""
 
     status: Status
     reason: str
@@ -524,7 +524,7 @@ class OneFrozenParameterMore(OneParameterMore):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInBuffer(_Shifted):
-    """The weights are stored in a buffer."""
+    """Sixteen weights are stored in a buffer instead of a parameter."""
 
     extra: Tensor
 
@@ -538,7 +538,7 @@ class WeightsInBuffer(_Shifted):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInUnsavedBuffer(WeightsInBuffer):
-    """The weights are stored in a buffer that is not part of the state dict."""
+    """Sixteen weights are stored in a buffer that is not part of the state dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -547,7 +547,7 @@ class WeightsInUnsavedBuffer(WeightsInBuffer):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInAttribute(_Shifted):
-    """The weights are stored in a plain tensor attribute."""
+    """Sixteen weights are stored in a plain tensor attribute instead of a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -559,7 +559,7 @@ class WeightsInAttribute(_Shifted):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInLiteral(_Shifted):
-    """The weights are written as numbers in ``forward``."""
+    """Sixteen weights are written as numbers in the forward pass instead of a parameter."""
 
     def shift(self) -> Tensor:
         return torch.tensor([0.1 * place for place in range(16)]).view(16, 1, 1)
@@ -567,7 +567,7 @@ class WeightsInLiteral(_Shifted):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsNamedLikeStatistics(WeightsInBuffer):
-    """The weights are stored in a buffer with the name of a running mean."""
+    """Sixteen weights are stored in a buffer with the name of a running mean."""
 
     running_mean: Tensor
 
@@ -946,7 +946,7 @@ class CentresTheBatch(Sound):
 
 @_breaks("batch", "a prediction depends on the other images")
 class ScalesByTheBatch(Sound):
-    """Each position of the maps is divided by one plus its maximum over the batch."""
+    """The maps are divided by one plus the maximum over the batch, position by position."""
 
     def late(self, maps: Tensor) -> Tensor:
         maps = super().late(maps)
@@ -990,7 +990,7 @@ class MoreRowsOnLargerImages(Sound):
 
 @_breaks("gradients", "no gradient for conv1.weight, norm.weight, norm.bias")
 class DetachesTheMiddle(Sound):
-    """A ``detach`` prevents gradients of the layers before it."""
+    """A ``detach`` in the middle of the network stops the gradients of the earlier layers."""
 
     def late(self, maps: Tensor) -> Tensor:
         return super().late(maps.detach())
@@ -1042,7 +1042,7 @@ class PredictsWithAnotherHead(Sound):
 
 @_breaks("bias", "16 parameters without effect, in Conv2d conv1")
 class BiasBeforeNorm(NormsFirst):
-    """Batch norm removes the bias of the convolution before it."""
+    """Batch norm removes the bias of the preceding convolution."""
 
     def __init__(self) -> None:
         super().__init__(width=43)

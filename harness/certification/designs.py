@@ -147,8 +147,8 @@ class SequentialDesign(_Design):
 
     The verdict is ``pass`` as soon as the likelihood ratio of p1 to p0 is at least 1 / alpha, ``fail`` as soon as the
     ratio is at most beta, and ``inconclusive`` if neither occurs within ``runs`` runs. By Ville's inequality the error
-    rates are at most alpha and beta for every choice of p0 and p1; Wald's own bounds, (1 - beta) / alpha and beta / (1
-    - alpha), keep the error rates only approximately.
+    rates are at most alpha and beta for every choice of p0 and p1; with Wald's own bounds, (1 - beta) / alpha and beta
+    / (1 - alpha), this holds only approximately.
     """
 
     name: ClassVar[str] = "sequential"

@@ -81,7 +81,7 @@ for command in _COMMANDS:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line with ``arguments``, by default those of the process, and exit with the exit code of the command."""
+    """Run the command line with ``arguments``, by default the arguments of the process, and exit with the exit code."""
     # OpenMP threads that wait for work spin for some microseconds and then sleep. Sleeping at once delays the operations of a
     # small network; spinning forever slows training down several times on a busy machine. Results are the same either way. The
     # variables are read when torch is imported.

@@ -66,7 +66,7 @@ def compare(
     from the paired t interval over seeds for the mean difference in correct test images, in the epochs that the
     accuracy rule counts: B is worse (exit code 1), B is better, no difference beyond the margin, identical (exit code
     0), or no difference shown (exit code 3). If A is a certificate and B is a run record, each epoch of the run is
-    compared with the certificate's runs: the run is consistent with them (exit code 0), worse (1), or better than
+    compared with the certificate's runs: the run is consistent with these runs (exit code 0), worse (1), or better than
     expected (3).
     """
     from harness.certification import Certificate, FixedDesign
@@ -109,7 +109,7 @@ def compare(
 
 
 def _document(name: str) -> object:
-    """Return the parsed content of a JSON file; None if ``name`` does not end in .json, such as the name of a model."""
+    """Return the parsed content of a JSON file; None if ``name`` does not end in .json and so names a model."""
     from harness.files import read_whole
     from harness.tables import parse_document
 

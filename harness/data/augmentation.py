@@ -44,7 +44,7 @@ class Augmentation:
     ``scale``; ``None`` keeps the size. The fills are the grey values of output pixels outside the transformed image.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: a value is out of range.
     """
 
     rotation: Annotated[float, Range(least=0, most=180)] = 0.0

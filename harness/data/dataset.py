@@ -44,7 +44,7 @@ class Dataset:
     ) -> Self:
         """Create a data set from four uint8 arrays: training images (N, 28, 28) and labels (N,), test images and test labels.
 
-        ``scale`` is the mean and the standard deviation for normalisation; by default they are computed from the
+        ``scale`` is the mean and the standard deviation for normalisation; by default both are computed from the
         training images.
         """
         train_images, train_labels, test_images, test_labels = arrays

@@ -133,7 +133,7 @@ def _files(published: PublishedDataset) -> str:
 def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tuple[Tensor, ...]:
     """Read and verify the files of a data set; return the arrays in the order of `PublishedDataset.files`.
 
-    The files are in the subfolder ``raw`` of ``folder``, in ``NAME/raw`` as torchvision creates it, or, for a data set
+    The files are in the subfolder ``raw`` of ``folder``, in ``NAME/raw``, which torchvision creates, or, for a data set
     with ``flat``, directly in ``folder``. ``remedy`` is the last part of an error message and says what to do.
 
     Raises:

@@ -39,8 +39,8 @@ def load_dataset(
     digits if MNIST is neither found nor downloadable within seconds; or the path of a folder with the MNIST files.
 
     The files of a named data set are read from the folder that ``HARNESS_DATA`` names; if ``HARNESS_DATA`` is unset,
-    from the cache (``HARNESS_CACHE``, or the user's cache folder); if they are not cached, they are downloaded into the
-    cache, unless ``HARNESS_OFFLINE`` is set. If a named folder or an existing cache cannot be used, an error is raised
+    from the cache (``HARNESS_CACHE``, or the user's cache folder); files that are not in the cache are downloaded into
+    the cache, unless ``HARNESS_OFFLINE`` is set. If a named folder or an existing cache cannot be used, an error is raised
     and no other place is searched. Nothing is written to folders that the user names. The files of data sets other than
     MNIST are in a subfolder named after torchvision's class.
 
