@@ -2,8 +2,8 @@
 
     pytest --harness-model net.py:Net --harness-contract era-s7
 
-This module is outside the package `harness` and imports it only if the options are given: a project may have its own
-package of that name.
+This module is outside the package `harness` and imports the package only if ``--harness-model`` is given, because a
+project may have another package named `harness`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOTES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the command-line options."""
+    """Declare the options ``--harness-model`` and ``--harness-contract``."""
     group = parser.getgroup("harness", "check an image classifier against a contract")
     group.addoption(
         "--harness-model",
@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Check the requirements even if tests of the project cannot be collected."""
+    """With ``--harness-model``, continue after collection errors, so that broken tests do not prevent the check."""
     config.stash[_NOTES] = []
     if config.getoption("--harness-model"):
         config.option.continue_on_collection_errors = True
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Report a test file that calls ``exit()`` on import as a collection error; the run continues."""
+    """With ``--harness-model``, report a test file that calls ``exit()`` on import as a collection error; the run continues."""
     try:
         return (yield)
     except SystemExit as error:
@@ -64,7 +64,7 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add one test item per requirement for each ``--harness-model``."""
+    """For each model given with ``--harness-model``, add one test item per requirement of the contract."""
     models = config.getoption("--harness-model")
     if not models:
         return
@@ -72,8 +72,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     found = Path(spec.origin or "").resolve() if spec else None
     if found != Path(__file__).resolve().with_name("harness") / "__init__.py":
         raise pytest.UsageError(
-            f"--harness-model needs the package harness of mnist-harness, and the one imported is {found}: run pytest from a "
-            "folder without a package of that name, as `pytest`, not `python -m pytest`, or use `harness check`"
+            f"--harness-model: expected the package harness of mnist-harness, got another package harness, {found}. Run "
+            "`pytest`, not `python -m pytest`, in a folder without a package harness, or use `harness check`"
         )
     from harness.contracts import load_contract  # noqa: PLC0415 - only when an option asks for it
     from harness.errors import HarnessError  # noqa: PLC0415
@@ -87,19 +87,19 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """The choices made in loading the models."""
+    """Return the sentences about the loading of the models, such as which class was chosen, for the terminal."""
     return config.stash[_NOTES]
 
 
 class ModelCollector(pytest.Collector):
-    """Collects the requirements of one model: it is loaded and examined once."""
+    """Collects one test item for each requirement of a contract; the model is loaded and examined once."""
 
     def __init__(self, *, contract: Contract, **kwargs: Any) -> None:  # noqa: ANN401 - pytest's own arguments
         super().__init__(**kwargs)
         self.contract = contract
 
     def collect(self) -> list[RequirementItem]:
-        """One item for each requirement of the contract."""
+        """Load and examine the model; return one test item for each requirement of the contract."""
         from harness.certification import ConsistencyRule  # noqa: PLC0415
         from harness.contracts import examine  # noqa: PLC0415
         from harness.sources import load_model  # noqa: PLC0415
@@ -112,36 +112,36 @@ class ModelCollector(pytest.Collector):
         return [RequirementItem.from_parent(self, name=one.requirement, finding=one) for one in findings]
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], _style: Any = None) -> Any:  # noqa: ANN401 - pytest's own types
-        """The message alone for an error of the harness, the traceback for other exceptions."""
+        """Return only the message for an error of the harness, and the traceback for any other exception."""
         from harness.errors import HarnessError  # noqa: PLC0415
 
         return str(excinfo.value) if isinstance(excinfo.value, HarnessError) else super().repr_failure(excinfo)
 
 
 class FindingError(Exception):
-    """A requirement does not hold; the message is the text of the finding."""
+    """A requirement is not met; the message is the text of the finding."""
 
 
 class RequirementItem(pytest.Item):
-    """One requirement of one model."""
+    """A test item for one requirement of one model."""
 
     def __init__(self, *, finding: Finding, **kwargs: Any) -> None:  # noqa: ANN401 - pytest's own arguments
         super().__init__(**kwargs)
         self.finding = finding
 
     def runtest(self) -> None:
-        """Fail with the text of the finding, or skip."""
+        """Skip if the finding was skipped; fail with the text of the finding if the requirement is not met or undecided."""
         if self.finding.status == "skip":
             pytest.skip(f"{self.finding.expected}: {self.finding.observed}")
         if self.finding.status != "pass":
             raise FindingError(self.finding.describe())
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:  # noqa: ANN401 - pytest's own types
-        """The message alone for a finding, the traceback for other exceptions."""
+        """Return only the text of the finding for a failed requirement, and the traceback for any other exception."""
         return str(excinfo.value) if isinstance(excinfo.value, FindingError) else super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """The location and the title of the item."""
+        """Return the location and the title of the test item."""
         parent = self.parent
         contract = f"{parent.contract.name} :: " if isinstance(parent, ModelCollector) else ""
         return self.config.rootpath, None, f"{parent.name if parent else ''} :: {contract}{self.name}"

@@ -3,13 +3,13 @@
     python benchmarks/engine_equivalence.py run DATA_FOLDER RUNS_FOLDER
     python benchmarks/engine_equivalence.py sum-up RUNS_FOLDER benchmarks/records/engine_equivalence.json
 
-The network has a ReLU on its scores, so that the output of a class can become zero early in training and stay zero, which
-costs a run a tenth of its accuracy ("silent" runs). These runs are counted separately and compared as proportions; the means
-are those of the other runs.
+The network applies a ReLU to the scores, so that the score of a class can become zero early in training and stay zero;
+the accuracy of such a run, called silent, is lower by a tenth. Silent runs are counted separately and compared as
+proportions; the means are computed from the other runs.
 
-Each seed is trained on a part of the training images and tested on all other images: with 40,000 test images the standard
-error of an accuracy is half of that with 10,000, so that a short training is sufficient. As a positive control, one arm trains
-without dropout and must differ.
+Each seed is trained on a part of the training images and tested on all other images: with 40,000 test images the
+standard error of an accuracy is half of that with 10,000, so that a short training is sufficient. As a positive
+control, one arm is trained without dropout and must differ.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SILENT_BELOW = 95.0
 
 
 def load_part(folder: str) -> Dataset:
-    """MNIST with half of its training images moved to the test images."""
+    """Load MNIST with the first 30,000 training images; the other training images are added to the test images."""
     whole = load_dataset(folder)
     rest_images, rest_labels = whole.train_images[TRAINED_IMAGES:], whole.train_labels[TRAINED_IMAGES:]
     return dataclasses.replace(
@@ -69,7 +69,7 @@ def load_part(folder: str) -> Dataset:
 
 
 def load_arm(*, seed: int, dropout: bool) -> CapturedModel:
-    """The network with the initial weights of a seed."""
+    """Capture the network with the initial weights of a seed, with or without dropout."""
     captured = load_model(MODEL, seed=seed)
     if dropout:
         return captured
@@ -78,7 +78,7 @@ def load_arm(*, seed: int, dropout: bool) -> CapturedModel:
 
 
 class PrintObserver:
-    """Prints one line per seed."""
+    """Prints one line per seed that ended."""
 
     def __init__(self, arm: str) -> None:
         self.arm = arm
@@ -97,13 +97,13 @@ class PrintObserver:
         print(f"{self.arm} seed {seed}: {message}", flush=True)
 
     def on_seed_end(self, outcome: SeedOutcome) -> None:
-        """Print the outcome."""
+        """Print the number of correct test images after the last epoch, or why the seed was not finished."""
         outcome_text = outcome.record.epochs[-1].test_correct if outcome.record else outcome.problem
         print(f"{self.arm} seed {outcome.seed}: {outcome_text}", flush=True)
 
 
 def run(data_folder: str, runs: Path, processes: int) -> None:
-    """Train the missing seeds of every arm, alternating between the arms."""
+    """Train the seeds of every arm that are not finished, alternating between the arms."""
     recipe = Recipe.from_mapping(model_card("reference").recipe, name="reference").with_epochs(EPOCHS)
     most = max(seeds for _, seeds, _ in ARMS.values())
     for first in range(0, most, 2 * processes):
@@ -118,7 +118,9 @@ def run(data_folder: str, runs: Path, processes: int) -> None:
 
 
 def compare(one: list[float], other: list[float]) -> dict[str, Any]:
-    """Two one-sided Welch tests for equivalence (D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987), and the difference.
+    """Compare two arms by two one-sided Welch tests for equivalence (D. J. Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987).
+
+    The result also has the difference of the means, the 90 % confidence interval and the p-value of the two-sided test.
 
     Args:
         one: accuracies of the seeds of an arm, in percent.
@@ -139,7 +141,14 @@ def compare(one: list[float], other: list[float]) -> dict[str, Any]:
 
 
 def figures(records: list[RunRecord], accuracies: list[float], reference: list[float]) -> dict[str, Any]:
-    """The results of an arm."""
+    """Compute the results of an arm.
+
+    Args:
+        records: the run records of the arm.
+        accuracies: the test accuracies of the arm's seeds, in percent.
+        reference: the test accuracies of the seeds of the reference arm, in percent; the same object for the reference
+            arm.
+    """
     means, means_of_reference = ([value for value in arm if value >= SILENT_BELOW] for arm in (accuracies, reference))
     silent, silent_of_reference = len(accuracies) - len(means), len(reference) - len(means_of_reference)
     shares = stats.fisher_exact([[silent, len(means)], [silent_of_reference, len(means_of_reference)]])
@@ -158,7 +167,7 @@ def figures(records: list[RunRecord], accuracies: list[float], reference: list[f
 
 
 def sum_up(runs: Path, target: Path) -> None:
-    """Compare the arms, print the results and write the record."""
+    """Compare the arms with the reference arm, print the results and write them to the file ``target``."""
     records = {arm: [RunRecord.read(path) for path in sorted((runs / arm).glob("seed-*/record.json"))] for arm in ARMS}
     accuracies = {
         arm: [100 * record.epochs[-1].test_correct / record.epochs[-1].test_total for record in runs_of]

@@ -1,8 +1,8 @@
-"""Adds the run records in a folder to the shipped seed-noise data.
+"""Adds the run records in a folder to the shipped file with the variation of accuracies over seeds.
 
     python benchmarks/seed_noise.py runs
 
-The records of one training (model, recipe, data) replace its existing entry.
+The records of one training (model, recipe, data) replace the existing entry for this training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parents[1] / "harness" / "reproducibility" / "seed_nois
 
 
 def entry(records: list[RunRecord]) -> dict[str, Any]:
-    """The entry of the complete runs of one training."""
+    """Return the entry for the complete runs of one training with several seeds."""
     first = records[0]
     return {
         "model": first.model,
@@ -44,12 +44,12 @@ def entry(records: list[RunRecord]) -> dict[str, Any]:
 
 
 def key_of(entry: dict[str, Any]) -> tuple[str, ...]:
-    """The key by which entries of different trainings differ."""
+    """Return the key that identifies the training of an entry: graph, data and recipe."""
     return entry["graph_digest"], entry["data_digest"], json.dumps(entry["recipe"], sort_keys=True)
 
 
 def main(folder: Path) -> None:
-    """Read the records and update the file."""
+    """Read the run records in a folder and update the shipped file."""
     complete = [record for record in read_records(folder) if record.status == "complete"]
     complete.sort(key=lambda record: (training_key(record), record.seed))
     shipped = json.loads(SHIPPED.read_text(encoding="utf-8"))["trainings"] if SHIPPED.exists() else []

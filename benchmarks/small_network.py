@@ -1,4 +1,4 @@
-"""The family of networks that `reference_small` is chosen from, see `small_network_search.py`."""
+"""The family of networks from which `reference_small` is chosen by `small_network_search.py`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
 
 
 class SmallNetwork(nn.Sequential):
-    """The stages of `reference` with other widths: images (B, 1, 28, 28) to logits (B, 10).
+    """A network with the stages of `reference` and other widths; maps images (B, 1, 28, 28) to logits (B, 10).
 
     Args:
-        widths: channels of the two 3x3 convolutions before the pooling, the 1x1 convolution after it, the three 3x3
-            convolutions before the global average, and the 1x1 convolution behind it.
-        activation: ``relu`` or ``silu``, after each batch norm.
+        widths: output channels of the two 3x3 convolutions before the pooling, the 1x1 convolution after the pooling,
+            the three 3x3 convolutions before the global average, and the 1x1 convolution after the global average.
+        activation: ``relu`` or ``silu``, applied after each batch norm.
     """
 
     def __init__(self, widths: tuple[int, ...] = (8, 16, 8, 12, 16, 20, 24), activation: str = "silu") -> None:

@@ -1,9 +1,10 @@
-"""Compares small networks with `reference` on images left out of the training, without the test set.
+"""Compares small networks with `reference` on training images that were excluded from the training, not on the test images.
 
     python benchmarks/small_network_search.py [--data FOLDER] [--out runs/search]
 
-Every candidate is trained with the recipe of `reference` for each seed and tested on 10,000 training images that
-it was not trained on. An interrupted search continues where it ended; `benchmarks/records/small_networks.json` holds all results.
+Every candidate is trained with the recipe of `reference` for each seed and tested on 10,000 training images that were
+excluded from the training. An interrupted search continues with the seeds that are not finished;
+`benchmarks/records/small_networks.json` holds all results.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CANDIDATES: dict[str, tuple[tuple[int, ...], str]] = {
 
 
 def train(name: str, seeds: str, data: str, engine: str, folder: Path) -> None:
-    """Train the seeds of a candidate, or of `reference`, that are not finished yet."""
+    """Train the seeds of a candidate, or of `reference`, that are not finished."""
     if name in CANDIDATES:
         widths, activation = CANDIDATES[name]
         model = [f"{NETWORK}:SmallNetwork", "--args", f"widths={widths},activation={activation!r}"]
@@ -54,7 +55,7 @@ def train(name: str, seeds: str, data: str, engine: str, folder: Path) -> None:
 
 
 def summary(name: str, records: list[RunRecord]) -> dict[str, Any]:
-    """The last epochs' counts of a candidate's complete runs, in the order of seeds."""
+    """Summarise the complete runs of a candidate: correct images in the last epochs for each seed, mean and minimum."""
     counts = {record.seed: [epoch.test_correct for epoch in record.epochs[-LAST:]] for record in records}
     first = records[0]
     return {
@@ -72,13 +73,15 @@ def summary(name: str, records: list[RunRecord]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train what is missing, then write and print all results."""
+    """Train the seeds that are not finished, then write and print the results of all candidates."""
     parser = argparse.ArgumentParser(description="Compare small networks on images left out of the training.")
     parser.add_argument("--data", default="mnist", help="mnist, or a folder with the MNIST files (default: mnist)")
     parser.add_argument("--seeds", default="1-2", help="seeds of every candidate (default: %(default)s)")
     parser.add_argument("--only", help="names of candidates, with commas (default: reference and all candidates)")
     parser.add_argument("--engine", default="bf16", help="engine (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/search"), help="folder of the runs (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/search"), help="folder of the runs (default: %(default)s)"
+    )
     options = parser.parse_args()
     results = {one["name"]: one for one in json.loads(RESULTS.read_text("utf-8"))} if RESULTS.exists() else {}
     for name in options.only.split(",") if options.only else ("reference", *CANDIDATES):

@@ -1,10 +1,10 @@
-"""The time of `harness check` from start to end, compared with the import of torch, in one run.
+"""Measures the time of `harness check` from start to end, compared with the import of torch in the same run.
 
     python benchmarks/start_time.py [--rounds 5] [--json FILE]
 
-Each command runs in a new process, in rounds: every command once, then again. Seconds are medians of wall time, and of the CPU
-time of the process and those that it waited for, which depends less on other work of the machine. Ratios are medians of the
-ratios within a round. Requires a POSIX system.
+Each command runs in a new process, in rounds: every command once, then every command again. Seconds are medians of wall
+time, and of the CPU time of the process and of the child processes that it waited for; CPU time depends less on other
+work of the machine. Ratios are medians of the ratios within a round. Requires a POSIX system.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from harness.files import write_whole
 from harness.training import environment
 
 BASE = "import torch.export"
-# What a capture needs of it is imported when it is called.
+# A capture imports this module when it is called.
 EXPORTER = "import torch.export._trace"
 FILE = """
 from torch import nn
@@ -46,7 +46,7 @@ class Net(nn.Sequential):
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """The commands to compare, by name; their verdict does not matter."""
+    """Return the commands to compare, by name; the verdict of `harness check` is ignored."""
     (folder / "net.py").write_text(FILE, encoding="utf-8")
     harness = [sys.executable, "-m", "harness", "check"]
     return {
@@ -57,10 +57,10 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def timed(command: Sequence[str]) -> dict[str, float]:
-    """Wall and CPU seconds of a command.
+    """Run a command and return the wall time and the CPU time in seconds.
 
     Raises:
-        ExaminerError: it failed in another way than with a verdict.
+        ExaminerError: the exit code is neither 0 nor 1.
     """
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -71,7 +71,7 @@ def timed(command: Sequence[str]) -> dict[str, float]:
 
 
 def figures_of(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Median seconds of each command, and medians of its ratios to the two imports within a round."""
+    """Compute the median seconds of each command, and the medians of the ratios to the two imports within a round."""
     figures = {}
     for name in rounds[0]:
         figures[name] = {kind: statistics.median(one[name][kind] for one in rounds) for kind in ("wall", "cpu")}
@@ -83,7 +83,7 @@ def figures_of(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write the results; returns the exit code."""
+    """Measure the commands, print and write the results, and return the exit code."""
     parser = argparse.ArgumentParser(description="Compare the time of `harness check` with the import of torch.")
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")

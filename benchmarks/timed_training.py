@@ -1,11 +1,12 @@
-"""Times one training of `five_step_4`, or a part of it, in a new process and prints the result as JSON.
+"""Times one training of `five_step_4`, or a part of such a training, in a new process and prints the result as JSON.
 
     python benchmarks/timed_training.py plain|lightning|eager|fast|bf16 [--data mnist] [--images N] [--epochs N]
     python benchmarks/timed_training.py eager|fast|bf16 --seeds 2
     python benchmarks/timed_training.py sgemm|operations|surroundings|step
 
-`training_speed.py` runs it for each measurement. An epoch is one pass over all training images and a test on all test images.
-Its time excludes what happens once per process: imports, reading the data, building the network.
+`training_speed.py` runs this script for each measurement. An epoch is one pass over all training images and a test on
+all test images. The time of an epoch excludes work that is done once per process: imports, reading the data, building
+the network.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ MATRIX_ROUNDS = 30
 FIRST_PROFILED, PROFILED = 11, 20
 _CPU = torch.device("cpu")
 _BATCHES = "batches"
-# The group of an operation: the first one with a mark in the name of the operation or of an enclosing one, outermost first.
+# Each group of operations with words; an operation belongs to the first group with a word in the name of the operation or of an
+# enclosing operation, outermost first.
 GROUPS = (
     ("order, augmentation, normalising", (_BATCHES,)),
     ("optimizer", ("Optimizer.",)),
@@ -92,10 +94,11 @@ BETWEEN = "between operations: Python, digests, progress"
 
 
 def load_part(choice: str, images: int | None) -> Dataset:
-    """MNIST, or its first training images and all test images.
+    """Load MNIST, or only the first ``images`` training images of MNIST with all test images.
 
     Raises:
-        InputError: the data set is not MNIST, or has fewer images.
+        InputError: the data set is not MNIST, or ``images`` is smaller than the batch size or larger than the training
+            set.
     """
     whole = load_dataset(choice)
     if whole.name != "mnist":
@@ -116,7 +119,7 @@ def load_part(choice: str, images: int | None) -> Dataset:
 
 
 def course_loaders(dataset: Dataset, root: Path) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Data loaders as in course code: torchvision's MNIST, PIL images, transforms, two workers."""
+    """Return training and test data loaders as in course code: torchvision's MNIST, PIL images, transforms, two workers."""
     from torchvision import datasets, transforms  # noqa: PLC0415 - slow to import, and only these loops need it
 
     _write_torchvision_files(dataset, root / "MNIST" / "raw")
@@ -131,7 +134,7 @@ def course_loaders(dataset: Dataset, root: Path) -> tuple[DataLoader[Any], DataL
 
 
 def _write_torchvision_files(dataset: Dataset, folder: Path) -> None:
-    """Write the images as torchvision reads them (IDX: big-endian type, sizes, bytes)."""
+    """Write the images and labels as files in the idx format, which torchvision reads."""
     folder.mkdir(parents=True)
     for part, images, labels in (
         ("train", dataset.train_images, dataset.train_labels),
@@ -144,7 +147,7 @@ def _write_torchvision_files(dataset: Dataset, folder: Path) -> None:
 
 
 def plain(dataset: Dataset, epochs: int) -> dict[str, Any]:
-    """Time the training loop of course code."""
+    """Time the usual training loop of PyTorch course code."""
     with tempfile.TemporaryDirectory() as folder:
         train_loader, test_loader = course_loaders(dataset, Path(folder))
         torch.manual_seed(SEED)
@@ -176,7 +179,7 @@ def plain(dataset: Dataset, epochs: int) -> dict[str, Any]:
 
 
 def lightning(dataset: Dataset, epochs: int) -> dict[str, Any]:
-    """Time PyTorch Lightning's trainer on the same loaders, with logging and checkpoints disabled."""
+    """Time PyTorch Lightning's trainer with the data loaders of course code; logging and checkpoints are disabled."""
     import lightning.pytorch as pl  # noqa: PLC0415 - an optional dependency
 
     class Lit(pl.LightningModule):  # type: ignore[misc]
@@ -232,7 +235,7 @@ def lightning(dataset: Dataset, epochs: int) -> dict[str, Any]:
 
 
 def single_seed(dataset: Dataset, epochs: int, engine: str, hooks: TrainingHooks | None = None) -> dict[str, Any]:
-    """Time one seed with one of the engines, as in `harness train`: with record, digests, weights and checkpoints."""
+    """Time the training of one seed with an engine, as in `harness train`: with record, digests, weights and checkpoints."""
     keep_freed_memory()
     captured = load_model(MODEL, seed=SEED)
     with tempfile.TemporaryDirectory() as folder, TrainingProgress() as progress:
@@ -253,7 +256,7 @@ def single_seed(dataset: Dataset, epochs: int, engine: str, hooks: TrainingHooks
 
 
 class _TimedProgress(SeedsProgress):
-    """Records when the first seed began its steps and when the last epoch ended."""
+    """Records when the first seed started training and when the last epoch ended."""
 
     began = ended = 0.0
 
@@ -267,8 +270,8 @@ class _TimedProgress(SeedsProgress):
 
 
 def concurrent_seeds(data: str, images: int | None, epochs: int, engine: str, seeds: int) -> dict[str, Any]:
-    """Time concurrent seeds, as in `harness train --seeds`."""
-    # As in the command; what this loads counts towards the memory.
+    """Time the training of several seeds at the same time, as in `harness train --seeds`."""
+    # As in the command; the memory of the model and the check of the engine is part of the measurement.
     captured = load_model(MODEL, seed=SEED)
     choose_engine(engine, captured.to_module(), _CPU)
     job = SeedsJob(
@@ -293,7 +296,7 @@ def concurrent_seeds(data: str, images: int | None, epochs: int, engine: str, se
 
 
 def sgemm() -> dict[str, Any]:
-    """Floating-point operations per second of float32 matrix multiplication, by number of threads."""
+    """Measure the floating-point operations per second of float32 matrix multiplication, by number of threads."""
     one, other = torch.randn(2, MATRIX, MATRIX)
     reached = {}
     for threads in dict.fromkeys((torch.get_num_threads(), 1)):
@@ -308,11 +311,7 @@ def sgemm() -> dict[str, Any]:
 
 
 def operations(network: nn.Module, images: Tensor) -> dict[str, int]:
-    """Floating-point operations of convolutions and matrix products for one image, in a forward pass and a training step.
-
-    A multiply-add counts as two. A training step costs three times the forward pass of a layer, two times for the first layer,
-    because the gradient of the images is not computed.
-    """
+    """Count the floating-point operations of convolutions and matrix products per image, for a forward pass and a step."""
     labels = torch.zeros(len(images), dtype=torch.int64)
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         network(images)
@@ -325,8 +324,8 @@ def operations(network: nn.Module, images: Tensor) -> dict[str, int]:
 
 
 def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
-    """Seconds of the epochs of a training with the engine `fast`, and of the parts that are not steps."""
-    # The loop has imported some of these under names of its own.
+    """Measure the time of a training with the engine `fast`, and of the parts that are not steps, such as digests."""
+    # The training loop imports some of these functions by name, so they are replaced in the module of the loop.
     from rich.live import Live  # noqa: PLC0415
 
     from harness.training import loop, run_folder  # noqa: PLC0415
@@ -363,14 +362,14 @@ def surroundings(dataset: Dataset, epochs: int) -> dict[str, Any]:
 
 
 class _ProfiledSteps:
-    """Profiles some steps of a training and the batches for them."""
+    """Profiles consecutive steps of a training, with the computation of the batches for these steps."""
 
     def __init__(self) -> None:
         self.profile = profile(activities=[ProfilerActivity.CPU])
         self.seconds = 0.0
 
     def before_step(self, step: Step) -> None:
-        """Does nothing: the profile starts and stops after steps."""
+        """Do nothing: the profile is started and stopped after steps."""
 
     def after_step(self, step: Step) -> None:
         if step.number == FIRST_PROFILED - 1:
@@ -382,7 +381,7 @@ class _ProfiledSteps:
 
 
 def step(dataset: Dataset) -> dict[str, Any]:
-    """Seconds of some steps with the engine `fast`, by group of operations."""
+    """Measure the time of steps with the engine `fast`, by group of operations."""
 
     def named_batches(data: Dataset, recipe: Recipe, streams: RandomStreams, epoch: int) -> Iterator[Batch]:
         batches = shuffled_batches(data, recipe, streams, epoch)
@@ -417,7 +416,7 @@ def step(dataset: Dataset) -> dict[str, Any]:
 
 
 def group_of(names: Iterator[str]) -> str:
-    """The group of an operation, from the names of the enclosing operations, outermost first, and its own."""
+    """Return the group of an operation, given the names of enclosing operations, outermost first, and of the operation."""
     for name in names:
         for group, marks in GROUPS:
             if any(mark in name for mark in marks):
@@ -426,7 +425,7 @@ def group_of(names: Iterator[str]) -> str:
 
 
 def measure(name: str, *, data: str, images: int | None, epochs: int, seeds: int | None) -> dict[str, Any]:
-    """Run the measurement with this name."""
+    """Run the measurement called ``name`` and return the result."""
     if name == "sgemm":
         return sgemm()
     if name == "operations":
@@ -447,7 +446,7 @@ def measure(name: str, *, data: str, images: int | None, epochs: int, seeds: int
 
 
 def main() -> int:
-    """Measure and print the result; returns the exit code."""
+    """Run the measurement, print the result as JSON and return the exit code."""
     parser = argparse.ArgumentParser(description="Time one training, or one part of it.")
     others = ("plain", "lightning", "sgemm", "operations", "surroundings", "step")
     parser.add_argument("name", choices=(*ENGINES, *others))

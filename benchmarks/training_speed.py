@@ -1,10 +1,11 @@
-"""The training speed of `five_step_4`: course code, PyTorch Lightning, the engines, and many seeds, compared in one run.
+"""Compares the training speed of `five_step_4` with course code, PyTorch Lightning, the engines, and many seeds, in one run.
 
     python benchmarks/training_speed.py [--json FILE] [--markdown FILE]
     python benchmarks/training_speed.py --images 2000 --rounds 1        a quick test
 
-Each measurement runs in a new process by `timed_training.py`, in rounds: every contender once, then again. Ratios are ratios
-of medians; their range is that of the ratios within a round. Requires Linux; measures on the CPU.
+`timed_training.py` performs each measurement in a new process, in rounds: every contender once, then every contender
+again. Ratios are ratios of medians; the range of a ratio is the range of the ratios within a round. Requires Linux;
+measures on the CPU.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CONTENDERS = {
     **{f"{engine}-seeds": f"`harness train --engine {engine} --seeds`, one seed per core" for engine in ENGINES},
 }
 PARTS = ("surroundings", "memory", "step")
-# Set by `harness` before torch is imported; not set for the other contenders.
+# Environment variables that `harness` sets before torch is imported; they are not set for the other contenders.
 OURS = {"GOMP_SPINCOUNT": "30000"}
 THREAD_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
@@ -53,18 +54,19 @@ Options = argparse.Namespace
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_timed(name: str, options: Options, *, seeds: int | None = None, memory: bool = False) -> dict[str, Any]:
-    """Run one measurement in a new process.
+    """Run one measurement in a new process and return the result.
 
     Args:
         name: the name of the measurement in `timed_training.py`.
         options: the options data, images and epochs.
-        seeds: number of concurrent seeds.
-        memory: sample the memory of all its processes while it runs, which slows it down a little.
+        seeds: number of concurrent seeds; None for a single training.
+        memory: whether to sample the memory of all processes of the measurement, which slows the measurement down a
+            little.
 
     Raises:
         InputError: the process reported an input error.
@@ -97,7 +99,7 @@ def run_timed(name: str, options: Options, *, seeds: int | None = None, memory: 
 
 
 def process_tree(pid: int) -> list[int]:
-    """A process and all its descendants."""
+    """Return the identifiers of a process and of all its descendants."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -110,7 +112,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def memory_of(pids: Sequence[int]) -> dict[str, int]:
-    """Total memory of processes: with shared pages counted once (Pss), or once per process (Rss)."""
+    """Return the total memory of processes, with shared pages counted once (Pss) and once per process (Rss)."""
     sums = {"pss_bytes": 0, "rss_bytes": 0}
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -122,10 +124,10 @@ def memory_of(pids: Sequence[int]) -> dict[str, int]:
 
 
 def figures_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Seconds per epoch and seed of each contender, and its speed relative to the plain loop.
+    """Compute the seconds per epoch and seed of each contender, and the contender's speed relative to the plain loop.
 
     Args:
-        rounds: the measurements of each round, by contender.
+        rounds: the measurements of each round, by name of the contender.
     """
     seconds = {
         name: [statistics.fmean(each[name]["epochs"]) for each in rounds] for name in CONTENDERS if name in rounds[0]
@@ -146,18 +148,18 @@ def figures_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float
 
 
 def sgemm_of(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Median over the rounds of the speed of matrix multiplication, by number of threads."""
+    """Compute the median over the rounds of the speed of matrix multiplication, by number of threads."""
     reached = [each["sgemm"]["flop_per_second"] for each in rounds]
     return {threads: statistics.median(each[threads] for each in reached) for threads in reached[0]}
 
 
 def epoch_operations(operations: Mapping[str, int], images: int | None) -> int:
-    """Floating-point operations of an epoch: training steps, and predictions of the test images."""
+    """Count the floating-point operations of an epoch: training steps, and predictions of the test images."""
     return (images or TRAIN_IMAGES) * operations["training"] + TEST_IMAGES * operations["forward"]
 
 
 def examine(options: Options) -> dict[str, Any]:
-    """Run all selected measurements."""
+    """Run all selected measurements and return the results as a JSON document."""
     left_out = {}
     if "lightning" in options.only and importlib.util.find_spec("lightning") is None:
         left_out["lightning"] = "not installed; `python -m pip install lightning` installs it"
@@ -207,12 +209,12 @@ def examine(options: Options) -> dict[str, Any]:
 
 
 def test_title(options: Options) -> str:
-    """The title of a run on part of the images, which must not be mistaken for the measurement."""
+    """Return the title for a test run on part of the images, which must not be mistaken for the measurement of whole epochs."""
     return f"TEST RUN on {options.images:,} of {TRAIN_IMAGES:,} training images: the results do not hold for an epoch of MNIST"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with padded columns."""
+    """Return a Markdown table with the cells of a column padded to the same width."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = [heads, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -221,7 +223,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The document as Markdown tables."""
+    """Return the results in ``document`` as Markdown tables."""
     machine = document["environment"]
     sgemm = ", ".join(
         f"{speed / 1e9:.0f} GFLOP/s on {threads} thread{'s' * (threads != '1')}"
@@ -301,7 +303,7 @@ def _shares(measured: Mapping[str, Any]) -> dict[str, float]:
 
 
 def report(sentence: str) -> None:
-    """Print a line about the progress."""
+    """Print a line about the progress to standard error."""
     print(sentence, file=sys.stderr, flush=True)
 
 
@@ -327,7 +329,7 @@ def _writable_file(text: str) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write the results; returns the exit code."""
+    """Run the measurements, print and write the results, and return the exit code."""
     parser = argparse.ArgumentParser(description="Compare the time of an epoch of five_step_4.")
     parser.add_argument(
         "--data", default="mnist", help="mnist, or a folder with the MNIST files (default: %(default)s)"

@@ -1,6 +1,6 @@
-"""Check a built site without network: every link leads somewhere, and a page loads nothing from another host.
+"""Check a built site without network: every link has a target, and no page loads anything from another host.
 
-Run as ``python docs/check_site.py FOLDER``; exits with 1 and one line for each fault.
+Run as ``python docs/check_site.py FOLDER``; prints one line for each fault and exits with 1 if there are faults.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# Attributes whose address a browser fetches to show the page; an anchor's href is only followed when it is clicked.
+# Attributes whose address a browser fetches to show the page; the href of a link is fetched only after a click.
 _LOADED = {
     ("img", "src"),
     ("link", "href"),
@@ -23,7 +23,7 @@ _LOADED = {
 
 
 class _Page(HTMLParser):
-    """The addresses and the anchors of one HTML page."""
+    """The link addresses and the anchors of one HTML page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect the addresses and anchors of a tag."""
+        """Collect the addresses and the anchors in the attributes of a tag."""
         for name, value in attrs:
             if value is None:
                 continue
@@ -43,10 +43,10 @@ class _Page(HTMLParser):
 
 
 def site_faults(folder: Path) -> Iterator[str]:
-    """The faults of a built site, one sentence each.
+    """Yield a sentence for each broken link and each resource from another host in a built site.
 
     Args:
-        folder: where the site was built.
+        folder: the folder in which the site was built.
     """
     pages = {path: _Page(path.read_text("utf-8")) for path in sorted(folder.resolve().rglob("*.html"))}
     for path, page in pages.items():
@@ -73,7 +73,7 @@ def _fault(address: str, path: Path, pages: dict[Path, _Page], *, loaded: bool) 
 
 
 def main(arguments: list[str]) -> int:
-    """Print the faults of the site in the folder that is given; returns the exit code."""
+    """Print the faults of the site in the folder named by the first argument; return the exit code."""
     faults = list(site_faults(Path(arguments[0])))
     for fault in faults:
         print(fault, file=sys.stderr)

@@ -33,7 +33,7 @@ exclude_patterns = ["generated/parts/*"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-# The reader may be offline, so no inventories of other projects are loaded: only names of ours must resolve.
+# No inventories of other projects are loaded, because the reader may be offline; only names of this project must resolve.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!(harness|mnist_models)\.).*")]
 default_role = "py:obj"
@@ -56,7 +56,7 @@ html_show_sphinx = False
 
 
 def accept_existing_name(_app: Sphinx, _env: object, node: Element, shown: Element) -> Element | None:
-    """Show a name of ours that no page documents, such as a module's, as it is; one that does not exist is a warning."""
+    """Show a reference to an existing name that no page documents, such as a module, as text; for other names return None."""
     target = str(node.get("reftarget"))
     try:
         pkgutil.resolve_name(target)
@@ -66,7 +66,7 @@ def accept_existing_name(_app: Sphinx, _env: object, node: Element, shown: Eleme
 
 
 def setup(app: Sphinx) -> None:
-    """Write the generated pages before Sphinx looks for sources, and adapt links of included files to the site."""
+    """Write the generated pages before Sphinx reads the sources, and adapt the links of included files to the site."""
     docs = Path(__file__).parent
     write_pages(docs / "generated")
     app.connect("include-read", lambda _app, path, _docname, source: rewrite_links(docs / path, source))

@@ -32,10 +32,10 @@ SCHEMAS = ROOT / "docs" / "schemas"
 
 
 def write_pages(folder: Path) -> None:
-    """Write every generated page into a folder; a page that has not changed keeps its time of change.
+    """Write every generated page into a folder; a file whose content does not change is not written.
 
     Args:
-        folder: where they go: pages of their own at the top, parts that other pages include under ``parts``.
+        folder: the target folder: whole pages at the top level, and parts that other pages include under ``parts``.
     """
     pages = {
         "models.md": models_page(),
@@ -62,13 +62,13 @@ def write_pages(folder: Path) -> None:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; ``|`` inside a cell is escaped."""
+    """Return a Markdown table with the column titles ``heads``; ``|`` inside a cell of ``rows`` is escaped."""
     lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def models_page() -> str:
-    """Every shipped model with the figures of its card, and what each card says."""
+    """Return the page of the shipped models: a table with figures from the model cards, then a section for each card."""
     cards = [mnist_models.model_card(name) for name in mnist_models.list_models()]
     rows = [
         (
@@ -112,7 +112,7 @@ def _model_section(card: mnist_models.ModelCard) -> str:
 
 
 def contracts_part() -> str:
-    """What each built-in contract asks, in the sentences of ``harness contract explain``."""
+    """Return the requirements of each built-in contract, in the sentences of ``harness contract explain``."""
     sections = []
     for name in builtin_contracts():
         contract = load_contract(name)
@@ -128,7 +128,7 @@ def _sentences(contract: Contract) -> Iterator[str]:
 
 
 def requirements_part() -> str:
-    """Every key of a contract, by requirement."""
+    """Return a table of all requirements of contracts, with the keys and the meaning of each requirement."""
     rows = []
     for requirement in REQUIREMENTS:
         sections: dict[str, list[str]] = {}
@@ -140,7 +140,7 @@ def requirements_part() -> str:
 
 
 def recipes_part() -> str:
-    """The optimizers and schedules that a recipe can name, each with its keys and their defaults."""
+    """Return tables of the optimizers and schedules that a recipe can name, with the keys of each and their defaults."""
     sections = (("optimizer", recipe.Optimizer), ("schedule", recipe.Schedule))
     tables = []
     for section, kinds in sections:
@@ -150,7 +150,7 @@ def recipes_part() -> str:
 
 
 def _docstring(kind: type) -> str:
-    """A class's docstring as one line of Markdown."""
+    """Return the docstring of a class as one line of Markdown."""
     return " ".join(inspect.cleandoc(kind.__doc__ or "").split()).replace("``", "`")
 
 
@@ -160,13 +160,13 @@ def _keys_of(kind: type) -> Iterator[str]:
 
 
 def axes_part() -> str:
-    """The axes of the determinism check, in the order of a report, and what is expected on each."""
+    """Return a table of the sources of nondeterminism that the determinism check varies, with the expected result of each."""
     rows = [(axis.value, finding(axis, Status.PASS, "").expected) for axis in Axis]
     return table(("axis", "expected"), rows) + "\n"
 
 
 def datasets_part() -> str:
-    """The data sets that can be downloaded, and their files with size and digest."""
+    """Return a table of the downloadable data sets, and a table of MNIST's files with sizes and digests."""
     heads = ("`--data`", "data set", "training and test images", "mean, standard deviation")
     rows = []
     for one in PUBLISHED.values():
@@ -181,7 +181,7 @@ def datasets_part() -> str:
 
 
 def dependencies_part() -> str:
-    """Every direct dependency with the comment that stands beside it in ``pyproject.toml``.
+    """Return a table of the direct dependencies, with the comment next to each dependency in ``pyproject.toml``.
 
     Raises:
         ValueError: a dependency has no comment.
@@ -203,7 +203,7 @@ def dependencies_part() -> str:
 
 
 def equivalence_part() -> str:
-    """The means of the engines' accuracies on record, and how far they are shown to be equal."""
+    """Return a table of the recorded mean accuracies of the engines, with the tests of equivalence with the engine eager."""
     record = json.loads((ROOT / "benchmarks" / "records" / "engine_equivalence.json").read_text("utf-8"))
     rows = []
     for name, arm in record["arms"].items():
@@ -228,7 +228,7 @@ def equivalence_part() -> str:
 
 
 def packages_part() -> str:
-    """The packages in the order in which they may import each other, and the longest source file."""
+    """Return a table of the packages, each after the packages that it may import, and name the longest source file."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     (layers,) = (one["layers"] for one in settings["tool"]["importlinter"]["contracts"] if one["type"] == "layers")
     rows = [("`mnist_models`", _summary("mnist_models"))]
@@ -245,7 +245,7 @@ def packages_part() -> str:
 
 
 def _summary(name: str) -> str:
-    """The first paragraph of a module's docstring, without importing it."""
+    """Return the first paragraph of the docstring of the module called ``name``, without importing the module."""
     path = ROOT.joinpath(*name.split("."))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
@@ -253,7 +253,7 @@ def _summary(name: str) -> str:
 
 
 def schemas_page() -> str:
-    """Every JSON schema: the file, and its keys with their descriptions."""
+    """Return the page of the JSON schemas: for each schema, the file and the keys with their descriptions."""
     parts = [
         "# JSON documents",
         "Each document names its schema under the key `schema`. The schemas follow JSON Schema 2020-12.",
@@ -299,7 +299,7 @@ def _kind(value: Mapping[str, Any]) -> str:
 
 
 def speed_page() -> str:
-    """The speed figures on record, as the benchmark itself prints them, with a section for each machine."""
+    """Return the recorded speed figures as printed by the benchmark, with a section for each machine."""
     sections = []
     for machine in ("intel", "amd"):
         record = json.loads((ROOT / "benchmarks" / "records" / f"training_speed_{machine}.json").read_text("utf-8"))
@@ -309,14 +309,14 @@ def speed_page() -> str:
 
 
 def api_packages() -> list[str]:
-    """The packages with a public Python API, `harness` first."""
+    """Return the names of the packages with a public Python API, `harness` first."""
     inner = [f"harness.{module.name}" for module in pkgutil.iter_modules(harness.__path__)]
     hidden = {"harness.__main__", "harness._version", "harness.cli"}
     return [*sorted(set(inner) - hidden), "mnist_models"]
 
 
 def api_pages() -> dict[str, str]:
-    """One page for each package: what its ``__all__`` names, then the other types that these take or return."""
+    """Return one page for each package: the names in ``__all__``, then the other types that these names take or return."""
     names = api_packages()
     public = {id(one) for module in map(importlib.import_module, names) for one in _public(module)}
     pages = {name: _api_page(importlib.import_module(name), public) for name in names}
@@ -339,14 +339,14 @@ def _api_page(package: ModuleType, public: set[int]) -> str:
 
 
 def _public(package: ModuleType) -> list[Any]:
-    """What ``__all__`` names, or in a module without one what it defines."""
+    """Return the objects that ``__all__`` of a module names or, without ``__all__``, the objects that the module defines."""
     if hasattr(package, "__all__"):
         return [getattr(package, name) for name in package.__all__]
     return [one for one in vars(package).values() if getattr(one, "__module__", None) == package.__name__]
 
 
 def _other_types(package: ModuleType, public: set[int]) -> list[type]:
-    """The package's own classes in the annotations of its public names, and in theirs, that no ``__all__`` names."""
+    """Return the package's classes that occur in annotations of public names or of such classes, but in no ``__all__``."""
     found: dict[str, type] = {}
     waiting: list[Any] = _public(package)
     while waiting:
@@ -359,7 +359,7 @@ def _other_types(package: ModuleType, public: set[int]) -> list[type]:
 
 
 def _annotated(thing: object) -> Iterator[type]:
-    """The classes in a function's annotations, or in those of a class's fields, methods and properties."""
+    """Yield the classes in the annotations of a function, or of the fields, methods and properties of a class."""
     members = [thing, *(vars(thing).values() if inspect.isclass(thing) else ())]
     scope = vars(sys.modules[getattr(thing, "__module__", None) or __name__])
     for member in members:
@@ -381,8 +381,8 @@ def rewrite_links(path: Path, source: list[str]) -> None:
     """Make the relative links of an included file relative to ``docs/``, in place.
 
     Args:
-        path: the included file; one under ``docs/`` is left as it is.
-        source: its text, in a list of one.
+        path: the included file; the links of a file under ``docs/`` are not changed.
+        source: the text of the file, as a list with one element.
     """
     path = path.resolve()
     if path.is_relative_to(ROOT / "docs"):

@@ -1,8 +1,9 @@
-"""Run the commands of the tutorial and the guides, and record what they print.
+"""Run the commands of the tutorial and the guides, and record the printed output.
 
-Each ``docs/sessions/NAME.console`` holds commands, one a line after ``$``, and below each what it printed. This script runs the
-commands again, in order, in a copy of the folder, and writes the output anew: ``python docs/sessions.py [NAME]...``. The data are
-the embedded digits; figures that belong to the machine, such as seconds, change from run to run.
+Each ``docs/sessions/NAME.console`` holds commands, one per line after ``$``, each followed by the output of the
+command. This script runs the commands again, in order, in a copy of the folder, and replaces the output: ``python
+docs/sessions.py [NAME]...``. The data set is the embedded digits; figures that depend on the machine, such as seconds,
+change from run to run.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ FOLDER = Path(__file__).parent / "sessions"
 
 
 def commands(text: str) -> list[str]:
-    """The commands of a session, without their output."""
+    """Return the commands of a session, without the output of the commands."""
     return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
 
 
 def run(session: Path) -> Iterator[str]:
-    """Run a session's commands in a folder of their own; yields each command with what it printed.
+    """Run the commands of a session in a temporary folder; yield each command with the printed output.
 
     Args:
-        session: the ``.console`` file; the other files of its folder are beside the commands when they run.
+        session: the ``.console`` file; the other files in the same folder are copied to the temporary folder.
     """
     settings = {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_")}
     settings |= {"NO_COLOR": "1", "HARNESS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -50,7 +51,7 @@ def run(session: Path) -> Iterator[str]:
 
 
 def main(names: list[str]) -> None:
-    """Record the sessions of these names, or all of them."""
+    """Record the sessions with these names, or all sessions if there are no names."""
     for session in sorted(FOLDER.glob("*.console")):
         if not names or session.stem in names:
             print(session.name, file=sys.stderr)

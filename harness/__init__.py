@@ -1,4 +1,4 @@
-"""Checks small image classifiers: structure, reproducibility and accuracy, with evidence."""
+"""Checks of small image classifiers: structure, reproducibility and accuracy, with evidence for each result."""
 
 from harness._version import __version__
 

@@ -1,4 +1,4 @@
-"""Entry point of `harness` and `python -m harness`; prints no traceback when interrupted, even during imports."""
+"""Entry point of `harness` and `python -m harness`; an interruption prints no traceback, even during imports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line and exit with its exit code."""
+    """Run the command line and exit with the exit code of the command."""
     try:
         from harness.cli import main as run  # noqa: PLC0415 - within the block
 
@@ -19,7 +19,7 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
-    # The interpreter would report its own end as killed by the signal, or be interrupted again.
+    # A regular exit of the interpreter could be reported as killed by the signal, or be interrupted again.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(INTERRUPTED)

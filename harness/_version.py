@@ -1,3 +1,3 @@
-"""The version of the package; read by the build."""
+"""The version of the package; the build reads this file."""
 
 __version__ = "0.1.0"

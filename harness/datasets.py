@@ -1,6 +1,7 @@
-"""Table of the downloadable data sets, used by ``--data`` and its help text, by loading, and by `harness doctor`.
+"""Table of the downloadable data sets, used by ``--data``, by the loading of data sets, and by `harness doctor`.
 
-To add a data set of MNIST's shape, add an entry. This module does not import PyTorch, so that help texts stay fast.
+To add a data set with MNIST's shape, add an entry to ``PUBLISHED``. This module does not import PyTorch, so that help
+texts are printed quickly.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ DIGITS = "digits"
 
 @dataclass(frozen=True, kw_only=True)
 class IdxFile:
-    """A file in the idx format: the name, shape, type and digest that it must have.
+    """A published file in the idx format: the name, shape, type and digest that the file must have.
 
     Args:
         name: file name without ``.gz``.
         shape: dimensions of the array.
         dtype: type of the elements.
-        sha256: hex digest of the decompressed file.
-        gzip_md5: hex digest of the gzipped file, for data sets that publish no other; such a file is read gzipped only.
+        sha256: SHA-256 (hex) of the decompressed file; empty if ``gzip_md5`` is given.
+        gzip_md5: MD5 (hex) of the gzipped file, for data sets that publish no other digest; such a file is read only
+            gzipped.
     """
 
     name: str
@@ -33,30 +35,31 @@ class IdxFile:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """The file names that are accepted, in order of preference."""
+        """The accepted file names, in order of preference."""
         return (f"{self.name}.gz",) if self.gzip_md5 else (self.name, f"{self.name}.gz")
 
     @property
     def size(self) -> int:
-        """Decompressed size in bytes."""
+        """Size of the decompressed file in bytes."""
         return 4 + 4 * len(self.shape) + math.prod(self.shape) * (4 if self.dtype == "int32" else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedDataset:
-    """A data set as published, and how torchvision downloads it.
+    """A data set as published, and how torchvision downloads the data set.
 
     Args:
-        name: the value of ``--data`` that selects it.
+        name: the value of ``--data`` that selects the data set.
         title: name for display.
         torchvision: name of torchvision's class, and of the folder that torchvision creates.
-        files: training images, training labels, test images and test labels; only the last two if ``train_on`` is set.
+        files: training images, training labels, test images and test labels; only the last two if ``train_on`` is
+            given.
         address: the first URL from which torchvision downloads one of the small files.
         size: download size in bytes.
-        flat: whether the files may also lie directly in the folder that the user names.
-        scale: conventional mean and standard deviation of the training images; if None, they are computed.
-        train_on: for a data set of test images only: name of the data set to train on.
-        first_test_image: position of the first test image to use.
+        flat: whether the files may also be directly in the folder that the user names.
+        scale: usual mean and standard deviation of the training images; if None, both are computed from the images.
+        train_on: for a data set of test images only, the name of the data set to train on.
+        first_test_image: index of the first test image to use.
     """
 
     name: str
@@ -72,7 +75,7 @@ class PublishedDataset:
 
 
 def _mnist_files(*digests: str, gzipped: bool = True) -> tuple[IdxFile, ...]:
-    """Four files with MNIST's names and shapes, given the MD5 of each gzipped, or the SHA-256 of each decompressed file."""
+    """Describe four files with MNIST's names and shapes by the MD5 of the gzipped or the SHA-256 of the decompressed files."""
     shapes = {
         "train-images-idx3-ubyte": (60_000, 28, 28),
         "train-labels-idx1-ubyte": (60_000,),
@@ -156,5 +159,5 @@ PUBLISHED = {
 
 
 def data_choices() -> tuple[str, ...]:
-    """The names that ``--data`` accepts besides a folder."""
+    """Return the names that ``--data`` accepts; ``--data`` also accepts the path of a folder."""
     return AUTO, DIGITS, *PUBLISHED

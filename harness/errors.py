@@ -1,7 +1,8 @@
 """The exceptions that the harness raises.
 
-Each class also derives from the builtin exception of the same kind, so that callers can catch that. A message is one paragraph:
-what was expected, what was given, what to do. Choices follow it as a list, see `one_a_line`.
+Each class also derives from the builtin exception of the same kind, so that callers can catch the builtin exception. A
+message is one paragraph: what was expected, what was given, what to do. If there are choices, they follow the paragraph
+as a list, see `one_a_line`.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ class HarnessError(Exception):
 
 
 class InputError(HarnessError, ValueError):
-    """A path, an option or a file given by the user cannot be used. Exit code 2."""
+    """A path, an option or a file that the user named cannot be used. Exit code 2."""
 
 
 class ModelSourceError(InputError):
-    """A model could not be found, imported or built from MODEL. Exit code 2."""
+    """The model that the argument MODEL names could not be found, imported or built. Exit code 2."""
 
 
 class CaptureError(InputError):
-    """A model was built, but cannot be captured as a graph. Exit code 2."""
+    """A model was built, but its operations cannot be captured as a graph. Exit code 2."""
 
 
 class GraphFormatError(InputError):
-    """A serialised graph is malformed, has another version, or contains an operation that is not allowed. Exit code 2."""
+    """A graph file is malformed, has another version, or contains an operation that is not allowed. Exit code 2."""
 
 
 class ContractError(InputError):
@@ -34,7 +35,7 @@ class ContractError(InputError):
 
 
 class RecipeError(InputError):
-    """A training recipe is malformed, or a value is out of range. Exit code 2."""
+    """A training recipe is malformed, or a value in the recipe is out of range. Exit code 2."""
 
 
 class DataError(InputError):
@@ -46,19 +47,19 @@ class DataMissingError(DataError, FileNotFoundError):
 
 
 class CheckpointError(HarnessError, RuntimeError):
-    """A run cannot be resumed from its checkpoint. Exit code 2."""
+    """A run cannot be resumed, because the checkpoint in the folder is from a run with other settings. Exit code 2."""
 
 
 class ExaminerError(HarnessError, RuntimeError):
-    """An internal error of the harness, such as contradicting results; never caused by the model. Exit code 4."""
+    """An internal error of the harness, such as results that contradict each other; not caused by the model. Exit code 4."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop, for a message of one paragraph."""
+    """Return the first line of an error's message, without a final full stop, for use inside another message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else "no message").rstrip(".")[:300]
 
 
 def one_a_line(items: Iterable[str]) -> str:
-    """Format a list for the end of a message: one item per line, after a hyphen."""
+    """Format a list for the end of a message, with one item per line, each after a hyphen."""
     return "".join(f"\n- {' '.join(item.split())}" for item in items)

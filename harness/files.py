@@ -1,4 +1,4 @@
-"""Reading a file that a user named, atomic writing of files, and exclusive access to a folder."""
+"""Reading files that a user named, writing files atomically, and exclusive access to a folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MAX_BYTES = 2**31
 
 
 def read_whole(path: Path, what: str, *, error: type[InputError] = InputError, most: int = MAX_BYTES) -> bytes:
-    """The content of a file; ``what`` says what is expected there, such as "a run record".
+    """Return the content of a file; ``what`` names the expected kind of file in error messages, such as "a run record".
 
     Raises:
-        InputError: raised as ``error`` if the file is unreadable or exceeds ``most`` bytes.
+        InputError: the file cannot be read or has more than ``most`` bytes; the exception is of the class ``error``.
     """
     try:
         with path.open("rb") as file:
-            # A device may have no end.
+            # The path may be a device that never ends.
             content = file.read(most + 1)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
@@ -34,7 +34,7 @@ def read_whole(path: Path, what: str, *, error: type[InputError] = InputError, m
 
 
 def expanded(path: str) -> Path:
-    """The path with a leading ``~`` replaced by the home folder.
+    """Return the path with a leading ``~`` or ``~user`` replaced by the home folder of the user.
 
     Raises:
         InputError: there is no such user, or the user has no home folder.
@@ -48,15 +48,15 @@ def expanded(path: str) -> Path:
 
 
 def file_name(text: str) -> str:
-    """The text with every character that may not be portable in a file name replaced by a dash."""
+    """Return the text with every character except letters, digits, ``-`` and ``_`` replaced by a dash, for use as a file name."""
     return "".join(character if character.isalnum() or character in "-_" else "-" for character in text)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file atomically: readers, also after a crash, find the old content or the new content, never a part.
+    """Write a file atomically: a reader finds the old content or the new content, never a part of it, even after a crash.
 
     Raises:
-        InputError: the folder does not exist, is not writable or is full; the old file is unchanged.
+        InputError: the folder does not exist, is not writable or is full; an existing file is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -78,7 +78,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold an exclusive write lock on a folder; it is released when the ``with`` block or the process ends.
+    """Hold an exclusive write lock on a folder; the lock is released when the ``with`` block or the process ends.
 
     Raises:
         InputError: another process holds the lock, or the folder is not writable.

@@ -1,4 +1,4 @@
-"""Findings: the outcome of one requirement, with its evidence."""
+"""Findings: each finding is the outcome of one requirement, with evidence."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 class Status(enum.StrEnum):
     """The outcome of a requirement.
 
-    ``UNKNOWN``: it could not be decided. ``ERROR``: an internal error of the harness, never caused by the model. ``SKIP``: it was
-    not checked.
+    ``PASS``: the requirement is met. ``FAIL``: the requirement is not met. ``UNKNOWN``: the outcome could not be
+    decided. ``ERROR``: an internal error of the harness, not caused by the model. ``SKIP``: the requirement was not
+    checked.
     """
 
     PASS = "pass"
@@ -24,10 +25,10 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The outcome of one requirement.
+    """The outcome of one requirement, with expectation, observation and evidence.
 
     Args:
-        requirement: stable name of the requirement, such as ``parameters``.
+        requirement: name of the requirement, such as ``parameters``, which is the same in all versions.
         status: the outcome.
         expected: what the contract requires.
         observed: what was found.
@@ -43,7 +44,7 @@ class Finding:
     hint: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as plain JSON data."""
+        """Return the finding as plain JSON data."""
         return {
             "requirement": self.requirement,
             "status": self.status.value,
@@ -54,7 +55,7 @@ class Finding:
         }
 
     def describe(self) -> str:
-        """The finding as lines of plain text, as a failing test prints it."""
+        """Return the finding as lines of plain text, as a failing test prints them."""
         lines = [
             f"{self.requirement}: {self.status.value}",
             f"  expected: {self.expected}",
@@ -67,7 +68,7 @@ class Finding:
 
 
 def percent(correct: int, total: int) -> str:
-    """A percentage rounded down to two decimals, so that a value below a target never prints as the target."""
+    """Format ``correct`` of ``total`` as a percentage, rounded down to two decimals: 99.399 % is printed as 99.39 %."""
     hundredths = 10_000 * correct // total
     return f"{hundredths // 100}.{hundredths % 100:02d} %"
 
@@ -77,9 +78,9 @@ _SEVERITY = (Status.ERROR, Status.FAIL, Status.UNKNOWN, Status.PASS, Status.SKIP
 
 
 def overall(findings: Iterable[Finding]) -> Status:
-    """The overall status: the first that occurs of error, fail, unknown and pass; skip if all findings are skipped.
+    """Return the overall status: the first of error, fail, unknown and pass that a finding has; otherwise skip.
 
-    Without findings it is ``SKIP``.
+    If there are no findings, the overall status is ``SKIP``.
     """
     present = {finding.status for finding in findings}
     return next((status for status in _SEVERITY if status in present), Status.SKIP)

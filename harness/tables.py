@@ -1,8 +1,9 @@
 """Conversion of parsed TOML or JSON tables into frozen dataclasses.
 
-Contracts, recipes, accuracy rules and run records are written by hand or by other programs. Their dataclasses say which
-keys exist and of which type. The reader accepts nothing else: an unknown key, a missing one or a value of another type is
-an error that names the place, the value, its type and the legal ones, with the key or name that was probably meant.
+Contracts, recipes, accuracy rules and run records are written by hand or by other programs. The fields of their
+dataclasses define the allowed keys and the types of the values. An unknown key, a missing key or a value of another
+type is an error; the message names the place, the value, the type of the value and the legal values, and suggests a
+similar key or name.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from harness.errors import InputError
 
 T = TypeVar("T")
 _NUMBER = int | float | Decimal
-# Far above any document of the harness, and far below where Python's own recursion ends.
+# Larger than in any document of the harness, and far below Python's recursion limit.
 _MAX_NESTING = 32
 _MAX_SHOWN = 200
 
 
 def parse_document(content: bytes, form: Literal["JSON", "TOML"], *, where: str, error: type[InputError]) -> Any:  # noqa: ANN401 - any JSON
-    """The plain data in a JSON or TOML document; ``where`` names it and begins each message.
+    """Parse a JSON or TOML document into plain data; ``where`` names the document and begins each error message.
 
     Raises:
-        InputError: raised as ``error`` if the document is malformed or nested too deeply, or a number is not finite or has
-            more than 64 bits.
+        InputError: the document is malformed or nested too deeply, or a number is not finite or has more than 64 bits;
+            the exception is of the class ``error``.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -44,14 +45,17 @@ def parse_document(content: bytes, form: Literal["JSON", "TOML"], *, where: str,
     except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise error(f"{where} is not valid {form}: {problem}. Correct the file, or name another one.") from problem
     except ValueError:
-        # Python converts no longer texts to integers.
-        raise error(f"{where}: expected numbers of at most 64 bits, got one of more than 4,000 digits.") from None
+        # Python does not convert texts of more than 4,300 digits to integers.
+        raise error(f"{where}: expected numbers of at most 64 bits, got a number of more than 4,000 digits.") from None
     require_plain(document, where=where, error=error)
     return document
 
 
 def require_plain(document: object, *, where: str, error: type[InputError]) -> None:
-    """Raise ``error`` for nesting that is too deep, and for a number that is not finite or has more than 64 bits."""
+    """Raise ``error`` if data are nested too deeply, or if a number is not finite or has more than 64 bits.
+
+    ``where`` names the document and begins the error message.
+    """
     waiting: list[tuple[object, str, int]] = [(document, "", 0)]
     while waiting:
         value, key, depth = waiting.pop()
@@ -62,49 +66,52 @@ def require_plain(document: object, *, where: str, error: type[InputError]) -> N
             waiting += [(item, name, depth + 1) for name, item in named]
         elif isinstance(value, int):
             if not -(2**63) <= value < 2**63:
-                raise error(f"{where}: expected {key} to have at most 64 bits, got a number of {value.bit_length():,}.")
+                raise error(
+                    f"{where}: expected {key} to have at most 64 bits, got a number of {value.bit_length():,} bits."
+                )
         elif isinstance(value, float | Decimal) and not math.isfinite(value):
-            raise error(f"{where}: expected {key} to be a finite number, got {key}={value}.")
+            raise error(f"{where}: expected {key} to be a finite number, got {key}={value}. Write a finite number.")
 
 
 def _too_deep(where: str, error: type[InputError]) -> InputError:
-    return error(f"{where}: expected lists and tables nested at most {_MAX_NESTING} deep, got deeper ones.")
+    return error(f"{where}: expected lists and tables nested at most {_MAX_NESTING} deep, got deeper nesting.")
 
 
 def shown(value: object) -> str:
-    """The `repr` of a value, shortened for a message."""
+    """Return the `repr` of a value, cut off after 200 characters, for use in a message."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def read_table(cls: type[T], table: object, *, where: str, error: type[InputError]) -> T:
-    """Build the dataclass ``cls`` from a table with one key for each field.
+    """Build the dataclass ``cls`` from a table that has a key for each field.
 
     Args:
-        cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, an Enum, a dataclass, a tuple or a mapping of
-            these, None, Any (not checked), or another class (only its instances are accepted). In a union of dataclasses,
-            the table's key ``name`` selects the one whose class variable ``name`` is equal.
+        cls: a dataclass whose fields are str, bool, int, float, Decimal, a Literal, an Enum, a dataclass, a tuple or a
+            mapping of these, None, Any (not checked), or another class (only instances of the class are accepted). In a
+            union of dataclasses, the table's key ``name`` selects the dataclass whose class variable ``name`` has the
+            same value.
         table: the table; anything but a mapping with text keys is an error.
-        where: what the table is, such as a file and a section; each message begins with it.
-        error: the class of exception.
+        where: name of the table, such as a file and a section; each error message begins with ``where``.
+        error: the class of exception to raise.
 
     Raises:
-        InputError: raised as ``error`` for an unknown or missing key, a value of the wrong type, or one that ``cls`` or
-            `require_plain` rejects.
+        InputError: a key is unknown or missing, a value has the wrong type, or ``cls`` or `require_plain` rejects a
+            value; the exception is of the class ``error``.
     """
     require_plain(table, where=where, error=error)
     return _Place(where=where, error=error).read(cls, table)
 
 
 def expect_mapping(value: object, *, where: str, error: type[InputError]) -> Mapping[str, Any]:
-    """Return ``value`` if it is a table with text keys; raise ``error`` otherwise."""
+    """Return ``value`` if it is a mapping with text keys; otherwise raise ``error``."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise error(f"{where}: expected a table of keys and values, got {shown(value)} ({type(value).__name__}).")
     return value
 
 
 def refuse_unknown(keys: Iterable[str], known: Iterable[str], *, where: str, error: type[InputError]) -> None:
-    """Raise ``error`` for the first of ``keys`` that is not in ``known``, with the known key nearest to it."""
+    """Raise ``error`` for the first of ``keys`` that is not in ``known``; the message suggests a similar known key."""
     names = sorted(known)
     for key in keys:
         if key not in names:
@@ -113,7 +120,10 @@ def refuse_unknown(keys: Iterable[str], known: Iterable[str], *, where: str, err
 
 
 def require(error: type[InputError], holds: bool, expected: str, **got: object) -> None:  # noqa: FBT001 - reads as a sentence at the call
-    """Raise ``error`` unless ``holds``: `require(RecipeError, lr > 0, "lr > 0", lr=lr)`."""
+    """Unless ``holds`` is true, raise ``error`` with a message that says what was expected and which values were given.
+
+    Example: `require(RecipeError, lr > 0, "lr > 0", lr=lr)`.
+    """
     if not holds:
         found = ", ".join(f"{name}={shown(value)}" for name, value in got.items())
         raise error(f"expected {expected}, got {found}.")
@@ -121,7 +131,10 @@ def require(error: type[InputError], holds: bool, expected: str, **got: object) 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Range:
-    """Legal values of a number, for the annotation of a field: ``lr: Annotated[float, Range(above=0)]``."""
+    """The legal values of a number, as annotation of a dataclass field: ``lr: Annotated[float, Range(above=0)]``.
+
+    ``above`` and ``below`` exclude the limit itself, ``least`` and ``most`` include the limit.
+    """
 
     above: float = -math.inf
     least: float = -math.inf
@@ -129,7 +142,7 @@ class Range:
     below: float = math.inf
 
     def require(self, name: str, value: Any, error: type[InputError]) -> None:  # noqa: ANN401 - a number or a tuple of them
-        """Raise ``error`` unless the number, or each of a tuple, is within the range; None is not checked."""
+        """Raise ``error`` unless the number, or each number of a tuple, is within the range; None is accepted."""
         lower, sign = (self.above, ">") if self.above > -math.inf else (self.least, ">=")
         upper = f" < {_digits(self.below)}" if self.below < math.inf else ""
         upper = f" <= {_digits(self.most)}" if self.most < math.inf else upper
@@ -147,7 +160,7 @@ def _digits(bound: float) -> str:
 
 
 def require_ranges(settings: object, error: type[InputError]) -> None:
-    """Raise ``error`` for the first field of a dataclass whose value is out of the `Range` in its annotation."""
+    """Raise ``error`` for the first field of a dataclass instance whose value is outside the `Range` in the annotation."""
     for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
         for legal in getattr(hint, "__metadata__", ()):
             legal.require(name, getattr(settings, name), error)
@@ -158,7 +171,7 @@ _WORDS: dict[object, str] = {str: "a text", bool: "true or false"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Position of the reader in a document, and the error class to raise."""
+    """The position of a table in a document, for error messages, and the error class to raise."""
 
     where: str
     error: type[InputError]
@@ -170,7 +183,9 @@ class _Place:
         required = [name for name, field in fields.items() if field.default is field.default_factory is MISSING]
         missing = [name for name in required if name not in keys]
         if missing:
-            raise self.error(f"{self.where}: expected a value for {', '.join(missing)}, got none. Add what is missing.")
+            raise self.error(
+                f"{self.where}: expected a value for {', '.join(missing)}, got none. Add the missing keys."
+            )
         hints = typing.get_type_hints(cls)
         values = {name: self._convert(hints[name], value, name) for name, value in keys.items()}
         try:
@@ -230,7 +245,7 @@ class _Place:
         # bool is a kind of int to Python, but `epochs = true` is a mistake.
         if isinstance(value, bool) or not isinstance(value, accepted):
             raise self._refusal("a whole number" if hint is int else "a number", value, key)
-        # Through its text, a number written as 99.4 stays 99.4 exactly.
+        # Converted from the text, a number written as 99.4 stays exactly 99.4.
         return Decimal(str(value)) if hint is Decimal else hint(value)
 
     def _within(self, key: str) -> _Place:

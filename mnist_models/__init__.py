@@ -1,4 +1,4 @@
-"""Small MNIST classifiers, published ones and a reference model, each with a model card."""
+"""Small MNIST classifiers: published models and a reference model, each with a model card."""
 
 from mnist_models.card import (
     Claim,

@@ -1,8 +1,8 @@
-"""Model cards: what is published about a model, as data with its source, read from ``cards/NAME.toml``.
+"""Model cards: published facts about a model, with their sources, read from ``cards/NAME.toml``.
 
-A card repeats the figures of a document, correct or not; where the document, its code and its log disagree, the card
-lists that under ``discrepancies``. Line numbers count from 1 and ranges include both ends; unless a document is named, they are
-lines of the card's first source.
+A card repeats the figures of a document, correct or not. If the document, its code and its log disagree, the card lists
+the disagreement under ``discrepancies``. Line numbers count from 1 and ranges include both ends; unless a document is
+named, the numbers refer to the card's first source.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Record = TypeVar("_Record", bound="DataclassInstance")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a model is published: a document's number, its section and lines, and the repository behind it."""
+    """The place where a model is published: number of the document, section and lines, and the repository with the code."""
 
     document: str
     section: str
@@ -33,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryRow:
-    """One operation of a published layer table; shape is (channels, height, width), ``None`` where none is printed."""
+    """One operation in a published layer table; ``shape`` is (channels, height, width), or ``None`` if no shape is printed."""
 
     operation: str
     shape: tuple[int, int, int] | None = None
@@ -42,10 +42,10 @@ class SummaryRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A published layer table, its rows in the printed order, and the printed total.
+    """A published layer table: the rows in the printed order, and the printed total number of parameters.
 
-    ``torchsummary`` tables list calls in the order of execution, ``torchinfo`` tables list modules in the order of
-    declaration (containers are left out here), ``total`` means that only the total is printed.
+    A ``torchsummary`` table lists calls in the order of execution; a ``torchinfo`` table lists modules in the order of
+    declaration (containers are omitted here); with the format ``total`` only the total is printed.
     """
 
     format: Literal["torchsummary", "torchinfo", "total"]
@@ -56,7 +56,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """The best accuracies that the document's text claims, in percent as printed; the epoch counts from 1."""
+    """The best accuracies that the text of the document claims, in percent as printed; epochs are counted from 1."""
 
     test_percent: str
     train_percent: str | None = None
@@ -66,9 +66,10 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedEpoch:
-    """One epoch of the published log; epochs are numbered from 1 even where the log starts at 0.
+    """The results of one epoch in a published training log; epochs are counted from 1 even if the log starts at 0.
 
-    ``printed_percent`` is the text as printed, with its number of digits; ``line`` is the line of the test figures.
+    ``printed_percent`` is the test accuracy as printed, with the printed number of digits; ``line`` is the line of the
+    test results.
     """
 
     epoch: int
@@ -90,12 +91,12 @@ class Log:
 
 @dataclass(frozen=True, kw_only=True)
 class Discrepancy:
-    """A place where the published figures, text and code disagree.
+    """A disagreement between published figures, text and code.
 
-    The kinds: ``count`` a printed percentage contradicts its own count, ``claim`` a claimed figure differs from the
-    log or has no log, ``structure`` text, code and layer table describe different networks, ``table`` a derived table is
-    wrong, ``log`` the log is not of the run that it seems to be, ``text`` the text contradicts itself or describes
-    something else.
+    The kinds: ``count``: a printed percentage contradicts the printed count; ``claim``: a claimed figure differs from
+    the log, or there is no log; ``structure``: text, code and layer table describe different networks; ``table``: a
+    derived table is wrong; ``log``: the log is from another run than the document says; ``text``: the text contradicts itself or
+    describes something else. ``what`` describes the disagreement.
     """
 
     kind: Literal["count", "claim", "structure", "table", "log", "text"]
@@ -106,7 +107,7 @@ class Discrepancy:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """The expected outcome of the consistency rule for the model under its contract, and the reason."""
+    """The expected outcome of the accuracy rule for the model under the contract on the card, and the reason."""
 
     outcome: Literal["meets", "misses"]
     reason: str
@@ -114,26 +115,27 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What is known about a shipped model.
+    """The published and measured facts about a shipped model.
 
     Args:
-        name: the model's name in this package.
-        title: a few words for a listing.
-        description: what the network is, in a sentence or two.
-        parameters: exact number of parameters, declared and trainable.
+        name: name of the model in this package.
+        title: a few words that describe the model in a list.
+        description: one or two sentences that describe the network.
+        parameters: exact number of declared parameters, all of which are trainable.
         contract: name of the built-in contract for the model.
-        claims_target: whether the document claims 99.4 % or more on the test set.
-        cpu_minutes: rough time of 15 epochs by the recipe on two CPU cores. ``five_step_4`` at batch 128 takes about
-            three minutes, nine tenths of them in proportion to the numbers that its modules write for an image (77,320),
-            one tenth to its multiply-accumulates (1,032,048); the other models follow from their own two figures.
-        expected: outcome of the consistency rule, by the published counts.
-        sources: where it is published; empty for a model of our own.
-        recipe: how it is trained, as plain data in the recipe format.
+        claims_target: whether the document claims a test accuracy of 99.4 % or more.
+        cpu_minutes: approximate time of 15 epochs with the recipe on two CPU cores. ``five_step_4`` with batch size 128
+            takes about three minutes. For other models, nine tenths of this time are scaled by the number of elements
+            of all module outputs for an image (77,320 for ``five_step_4``), one tenth by the number of
+            multiply-accumulates (1,032,048).
+        expected: expected outcome of the accuracy rule, according to the published counts.
+        sources: where the model is published; empty for models of this package.
+        recipe: the training recipe, as plain data in the recipe format.
         recipe_provenance: which part of the recipe the document states, and where the rest was found.
-        summary: the published layer table, if there is one.
-        claim: the accuracies the document claims, if any.
-        log: the published training log, if there is one.
-        discrepancies: where the publication contradicts itself.
+        summary: the published layer table; None if there is none.
+        claim: the accuracies that the document claims; None if there are none.
+        log: the published training log; None if there is none.
+        discrepancies: disagreements within the publication.
     """
 
     name: str
@@ -158,22 +160,22 @@ def read_card(name: str) -> ModelCard:
 
     Raises:
         FileNotFoundError: there is no card of that name.
-        ValueError: the card is malformed; the message names file and key.
+        ValueError: the card is malformed; the message names the file and the key.
     """
     file = f"{name}.toml"
     return parse_card(resources.files("mnist_models").joinpath("cards", file).read_text("utf-8"), file=file)
 
 
 def parse_card(text: str, *, file: str) -> ModelCard:
-    """Read a card from the text of its TOML file.
+    """Read a card from the text of a TOML file.
 
     Args:
-        text: the file's content.
-        file: the file's name, for messages.
+        text: the content of the file.
+        file: the name of the file, for error messages.
 
     Raises:
         ValueError: the text is not TOML, a key is unknown or missing, or a value has the wrong type; the message names
-            file and key.
+            the file and the key.
     """
     try:
         table = tomllib.loads(text)
@@ -183,7 +185,7 @@ def parse_card(text: str, *, file: str) -> ModelCard:
 
 
 def _record(kind: type[_Record], table: object, *, file: str, key: str) -> _Record:
-    """A dataclass from a TOML table: its fields are the keys, their annotations the types."""
+    """Build the dataclass ``kind`` from a TOML table; the keys are the field names, the types are the annotations."""
     where = f"at {key}" if key else "at the top"
     if not isinstance(table, dict):
         raise _mismatch(table, expected="a table", file=file, key=key)
@@ -200,7 +202,7 @@ def _record(kind: type[_Record], table: object, *, file: str, key: str) -> _Reco
 
 
 def _value(kind: Any, value: Any, *, file: str, key: str) -> Any:  # noqa: ANN401 - annotations in, TOML values out
-    """A TOML value as the type that an annotation names; an optional value that is absent has no key."""
+    """Convert a TOML value to the type that the annotation ``kind`` names; ``key`` and ``file`` name the value in messages."""
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _record(kind, value, file=file, key=key)

@@ -1,8 +1,8 @@
-"""The networks, built from shared blocks; a builder lists the stages in the order of the forward pass.
+"""The networks, built from shared blocks; each function lists the stages in the order of the forward pass.
 
 Every network takes images of shape (B, 1, 28, 28) and returns log-probabilities of shape (B, 10). The comment at a
-stage is the side length of its square output map. Stages are created in the order of the published code, so that a seed gives
-the same initial weights as there.
+stage is the side length of the square output map. Stages are created in the order of the published code, so that a seed
+gives the same initial weights as the published code.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ CLASSES = 10
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, *, padding: int = 0) -> nn.Conv2d:
-    """A convolution without bias."""
+    """A convolution without bias, with stride 1."""
     return nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
 
 
 def act(inputs: int, outputs: int, *, dropout: float) -> nn.Sequential:
-    """Convolution 3x3, ReLU, dropout, in this order."""
+    """A block of a 3x3 convolution without bias, ReLU and dropout, in this order."""
     return nn.Sequential(conv(inputs, outputs), nn.ReLU(), nn.Dropout(dropout))
 
 
@@ -40,7 +40,7 @@ def act_norm(
     padding: int = 0,
     activation: type[nn.Module] | None = nn.ReLU,
 ) -> nn.Sequential:
-    """Convolution 3x3, activation (none if ``None``), batch norm, dropout, in this order."""
+    """A block of a 3x3 convolution without bias, activation (unless ``None``), batch norm and dropout, in this order."""
     layers: list[nn.Module] = [conv(inputs, outputs, padding=padding)]
     if activation is not None:
         layers.append(activation())
@@ -48,7 +48,7 @@ def act_norm(
 
 
 def norm_act(inputs: int, outputs: int, kernel: int = 3, *, dropout: float | None = None) -> nn.Sequential:
-    """Convolution, batch norm, ReLU and, where a rate is given, dropout, in this order."""
+    """A block of convolution without bias, batch norm, ReLU and, if ``dropout`` is given, dropout, in this order."""
     layers: list[nn.Module] = [conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs), nn.ReLU()]
     if dropout is not None:
         layers.append(nn.Dropout(dropout))
@@ -56,22 +56,22 @@ def norm_act(inputs: int, outputs: int, kernel: int = 3, *, dropout: float | Non
 
 
 def log_probabilities(maps: Tensor) -> Tensor:
-    """Maps of shape (B, 10, 1, 1) as log-probabilities of shape (B, 10)."""
+    """Return the log-probabilities (B, 10) of class scores of shape (B, 10, 1, 1)."""
     return F.log_softmax(maps.flatten(1), dim=1)
 
 
 class Chain(nn.Module):
-    """Named stages applied one after the other, then log-probabilities."""
+    """Named stages that are applied one after the other, followed by log-softmax."""
 
     def __init__(self, **stages: nn.Module) -> None:
-        """Take the stages in the order of the forward pass; each becomes a submodule of that name."""
+        """Take the stages in the order of the forward pass; each stage becomes a submodule with the name of the argument."""
         super().__init__()
         self._order = tuple(stages)
         for name, stage in stages.items():
             self.add_module(name, stage)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities, (B, 10), of images, (B, 1, 28, 28)."""
+        """Return the log-probabilities (B, 10) of images (B, 1, 28, 28)."""
         maps = images
         for name in self._order:
             maps = self.get_submodule(name)(maps)
@@ -82,7 +82,7 @@ class Chain(nn.Module):
 
 
 def reference() -> nn.Module:
-    """The reference model: meets ``era-s7``, with a steady accuracy over the last epochs."""
+    """The reference model, which meets ``era-s7`` and has a steady accuracy in the last epochs."""
     return Chain(
         block1=norm_act(1, 8),  # 26
         block2=norm_act(8, 16),  # 24
@@ -131,10 +131,10 @@ def _narrow(*, dropout: float) -> nn.Module:
 
 
 class GatedSkips(nn.Module):
-    """GELU blocks, two shortcuts across unpadded convolutions, and channels gated by their own global average."""
+    """GELU blocks with two shortcuts around unpadded convolutions; the last maps are multiplied by the sigmoid of their means."""
 
     def __init__(self, *, dropout: float) -> None:
-        """Take one dropout rate for all blocks."""
+        """Take the dropout rate of all blocks."""
         super().__init__()
 
         def block(inputs: int, outputs: int, padding: int = 0) -> nn.Sequential:
@@ -154,7 +154,7 @@ class GatedSkips(nn.Module):
         self.skip2 = conv(14, 12, kernel=1)  # from there to the output of block5
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities, (B, 10), of images, (B, 1, 28, 28)."""
+        """Return the log-probabilities (B, 10) of images (B, 1, 28, 28)."""
         pooled = self.pool(self.transition(self.block2(self.block1(images))))
         near = self.block3(pooled)
         near = near + self.skip1(F.interpolate(pooled, size=near.shape[2:]))
@@ -166,34 +166,34 @@ class GatedSkips(nn.Module):
 
 
 def cloud_1() -> nn.Module:
-    """The wide network, with a dropout module that is never called."""
+    """The first of the three models named cloud: six blocks, and a dropout module that is never called."""
     network = _wide(dropout=0.1)
     network.dropout = nn.Dropout(0.1)
     return network
 
 
 def cloud_2() -> nn.Module:
-    """The narrow network: half the channels and one block fewer than the wide one."""
+    """The second of the three models named cloud: five blocks, with half the channels of ``cloud_1``."""
     return _narrow(dropout=0.1)
 
 
 def cloud_3() -> nn.Module:
-    """GELU, two shortcuts and a channel gate."""
+    """The third of the three models named cloud: GELU, two shortcuts, and channels scaled by the sigmoid of their means."""
     return GatedSkips(dropout=0.03)
 
 
 def pipeline_first() -> nn.Module:
-    """The wide network with little dropout."""
+    """The first of the three models named pipeline: the stages of ``cloud_1`` with a dropout rate of 0.03."""
     return _wide(dropout=0.03)
 
 
 def pipeline_second() -> nn.Module:
-    """The narrow network."""
+    """The second of the three models named pipeline: the network of ``cloud_2``."""
     return _narrow(dropout=0.1)
 
 
 def pipeline_third() -> nn.Module:
-    """GELU, two shortcuts and a channel gate."""
+    """The third of the three models named pipeline: the network of ``cloud_3``."""
     return GatedSkips(dropout=0.03)
 
 
@@ -201,7 +201,7 @@ def pipeline_third() -> nn.Module:
 
 
 def rf_study_1() -> nn.Module:
-    """Without batch norm; a 7x7 convolution is the head."""
+    """The first model of the receptive field study: no batch norm, and a 7x7 convolution as the head."""
     return Chain(
         block1=act(1, 8, dropout=0.1),  # 26
         block2=act(8, 16, dropout=0.1),  # 24
@@ -216,7 +216,7 @@ def rf_study_1() -> nn.Module:
 
 
 def rf_study_2() -> nn.Module:
-    """The first of the study with batch norm; its second block has no activation."""
+    """The second model of the receptive field study: with batch norm, and a second block without activation."""
     return Chain(
         block1=act_norm(1, 8, dropout=0.1),  # 26
         block2=act_norm(8, 16, activation=None, dropout=0.1),  # 24
@@ -245,17 +245,17 @@ def _pooled_study(*, early: int, late: int) -> nn.Module:
 
 
 def rf_study_3() -> nn.Module:
-    """The smallest of the study; average pooling replaces the 7x7 convolution."""
+    """The smallest model of the receptive field study: average pooling replaces the 7x7 convolution."""
     return _pooled_study(early=8, late=8)
 
 
 def rf_study_4() -> nn.Module:
-    """The third of the study with twice the channels in its second and fourth block."""
+    """The network of ``rf_study_3`` with twice the channels in the second and the fourth block."""
     return _pooled_study(early=16, late=16)
 
 
 def rf_study_5() -> nn.Module:
-    """A padded last block on 9x9 maps, with average pooling before the 1x1 head."""
+    """The last model of the receptive field study: a padded block on 9x9 maps, and average pooling before the 1x1 head."""
     return Chain(
         block1=act_norm(1, 6, dropout=0.1),  # 26
         block2=act_norm(6, 16, activation=None, dropout=0.1),  # 24
@@ -273,7 +273,7 @@ def rf_study_5() -> nn.Module:
 
 
 def five_step_1() -> nn.Module:
-    """Six million parameters: seven convolutions with bias, neither batch norm nor dropout."""
+    """The first of five steps: six million parameters in seven convolutions with bias, without batch norm and dropout."""
 
     def block(inputs: int, outputs: int, padding: int) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=padding), nn.ReLU())
@@ -292,10 +292,10 @@ def five_step_1() -> nn.Module:
 
 
 class SharedDropout(nn.Module):
-    """Seven blocks and one dropout module that is called three times."""
+    """A network of seven blocks and a head, with one dropout module that is called three times."""
 
     def __init__(self, *, averaged: bool) -> None:
-        """The head is an average over the 7x7 maps if ``averaged``, else a 7x7 convolution."""
+        """Build the head: an average over the 7x7 maps if ``averaged``, otherwise a 7x7 convolution."""
         super().__init__()
         self.block1 = norm_act(1, 10)  # 26
         self.block2 = norm_act(10, 10)  # 24
@@ -309,7 +309,7 @@ class SharedDropout(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Log-probabilities, (B, 10), of images, (B, 1, 28, 28)."""
+        """Return the log-probabilities (B, 10) of images (B, 1, 28, 28)."""
         maps = self.dropout(self.block3(self.block2(self.block1(images))))
         maps = self.dropout(self.block4(self.transition(self.pool(maps))))
         maps = self.dropout(self.reduce(self.block5(maps)))
@@ -317,17 +317,17 @@ class SharedDropout(nn.Module):
 
 
 def five_step_2() -> nn.Module:
-    """A small network with a 7x7 convolution as head."""
+    """The second of five steps: a small network with a 7x7 convolution as the head."""
     return SharedDropout(averaged=False)
 
 
 def five_step_3() -> nn.Module:
-    """The small network with average pooling as head."""
+    """The third of five steps: the network of ``five_step_2`` with average pooling as the head."""
     return SharedDropout(averaged=True)
 
 
 def five_step_4() -> nn.Module:
-    """Increasing channels and a 1x1 block after the average pooling; a ReLU before the softmax clips the scores."""
+    """The fourth of five steps: a 1x1 block after the average pooling, and a ReLU that clips the scores before the softmax."""
     return Chain(
         block1=norm_act(1, 8, dropout=0.025),  # 26
         block2=norm_act(8, 16, dropout=0.025),  # 24
@@ -344,7 +344,7 @@ def five_step_4() -> nn.Module:
 
 
 def five_step_5() -> nn.Module:
-    """The network of the fourth step; only its recipe differs."""
+    """The last of five steps: the network of ``five_step_4``, with another recipe."""
     return five_step_4()
 
 

@@ -32,14 +32,15 @@ _NAMES = (
 
 
 def list_models() -> tuple[str, ...]:
-    """The names of the shipped models: the reference model first, then the published ones by document."""
+    """Return the names of the shipped models: the reference model first, then the published models by document."""
     return _NAMES
 
 
 def create_model(name: str) -> nn.Module:
-    """A model in train mode, initialised from PyTorch's global random state.
+    """Build a shipped model in training mode, initialised from PyTorch's global random state.
 
-    Its ``forward`` takes images of shape (B, 1, 28, 28), normalised, and returns log-probabilities of shape (B, 10).
+    ``forward`` of the model takes normalised images of shape (B, 1, 28, 28) and returns log-probabilities of shape (B,
+    10).
 
     Raises:
         ValueError: there is no shipped model of that name.
@@ -51,7 +52,7 @@ def create_model(name: str) -> nn.Module:
 
 
 def model_card(name: str) -> ModelCard:
-    """The model card of a shipped model.
+    """Return the model card of a shipped model.
 
     Raises:
         ValueError: there is no shipped model of that name.

@@ -1,4 +1,4 @@
-"""Shared fixtures: devices, the shipped models captured once, and no network or data set in unit tests."""
+"""Shared fixtures: devices, and the shipped models captured once; unit and property tests use no network and no data set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SEALED = (_TESTS / "unit", _TESTS / "property")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options of the tests that train."""
+    """Declare the options of the tests that train: ``--device`` and ``--all``."""
     group = parser.getgroup("mnist-harness", "the tests of mnist-harness")
     group.addoption(
         "--device",
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that uses ``chosen_device`` once for each device that ``--device`` stands for."""
+    """Run a test that uses the fixture ``chosen_device`` once for each device that ``--device`` selects."""
     if "chosen_device" in metafunc.fixturenames:
         from harness.training import available_devices  # noqa: PLC0415 - torch only where a test trains
 
@@ -53,7 +53,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def chosen_device(request: pytest.FixtureRequest) -> torch.device:
-    """A device that ``--device`` stands for; skips if this machine has none of that type."""
+    """A device that ``--device`` selects; the test is skipped if this machine has no such device."""
     from harness.training import available_devices, resolve_device  # noqa: PLC0415 - torch only where a test trains
 
     if request.param not in available_devices():
@@ -63,7 +63,7 @@ def chosen_device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CapturedModel]:
-    """The shipped models, initialised with the default seed, each captured once for all processes of a test run."""
+    """Returns a shipped model, captured with the default seed; each model is captured once for all processes of a test run."""
     import torch  # noqa: PLC0415 - torch only where a test needs it
 
     from harness.graph import capture  # noqa: PLC0415
@@ -105,11 +105,11 @@ def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.Monk
 
 @pytest.fixture
 def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Perform the requests to worker processes in this process, which has imported PyTorch already."""
+    """Perform the requests to worker processes in the test process, which has already imported PyTorch."""
     from harness.sandbox import Job, runner, worker  # noqa: PLC0415 - imports torch
 
     class Ended:
-        """A process that exited with 0."""
+        """A finished process with the exit code 0."""
 
         def poll(self) -> int:
             return 0
@@ -137,7 +137,7 @@ def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def load(worker_here: None) -> Callable[..., tuple[CapturedModel, list[str]]]:  # noqa: ARG001 - loads in this process
-    """Loads a model; returns it with the sentences that were announced."""
+    """Loads a model with `load_model`; returns the captured model and the sentences that were announced."""
     from harness.sources import load_model  # noqa: PLC0415 - imports torch
 
     def load_here(model: object, **options: Any) -> tuple[CapturedModel, list[str]]:  # noqa: ANN401 - passed on
@@ -149,7 +149,7 @@ def load(worker_here: None) -> Callable[..., tuple[CapturedModel, list[str]]]:  
 
 @pytest.fixture
 def golden_training_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let goldens train each model with each recipe once for all tests of a process."""
+    """Make the goldens train each model with each recipe only once for all tests of a process."""
     from harness.goldens import check, measurement  # noqa: PLC0415 - imports torch
     from tests.golden_models import train_once  # noqa: PLC0415
 
@@ -159,7 +159,7 @@ def golden_training_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command line in this process; returns its exit code, standard output and standard error."""
+    """Runs the command line in this process; returns the exit code, the standard output and the standard error."""
     from harness.cli.app import run  # noqa: PLC0415 - imports torch
 
     def run_command(*arguments: object) -> tuple[int, str, str]:
@@ -174,7 +174,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 def _sealed(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Block data sets and every network address except this machine's in unit and property tests."""
+    """Block data sets, and connections to other machines, in unit and property tests."""
     if not any(request.path.is_relative_to(folder) for folder in _SEALED):
         return
     monkeypatch.setenv("HARNESS_OFFLINE", "1")
@@ -203,7 +203,7 @@ def _refuse_other_machines(host: object) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run unit and property tests on one thread: threads within such small networks mostly wait for each other."""
+    """Run unit and property tests on one thread: on small networks, several threads mostly wait for each other."""
     sealed = [item for item in request.session.items if any(item.path.is_relative_to(folder) for folder in _SEALED)]
     if len(sealed) < len(request.session.items):
         yield
@@ -216,7 +216,7 @@ def _one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Run a test of another folder on one thread."""
+    """Run a test that is neither a unit test nor a property test on one thread."""
     from harness.graph import computing_threads  # noqa: PLC0415 - imports torch
 
     with computing_threads(1):
@@ -225,7 +225,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def known_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every training the same environment, without calling git."""
+    """Make every training record the same environment, without calling git."""
     from harness.training import loop  # noqa: PLC0415 - torch only where it is needed
     from tests import made_up  # noqa: PLC0415
 
@@ -234,7 +234,7 @@ def known_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def constant_graph() -> CapturedModel:
-    """The graph of `tests.determinism_models.Constant`."""
+    """The captured model `tests.determinism_models.Constant`."""
     from harness.graph import capture  # noqa: PLC0415 - torch only where it is needed
     from tests.determinism_models import Constant  # noqa: PLC0415
 
@@ -243,7 +243,7 @@ def constant_graph() -> CapturedModel:
 
 @pytest.fixture
 def mnist_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Expect the made-up files of `tests.mnist_files`, with an empty cache and an unreachable server; returns the cache."""
+    """Expect the made-up files of `tests.mnist_files`, with an empty cache and no network; returns the path of the cache."""
     from harness.data import loading  # noqa: PLC0415 - torch only where it is needed
     from tests.mnist_files import expect_made_up_files  # noqa: PLC0415
 
@@ -257,7 +257,7 @@ def mnist_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reduce every loaded data set to a few images, so that an epoch takes milliseconds."""
+    """Reduce every loaded data set to 256 training and 100 test images, so that an epoch takes milliseconds."""
     import harness.data  # noqa: PLC0415 - torch only where it is needed
 
     load = harness.data.load_dataset
@@ -277,7 +277,7 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def short_run(tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> Callable[..., Path]:
-    """Trains cloud_2 for six steps on the digits, with more options of `harness train`; returns the path of the record."""
+    """Trains cloud_2 for a few steps on the digits, with further options of `harness train`; returns the path of the record."""
     recipe = tmp_path / "short.toml"
     recipe.write_text('batch_size = 512\nepochs = 2\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
 

@@ -1,7 +1,7 @@
-"""A sound network, a contract that it satisfies in full, and networks that each break one requirement of it.
+"""A network that satisfies a contract in full, the contract, and networks that each break one requirement of the contract.
 
-A mutant overrides one step of `Sound`. Where breaking one requirement cannot but touch another, the mutant says which, what
-becomes of it, and why.
+A mutant overrides one step of `Sound`. If a broken requirement necessarily changes the outcome of another requirement,
+a `Companion` of the mutant names the other requirement, the outcome and the reason.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ max_activation_bytes = 110000
 
 
 class Sound(nn.Module):
-    """6,962 parameters, 339,128 multiply-accumulates, a receptive field of 13 before the pooling; (B, 1, 28, 28) to (B, 10)."""
+    """A network for images (B, 1, 28, 28), with log-probabilities (B, 10), that satisfies the contract in full.
+
+    It has 6,962 parameters, 339,128 multiply-accumulates, and a receptive field of 13 pixels before the pooling.
+    """
 
     def __init__(self, *, channels: int = 1, width: int = 44, classes: int = 10) -> None:
         super().__init__()
@@ -81,41 +84,41 @@ class Sound(nn.Module):
         self.head = nn.Conv2d(width, classes, 1)
 
     def early(self, images: Tensor) -> Tensor:
-        """Images to 16 maps of 14x14."""
+        """Compute 16 maps of 14x14 from the images."""
         maps: Tensor = self.norm(F.relu(self.conv1(images)))
         return maps
 
     def late(self, maps: Tensor) -> Tensor:
-        """To maps of 7x7."""
+        """Compute maps of 7x7 from the maps of 14x14."""
         return F.relu(self.conv2(F.max_pool2d(maps, 2)))
 
     def dropped(self, maps: Tensor) -> Tensor:
-        """Some numbers dropped in training."""
+        """Apply dropout to the maps of 7x7."""
         kept: Tensor = self.dropout(maps)
         return kept
 
     def pooled(self, maps: Tensor) -> Tensor:
-        """To maps of 1x1."""
+        """Compute maps of 1x1 by global average pooling."""
         pooled: Tensor = self.gap(maps)
         return pooled
 
     def scores(self, pooled: Tensor) -> Tensor:
-        """To one number a class."""
+        """Compute one score for each class from the maps of 1x1."""
         scored: Tensor = self.head(pooled)
         return scored.flatten(1)
 
     def predict(self, scores: Tensor) -> Tensor:
-        """To log-probabilities."""
+        """Compute log-probabilities from the scores."""
         return F.log_softmax(scores, dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """All steps in a row."""
+        """Apply all steps one after the other."""
         return self.predict(self.scores(self.pooled(self.dropped(self.late(self.early(images))))))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Companion:
-    """Another requirement whose status changes with the mutant's own: to what, and why it must."""
+    """Another requirement whose outcome a mutant necessarily changes: the changed status, and the reason for the change."""
 
     status: Status
     reason: str
@@ -123,14 +126,14 @@ class Companion:
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """A network that breaks one requirement.
+    """A network that breaks one requirement of the contract.
 
     Args:
-        build: makes it.
+        build: builds the network.
         breaks: the requirement that must fail.
-        says: words that its finding must hold, so that it fails for the right reason.
-        companions: other requirements that change with it.
-        input_shape: of the images it takes.
+        says: words that the finding must contain, so that the requirement fails for the right reason.
+        companions: other requirements whose outcome changes, by name.
+        input_shape: shape of the images that the network takes.
     """
 
     build: Callable[[], nn.Module]
@@ -163,7 +166,7 @@ def _fails(reason: str) -> Companion:
 
 
 class Frozen(Sound):
-    """The first layer is frozen: its parameters count, and need no gradient."""
+    """The first layer is frozen: its parameters are counted, and need no gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +174,7 @@ class Frozen(Sound):
 
 
 class Tied(Sound):
-    """One layer under two names, called twice: counted once."""
+    """One layer has two names and is called twice; its parameters are counted once."""
 
     def __init__(self) -> None:
         super().__init__(width=38)
@@ -185,7 +188,7 @@ class Tied(Sound):
 
 
 class StartsAtZero(Sound):
-    """The dropout lies on a branch that is scaled by a weight, zero at first: training will open it."""
+    """The dropout is on a branch that is multiplied by a weight, which is zero before training."""
 
     def __init__(self) -> None:
         super().__init__(width=43)
@@ -196,21 +199,21 @@ class StartsAtZero(Sound):
 
 
 class CropsBeforeConvolving(Sound):
-    """Part of a map is cut out, but a convolution makes a new one of it, and that one is averaged as a whole."""
+    """Part of a map is cut out, but a convolution computes a new map from the cut, and the new map is averaged as a whole."""
 
     def late(self, maps: Tensor) -> Tensor:
         return super().late(maps[..., :-2, :-2])
 
 
 class NormsFirst(Sound):
-    """The norm directly follows a convolution that has no bias, the rectifier the norm."""
+    """Batch norm directly follows a convolution without bias, and ReLU follows batch norm."""
 
     def early(self, images: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv1(images)))
 
 
 class KeepsBias(NormsFirst):
-    """A bias before the norm, and the convolution's result is used beside the norm, too."""
+    """A convolution with bias precedes batch norm, but another operation also uses the result of the convolution."""
 
     def __init__(self) -> None:
         super().__init__(width=43)
@@ -222,14 +225,14 @@ class KeepsBias(NormsFirst):
 
 
 class DropsByMask(Sound):
-    """Dropout by a mask that is drawn with bernoulli."""
+    """Dropout is computed with a mask drawn by ``bernoulli``."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return maps * torch.bernoulli(torch.full_like(maps, 0.9)) / 0.9 if self.training else maps
 
 
 class AveragesByEinsum(Sound):
-    """Global average pooling by a sum that einsum takes."""
+    """Global average pooling is computed as a sum by ``einsum``."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return torch.einsum("bchw->bc", maps)[:, :, None, None] / 49
@@ -256,7 +259,7 @@ SOUND: dict[str, type[Sound]] = {
 
 @_breaks("capture", "two captures of the model differ")
 class PythonRandomness(Sound):
-    """Each call scales by a number that Python draws."""
+    """Each call scales the maps by a random number from Python's ``random``."""
 
     def early(self, images: Tensor) -> Tensor:
         return super().early(images) * (0.5 + random.random())  # noqa: S311 - no secret
@@ -264,14 +267,14 @@ class PythonRandomness(Sound):
 
 @_breaks("capture", "two captures of the model differ")
 class NumpyRandomness(Sound):
-    """Each call scales by a number that NumPy draws."""
+    """Each call scales the maps by a random number from NumPy."""
 
     def early(self, images: Tensor) -> Tensor:
         return super().early(images) * float(1 + np.random.rand())  # noqa: NPY002 - what a student would write
 
 
 class _Straight(torch.autograd.Function):
-    """A threshold with a gradient of its own."""
+    """A threshold with its own definition of the gradient."""
 
     @staticmethod
     def forward(_: object, maps: Tensor) -> Tensor:
@@ -288,7 +291,7 @@ class _Straight(torch.autograd.Function):
     gradients=_fails("the graph holds the threshold, which passes no gradient"),
 )
 class OwnBackward(Sound):
-    """A backward that forward does not show."""
+    """A threshold has its own backward pass, which does not follow from the forward pass."""
 
     def late(self, maps: Tensor) -> Tensor:
         passed: Tensor = _Straight.apply(super().late(maps))
@@ -297,7 +300,7 @@ class OwnBackward(Sound):
 
 @_breaks("output", "but (10) for one image", batch=_fails("a single image loses its dimension"))
 class SqueezesAll(Sound):
-    """A squeeze takes the batch dimension of a single image, too."""
+    """A squeeze also removes the batch dimension of a batch of one image."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return super().predict(scores).squeeze()
@@ -305,7 +308,7 @@ class SqueezesAll(Sound):
 
 @_breaks("output", "an error for one image: ValueError")
 class NormalisesSingleValues(Sound):
-    """A group norm of one value for each group is an error for one image in eager mode, and not in the graph."""
+    """Group norm with one value per group raises an error for one image in eager mode, but not in the graph."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -319,7 +322,7 @@ class NormalisesSingleValues(Sound):
 
 @_breaks("capture", "differs from its captured graph's")
 class ShowsAnotherFace(Sound):
-    """One network while it is exported, another one when it runs."""
+    """The network behaves differently while it is exported."""
 
     def late(self, maps: Tensor) -> Tensor:
         return super().late(maps if torch.compiler.is_exporting() else -maps)
@@ -327,7 +330,7 @@ class ShowsAnotherFace(Sound):
 
 @_breaks("capture", "differs from its captured graph's")
 class CountsItsCalls(Sound):
-    """Each call adds a number that grows with the calls."""
+    """Each call adds a number that increases with the number of calls."""
 
     calls = 0
 
@@ -341,7 +344,7 @@ class CountsItsCalls(Sound):
 
 @_breaks("input", "3x28x28", input_shape=(3, 28, 28))
 class TakesColours(Sound):
-    """Three channels in place of one."""
+    """The network takes images with three channels instead of one."""
 
     def __init__(self) -> None:
         super().__init__(channels=3, width=36)
@@ -349,7 +352,7 @@ class TakesColours(Sound):
 
 @_breaks("output", "(B, 16)")
 class SixteenClasses(Sound):
-    """Sixteen columns in place of ten."""
+    """The output has sixteen columns instead of ten."""
 
     def __init__(self) -> None:
         super().__init__(width=38, classes=16)
@@ -357,7 +360,7 @@ class SixteenClasses(Sound):
 
 @_breaks("output", "logits")
 class BareScores(Sound):
-    """No softmax at all."""
+    """The output is the scores, without softmax."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return scores
@@ -365,7 +368,7 @@ class BareScores(Sound):
 
 @_breaks("output", "probabilities of shape")
 class Probabilities(Sound):
-    """Softmax, and not its logarithm."""
+    """The output is the softmax, without the logarithm."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return F.softmax(scores, dim=1)
@@ -373,7 +376,7 @@ class Probabilities(Sound):
 
 @_breaks("output", "changed log-probabilities")
 class DoublesLogProbabilities(Sound):
-    """What the softmax gives is scaled."""
+    """The log-probabilities are multiplied by two."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return 2 * super().predict(scores)
@@ -381,7 +384,7 @@ class DoublesLogProbabilities(Sound):
 
 @_breaks("output", "probabilities of shape")
 class ProbabilitiesByExponential(Sound):
-    """The exponential takes the logarithm back."""
+    """An exponential after log-softmax removes the logarithm."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return super().predict(scores).exp()
@@ -389,7 +392,7 @@ class ProbabilitiesByExponential(Sound):
 
 @_breaks("output", "probabilities of shape", head=_fails("the sigmoid bends each score on its own, as any activation"))
 class OneOfMany(Sound):
-    """A sigmoid for each class on its own."""
+    """A sigmoid is applied to each class independently."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return torch.sigmoid(scores)
@@ -400,7 +403,7 @@ _OVER_BATCH = "the softmax over the batch makes each prediction depend on the ot
 
 @_breaks("output", "softmax over another dimension", batch=_fails(_OVER_BATCH))
 class LogSoftmaxOverBatch(Sound):
-    """Log-softmax along the images in place of the classes."""
+    """Log-softmax is computed over the images instead of the classes."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return F.log_softmax(scores, dim=0)
@@ -408,7 +411,7 @@ class LogSoftmaxOverBatch(Sound):
 
 @_breaks("output", "softmax over another dimension", batch=_fails(_OVER_BATCH))
 class SoftmaxOverBatch(Sound):
-    """Softmax along the images in place of the classes."""
+    """Softmax is computed over the images instead of the classes."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return F.softmax(scores, dim=0)
@@ -420,7 +423,7 @@ class SoftmaxOverBatch(Sound):
     gradients=_fails("the softmax over a single number is constant: nothing can be learnt through it"),
 )
 class LogSoftmaxOverOnePosition(Sound):
-    """Log-softmax along the one row of a 1x1 map: zeros, whatever the scores."""
+    """Log-softmax is computed over the single row of a 1x1 map, so that the output is zero for all scores."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return F.log_softmax(self.head(pooled), dim=2).flatten(1)
@@ -434,7 +437,7 @@ class LogSoftmaxOverOnePosition(Sound):
 
 @_breaks("head", "ReLU after Conv2d head")
 class ReluAfterHead(Sound):
-    """The scores lose their negative half."""
+    """A ReLU sets negative scores to zero."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return F.relu(super().scores(pooled))
@@ -442,7 +445,7 @@ class ReluAfterHead(Sound):
 
 @_breaks("head", "clamp after Conv2d head")
 class ClampAfterHead(Sound):
-    """The same as a clamp."""
+    """A clamp sets negative scores to zero."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return super().scores(pooled).clamp(min=0)
@@ -450,7 +453,7 @@ class ClampAfterHead(Sound):
 
 @_breaks("head", "Tanh after Conv2d head")
 class TanhAfterHead(Sound):
-    """The scores squeezed between -1 and 1."""
+    """A tanh limits the scores to the range -1 to 1."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return torch.tanh(super().scores(pooled))
@@ -458,7 +461,7 @@ class TanhAfterHead(Sound):
 
 @_breaks("head", "BatchNorm2d after Conv2d head", bias=_fails("the norm removes the bias of the head before it"))
 class BatchNormAfterHead(Sound):
-    """The scores normalised."""
+    """Batch norm is applied to the scores."""
 
     def __init__(self) -> None:
         super().__init__(width=43)
@@ -471,7 +474,7 @@ class BatchNormAfterHead(Sound):
 
 @_breaks("head", "Dropout after Conv2d head")
 class DropoutAfterHead(Sound):
-    """Scores dropped in training."""
+    """Dropout is applied to the scores in training."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return self.dropped(super().scores(pooled))
@@ -479,7 +482,7 @@ class DropoutAfterHead(Sound):
 
 @_breaks("head", "Softmax after Conv2d head")
 class SoftmaxTwice(Sound):
-    """Log-softmax of a softmax: nearly uniform probabilities."""
+    """Log-softmax is applied to a softmax, so that the probabilities are nearly uniform."""
 
     def predict(self, scores: Tensor) -> Tensor:
         return F.log_softmax(F.softmax(scores, dim=1), dim=1)
@@ -489,7 +492,7 @@ class SoftmaxTwice(Sound):
 
 
 class _Shifted(Sound):
-    """Adds to each of the 16 early maps a number that lies elsewhere."""
+    """A network that adds the result of ``shift`` to the 16 maps of 14x14; subclasses define ``shift``."""
 
     def shift(self) -> Tensor:
         raise NotImplementedError
@@ -500,7 +503,7 @@ class _Shifted(Sound):
 
 @_breaks("parameters", "6,963 parameters")
 class OneParameterMore(_Shifted):
-    """One over the budget."""
+    """The network has one parameter more than the contract allows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -512,7 +515,7 @@ class OneParameterMore(_Shifted):
 
 @_breaks("parameters", "6,963 parameters")
 class OneFrozenParameterMore(OneParameterMore):
-    """One over the budget, and frozen."""
+    """The network has one parameter more than the contract allows, and this parameter is frozen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -521,7 +524,7 @@ class OneFrozenParameterMore(OneParameterMore):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInBuffer(_Shifted):
-    """Weights in a buffer."""
+    """Sixteen weights are stored in a buffer instead of a parameter."""
 
     extra: Tensor
 
@@ -535,7 +538,7 @@ class WeightsInBuffer(_Shifted):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInUnsavedBuffer(WeightsInBuffer):
-    """Weights in a buffer that no state dict holds."""
+    """Sixteen weights are stored in a buffer that is not part of the state dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -544,7 +547,7 @@ class WeightsInUnsavedBuffer(WeightsInBuffer):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInAttribute(_Shifted):
-    """Weights in a plain tensor attribute."""
+    """Sixteen weights are stored in a plain tensor attribute instead of a parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -556,7 +559,7 @@ class WeightsInAttribute(_Shifted):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsInLiteral(_Shifted):
-    """Weights written down in forward."""
+    """Sixteen weights are written as numbers in the forward pass instead of a parameter."""
 
     def shift(self) -> Tensor:
         return torch.tensor([0.1 * place for place in range(16)]).view(16, 1, 1)
@@ -564,7 +567,7 @@ class WeightsInLiteral(_Shifted):
 
 @_breaks("parameters", "6,962 and 16 hidden")
 class WeightsNamedLikeStatistics(WeightsInBuffer):
-    """Weights in a buffer that is named like a running mean, and is none."""
+    """Sixteen weights are stored in a buffer with the name of a running mean."""
 
     running_mean: Tensor
 
@@ -582,7 +585,7 @@ class WeightsNamedLikeStatistics(WeightsInBuffer):
     gradients=_fails("what forward never calls gets no gradient"),
 )
 class NeverCalledLayer(Sound):
-    """A layer that is declared, holds parameters, and is never called."""
+    """A layer with parameters is declared and never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -591,7 +594,7 @@ class NeverCalledLayer(Sound):
 
 @_breaks("parameters", "at least 6,000")
 class TooFewParameters(Sound):
-    """Narrower than the contract asks."""
+    """The network has fewer channels, and so fewer parameters than the contract requires."""
 
     def __init__(self) -> None:
         super().__init__(width=20)
@@ -602,7 +605,7 @@ class TooFewParameters(Sound):
 
 @_breaks("receptive_field", "12 (exact)")
 class FieldOneSmaller(Sound):
-    """A 2x2 kernel in front: twelve pixels in place of thirteen."""
+    """A 2x2 kernel in the first convolution reduces the receptive field from thirteen to twelve pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -611,7 +614,7 @@ class FieldOneSmaller(Sound):
 
 @_breaks("receptive_field", "13x12 (exact)")
 class FieldOneNarrower(Sound):
-    """A 3x2 kernel in front: one pixel less along the columns only."""
+    """A 3x2 kernel in the first convolution reduces the receptive field by one pixel along the columns only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -620,7 +623,7 @@ class FieldOneNarrower(Sound):
 
 @_breaks("receptive_field", "5x13 (exact)")
 class FieldLower(Sound):
-    """A 1x3 kernel: rows see no more than the pooling before gives them."""
+    """The second convolution has a 1x3 kernel, which does not enlarge the receptive field along the rows."""
 
     def __init__(self) -> None:
         super().__init__(width=105)
@@ -632,7 +635,7 @@ class FieldLower(Sound):
 
 @_breaks("gap", "absent")
 class PoolingNotCalled(Sound):
-    """The pooling is declared; forward takes the middle of the map."""
+    """The pooling is declared, but ``forward`` takes the middle of the map instead."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return maps[..., 3:4, 3:4]
@@ -640,7 +643,7 @@ class PoolingNotCalled(Sound):
 
 @_breaks("gap", "absent")
 class PoolsHalfTheMap(Sound):
-    """The average over the left four columns of seven."""
+    """The average is taken over the left four of seven columns."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return maps[..., :4].mean((2, 3), keepdim=True)
@@ -648,7 +651,7 @@ class PoolsHalfTheMap(Sound):
 
 @_breaks("gap", "absent")
 class PoolsHalfTheMapLater(Sound):
-    """The same, with an activation between the cut and the average."""
+    """The average is taken over the left four of seven columns, with an activation between the cut and the average."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return F.relu(torch.split(maps, [4, 3], dim=3)[0]).mean((2, 3), keepdim=True)
@@ -656,7 +659,7 @@ class PoolsHalfTheMapLater(Sound):
 
 @_breaks("gap", "absent", linear=_fails("the classes are read off all positions of a map by a fully connected layer"))
 class PoolsByTwo(Sound):
-    """An average pooling 2x2, and a head on the flattened 3x3 map."""
+    """A 2x2 average pooling is followed by a head on the flattened 3x3 map."""
 
     def __init__(self) -> None:
         super().__init__(width=26)
@@ -673,7 +676,7 @@ class PoolsByTwo(Sound):
 
 @_breaks("gap", "absent")
 class PoolsTheMaximum(Sound):
-    """The largest number of each map."""
+    """The pooling takes the maximum of each map."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return F.adaptive_max_pool2d(maps, 1)
@@ -681,7 +684,7 @@ class PoolsTheMaximum(Sound):
 
 @_breaks("gap", "absent")
 class SumsWithWrongDivisor(Sound):
-    """A sum over the map divided by another number than its positions."""
+    """The sum over each map is divided by a number other than the number of positions."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return maps.sum((2, 3), keepdim=True) / 48
@@ -689,7 +692,7 @@ class SumsWithWrongDivisor(Sound):
 
 @_breaks("gap", "absent")
 class PoolsByLearntWeights(Sound):
-    """A weighted average, its weights learnt."""
+    """The pooling is a weighted average with learnt weights."""
 
     def __init__(self) -> None:
         super().__init__(width=43)
@@ -701,7 +704,7 @@ class PoolsByLearntWeights(Sound):
 
 @_breaks("gap", "side branch")
 class PoolsOnSideBranch(Sound):
-    """The images also reach the head around the pooling."""
+    """The middle position of each map is added to the average, so that the head also depends on it without pooling."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return super().pooled(maps) + maps[..., 3:4, 3:4]
@@ -709,7 +712,7 @@ class PoolsOnSideBranch(Sound):
 
 @_breaks("gap", "absent", linear=_fails("a convolution whose kernel covers its map is a fully connected layer"))
 class ConvolvesTheWholeMap(Sound):
-    """A 7x7 convolution in place of the pooling."""
+    """A 7x7 convolution replaces the pooling."""
 
     def __init__(self) -> None:
         super().__init__(width=32)
@@ -725,7 +728,7 @@ class ConvolvesTheWholeMap(Sound):
 
 @_breaks("dropout", "p = 0,")
 class DropoutOfNothing(Sound):
-    """p = 0."""
+    """The dropout rate is zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -748,7 +751,7 @@ _RANDOM_PREDICTIONS = Companion(
 
 @_breaks("dropout", "ACTIVE in evaluation", batch=_RANDOM_PREDICTIONS)
 class DropoutInEvaluationOnly(Sound):
-    """The condition is the wrong way round."""
+    """Dropout is applied in evaluation mode instead of training mode."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return F.dropout(maps, 0.1, training=not self.training)
@@ -756,7 +759,7 @@ class DropoutInEvaluationOnly(Sound):
 
 @_breaks("dropout", "ACTIVE in evaluation", batch=_RANDOM_PREDICTIONS)
 class DropoutLeftOn(Sound):
-    """The function's default: on, in evaluation too."""
+    """``functional.dropout`` is called without ``training``, so that dropout is also active in evaluation mode."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return F.dropout(maps, 0.1)
@@ -764,7 +767,7 @@ class DropoutLeftOn(Sound):
 
 @_breaks("dropout", "observed: absent")
 class DropoutDiscarded(Sound):
-    """Its result is not used."""
+    """The result of the dropout is not used."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         super().dropped(maps)
@@ -773,7 +776,7 @@ class DropoutDiscarded(Sound):
 
 @_breaks("dropout", "observed: absent")
 class DropoutTimesZero(Sound):
-    """Its result is multiplied by zero, so that it does not affect the output."""
+    """The result of the dropout is multiplied by zero, so that the dropout does not affect the output."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return maps + 0.0 * super().dropped(maps)
@@ -784,7 +787,7 @@ class DropoutTimesZero(Sound):
 
 @_breaks("batch_norm", "fixed statistics in training")
 class BatchNormFrozen(Sound):
-    """Kept in evaluation mode for good."""
+    """Batch norm stays in evaluation mode during training."""
 
     def train(self, mode: bool = True) -> BatchNormFrozen:  # noqa: FBT001, FBT002 - torch's own signature
         super().train(mode)
@@ -796,7 +799,7 @@ class BatchNormFrozen(Sound):
     "batch_norm", "BATCH statistics in evaluation", batch=_fails("each image is normalised by the others in its batch")
 )
 class BatchNormWithoutRunningStatistics(Sound):
-    """No running statistics are kept."""
+    """Batch norm has no running statistics."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -807,7 +810,7 @@ class BatchNormWithoutRunningStatistics(Sound):
     "batch_norm", "BATCH statistics in evaluation", batch=_fails("each image is normalised by the others in its batch")
 )
 class BatchNormByFunction(Sound):
-    """Running statistics are kept and not used."""
+    """Batch norm has running statistics, but they are not used."""
 
     def early(self, images: Tensor) -> Tensor:
         norm = self.norm
@@ -819,7 +822,7 @@ class BatchNormByFunction(Sound):
 
 @_breaks("batch_norm", "FIXED statistics in evaluation")
 class BatchNormWithoutMomentum(Sound):
-    """Running statistics are kept and never move."""
+    """Batch norm has running statistics that are never updated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -828,7 +831,7 @@ class BatchNormWithoutMomentum(Sound):
 
 @_breaks("batch_norm", "declared and never called")
 class BatchNormNotCalled(Sound):
-    """Declared and never called; without weights of its own, so that none lacks a gradient."""
+    """Batch norm is declared without weights and never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -840,7 +843,7 @@ class BatchNormNotCalled(Sound):
 
 @_breaks("batch_norm", "observed: absent")
 class GroupNormInstead(Sound):
-    """Another normalisation."""
+    """Group norm replaces batch norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -852,7 +855,7 @@ class GroupNormInstead(Sound):
 
 @_breaks("linear", "present")
 class LinearHead(Sound):
-    """A linear layer after the flattening."""
+    """The head is a linear layer on the flattened maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -865,7 +868,7 @@ class LinearHead(Sound):
 
 
 class _WeightsByHand(Sound):
-    """A head of plain weights, (10, 44) and (10)."""
+    """A network whose head is a weight tensor of shape (10, 44) and a bias of shape (10)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -876,7 +879,7 @@ class _WeightsByHand(Sound):
 
 @_breaks("linear", "present")
 class LinearByEinsum(_WeightsByHand):
-    """A linear layer as a sum over indices."""
+    """A linear layer is computed by ``einsum``."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return torch.einsum("bchw,kc->bk", pooled, self.weight) + self.bias
@@ -884,7 +887,7 @@ class LinearByEinsum(_WeightsByHand):
 
 @_breaks("linear", "present")
 class LinearByMatmul(_WeightsByHand):
-    """A linear layer as a matrix product."""
+    """A linear layer is computed by ``matmul``."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return pooled.flatten(1) @ self.weight.t() + self.bias
@@ -892,7 +895,7 @@ class LinearByMatmul(_WeightsByHand):
 
 @_breaks("linear", "present")
 class LinearByInnerProduct(_WeightsByHand):
-    """A linear layer as an inner product."""
+    """A linear layer is computed by ``inner``."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return torch.inner(pooled.flatten(1), self.weight) + self.bias
@@ -900,7 +903,7 @@ class LinearByInnerProduct(_WeightsByHand):
 
 @_breaks("linear", "present")
 class LinearByBatchedProduct(_WeightsByHand):
-    """A linear layer as a product of one matrix an image."""
+    """A linear layer is computed as one matrix product for each image."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         weights = self.weight.expand(pooled.shape[0], 10, 44)
@@ -909,7 +912,7 @@ class LinearByBatchedProduct(_WeightsByHand):
 
 @_breaks("linear", "present")
 class LinearBySumOfProducts(_WeightsByHand):
-    """A linear layer as a broadcast product and a sum."""
+    """A linear layer is computed as the sum of a broadcast product."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return (pooled.flatten(1)[:, None] * self.weight).sum(2) + self.bias
@@ -917,7 +920,7 @@ class LinearBySumOfProducts(_WeightsByHand):
 
 @_breaks("linear", "convolution over the whole map", gap=_fails("the whole map is convolved where it was pooled"))
 class LinearByFlatConvolution(Sound):
-    """A convolution over the flattened map: each output reads every position."""
+    """A convolution over the flattened map computes each output from all positions."""
 
     def __init__(self) -> None:
         super().__init__(width=32)
@@ -934,7 +937,7 @@ class LinearByFlatConvolution(Sound):
 
 @_breaks("batch", "a prediction depends on the other images")
 class CentresTheBatch(Sound):
-    """Takes the mean of the batch off."""
+    """The mean over the batch is subtracted from the maps."""
 
     def late(self, maps: Tensor) -> Tensor:
         maps = super().late(maps)
@@ -943,7 +946,7 @@ class CentresTheBatch(Sound):
 
 @_breaks("batch", "a prediction depends on the other images")
 class ScalesByTheBatch(Sound):
-    """Divides by the largest number in the batch."""
+    """The maps are divided by one plus the maximum over the batch, position by position."""
 
     def late(self, maps: Tensor) -> Tensor:
         maps = super().late(maps)
@@ -952,7 +955,7 @@ class ScalesByTheBatch(Sound):
 
 @_breaks("batch", "depends on the order of the images")
 class PredictsForItsNeighbour(Sound):
-    """Each image gets the prediction of the one before it."""
+    """Each image gets the prediction for the previous image in the batch."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         return super().scores(pooled).roll(1, 0)
@@ -960,7 +963,7 @@ class PredictsForItsNeighbour(Sound):
 
 @_breaks("batch", "a single image gets another prediction", output=_fails("a single image loses its dimension"))
 class SqueezesTheBatchAway(Sound):
-    """A squeeze that also removes the batch dimension of a single image."""
+    """A squeeze also removes the batch dimension of a batch of one image."""
 
     def scores(self, pooled: Tensor) -> Tensor:
         scored: Tensor = self.head(pooled)
@@ -972,7 +975,7 @@ class SqueezesTheBatchAway(Sound):
 
 @_breaks("batch", "more or fewer predictions")
 class MoreRowsOnLargerImages(Sound):
-    """`view(-1, 10)` turns further positions into further predictions."""
+    """On larger images, ``view(-1, 10)`` returns further predictions for the additional positions."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         return F.avg_pool2d(maps, 7, stride=1)
@@ -987,7 +990,7 @@ class MoreRowsOnLargerImages(Sound):
 
 @_breaks("gradients", "no gradient for conv1.weight, norm.weight, norm.bias")
 class DetachesTheMiddle(Sound):
-    """The layers before the cut learn nothing."""
+    """A ``detach`` in the middle of the network stops the gradients of the earlier layers."""
 
     def late(self, maps: Tensor) -> Tensor:
         return super().late(maps.detach())
@@ -995,7 +998,7 @@ class DetachesTheMiddle(Sound):
 
 @_breaks("gradients", "no gradient for extra")
 class ParameterTimesZero(_Shifted):
-    """A parameter that is multiplied by zero."""
+    """A parameter is multiplied by zero."""
 
     def __init__(self) -> None:
         super().__init__(width=43)
@@ -1007,7 +1010,7 @@ class ParameterTimesZero(_Shifted):
 
 @_breaks("gradients", "not finite for conv1.weight")
 class RootOfZero(Sound):
-    """The slope of a square root at zero is infinite, and a dropped number is zero."""
+    """The square root of a dropped number, which is zero, has an infinite gradient."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return super().dropped(maps).sqrt()
@@ -1015,7 +1018,7 @@ class RootOfZero(Sound):
 
 @_breaks("gradients", "the backward pass fails")
 class DropsInPlace(Sound):
-    """Changes in place what the ReLU saved for its backward pass."""
+    """Dropout changes in place the values that ReLU saved for the backward pass."""
 
     def dropped(self, maps: Tensor) -> Tensor:
         return F.dropout(maps, 0.1, self.training, inplace=True)
@@ -1023,7 +1026,7 @@ class DropsInPlace(Sound):
 
 @_breaks("gradients", "no gradient for other.weight, other.bias")
 class PredictsWithAnotherHead(Sound):
-    """Trains one head and predicts with another, which keeps its initial weights."""
+    """The network trains one head and predicts with another head, which keeps the initial weights."""
 
     def __init__(self) -> None:
         super().__init__(width=40)
@@ -1039,7 +1042,7 @@ class PredictsWithAnotherHead(Sound):
 
 @_breaks("bias", "16 parameters without effect, in Conv2d conv1")
 class BiasBeforeNorm(NormsFirst):
-    """A bias that the norm behind it removes."""
+    """Batch norm removes the bias of the preceding convolution."""
 
     def __init__(self) -> None:
         super().__init__(width=43)
@@ -1048,7 +1051,7 @@ class BiasBeforeNorm(NormsFirst):
 
 @_breaks("bias", "16 parameters without effect, in Conv2d")
 class BiasBeforeNormByHand(NormsFirst):
-    """The bias is added by hand."""
+    """A bias is added before batch norm, which removes the bias."""
 
     def __init__(self) -> None:
         super().__init__(width=43)
@@ -1063,7 +1066,7 @@ class BiasBeforeNormByHand(NormsFirst):
 
 @_breaks("cost", "multiply-accumulates")
 class LargerMaps(Sound):
-    """Wider padding: the same weights over maps of 9x9."""
+    """More padding gives maps of 9x9 with the same weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1072,7 +1075,7 @@ class LargerMaps(Sound):
 
 @_breaks("cost", "bytes of activations")
 class BlownUpMaps(Sound):
-    """Maps resized to 56x56 and back: memory for nothing."""
+    """The maps are resized to 56x56 and back, which needs memory and has no use."""
 
     def late(self, maps: Tensor) -> Tensor:
         return super().late(F.max_pool2d(F.interpolate(maps, scale_factor=4), 4))
@@ -1080,7 +1083,7 @@ class BlownUpMaps(Sound):
 
 @_breaks("cost", "multiply-accumulates")
 class CostlyEinsum(Sound):
-    """An einsum of the pooled numbers with themselves, without weights: work that no layer shows."""
+    """An ``einsum`` of the pooled numbers with themselves adds multiply-accumulates that belong to no layer."""
 
     def pooled(self, maps: Tensor) -> Tensor:
         pooled = super().pooled(maps)
@@ -1093,7 +1096,7 @@ class CostlyEinsum(Sound):
 
 @cache
 def examined(name: str) -> tuple[Finding, ...]:
-    """What is found on one of the networks, mutant or sound, experiments included."""
+    """Return the findings, experiments included, about the mutant or the sound network with this name."""
     mutant = MUTANTS.get(name)
     build, shape = (mutant.build, mutant.input_shape) if mutant else (SOUND[name], (1, 28, 28))
     torch.manual_seed(1)

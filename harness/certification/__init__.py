@@ -1,4 +1,4 @@
-"""Accuracy statistics: the accuracy rule for one run, certificates over many seeds, and comparisons."""
+"""Accuracy statistics: an accuracy rule for one run, certificates over many seeds, and comparisons of certificates."""
 
 from harness.certification.certificate import Certificate, CertifiedRun, Crash, Declaration, declared_seeds
 from harness.certification.certify import CERTIFICATE_FILE, certify

@@ -1,4 +1,4 @@
-"""The certificate of a model's accuracy: what was declared before the first run, the runs, and their statistics."""
+"""The certificate of a model's accuracy: what was declared before the first run, the finished runs, and their statistics."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from harness.training import Recipe, RunRecord, WrongPredictions
 
 SCHEMA = "harness.certificate/1"
 _SEEDS_BELOW = 2**32
-# A run takes about 10 kB, and 100 kB where half of 10,000 predictions are wrong.
+# Largest size of a certificate file. A run takes about 10 kB, and 100 kB if half of 10,000 predictions are wrong.
 _MAX_BYTES = 256 * 2**20
 
 
 def declared_seeds(rule: ConsistencyRule, salt: str, count: int) -> tuple[int, ...]:
     """Derive ``count`` distinct seeds below 2**32 from an accuracy rule and a salt.
 
-    Each is SHA-256 of rule, salt and a counter, modulo 2**32. Changing the model does not change the seeds.
+    Each seed is the first 64 bits of the SHA-256 of rule, salt and a counter, modulo 2**32. The model does not enter
+    the seeds.
     """
     target = format(rule.target.normalize(), "f")
     seeds: dict[int, None] = {}
@@ -41,22 +42,22 @@ def declared_seeds(rule: ConsistencyRule, salt: str, count: int) -> tuple[int, .
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What is decided before the first run of a certificate.
+    """Everything that is decided before the first run of a certificate.
 
     Args:
         model: name of the model.
-        source: how the user specified it.
-        arguments: its constructor arguments.
+        source: the model as the user named it, such as ``net.py:Net``.
+        arguments: constructor arguments of the model, as text.
         graph_digest: exact digest of the captured graph.
-        contract: name of the contract that the rule is from.
+        contract: name of the contract that the accuracy rule is taken from.
         rule: the accuracy rule that each run is judged by.
-        recipe: how each run is trained.
+        recipe: the training recipe of every run.
         data_name: name of the data set, such as ``mnist`` or ``digits``.
-        data_title: its name for a reader.
+        data_title: name of the data set for display.
         data_digest: SHA-256 of the decoded data.
-        engine: name of the engine.
-        device: kind of device.
-        design: the test of the pass rate, with the number of runs.
+        engine: name of the training engine.
+        device: device to train on, such as ``cpu``.
+        design: the statistical test of the pass rate, with the largest number of runs.
         salt: text that the seeds are derived from, see `declared_seeds`.
     """
 
@@ -77,17 +78,17 @@ class Declaration:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of all runs that the design may take, in the order in which their outcomes count."""
+        """The seeds of all runs that the design may need, in the order in which the outcomes of the runs are counted."""
         return declared_seeds(self.rule, self.salt, self.design.runs)
 
     @property
     def folder_name(self) -> str:
-        """A name for the folder of the runs, with a digest of the declaration that makes it unique."""
+        """The default name of the folder for the runs; a digest of the declaration makes the name unique."""
         names = f"{self.model}-{self.contract}-{self.recipe.name}-{self.data_name}-{self.design.name}"
         return f"certify-{file_name(names)}-{_digest(self.to_json())[:8]}"
 
     def to_json(self) -> dict[str, Any]:
-        """The declaration as plain JSON data, with its seeds."""
+        """Return the declaration as plain JSON data, with the derived seeds under the key ``seeds``."""
         plain = dataclasses.asdict(self)
         plain["rule"]["target"] = float(self.rule.target)
         plain["recipe"] = {"name": self.recipe.name, **self.recipe.to_mapping()}
@@ -97,19 +98,20 @@ class Declaration:
 
 @dataclass(frozen=True, kw_only=True)
 class CertifiedRun:
-    """One run of a certificate.
+    """The summary of one run that a certificate keeps.
 
     Args:
-        seed: its seed.
-        record_digest: SHA-256 of its run record's content.
-        results_digest: SHA-256 of its learning rates, losses and counts in all epochs and of its wrong predictions: equal in two
-            runs that computed the same bits.
-        status: as in the record.
-        correct: correct predictions on the test images after each epoch.
+        seed: the seed of the run.
+        record_digest: SHA-256 of the content of the run record.
+        results_digest: SHA-256 of the learning rates, losses and counts of all epochs and of the wrong predictions;
+            equal for two runs that computed the same bits.
+        status: ``complete`` or ``diverged``, as in the run record.
+        correct: number of correct predictions on the test images after each epoch.
         total: number of test images.
-        wrong: index and predicted class of each test image that the final state predicts wrongly; empty if it diverged.
-        processor: name of the CPU or of the CUDA device that trained it; None if not reported.
-        torch: version of PyTorch that trained it.
+        wrong: index and predicted class of each test image that the network predicts wrongly after the last epoch;
+            empty if the run diverged.
+        processor: name of the CPU or of the CUDA device that trained the run; None if not reported.
+        torch: version of PyTorch that trained the run.
     """
 
     seed: int
@@ -124,10 +126,10 @@ class CertifiedRun:
 
     @classmethod
     def of(cls, record: RunRecord, predictions: WrongPredictions | None) -> CertifiedRun:
-        """Create from a run's record and wrong predictions (None for a diverged run).
+        """Summarise a run, given the run record and the wrong predictions after the last epoch (None for a diverged run).
 
         Raises:
-            InputError: the predictions are not those of the record's final state.
+            InputError: the predictions were not computed from the final state of the run.
         """
         wrong = predictions.wrong if predictions else ()
         last = record.epochs[-1] if record.epochs else None
@@ -137,8 +139,8 @@ class CertifiedRun:
             or len(wrong) != last.test_total - last.test_correct
         ):
             raise InputError(
-                f"expected the predictions of the final state of seed {record.seed}, got those of another run. Train the seed "
-                "again, into an empty folder."
+                f"expected the predictions of the final state of seed {record.seed}, got predictions of another run. "
+                "Delete the folder of the seed and run the same command again."
             )
         results = [
             [epoch.lr, epoch.train_loss, epoch.train_correct, epoch.test_loss, epoch.test_correct]
@@ -159,7 +161,7 @@ class CertifiedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Crash:
-    """A failed attempt to train a seed, not counted as an outcome; the seed is trained again or resumed."""
+    """A failed attempt to train a seed, with the error as ``problem``; not counted as an outcome of the pass-rate test."""
 
     seed: int
     problem: str
@@ -167,10 +169,10 @@ class Crash:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """A declaration and its finished runs, in the declared order of seeds.
+    """A declaration with the runs finished so far, in the declared order of seeds, and the crashed attempts.
 
     Raises:
-        InputError: the runs are not the first of the declared ones.
+        InputError: the seeds of the runs are not the first declared seeds, in the same order.
     """
 
     declaration: Declaration
@@ -178,45 +180,49 @@ class Certificate:
     crashes: tuple[Crash, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        seeds, expected = [run.seed for run in self.runs], list(self.declaration.seeds)
-        if seeds != expected[: len(seeds)]:
-            raise InputError(f"expected the declared seeds in their order, {expected}, got runs of {seeds}.")
+        seeds = [run.seed for run in self.runs]
+        if seeds != (expected := list(self.declaration.seeds)[: len(seeds)]):
+            raise InputError(
+                f"expected runs with the first seeds of the declaration, in the same order ({expected}), got runs with seeds "
+                f"{seeds}."
+            )
 
     def passed(self, run: CertifiedRun) -> bool:
-        """Whether a run meets the accuracy rule: complete, with as many epochs as declared, and enough correct predictions."""
+        """Whether a run meets the accuracy rule: complete, with the declared number of epochs, and enough correct predictions."""
         rule, epochs = self.declaration.rule, self.declaration.recipe.epochs
         whole = run.status == "complete" and len(run.correct) == epochs <= rule.max_epochs
         return whole and min(rule.counted(run.correct)) >= rule.required(run.total)
 
     @property
     def outcomes(self) -> tuple[bool, ...]:
-        """Which runs passed, in declared order."""
+        """For each run, in declared order, whether the run met the accuracy rule."""
         return tuple(map(self.passed, self.runs))
 
     @property
     def end(self) -> Endpoint | None:
-        """Where the test of the pass rate ended; None while it needs more runs."""
+        """The endpoint of the pass-rate test, given the runs so far; None if the test needs more runs."""
         return self.declaration.design.decide(self.outcomes)
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict of the test; None while it needs more runs."""
+        """The verdict of the pass-rate test; None if the test needs more runs."""
         return self.end.verdict if self.end else None
 
     @property
     def counted(self) -> tuple[tuple[int, ...], ...]:
-        """The correct predictions in the epochs that count, of each complete run."""
+        """For each complete run, the numbers of correct predictions in the epochs that the accuracy rule counts."""
         return tuple(self.declaration.rule.counted(run.correct) for run in self.runs if run.status == "complete")
 
     def noise(self) -> EpochNoise:
-        """The variation of the counted epochs' accuracies, estimated from the complete runs (at least two)."""
+        """Estimate how the accuracy varies over seeds and between the counted epochs, from the complete runs (at least two)."""
         return EpochNoise.of(self.counted, max(run.total for run in self.runs))
 
     def summary(self) -> dict[str, Any]:
-        """Statistics of the runs, as plain JSON data; None if there are too few runs or the test has not ended.
+        """Return statistics of the runs as plain JSON data; a value is None if there are too few runs to compute the statistic.
 
-        ``pass_rate`` has an exact 95 % ``interval`` and a one-sided 95 % ``lower_bound``. For correct predictions in
-        the counted epochs: ``mean``, ``sd`` of run means, ``minimum``, and ``correlation`` between two epochs of a run.
+        ``pass_rate`` has an exact 95 % ``interval`` and a one-sided 95 % ``lower_bound`` once the test has ended. For
+        the numbers of correct predictions in the counted epochs: ``mean`` over all runs, ``sd`` of the means of single
+        runs, ``minimum``, and ``correlation`` between two epochs of the same run.
         """
         end, design, counted = self.end, self.declaration.design, self.counted
         means = [statistics.fmean(run) for run in counted]
@@ -235,7 +241,7 @@ class Certificate:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The certificate as plain JSON data, in the form of ``docs/schemas/certificate.schema.json``."""
+        """Return the certificate as plain JSON data, in the form of ``docs/schemas/certificate.schema.json``."""
         return {
             "schema": SCHEMA,
             "declaration": self.declaration.to_json(),
@@ -246,19 +252,26 @@ class Certificate:
 
     @classmethod
     def from_json(cls, document: object, *, where: str = "certificate") -> Self:
-        """Read a certificate from parsed JSON. Seeds and summary are recomputed and must agree with it.
+        """Read a certificate from parsed JSON.
+
+        The seeds are derived again from the declaration and the summary is computed again from the runs; both must
+        equal those stored in the document.
 
         Raises:
-            InputError: not a certificate, or one that contradicts itself; the message begins with ``where``.
+            InputError: the document is not a certificate, or its seeds or summary differ from those computed again; the
+                message begins with ``where``.
         """
         table = dict(expect_mapping(document, where=where, error=InputError))
         schema = table.pop("schema", None)
         if schema != SCHEMA:
-            raise InputError(f"{where}: expected schema={SCHEMA!r}, got schema={schema!r}. Name a certificate.")
+            raise InputError(
+                f"{where}: expected a certificate with schema={SCHEMA!r}, got schema={schema!r}. Name a certificate file that "
+                "`harness certify` wrote."
+            )
         summary = table.pop("summary", None)
         seeds = None
         if isinstance(declaration := table.get("declaration"), dict):
-            # A copy: the document belongs to the caller.
+            # A copy, so that the document of the caller is not changed.
             table["declaration"] = {key: value for key, value in declaration.items() if key != "seeds"}
             seeds = declaration.get("seeds")
         certificate = read_table(cls, table, where=where, error=InputError)
@@ -268,13 +281,14 @@ class Certificate:
         ):
             if json.dumps(found) != json.dumps(expected):
                 raise InputError(
-                    f"{where}: expected {name}={expected!r}, which follows from declaration and runs, got {found!r}. The file "
-                    "was changed by hand, or written by another version."
+                    f"{where}: expected {name}={expected!r}, as computed again from the declaration and the runs in the file, "
+                    f"got {name}={found!r}. The file was changed by hand, or written by another version of the harness. Certify "
+                    "the model again."
                 )
         return certificate
 
     def write(self, path: Path) -> None:
-        """Write the certificate as JSON, atomically.
+        """Write the certificate to a JSON file, atomically.
 
         Raises:
             InputError: the file cannot be written; an existing file is left untouched.
@@ -283,7 +297,7 @@ class Certificate:
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read a certificate's JSON file.
+        """Read a certificate from a JSON file.
 
         Raises:
             InputError: the file cannot be read or is not a certificate.

@@ -1,4 +1,4 @@
-"""Training the seeds of a certificate until its verdict is reached."""
+"""Training of the declared seeds of a certificate until the pass-rate test reaches a verdict."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from harness.training import (
 )
 
 CERTIFICATE_FILE = "certificate.json"
-# How often a run that ended before its training did is started again.
+# The largest number of attempts to train a seed whose training crashes.
 _ATTEMPTS = 3
 
 
 def certify(
     declaration: Declaration, job: SeedsJob, folder: Path, *, processes: int, observer: SeedsObserver
 ) -> Certificate:
-    """Train the declared seeds in their order, until the design reaches a verdict.
+    """Train the declared seeds in order until the pass-rate test reaches a verdict.
 
-    The certificate is written before the first run and after each run; to continue, the folders of the runs that it
-    holds are not needed. Outcomes count in declared order, whichever run ends first. A run that failed the accuracy
-    rule or diverged is never repeated. A seed whose training crashed is attempted up to three times, and each crash is
-    listed. An interrupted certification can be continued and reaches the same verdict.
+    The outcomes are counted in declared order, even if the runs end in another order. A run that failed the accuracy
+    rule or diverged is never repeated. A seed whose training crashed is attempted up to three times, and the
+    certificate lists each crash. The certificate file is written before the first run and after each run, so that an
+    interrupted certification can be continued and reaches the same verdict; the folders of runs that are already in the
+    certificate are not needed for that.
 
     Args:
-        declaration: what to certify.
-        job: how to train a seed of it.
-        folder: the folder of the certificate and of the seeds' folders.
-        processes: how many seeds to train at a time.
-        observer: is called as the seeds proceed.
+        declaration: the declaration of the certificate.
+        job: loads the model and the data for the training of one seed.
+        folder: the folder for the certificate file and for one subfolder per seed.
+        processes: number of seeds to train at the same time.
+        observer: an object whose methods are called as the training of the seeds proceeds.
 
     Returns:
         The certificate; without a verdict if a seed failed three times.
@@ -54,7 +55,7 @@ def certify(
         certificate = _opened(declaration, path)
 
         def enough() -> bool:
-            """Add finished runs in declared order; return whether a verdict is reached."""
+            """Add the finished runs to the certificate, in declared order; return whether the test has reached a verdict."""
             nonlocal certificate
             runs = list(certificate.runs)
             for seed in declaration.seeds[len(runs) :]:
@@ -79,7 +80,7 @@ def certify(
 
 
 def _ended(folder: Path) -> CertifiedRun | None:
-    """The run in a folder; None if it has not ended."""
+    """Read the finished run in a folder; return None if the folder has no record, or the record of an interrupted run."""
     if not (folder / RECORD_FILE).exists():
         return None
     record = RunRecord.read(folder / RECORD_FILE)
@@ -90,7 +91,7 @@ def _ended(folder: Path) -> CertifiedRun | None:
 
 
 def _opened(declaration: Declaration, path: Path) -> Certificate:
-    """Read the existing certificate, or write a new one that holds only the declaration."""
+    """Read the existing certificate, or write a new certificate that has no runs yet."""
     if not path.exists():
         certificate = Certificate(declaration=declaration)
         certificate.write(path)
@@ -99,7 +100,8 @@ def _opened(declaration: Declaration, path: Path) -> Certificate:
     found = certificate.declaration
     if changed := [name for name in vars(declaration) if getattr(declaration, name) != getattr(found, name)]:
         raise InputError(
-            f"expected a certificate of this declaration in {str(path)!r}, found that of another, which differs in "
-            f"{', '.join(changed)}. Choose another folder with --out; a declared certification is not changed."
+            f"expected {str(path)!r} to hold a certificate with the same declaration, got a certificate whose declaration "
+            f"differs in {', '.join(changed)}. Choose another folder with --out: the declaration of an existing certificate "
+            "cannot be changed."
         )
     return certificate

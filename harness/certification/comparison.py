@@ -1,4 +1,4 @@
-"""Comparing two models or recipes on the same seeds."""
+"""Comparison of two models or recipes by the runs of their certificates with the same seeds."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Flips:
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of Q. McNemar's exact test (Psychometrika 12, 1947, 153-157) of equal flip rates."""
+        """Two-sided p-value of Q. McNemar's exact test (Psychometrika 12, 1947, 153-157) for equal rates of lost and gained."""
         flips = self.lost + self.gained
         return float(stats.binomtest(self.gained, flips).pvalue) if flips else 1.0
 
     @classmethod
     def between(cls, a: Mapping[int, int], b: Mapping[int, int]) -> Flips:
-        """Count the flips, given each run's wrong predictions by image index."""
+        """Count the images that only one run predicts correctly, given the wrong predictions of both runs by image index."""
         return cls(lost=len(b.keys() - a.keys()), gained=len(a.keys() - b.keys()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedPair:
-    """Two runs of one seed: mean correct predictions in the epochs that count, and the flips between their final states."""
+    """The runs of A and B with one seed: mean correct test images in the counted epochs, and the flips after the last epoch."""
 
     seed: int
     a: float
@@ -50,13 +50,16 @@ class SeedPair:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedComparison:
-    """The mean difference between B and A over seeds, in images, with a paired t interval.
+    """The mean difference in correct test images between B and A, over pairs of runs with the same seed.
 
     Args:
-        seeds: the two runs of each seed.
+        seeds: the pair of runs of each seed.
         margin: the largest difference, in images, that is considered negligible.
-        identical: whether the runs of every seed are bit-equal.
-        confidence: of the two-sided interval.
+        identical: whether the two runs of every seed computed the same bits.
+        confidence: the confidence level of the two-sided interval.
+
+    Raises:
+        InputError: there are fewer than two pairs, or ``margin`` is negative.
     """
 
     seeds: tuple[SeedPair, ...]
@@ -66,18 +69,21 @@ class PairedComparison:
 
     def __post_init__(self) -> None:
         if len(self.seeds) < 2:  # noqa: PLR2004 - a standard deviation needs two
-            raise InputError(f"expected at least two seeds on both sides, got {len(self.seeds)}.")
+            raise InputError(
+                f"expected at least two seeds for which both A and B have a run, got {len(self.seeds)}. Certify A and B with the "
+                "same contract and the same salt."
+            )
         if not self.margin >= 0:
             raise InputError(f"expected margin >= 0, got margin={self.margin}.")
 
     @property
     def differences(self) -> tuple[float, ...]:
-        """B's correct predictions minus A's, for each seed."""
+        """For each seed, the number of correct predictions of B minus that of A, as means over the counted epochs."""
         return tuple(pair.b - pair.a for pair in self.seeds)
 
     @property
     def mean(self) -> float:
-        """The mean difference, in images."""
+        """The mean of the differences over the seeds, in images."""
         return statistics.fmean(self.differences)
 
     @property
@@ -87,13 +93,17 @@ class PairedComparison:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The confidence interval for the mean difference, by Student's t over seeds, in images."""
+        """The confidence interval for the mean difference by the paired t test over seeds, in images."""
         half = self._quantile * self.standard_error
         return self.mean - half, self.mean + half
 
     @property
     def outcome(self) -> Outcome:
-        """The conclusion: an interval within the margin means no relevant difference, even if it excludes zero."""
+        """The conclusion of the comparison.
+
+        If the whole interval is within the margin, there is no difference beyond the margin, even if the interval
+        excludes zero.
+        """
         lower, upper = self.interval
         if self.identical:
             return "identical"
@@ -105,15 +115,15 @@ class PairedComparison:
 
     @property
     def smallest_visible(self) -> float:
-        """The smallest true difference, in images, that these seeds detect with a power of 0.8.
+        """The smallest true difference, in images, that a comparison on these seeds detects with a power of 0.8.
 
-        The minimum detectable effect of H. S. Bloom (Evaluation Review 19, 1995, 547-556): the quantiles of Student's t for the
-        interval and for the power, added, times the standard error.
+        This is the minimum detectable effect of H. S. Bloom (Evaluation Review 19, 1995, 547-556): the sum of the
+        quantiles of Student's t distribution for the interval and for the power, times the standard error.
         """
         return (self._quantile + float(stats.t.ppf(_POWER, self._freedom))) * self.standard_error
 
     def to_json(self) -> dict[str, Any]:
-        """The comparison as plain JSON data."""
+        """Return the comparison as plain JSON data."""
         return {
             "outcome": self.outcome,
             "margin": self.margin,
@@ -137,23 +147,26 @@ class PairedComparison:
 
 
 def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedComparison:
-    """Compare the runs of two certificates on the seeds that both have, in the epochs that count.
+    """Compare the runs of two certificates on the seeds that both have, in the epochs that the accuracy rule counts.
 
     Raises:
-        InputError: the certificates differ in accuracy rule or data, share fewer than two seeds, or a run of theirs diverged.
+        InputError: the certificates differ in accuracy rule or data, share fewer than two seeds, or a run on a shared
+            seed diverged.
     """
     for name in ("rule", "data_digest"):
         one, other = getattr(a.declaration, name), getattr(b.declaration, name)
         if one != other:
             raise InputError(
-                f"expected two certificates of one {name}, got {name}={one} and {other}. Certify both alike."
+                f"expected two certificates with the same {name}, got {name}={one} and {name}={other}. Certify both models with "
+                "the same contract and data."
             )
     theirs = {run.seed: run for run in b.runs}
     pairs = [(run, theirs[run.seed]) for run in a.runs if run.seed in theirs]
     for run in (run for pair in pairs for run in pair):
         if run.status != "complete":
             raise InputError(
-                f"expected complete runs, got seed {run.seed} with status={run.status!r}: it has no accuracy."
+                f"expected a complete run for every seed that both certificates have, got status={run.status!r} for seed "
+                f"{run.seed}. A run that is not complete has no accuracy to compare."
             )
     rule = a.declaration.rule
     seeds = tuple(
@@ -171,7 +184,7 @@ def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedCompariso
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedEpoch:
-    """Correct test images of a run after one epoch; ``lower`` and ``upper``: prediction interval from a certificate."""
+    """Correct test images of a run after one epoch, and mean and prediction interval of the certificate's runs at that epoch."""
 
     epoch: int
     correct: int
@@ -182,22 +195,27 @@ class PlacedEpoch:
 
 
 def place_run(record: RunRecord, certificate: Certificate, *, confidence: float = 0.95) -> tuple[PlacedEpoch, ...]:
-    """Place each epoch of a run in the distribution of a certificate's complete runs.
+    """Compare each epoch of a run with the same epoch of a certificate's complete runs.
 
-    Uses Student's t prediction interval for one more run, with Bonferroni correction over the epochs.
+    An epoch is below, within or above Student's t prediction interval for one more run, with Bonferroni correction over
+    the epochs.
 
     Raises:
-        InputError: the certificate has fewer than two complete runs, or the run is of another recipe or data.
+        InputError: the certificate has fewer than two complete runs, or the recipe or the data of the run differs from
+            those of the certificate.
     """
     declared = certificate.declaration
     if (record.recipe, record.data_digest) != (declared.recipe, declared.data_digest):
         raise InputError(
-            f"expected a run with the certificate's recipe and data, {declared.recipe.name} on {declared.data_title}, got "
-            f"{record.recipe.name} on {record.data_title}."
+            f"expected a run with the recipe and the data of the certificate (recipe {declared.recipe.name} on "
+            f"{declared.data_title}), got a run with recipe {record.recipe.name} on {record.data_title}. Train the run with the "
+            "recipe and the data of the certificate."
         )
     runs = [run.correct for run in certificate.runs if run.status == "complete"]
     if len(runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
-        raise InputError(f"expected a certificate with at least two complete runs, got {len(runs)}.")
+        raise InputError(
+            f"expected a certificate with at least two complete runs, got a certificate with {len(runs)}. Certify more seeds."
+        )
     level = bonferroni_level(confidence, len(record.epochs))
     factor = prediction_factor(level, freedom=len(runs) - 1, runs=len(runs))
     placed = []
@@ -216,13 +234,14 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
 
 
 def bonferroni_level(confidence: float, intervals: int) -> float:
-    """The confidence level of each of several intervals that together hold with ``confidence`` (C. E. Bonferroni)."""
+    """Return the confidence level of each of several intervals that all hold together with probability ``confidence``."""
     return 1 - (1 - confidence) / max(intervals, 1)
 
 
 def prediction_factor(level: float, *, freedom: int, runs: int) -> float:
-    """Half the width of Student's t prediction interval for one more run, in standard deviations over seeds.
+    """Return half the width of Student's t prediction interval for one more run, in standard deviations over seeds.
 
-    ``freedom``: degrees of freedom of the standard deviation. ``runs``: number of runs in the mean that it is around.
+    ``level`` is the confidence level, ``freedom`` the degrees of freedom of the standard deviation, and ``runs`` the
+    number of runs in the mean that is the centre of the interval.
     """
     return float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(1 + 1 / runs)

@@ -1,4 +1,4 @@
-"""The consistency rule: the target must be reached in each of the last epochs, compared as counts of images."""
+"""The accuracy rule of a contract: a run must reach a target accuracy in each of its last epochs, or in its best epoch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from harness.training import EpochResult, RunRecord
 
 @dataclass(frozen=True, kw_only=True)
 class ConsistencyRule:
-    """How accurate a run must be, and when. The ``[accuracy]`` section of a contract.
+    """The accuracy rule of a contract: how accurate a run must be, and in which epochs. The contract's ``[accuracy]`` section.
 
     Args:
-        target: percent of the test images that must be predicted correctly, above 0 and at most 100; exact, as written.
+        target: percent of the test images that must be predicted correctly, above 0 and at most 100, as an exact
+            decimal number.
         rule: ``last``: the target must be reached in each of the last epochs; ``best``: in the best epoch.
-        last: the number of last epochs for the rule ``last``; None with ``best``.
+        last: the number of last epochs for the rule ``last``; None with the rule ``best``.
         max_epochs: the largest number of epochs that the recipe may declare.
 
     Raises:
-        ContractError: a value out of range, or ``last`` with the wrong rule.
+        ContractError: a value is out of range, or ``last`` is given with the rule ``best`` or not given with the rule
+            ``last``.
     """
 
     target: Annotated[Decimal, Range(above=0, most=100)]
@@ -38,50 +40,52 @@ class ConsistencyRule:
         require_ranges(self, ContractError)
         if self.rule == "best" and self.last is not None:
             raise ContractError(
-                f"expected rule='best' without the key 'last', since it looks at one epoch only, got last={self.last}. Remove it."
+                f"expected rule='best' without the key 'last', because the rule counts only the best epoch, got "
+                f"last={self.last}. Remove the key 'last'."
             )
         if self.rule == "last" and (self.last is None or not 1 <= self.last <= self.max_epochs):
             raise ContractError(
-                f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}."
+                f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}. Set "
+                "the key 'last' to the number of last epochs that the rule counts."
             )
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, where: str = "[accuracy]") -> Self:
-        """Read the section from a parsed TOML table; the target keeps its decimal value: 99.4 is exactly 99.4.
+        """Read the section ``[accuracy]`` from a parsed TOML table; the target 99.4 is read as exactly 99.4, not as a float.
 
         Raises:
-            ContractError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of range.
-                The message begins with ``where``.
+            ContractError: the table has an unknown key or lacks a key, or a value has the wrong type or is out of
+                range. The message begins with ``where``.
         """
         return read_table(cls, table, where=where, error=ContractError)
 
     def required(self, total: int) -> int:
-        """The fewest correct predictions of ``total`` that reach the target: 9,940 of 10,000 for 99.4 percent."""
+        """Return how many of ``total`` predictions must be correct to reach the target: 9,940 of 10,000 for 99.4 percent."""
         return math.ceil(Fraction(self.target) * total / 100)
 
     def judge(self, record: RunRecord) -> tuple[Finding, Finding]:
-        """Two findings about one run, ``epochs`` and ``accuracy``.
+        """Judge a run by the rule; return two findings, for the requirements ``epochs`` and ``accuracy``.
 
-        A run that did not complete the epochs that its recipe declares fails ``epochs``. Its ``accuracy`` is judged on
-        the completed epochs if they suffice: with rule ``best`` it can pass; with rule ``last`` it is ``unknown`` if
-        the run was interrupted.
+        A run that did not complete all epochs of its recipe fails ``epochs``. With the rule ``best``, such a run passes
+        ``accuracy`` if one of the completed epochs reached the target. Otherwise ``accuracy`` is ``unknown`` for an
+        interrupted run and fails for a diverged run.
 
         Raises:
-            InputError: the run was tested on training images, so its accuracy is not that of the rule.
+            InputError: the run was tested on training images (``--validation``), to which the rule does not apply.
         """
         if record.validation:
             raise InputError(
-                f"expected a run tested on the test images of {record.data_name}, got validation={record.validation}, a run that "
-                "was tested on training images, to choose between models. Train without --validation."
+                f"expected a run tested on the test images of {record.data_name}, got a run with validation={record.validation}, "
+                f"which was tested on {record.validation} training images. Train again without --validation."
             )
         return self._judge_epochs(record), self._judge_accuracy(record)
 
     def counted(self, correct: Sequence[int]) -> tuple[int, ...]:
-        """Select the epochs that the rule looks at from a complete run's correct predictions per epoch."""
+        """Select the epochs to which the rule applies, given a complete run's numbers of correct predictions after each epoch."""
         return (max(correct),) if self.last is None else tuple(correct[-self.last :])
 
     def skipped(self, reason: str) -> tuple[Finding, Finding]:
-        """The same two findings, skipped, for a command that does not train; ``reason`` is what they observed."""
+        """Return the findings ``epochs`` and ``accuracy`` with the status skip; ``reason`` says why the rule was not checked."""
         return (
             Finding(requirement="epochs", status=Status.SKIP, expected=self._epochs_expected, observed=reason),
             Finding(requirement="accuracy", status=Status.SKIP, expected=self._accuracy_expected, observed=reason),
@@ -142,7 +146,7 @@ class ConsistencyRule:
         elif record.status == "interrupted":
             status, hint = Status.UNKNOWN, "Resume the run."
         else:
-            status, hint = Status.FAIL, "Let the learning rate decay before the epochs that count."
+            status, hint = Status.FAIL, "Let the learning rate decay before the epochs that the rule counts."
         return Finding(
             requirement="accuracy",
             status=status,
@@ -153,15 +157,15 @@ class ConsistencyRule:
         )
 
     def _missing(self, record: RunRecord) -> str:
-        """Describe which of the epochs that count are missing from the record; empty if none is."""
+        """Describe which of the epochs that the rule counts are missing from the record; empty if none is missing."""
         completed = len(record.epochs)
         if completed == 0:
             return "no epoch was completed"
         if self.last is not None and record.status != "complete":
             whole = f"{completed} of {record.recipe.epochs} epochs"
-            return f"{record.status} after {whole}, so the last {self.last} are missing"
+            return f"{record.status} after {whole}, so the last {self.last} epochs are not complete"
         if self.last is not None and completed < self.last:
-            return f"the run has {completed} epochs, fewer than the {self.last} that count"
+            return f"the run has {completed} epochs, fewer than the last {self.last} that the rule counts"
         return ""
 
 

@@ -1,8 +1,9 @@
 """Statistical tests of a pass rate over seeds: with a fixed number of runs, or sequential.
 
-A run passes or fails a contract's accuracy rule; the pass rate p is the probability that it passes. Both designs test p against
-two rates: the verdict is ``pass`` with a probability of at most alpha if p <= p0, and ``fail`` with a probability of at most beta
-if p >= p1. Error rates, expected numbers of runs and intervals are computed exactly, by recursion over the possible counts.
+A run passes or fails a contract's accuracy rule; the pass rate p is the probability that a run passes. Both designs
+test p against two rates: the verdict is ``pass`` with a probability of at most alpha if p <= p0, and ``fail`` with a
+probability of at most beta if p >= p1. Error rates, expected numbers of runs and intervals are computed exactly, by
+recursion over the possible counts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Verdict = Literal["pass", "fail", "inconclusive"]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a test can end: after ``runs`` runs, ``failures`` of which failed, with the verdict for that."""
+    """A stopping point of a pass-rate test: the number of runs so far, how many of them failed, and the verdict given there."""
 
     runs: int
     failures: int
@@ -33,7 +34,7 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingCharacteristics:
-    """Properties of a design at one true pass rate: probability of each verdict and expected number of runs."""
+    """The probability of each verdict and the expected number of runs of a design, at one true pass rate."""
 
     passed: float
     failed: float
@@ -42,7 +43,7 @@ class OperatingCharacteristics:
 
     @property
     def shares(self) -> tuple[float, float, float]:
-        """The probabilities of pass, fail and inconclusive."""
+        """The probabilities of the verdicts pass, fail and inconclusive, in this order."""
         return self.passed, self.failed, self.inconclusive
 
 
@@ -61,10 +62,13 @@ class _Design(abc.ABC):
 
     @abc.abstractmethod
     def verdict(self, runs: int, failures: int) -> Verdict | None:
-        """The verdict after so many runs and failures; None while the test goes on."""
+        """Return the verdict after ``runs`` runs, ``failures`` of which failed; None if the test continues."""
 
     def decide(self, outcomes: Sequence[bool]) -> Endpoint | None:
-        """Where the test ends, given which runs passed, in declared order; None if it needs more runs."""
+        """Return the endpoint of the test; None if the test needs more runs.
+
+        ``outcomes`` says for each run, in declared order, whether the run passed.
+        """
         failures = 0
         for runs, passed in enumerate(outcomes, start=1):
             failures += not passed
@@ -73,10 +77,11 @@ class _Design(abc.ABC):
         return None
 
     def endpoints(self, rate: float) -> dict[Endpoint, float]:
-        """The probability of each endpoint at a pass rate, the strongest evidence for a high rate first.
+        """Return the probability of each endpoint if a run passes with probability ``rate``.
 
-        The order is that of C. Jennison and B. W. Turnbull (Technometrics 25, 1983, 49-58): a pass after fewer runs comes before
-        one after more, then the endpoints without a verdict by their failures, then the failed ones, later before earlier.
+        The endpoints are ordered from the strongest to the weakest evidence for a high pass rate, as by C. Jennison and
+        B. W. Turnbull (Technometrics 25, 1983, 49-58): first passes, earlier before later; then inconclusive endpoints,
+        with few failures before many; then failures, later before earlier.
         """
         found: dict[Endpoint, float] = {}
         reached = {0: 1.0}
@@ -94,7 +99,7 @@ class _Design(abc.ABC):
         return {end: found[end] for end in sorted(found, key=_evidence_order)}
 
     def characteristics(self, rate: float) -> OperatingCharacteristics:
-        """Probabilities of the verdicts and expected number of runs at a pass rate."""
+        """Compute the probability of each verdict and the expected number of runs if a run passes with probability ``rate``."""
         ends = self.endpoints(rate)
         by_verdict = {
             verdict: math.fsum(probability for end, probability in ends.items() if end.verdict == verdict)
@@ -109,18 +114,18 @@ class _Design(abc.ABC):
         )
 
     def interval(self, end: Endpoint, confidence: float = 0.95) -> tuple[float, float]:
-        """The exact two-sided confidence interval for the pass rate after the test ended.
+        """Compute the exact two-sided confidence interval for the pass rate after the test ended at ``end``.
 
-        With endpoints ordered by evidence for a high rate, the lower limit is the rate at which evidence at least as
-        strong as ``end`` has probability (1 - confidence) / 2, the upper limit that for evidence at most as strong.
-        Coverage is at least ``confidence`` for every stopping rule; for a fixed number of runs this is the interval of
-        C. J. Clopper and E. S. Pearson (Biometrika 26, 1934, 404-413).
+        The endpoints are ordered as by `endpoints`. The lower limit is the pass rate at which evidence at least as
+        strong as ``end`` has probability (1 - confidence) / 2, the upper limit the pass rate at which evidence at most
+        as strong has this probability. The coverage is at least ``confidence`` for every stopping rule. With a fixed
+        number of runs the interval is that of C. J. Clopper and E. S. Pearson (Biometrika 26, 1934, 404-413).
         """
         tail = (1 - confidence) / 2
         return self._limit(end, tail, lower=True), self._limit(end, tail, lower=False)
 
     def lower_bound(self, end: Endpoint, confidence: float = 0.95) -> float:
-        """The exact one-sided lower confidence bound for the pass rate after the test ended."""
+        """Compute the exact one-sided lower confidence bound for the pass rate after the test ended at ``end``."""
         return self._limit(end, 1 - confidence, lower=True)
 
     def _limit(self, end: Endpoint, tail: float, *, lower: bool) -> float:
@@ -140,15 +145,16 @@ class _Design(abc.ABC):
 class SequentialDesign(_Design):
     """A. Wald's sequential probability ratio test (Ann. Math. Statist. 16, 1945, 117-186), truncated after ``runs`` runs.
 
-    ``pass`` as soon as the likelihood ratio of p1 to p0 reaches 1 / alpha, ``fail`` as soon as it falls to beta, ``inconclusive``
-    if neither happens. By Ville's inequality the error rates are at most alpha and beta for every choice of
-    the rates; Wald's own bounds, (1 - beta) / alpha and beta / (1 - alpha), only approximate them.
+    The verdict is ``pass`` as soon as the likelihood ratio of p1 to p0 is at least 1 / alpha, ``fail`` as soon as the
+    ratio is at most beta, and ``inconclusive`` if neither occurs within ``runs`` runs. By Ville's inequality the error
+    rates are at most alpha and beta for every choice of p0 and p1; with Wald's own bounds, (1 - beta) / alpha and beta
+    / (1 - alpha), this holds only approximately.
     """
 
     name: ClassVar[str] = "sequential"
 
     def verdict(self, runs: int, failures: int) -> Verdict | None:
-        """The verdict after so many runs and failures; None while the test goes on."""
+        """Return the verdict after ``runs`` runs, ``failures`` of which failed; None if the test continues."""
         most_to_pass, least_to_fail = self._bounds[runs - 1]
         if failures <= most_to_pass:
             return "pass"
@@ -158,7 +164,7 @@ class SequentialDesign(_Design):
 
     @functools.cached_property
     def _bounds(self) -> tuple[tuple[int, int], ...]:
-        """For each number of runs, the most failures with which the test passes and the fewest with which it fails."""
+        """For each number of runs, the largest number of failures for a pass and the smallest number of failures for a fail."""
         gain, loss = math.log(self.p1 / self.p0), math.log((1 - self.p0) / (1 - self.p1))
         bounds = []
         for runs in range(1, self.runs + 1):
@@ -173,14 +179,15 @@ class SequentialDesign(_Design):
 class FixedDesign(_Design):
     """Two exact binomial tests after exactly ``runs`` runs.
 
-    ``pass`` if at most the observed number of failures has a probability <= alpha at p0; else ``fail`` if at least that
-    number has a probability <= beta at p1; else ``inconclusive``.
+    The verdict is ``pass`` if, at the pass rate p0, the observed number of failures or a smaller one has a probability
+    of at most alpha; otherwise ``fail`` if, at the pass rate p1, the observed number of failures or a larger one has a
+    probability of at most beta; otherwise ``inconclusive``.
     """
 
     name: ClassVar[str] = "fixed"
 
     def verdict(self, runs: int, failures: int) -> Verdict | None:
-        """The verdict after so many runs and failures; None while the test goes on."""
+        """Return the verdict after ``runs`` runs, ``failures`` of which failed; None if the test continues."""
         if runs < self.runs:
             return None
         return self._verdicts[failures]

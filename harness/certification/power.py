@@ -1,7 +1,8 @@
-"""The probability that a model of a given true accuracy passes an accuracy rule, and which verdicts follow.
+"""The probability that a model of a given true accuracy passes an accuracy rule, and which verdicts a certificate then reaches.
 
-The test accuracies of the epochs that count are taken as jointly normal with one mean, one standard deviation over seeds and
-one correlation between any two epochs of a run. Correlation 1 means that a run's late epochs all have the same accuracy.
+The model of the noise: the test accuracies of the counted epochs of a run are jointly normal, with one mean, one
+standard deviation over seeds and one correlation between any two epochs. With correlation 1 all counted epochs of a run
+have the same accuracy.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ _FAR = 8.0  # standard deviations, beyond which a normal density is below 1e-14
 
 @dataclass(frozen=True, kw_only=True)
 class EpochNoise:
-    """Variation of test accuracy over seeds and between the epochs that count.
+    """The variation of the test accuracy over seeds and between the counted epochs of a run.
 
-    ``sd``: standard deviation over seeds of one epoch's accuracy, in percentage points. ``correlation``: between two epochs of a
-    run. ``images``: number of test images.
+    ``sd`` is the standard deviation of one epoch's accuracy over seeds, in percentage points; ``correlation`` is the
+    correlation over seeds between the accuracies of two epochs of a run; ``images`` is the number of test images.
     """
 
     sd: Annotated[float, Range(above=0, most=50)]
@@ -39,17 +40,17 @@ class EpochNoise:
 
     @classmethod
     def of(cls, runs: Sequence[Sequence[int]], images: int) -> EpochNoise:
-        """Estimate from the correct images in the counted epochs: one row per run, at least two rows."""
+        """Estimate the variation from the correct images in each counted epoch (columns) of at least two runs (rows)."""
         points = [[100 * count / images for count in run] for run in runs]
         sd = math.sqrt(statistics.fmean(statistics.variance(epoch) for epoch in zip(*points, strict=True)))
         return cls(sd=sd, correlation=max(0.0, epoch_correlation(runs)), images=images)
 
 
 def epoch_correlation(runs: Sequence[Sequence[int]]) -> float:
-    """The common correlation, over runs, between the correct counts of two epochs.
+    """Estimate the correlation over runs between the numbers of correct images in two epochs, assumed equal for all pairs.
 
-    The mean covariance of pairs of epochs divided by the mean variance of an epoch, from one row of counts per run;
-    1 for a single epoch, NaN if the runs do not differ.
+    The estimate is the mean covariance of pairs of epochs divided by the mean variance of an epoch. ``runs`` has one
+    row of counts per run. The result is 1 for a single epoch and NaN if all runs are equal.
     """
     epochs = list(zip(*runs, strict=True))
     variance = statistics.fmean(statistics.variance(epoch) for epoch in epochs)
@@ -61,10 +62,11 @@ def epoch_correlation(runs: Sequence[Sequence[int]]) -> float:
 
 
 def pass_probability(rule: ConsistencyRule, mean: float, noise: EpochNoise) -> float:
-    """The probability that one run passes the rule if each counted epoch has a mean accuracy of ``mean`` percent.
+    """Compute the probability that one run passes the rule if each counted epoch has an expected accuracy of ``mean`` percent.
 
-    The rule ``best`` counts all ``max_epochs`` epochs. Given a run's common random effect, its epochs are independent;
-    that effect is integrated over. A count c of correct images stands for the accuracies from c - 1/2 to c + 1/2.
+    The rule ``best`` counts all ``max_epochs`` epochs. The correlation between epochs is modelled by a random effect
+    that all epochs of a run share; given the effect, the epochs are independent, and the probability is integrated over
+    the effect. As a continuity correction, a count c of correct images stands for the counts from c - 1/2 to c + 1/2.
     """
     least = 100 * (rule.required(noise.images) - 0.5) / noise.images
     shared, own = math.sqrt(noise.correlation), math.sqrt(1 - noise.correlation)
@@ -76,7 +78,7 @@ def pass_probability(rule: ConsistencyRule, mean: float, noise: EpochNoise) -> f
         one = stats.norm.cdf((distance + shared * common) / own)
         return float(1 - (1 - one) ** rule.max_epochs if rule.last is None else one**rule.last)
 
-    # Where the integrand turns from 0 to 1, so that the integration does not step over it.
+    # The point where the integrand rises from 0 to 1, so that the integration places a sample near the step.
     turn = min(max(-distance / shared, -_FAR), _FAR) if shared else 0.0
     value, _ = integrate.quad(lambda z: passes(z) * stats.norm.pdf(z), -_FAR, _FAR, points=[turn], limit=200)
     return min(max(float(value), 0.0), 1.0)
@@ -84,7 +86,7 @@ def pass_probability(rule: ConsistencyRule, mean: float, noise: EpochNoise) -> f
 
 @dataclass(frozen=True, kw_only=True)
 class PowerRow:
-    """For a true mean accuracy in percent: the pass probability of a run, and the certificate's characteristics."""
+    """The probability that a run passes, and the characteristics of a certificate, at one true mean accuracy in percent."""
 
     mean: float
     run_passes: float
@@ -94,7 +96,7 @@ class PowerRow:
 def power_table(
     rule: ConsistencyRule, means: Sequence[float], noise: EpochNoise, design: Design
 ) -> tuple[PowerRow, ...]:
-    """Compute one row of pass probabilities for each true mean accuracy, in percent."""
+    """Compute the pass probability of a run and the characteristics of a certificate for each true mean accuracy in percent."""
     rows = []
     for mean in means:
         rate = pass_probability(rule, mean, noise)

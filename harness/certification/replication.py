@@ -1,4 +1,4 @@
-"""Comparison of published accuracies with the distribution of our own runs of the same model and recipe."""
+"""Comparison of published accuracies with the distribution of the accuracies of new runs of the same model and recipe."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from harness.certification.comparison import bonferroni_level, prediction_factor
 
 Outcome = Literal["consistent", "above what we see", "below what we see", "not testable"]
 FIGURES = ("best", "last", "mean of the last three")
+_OTHER_EPOCHS = "the published log and the recipe have different numbers of epochs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Published results of a model: correct predictions after each epoch and the claimed best accuracy in percent."""
+    """Published results of a model: correct test images after each epoch, and the claimed best accuracy in percent."""
 
     model: str
     correct: tuple[int, ...]
@@ -26,9 +27,10 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicatedFigure:
-    """A published accuracy figure compared with our runs, in correct test images.
+    """A published accuracy figure compared with new runs of the model; all numbers are counts of correct test images.
 
-    ``mean``: of our runs; ``lower``, ``upper``: their prediction interval; ``reason``: why it is not testable.
+    ``mean`` is the mean of the figure over the ``runs`` new runs; ``lower`` and ``upper`` are the ends of the
+    prediction interval for one more run. ``reason`` says why the figure is not testable, and is empty otherwise.
     """
 
     model: str
@@ -44,9 +46,11 @@ class ReplicatedFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class Replication:
-    """All compared figures; ``level``: confidence of each interval, giving a joint level of ``confidence``.
+    """The comparisons of all published figures with new runs.
 
-    ``sd``: standard deviation of each figure over seeds, pooled over the models of ``pooled``.
+    Each interval has the confidence level ``level``, so that all intervals together hold with probability
+    ``confidence``. ``sd`` is the standard deviation over seeds of each figure, pooled over the models named in
+    ``pooled``.
     """
 
     confidence: float
@@ -59,16 +63,18 @@ class Replication:
 def replicate(
     published: Sequence[Published], certificates: Mapping[str, Certificate], *, confidence: float = 0.95
 ) -> Replication:
-    """Compare the published figures of models with runs of them.
+    """Compare the published figures of models with new runs of the same models.
 
     Each figure is tested by a two-sided Student's t prediction interval for one more run, around the mean of the
-    model's runs, with the figure's standard deviation over seeds pooled over all models that have runs. Levels are
-    Bonferroni-corrected for the number of tested figures. "best" is taken over as many epochs as are published.
+    model's runs. The standard deviation of a figure over seeds is pooled over all models with runs. The confidence
+    level of each interval is Bonferroni-corrected for the number of tested figures. The figure "best" of a new run is
+    taken over the published number of epochs.
 
     Args:
-        published: what is published.
-        certificates: complete runs by model; models without are not testable.
-        confidence: the probability that, with every figure from the same distribution as ours, all are ``consistent``.
+        published: the published results of each model.
+        certificates: the certificate with the new runs, by model; a model without a certificate is not testable.
+        confidence: the probability that all figures are ``consistent`` if every published run has the distribution of
+            the new runs.
     """
     samples: dict[tuple[str, str], list[float]] = {}
     targets: dict[tuple[str, str], float] = {}
@@ -131,11 +137,11 @@ def _figure(correct: Sequence[int], name: str) -> float:
 
 
 def _published(one: Published, name: str, certificate: Certificate | None) -> tuple[float | None, str]:
-    """The published figure, or why it cannot be tested."""
+    """Return the published figure of this name, or the reason why the figure cannot be tested."""
     epochs = certificate.declaration.recipe.epochs if certificate else len(one.correct)
     if one.correct:
-        return (_figure(one.correct, name), "") if len(one.correct) == epochs else (None, "another number of epochs")
+        return (_figure(one.correct, name), "") if len(one.correct) == epochs else (None, _OTHER_EPOCHS)
     if name == "best" and one.claimed_best is not None:
         total = max((run.total for run in certificate.runs), default=0) if certificate else 0
         return float(one.claimed_best) * total / 100, ""
-    return None, "no log is published"
+    return None, "no training log is published"

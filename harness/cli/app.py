@@ -1,4 +1,4 @@
-"""The command group, and the translation of errors and findings into an exit code."""
+"""The command group, and the translation of errors and results into an exit code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INTERRUPTED = 130
 _EPILOG = """Exit codes: 0 all requirements hold; 1 a requirement failed; 2 the input or the usage is wrong; 3 undecided, or
 the output could not be written; 4 internal error of the harness; 130 interrupted."""
 
-# What torch's allocators say on a CPU and on CUDA.
+# Parts of the messages of torch's allocators on a CPU and on CUDA.
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
@@ -81,7 +81,7 @@ for command in _COMMANDS:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its exit code."""
+    """Run the command line with ``arguments``, by default the arguments of the process, and exit with the exit code."""
     # OpenMP threads that wait for work spin for some microseconds and then sleep. Sleeping at once delays the operations of a
     # small network; spinning forever slows training down several times on a busy machine. Results are the same either way. The
     # variables are read when torch is imported.
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     lost = open_streams()
     code = run(sys.argv[1:] if arguments is None else arguments)
-    # A reader that has read enough, such as head, is no fault. Where a requirement failed, that is the result.
+    # A pipe that its reader, such as head, closed early is no error. If a requirement failed, the exit code stays 1.
     problem = lost()
     if problem is not None and problem.errno != errno.EPIPE and code == 0:
         print_error(
@@ -124,7 +124,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: Exception) -> tuple[int, str]:
-    """The exit code and the message of an error."""
+    """Return the exit code and the message for an exception."""
     out_of_memory = isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
     match error:
         case ExaminerError():

@@ -1,4 +1,4 @@
-"""`harness bench`: the comparison of two saved benchmark runs."""
+"""`harness bench`: compares two saved benchmark runs."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def bench() -> None:
 def compare(baseline: str | None, current: str | None, allow: float, output: Output) -> int:
     """Compare two saved benchmark runs.
 
-    The exit code is 1 if a benchmark is significantly slower than allowed, that is, if the confidence interval of its ratio
-    lies entirely above the allowed ratio. CURRENT defaults to the newest run under .benchmarks, BASELINE to the one before.
+    The exit code is 1 if a benchmark is significantly slower than allowed, that is, if the confidence interval of the
+    ratio of the current time to the baseline time lies entirely above the allowed ratio. CURRENT defaults to the newest
+    run under .benchmarks, BASELINE to the run saved before the newest.
     """
     from harness.benchmarking import CONFIDENCE, compare_runs, newest_runs, read_run
     from harness.reporting import plain_table, verdict_line

@@ -1,4 +1,4 @@
-"""`harness bisect`: the first difference between two recorded runs."""
+"""`harness bisect`: finds the first difference between two recorded runs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     "--rerun/--no-rerun",
     default=True,
     help="Repeat the steps between the last equal and the first different digest to find the exact step and tensor, or use only "
-    "the digests on record.",
+    "the recorded digests.",
 )
 @rerun_options
 @report_options
 def bisect(first: str, second: str, output: Output, *, rerun: bool, **chosen: str | None) -> int:
     """Find the first difference between two runs.
 
-    Reports the first step at which the runs differ, the first tensor that differs in it, by how much, and the likely cause.
-    The digests on record give a range of steps; repeating these steps gives the exact one.
+    Reports the first step at which the runs differ, the first tensor that differs in this step, the size of the
+    difference, and the likely cause. The recorded digests give a range of steps; repeating these steps gives the exact
+    step.
     """
     from harness.reporting import plain_table
     from harness.reproducibility import bisect as bisect_records
@@ -55,14 +56,14 @@ def bisect(first: str, second: str, output: Output, *, rerun: bool, **chosen: st
 
 
 def _refine(one: RunRecord, other: RunRecord, found: Bisection, **chosen: str | None) -> Bisection:
-    """Repeat the range of steps to find the exact one; unchanged if the runs cannot be repeated."""
+    """Repeat the steps that may differ to find the exact step; return ``found`` unchanged if the runs cannot be repeated."""
     from harness.errors import InputError
     from harness.reproducibility import bisect as bisect_records
 
     try:
         reruns = [rerun_for(record, **chosen) for record in (one, other)]
     except InputError as error:
-        announce(f"steps are not repeated, so only the digests on record locate the difference: {error}")
+        announce(f"steps are not repeated, so the difference is located only by the recorded digests: {error}")
         return found
 
     def trace(rerun: Rerun, after: int, upto: int) -> Trace:

@@ -32,21 +32,24 @@ certificate_options = combine(
         "--salt",
         default="1",
         show_default=True,
-        help="Text that enters the seeds, together with the contract's accuracy rule; published with the result.",
+        help="Text from which the seeds are derived, together with the contract's accuracy rule; stored in the certificate.",
     ),
     click.option(
         "--out",
         metavar="FOLDER",
-        help="Folder for the certificate and the seeds' folders. Default: a folder under runs/, named after what is declared.",
+        help="Folder for the certificate and the seeds' folders. Default: a folder under runs/, named after the declaration.",
     ),
 )
 
 
 def design_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of the pass-rate test, passed to the command as one argument ``design``."""
+    """Add the options of the pass-rate test to a command, which receives them as one argument ``design``."""
     declare = combine(
         click.option(
-            "--runs", type=click.IntRange(1, 1000), metavar="N", help="Train exactly N seeds, not as many as it takes."
+            "--runs",
+            type=click.IntRange(1, 1000),
+            metavar="N",
+            help="Train exactly N seeds, instead of a sequential test.",
         ),
         click.option(
             "--at-most",
@@ -54,12 +57,16 @@ def design_options(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             type=click.IntRange(1, 1000),
             metavar="N",
-            help="Most seeds to train.",
+            help="Largest number of seeds of the sequential test.",
         ),
         click.option("--p0", default=0.80, show_default=True, help="Pass rate up to which a pass is an error."),
         click.option("--p1", default=0.95, show_default=True, help="Pass rate from which a failure is an error."),
-        click.option("--alpha", default=0.05, show_default=True, help="Greatest probability of a pass at --p0."),
-        click.option("--beta", default=0.05, show_default=True, help="Greatest probability of a failure at --p1."),
+        click.option(
+            "--alpha", default=0.05, show_default=True, help="Largest probability of a pass at the pass rate --p0."
+        ),
+        click.option(
+            "--beta", default=0.05, show_default=True, help="Largest probability of a failure at the pass rate --p1."
+        ),
     )
 
     @functools.wraps(function)
@@ -88,13 +95,14 @@ def certified(
     out: str | None,
     like: Certificate | None = None,
 ) -> Certificate:
-    """Declare a certificate and train its seeds, or continue where an earlier command was interrupted.
+    """Declare a certificate and train the declared seeds, or continue a certification that was interrupted.
 
-    Accuracy rule and salt are those of the certificate ``like``, if one is given.
+    If the certificate ``like`` is given, the accuracy rule, the contract name and the salt of ``like`` are declared.
 
     Raises:
-        SeedsInterrupted: the user interrupted it.
-        InputError: the contract has no accuracy rule, or something that is named cannot be used.
+        SeedsInterrupted: the user interrupted the training.
+        InputError: the contract has no accuracy rule, or the model, contract, recipe, data set, device or folder cannot
+            be used.
     """
     from harness.certification import CERTIFICATE_FILE, Declaration
     from harness.certification import certify as train_declared
@@ -113,7 +121,8 @@ def certified(
         rule, name, salt = like.declaration.rule, like.declaration.contract, like.declaration.salt
     if rule is None:
         raise InputError(
-            f"expected a contract with a section [accuracy], got {contract.name}, which has none. Name one with --contract."
+            f"expected a contract with a section [accuracy], got {contract.name!r}, which has no such section. Name another "
+            "contract with --contract."
         )
     captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
     captured.require_trainable()
@@ -152,7 +161,7 @@ def certified(
 
 
 def certificate_report(certificate: Certificate) -> tuple[RenderableType, ...]:
-    """A table of the runs and a summary."""
+    """Return a table of the runs, the statistics of the certificate and the line with the verdict."""
     from harness.reporting import facts_table, plain_table
 
     declaration, rows = certificate.declaration, []
@@ -165,7 +174,7 @@ def certificate_report(certificate: Certificate) -> tuple[RenderableType, ...]:
 
 
 def _facts(certificate: Certificate) -> Iterator[tuple[str, str]]:
-    """The summary as names and values."""
+    """Yield the statistics of a certificate as pairs of a name and a value."""
     declaration, summary, design = certificate.declaration, certificate.summary(), certificate.declaration.design
     yield "data", declaration.data_title
     yield "seeds", f"{summary['runs']} of at most {design.runs}, salt {declaration.salt!r}; {_expected_runs(design)}"
@@ -203,7 +212,7 @@ def _verdict(certificate: Certificate) -> Text:
     words = {
         "pass": f"the pass rate is above {100 * design.p0:g} %",
         "fail": f"the pass rate is below {100 * design.p1:g} %",
-        "inconclusive": f"{design.runs} runs do not decide",
+        "inconclusive": f"{design.runs} runs show neither that the pass rate is high enough nor that it is too low",
         None: "unfinished: run the same command again to continue",
     }
     statuses = {"pass": Status.PASS, "fail": Status.FAIL}
@@ -211,10 +220,10 @@ def _verdict(certificate: Certificate) -> Text:
 
 
 def draw_certificate(certificate: Certificate, path: Path) -> None:
-    """Plot the judged epochs of each run and the progress of the test.
+    """Plot the correct predictions in the counted epochs of each run, and the failures so far with the limits of the test.
 
     Raises:
-        InputError: the format is not known, or the file cannot be written.
+        InputError: the file name ends neither in .png nor in .svg, or the file cannot be written.
     """
     from harness.reporting import plot_runs
 

@@ -1,4 +1,4 @@
-"""`harness certify`: a statistical test of a model's accuracy over declared seeds."""
+"""`harness certify`: tests the accuracy of a model statistically over declared seeds."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ def certify(
 ) -> int:
     """Certify the accuracy of a model over declared seeds.
 
-    The seeds follow from the contract's accuracy rule and --salt. Each is trained with the whole recipe and judged by the rule.
-    By default the test is sequential: it ends as soon as the runs decide whether the pass rate is above --p0 (pass) or below
-    --p1 (fail), and is inconclusive if --at-most seeds do not decide. --runs declares their number instead. The same command
-    continues an interrupted certification.
+    The seeds are derived from the contract's accuracy rule and --salt. Each seed is trained with the whole recipe and
+    judged by the accuracy rule. By default the test of the pass rate is sequential: the test ends as soon as the runs
+    show that the pass rate is above --p0 (pass) or below --p1 (fail), and is inconclusive if --at-most seeds show
+    neither. With --runs the number of seeds is fixed instead. Running the same command again continues an interrupted
+    certification.
     """
     certificate = certified(model, arguments, contract_name, recipe_name, data=data, design=design, **chosen)
     output.print(*certificate_report(certificate))

@@ -1,4 +1,4 @@
-"""`harness check`: the structure of a model against a contract."""
+"""`harness check`: checks the structure of a model against a contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from harness.findings import overall
 @click.option(
     "--probe/--no-probe",
     default=None,
-    help="Confirm the findings on the graph by experiments, or not. Default: confirm for models with up to 100,000 parameters.",
+    help="Confirm the findings about the captured graph by experiments on the model, or not. Default: confirm for models with up "
+    "to 100,000 parameters.",
 )
 @evidence_option
 @report_options
@@ -35,7 +36,7 @@ def check(
     captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
     findings = examine(captured, contract, probe=probe)
     if rule := rule_for(contract):
-        findings += rule.skipped("not checked: check does not train, use verify")
+        findings += rule.skipped("not checked: harness check does not train, use harness verify")
     title = f"{captured.name} against {contract.name}"
     output.print(
         f"{title}: {contract.description}" if contract.description else title,

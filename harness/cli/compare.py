@@ -1,4 +1,4 @@
-"""`harness compare`: two models, recipes or certificates on the same seeds."""
+"""`harness compare`: compares two models, recipes or certificates on the same seeds."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _EXIT_CODES = {"B is worse": 1, "no difference shown": 3}
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @contract_option
-@click.option("--recipe-a", metavar="NAME|FILE", help="Recipe of A, if A is a model. Default: as of `harness train`.")
-@click.option("--recipe-b", metavar="NAME|FILE", help="Recipe of B, if B is a model. Default: as of `harness train`.")
+@click.option("--recipe-a", metavar="NAME|FILE", help="Recipe of A, if A is a model. Default: as for `harness train`.")
+@click.option("--recipe-b", metavar="NAME|FILE", help="Recipe of B, if B is a model. Default: as for `harness train`.")
 @click.option(
     "--runs",
     default=8,
     show_default=True,
     type=click.IntRange(2, 1000),
     metavar="N",
-    help="Number of declared seeds of a model.",
+    help="Number of seeds to train each model with; at most the number of runs of the other certificate, if one is given.",
 )
 @click.option(
     "--margin",
@@ -43,7 +43,7 @@ _EXIT_CODES = {"B is worse": 1, "no difference shown": 3}
     show_default=True,
     type=click.FloatRange(min=0),
     metavar="IMAGES",
-    help="Difference in correct test images up to which A and B count as equal.",
+    help="Largest mean difference in correct test images that is considered negligible.",
 )
 @certificate_options
 @data_option
@@ -62,10 +62,12 @@ def compare(
 ) -> int:
     """Compare B with A on the same seeds.
 
-    A and B are models, which are trained, or certificates (JSON files that `harness certify` wrote). A paired t interval over
-    seeds for the mean difference in the epochs that count decides: B is worse (exit code 1), B is better, no difference beyond
-    the margin, identical (all 0), or no difference shown (3). If B is a run record, it is placed in the distribution of the
-    certificate A, epoch by epoch: consistent (0), worse (1), or suspiciously better (3).
+    A and B are models, which are trained, or certificates (JSON files that `harness certify` wrote). The result follows
+    from the paired t interval over seeds for the mean difference in correct test images, in the epochs that the
+    accuracy rule counts: B is worse (exit code 1), B is better, no difference beyond the margin, identical (exit code
+    0), or no difference shown (exit code 3). If A is a certificate and B is a run record, each epoch of the run is
+    compared with the certificate's runs: the run is consistent with these runs (exit code 0), worse (1), or better than
+    expected (3).
     """
     from harness.certification import Certificate, FixedDesign
     from harness.certification import compare as compare_certificates
@@ -80,7 +82,10 @@ def compare(
     ]
     if _schema(documents[second]) == RUN:
         if given[0] is None:
-            raise InputError(f"expected a certificate as A, as B={second!r} is a run record; got A={first!r}.")
+            raise InputError(
+                f"expected A to be a certificate, because B={second!r} is a run record, got A={first!r}. Name a certificate file "
+                "as A."
+            )
         return _place(given[0], RunRecord.from_json(documents[second], where=second), second, output)
     known = given[0] or given[1]
     sides = [
@@ -104,7 +109,7 @@ def compare(
 
 
 def _document(name: str) -> object:
-    """The content of a JSON file; None for anything else, such as a model."""
+    """Return the parsed content of a JSON file; None if ``name`` does not end in .json and so names a model."""
     from harness.files import read_whole
     from harness.tables import parse_document
 
@@ -148,8 +153,8 @@ def _report(found: PairedComparison, sides: Sequence[Certificate]) -> Iterator[R
                 f"mean {found.mean:+.1f} images, 95 % interval {lower:+.1f} to {upper:+.1f}, {len(rows)} seeds",
             ),
             (
-                "visible",
-                f"a true difference of {found.smallest_visible:.1f} images would have been shown 4 times out of 5",
+                "detectable",
+                f"a true difference of {found.smallest_visible:.1f} images, with a power of 0.8",
             ),
             ("margin", f"{found.margin:g} images"),
         ]
@@ -158,7 +163,7 @@ def _report(found: PairedComparison, sides: Sequence[Certificate]) -> Iterator[R
 
 
 def _place(certificate: Certificate, record: RunRecord, path: str, output: Output) -> int:
-    """Place one run in the distribution of a certificate's runs."""
+    """Compare one run with the runs of a certificate, print the result and return the exit code."""
     from harness.certification import place_run
     from harness.reporting import plain_table
 

@@ -1,4 +1,4 @@
-"""The two output streams: results on standard output, messages on standard error."""
+"""The two output streams of a command: results on standard output, messages on standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CODES = {Status.ERROR: 4, Status.FAIL: 1, Status.UNKNOWN: 3, Status.PASS: 0, St
 
 
 class _Stream(io.FileIO):
-    """A standard stream that discards what it cannot write instead of raising; ``lost`` is the first error."""
+    """A standard stream that discards data that cannot be written, without raising; ``lost`` is the first error of a write."""
 
     lost: OSError | None = None
 
@@ -35,19 +35,19 @@ class _Stream(io.FileIO):
 
 
 def open_streams() -> Callable[[], OSError | None]:
-    """Replace stdout and stderr by streams that never raise, and escape characters they cannot encode.
+    """Replace stdout and stderr by streams that do not raise if a write fails, and that escape characters they cannot encode.
 
     Returns:
-        A function that flushes standard output and returns its first write error, or None.
+        A function that flushes standard output and returns the first error of a write to standard output, or None.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # A file opened later would get the number of the closed stream, and the messages.
+            # Otherwise a file opened later would get the number of the closed stream, and messages would be written to the file.
             os.open(os.devnull, os.O_RDWR)
     out, err = (_Stream(descriptor, "w", closefd=False) for descriptor in (1, 2))
-    # A path or a name can hold what the terminal's encoding lacks.
+    # A path or a name can contain characters that the terminal's encoding cannot represent.
     encoding, escape = getattr(sys.stdout, "encoding", None), "backslashreplace"
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(out), encoding, escape, line_buffering=out.isatty())
     sys.stderr = io.TextIOWrapper(io.BufferedWriter(err), encoding, escape, line_buffering=True)
@@ -60,9 +60,9 @@ def open_streams() -> Callable[[], OSError | None]:
 
 
 class Output:
-    """The result of a command: text on standard output and, with ``--json``, a document in a file.
+    """Writes the result of a command: text to standard output and, with ``--json``, a JSON document to a file.
 
-    With ``--json -`` the document replaces the text.
+    With ``--json -`` the document is written to standard output instead of the text.
 
     Args:
         target: the argument of ``--json``; ``None`` without the option.
@@ -72,19 +72,19 @@ class Output:
         self._target = target
 
     def print(self, *renderables: RenderableType) -> None:
-        """Print text, tables and other rich renderables, one below the other."""
+        """Print text, tables and other rich renderables one below the other, unless ``--json -`` was given."""
         if self._target != "-":
             console = plain_console()
             for renderable in renderables:
                 console.print(renderable)
 
     def print_unwrapped(self, text: str) -> None:
-        """Print text without wrapping its lines at the width of the terminal."""
+        """Print text with long lines left unwrapped, unless ``--json -`` was given."""
         if self._target != "-":
             click.echo(text)
 
     def write(self, kind: str, content: Mapping[str, Any]) -> None:
-        """Write ``content`` as a JSON document of the schema ``harness.<kind>/1``, if the option was given.
+        """Write ``content`` as a JSON document with the schema ``harness.<kind>/1``, if ``--json`` was given.
 
         Raises:
             InputError: the file cannot be written.
@@ -94,7 +94,7 @@ class Output:
         self.write_document(document(kind, content))
 
     def write_document(self, document: Mapping[str, Any]) -> None:
-        """Write a complete JSON document, if the option was given.
+        """Write a complete JSON document, if ``--json`` was given.
 
         Raises:
             InputError: the file cannot be written.
@@ -111,7 +111,7 @@ class Output:
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """A rich console without markup; 120 characters wide where there is no terminal (a pipe, CI), not rich's 80."""
+    """Return a rich console without markup; 120 characters wide, instead of rich's 80, if the stream is not a terminal."""
     from rich.console import Console
 
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else 120
@@ -119,17 +119,17 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 
 def announce(sentence: str) -> None:
-    """Print a message to stderr."""
+    """Print a message to standard error."""
     click.echo(sentence, err=True)
 
 
 def print_error(message: str) -> None:
-    """Print an error message: a paragraph, and the list after it if there is one."""
+    """Print an error message to standard error: a paragraph, then the items of the message's list, if any, one per line."""
     paragraph, *items = message.split("\n- ")
     text = " ".join(paragraph.split()) + one_a_line(items)
     click.echo(click.style("error: ", fg="red", bold=True) + text, err=True)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """4 for an internal error of the harness, else 1 if a requirement failed, else 3 if one is undecided, else 0."""
+    """Return the exit code for findings: 4 if a status is error, else 1 if one is fail, else 3 if one is unknown, else 0."""
     return _CODES[overall(findings)]

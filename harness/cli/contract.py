@@ -1,4 +1,4 @@
-"""`harness contract`: the built-in contracts, and the requirements of any contract."""
+"""`harness contract`: lists the built-in contracts, and explains the requirements of any contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.cli.options import debug_option
 
 @click.group()
 def contract() -> None:
-    """List the built-in contracts, or explain one."""
+    """List the built-in contracts, or explain the requirements of a contract."""
 
 
 @contract.command(name="list")

@@ -1,4 +1,4 @@
-"""`harness doctor`: versions, devices, engines and data on this machine, and how to get what is missing."""
+"""`harness doctor`: shows versions, devices, engines and data sets on this machine, and how to get missing ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.datasets import data_choices
 def doctor(output: Output) -> None:
     """Describe this machine: versions, devices, threads, engines and data sets.
 
-    The MNIST files found are verified. For whatever is missing the report says how to get it.
+    The MNIST files that are found are verified. The report says how to get data sets and devices that are missing.
     """
     from harness.data import find_mnist, is_offline
     from harness.reporting import facts_table

@@ -1,4 +1,4 @@
-"""`harness evaluate`: the predictions of a model with given weights on the test images."""
+"""`harness evaluate`: predicts the classes of the test images with given weights."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _row(label: int, counts: list[int], predictions: Predictions) -> tuple[str, 
 
 
 def _prediction(predictions: Predictions, index: int) -> dict[str, Any]:
-    """One prediction as JSON data; where an output is NaN there is no predicted class and no probability."""
+    """Return one prediction as JSON data; if an output is NaN, the predicted class and the probability are None."""
     label, predicted = int(predictions.labels[index]), int(predictions.classes[index])
     valid = predicted >= 0
     probability = float(predictions.probabilities[index, predicted]) if valid else None

@@ -1,4 +1,4 @@
-"""`harness golden`: recorded outputs of models, and whether the models still compute them."""
+"""`harness golden`: records outputs of models, and checks that the models still compute the recorded outputs."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ _computing_options = combine(
     click.argument("models", metavar="[MODEL]...", nargs=-1),
     arguments_option,
     _folder_option,
-    device_option("Device to compute on; a golden holds for one kind of device.", default=_DEVICE),
+    device_option("Device to compute on; outputs are recorded separately for each kind of device.", default=_DEVICE),
     click.option(
         "--threads",
         default=_THREADS,
         show_default=True,
         type=click.IntRange(min=1, max=MAX_THREADS),
-        help="Number of CPU threads to compute with; a golden holds for one number of threads.",
+        help="Number of CPU threads to compute with; outputs are recorded separately for each number of threads.",
     ),
 )
 
 
 @click.group()
 def golden() -> None:
-    """Record the outputs of models, and check that they still compute the same."""
+    """Record the outputs of models, and check that the models still compute the recorded outputs."""
 
 
 @golden.command()
@@ -80,8 +80,8 @@ def check(
 ) -> int:
     """Check models against their goldens; without MODEL, all models that have goldens.
 
-    In an environment on record, the comparison is bit for bit. In other environments outputs are compared within a tolerance,
-    and the exit code is 3 if they agree.
+    In an environment whose outputs are recorded, the comparison is bit for bit. In another environment outputs are
+    compared within a tolerance, and the exit code is 3 if all outputs agree.
     """
     from harness.goldens import check_golden, environment_key, golden_path, unused_goldens
     from harness.graph import computing_threads
@@ -127,9 +127,10 @@ def check(
 def update(
     models: tuple[str, ...], arguments: str, folder: Path | None, device: str, threads: int, *, dry_run: bool
 ) -> None:
-    """Record the outputs of models in this environment and print the changes; without MODEL, of all models with goldens.
+    """Record the outputs of models in this environment and print the changes; without MODEL, of all models that have goldens.
 
-    The outputs recorded in other environments are kept, unless the graph, the initial weights or the recipe changed.
+    The outputs recorded in other environments are kept, unless the graph, the initial weights or the recipe of the
+    model changed.
     """
     from harness.goldens import golden_bytes, golden_path, update_golden, write_golden
     from harness.graph import computing_threads
@@ -157,14 +158,14 @@ def update(
 @_folder_option
 @report_options
 def list_goldens(folder: Path | None, output: Output) -> None:
-    """List the models with goldens, and the environments in which they were recorded."""
+    """List the models that have goldens, and the environments in which the goldens were recorded."""
     from harness.goldens import SUFFIX, golden_path, read_golden
     from harness.reporting import plain_table
 
     place = folder or SHIPPED
     if not place.is_dir():
         raise InputError(
-            f"expected a folder with goldens, got --folder {place}, which does not exist. Name another one."
+            f"expected a folder with goldens, got --folder {place}, which does not exist. Name an existing folder."
         )
     paths = {} if folder else {golden_path(place, name): name for name in mnist_models.list_models()}
     paths |= {path: path.stem for path in sorted(place.glob(f"*{SUFFIX}")) if path not in paths}
@@ -192,21 +193,21 @@ def list_goldens(folder: Path | None, output: Output) -> None:
 
 @dataclass(frozen=True)
 class _SelectedModel:
-    """A model whose golden is checked or updated; ``path`` is its golden file, None if named as MODEL."""
+    """A model whose golden is checked or updated; ``path`` is the golden file, None if the user named the model as MODEL."""
 
     source: str
     arguments: str
     path: Path | None = None
 
     def spec(self, captured: CapturedModel, device: torch.device) -> RunSpec:
-        """The description of the training whose results the golden records."""
+        """Return the description of the training whose results the model's golden records."""
         from harness.training import RunSpec
 
         source, recipe = self.source, recipe_for(self.source, None)
         return RunSpec.of(captured, recipe, seed=DEFAULT_SEED, device=device, source=source, arguments=self.arguments)
 
     def update_command(self, folder: Path | None, device: str, threads: int) -> str:
-        """The command that updates the golden."""
+        """Return the `harness golden update` command that updates the model's golden with these options."""
         options = {
             "--args": self.arguments,
             "--folder": folder,
@@ -218,20 +219,23 @@ class _SelectedModel:
 
 
 def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[_SelectedModel]:
-    """The models named; without names the shipped models, or those with goldens in the folder whose source exists."""
+    """Return the named models; without names, the shipped models or, with ``folder``, the models of the goldens in the folder.
+
+    A golden in the folder is left out if the source of its model is not found.
+    """
     from harness.goldens import SUFFIX, golden_path, read_golden
     from harness.sources import parse_source
 
     shipped = mnist_models.list_models()
     if arguments and len(models) != 1:
         raise click.UsageError(
-            f"expected one MODEL with --args, got {len(models)}. Name the model that takes the arguments"
+            f"expected one MODEL with --args, got {len(models)}. Name only the model that takes the arguments"
         )
     own = [model for model in models if model not in shipped]
     if own and folder is None:
         raise click.UsageError(
             f"expected a shipped model, or --folder for a model of your own, got {own[0]!r} without --folder. Name the folder "
-            "of its goldens with --folder"
+            "of the model's goldens with --folder"
         )
     if models:
         return [_SelectedModel(model, arguments) for model in models]
@@ -239,7 +243,10 @@ def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[
         return [_SelectedModel(name, "", golden_path(SHIPPED, name)) for name in shipped]
     goldens = {path: read_golden(path) for path in sorted(folder.glob(f"*{SUFFIX}"))}
     if not goldens:
-        raise click.UsageError(f"expected a MODEL, or a --folder with goldens, got --folder {folder}, which has none")
+        raise click.UsageError(
+            f"expected a MODEL, or a --folder with goldens, got --folder {folder}, which has none. Name a MODEL, "
+            "or another folder"
+        )
     selected = []
     for path, found in goldens.items():
         with contextlib.suppress(ModelSourceError):
@@ -249,7 +256,7 @@ def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[
 
 
 def _captured(models: Sequence[_SelectedModel]) -> Iterator[tuple[_SelectedModel, CapturedModel]]:
-    """Capture each model with its initial weights; prints a counter if there are several."""
+    """Capture each model with its initial weights; print the position in the list if there are several models."""
     from harness.sources import load_model
 
     for number, model in enumerate(models, start=1):
@@ -261,11 +268,13 @@ def _captured(models: Sequence[_SelectedModel]) -> Iterator[tuple[_SelectedModel
 
 
 def _read_existing(path: Path) -> Golden | None:
-    """The golden to update; ``None``, with a message, if it cannot be read."""
+    """Return the golden to update; ``None`` if there is no golden or, with a message, if the golden cannot be read."""
     from harness.goldens import read_golden
 
     try:
         return read_golden(path) if path.exists() else None
     except InputError as problem:
-        announce(f"the golden is replaced, and what it recorded in other environments is lost: {problem}")
+        announce(
+            f"the golden cannot be read and is replaced; outputs recorded in other environments are lost: {problem}"
+        )
         return None

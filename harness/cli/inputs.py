@@ -1,4 +1,4 @@
-"""Lookup of the contract, recipe, data set or recorded training given in options."""
+"""Lookup of the contract, the recipe, the data set or the recorded training that the options of a command name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DIGITS_CONTRACT = "digits"
 
 
 def contract_for(model: str, name: str | None) -> Contract:
-    """The named contract; without a name, that of the model's card or the default one."""
+    """Return the contract called ``name``; without a name, that of the shipped model's card or the default contract."""
     from harness.contracts import load_contract
 
     if name is None and model in mnist_models.list_models():
@@ -35,7 +35,7 @@ def contract_for(model: str, name: str | None) -> Contract:
 
 
 def contract_on(contract: Contract, dataset: Dataset) -> Contract:
-    """The contract, with the accuracy rule of the contract 'digits' if the data set is the digits."""
+    """Return the contract; if the data set is the embedded digits, with the accuracy rule of the contract 'digits'."""
     from harness.contracts import load_contract
 
     if dataset.name != DIGITS or contract.accuracy is None or contract.name == _DIGITS_CONTRACT:
@@ -44,7 +44,7 @@ def contract_on(contract: Contract, dataset: Dataset) -> Contract:
 
 
 def rule_for(contract: Contract) -> ConsistencyRule | None:
-    """The contract's accuracy rule; ``None`` if the contract has no section ``[accuracy]``."""
+    """Return the contract's accuracy rule; ``None`` if the contract has no section ``[accuracy]``."""
     from harness.certification import ConsistencyRule
 
     if contract.accuracy is None:
@@ -53,10 +53,10 @@ def rule_for(contract: Contract) -> ConsistencyRule | None:
 
 
 def shipped_certificate(model: str) -> Certificate:
-    """The committed certificate of a shipped model.
+    """Return the recorded certificate of a shipped model.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no shipped model of this name, or the model has no recorded certificate.
     """
     from harness.certification import Certificate
 
@@ -67,7 +67,7 @@ def shipped_certificate(model: str) -> Certificate:
 
 
 def recipe_for(model: str, name: str | None) -> Recipe:
-    """The named recipe; without a name, that of the model's card or the default one."""
+    """Return the recipe called ``name``; without a name, that of the shipped model's card or the default recipe."""
     from harness.training import Recipe, load_recipe
 
     if name is None:
@@ -80,7 +80,7 @@ def recipe_for(model: str, name: str | None) -> Recipe:
 
 
 def dataset_for(choice: str, *, validation: int = 0) -> Dataset:
-    """The named data set, or its training images split for validation; prints its title and location."""
+    """Load the data set of ``--data``, with ``validation`` training images as test images; print the title and the location."""
     from harness.data import load_dataset
 
     with DownloadProgress() as progress:
@@ -90,10 +90,10 @@ def dataset_for(choice: str, *, validation: int = 0) -> Dataset:
 
 
 def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device: str | None) -> Rerun:
-    """The recorded training, ready to be repeated, with model, data set and device from the options or the record.
+    """Prepare to repeat a recorded training, with model, data set and device from the arguments or, if None, from the record.
 
     Raises:
-        InputError: the model, the data set or the device is not available, or is not the one on record.
+        InputError: the model, the data set or the device is not available, or differs from the recorded one.
     """
     from harness.reproducibility import Rerun
     from harness.sources import load_model

@@ -1,4 +1,4 @@
-"""`harness list`: the shipped models."""
+"""`harness list`: lists the shipped models."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ DEFAULT_CONTRACT = "era-s7"
 DEFAULT_RECIPE = "reference"
 DEFAULT_SEED = 1
 _PICTURES = (".png", ".svg")
-# As a record may name, see `harness.training.Environment`.
+# The largest number of threads that a run record may contain, see `harness.training.Environment`.
 MAX_THREADS = 4096
 
 
 def combine(*decorators: Decorator) -> Decorator:
-    """Combine option decorators into one; ``--help`` lists them in this order."""
+    """Combine several option decorators into one decorator; ``--help`` lists the options in the given order."""
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         return functools.reduce(lambda declared, decorator: decorator(declared), reversed(decorators), function)
@@ -49,26 +49,26 @@ def _picture(_: click.Context, __: click.Parameter, target: str | None) -> Path 
 
 
 def _require_writable(path: Path) -> None:
-    """Check that a file can be written before the command starts, not after hours of training."""
+    """Check before the command starts that a file can be written, not after hours of training."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         reason = "it is a folder" if path.is_dir() else f"the folder {str(path.parent)!r} is not writable"
         raise click.BadParameter(f"expected a writable file, got {str(path)!r}: {reason}. Choose another path.")
 
 
 def plot_option(what: str) -> Decorator:
-    """Option ``--plot``: file for a plot of ``what``."""
+    """Return the option ``--plot``; the help text says that ``what`` is drawn."""
     return click.option("--plot", metavar="FILE", callback=_picture, help=f"Draw {what} to FILE, .png or .svg.")
 
 
 def seed_option(purpose: str) -> Decorator:
-    """Option ``--seed`` with its help text."""
+    """Return the option ``--seed`` with the help text ``purpose``."""
     return click.option(
         "--seed", default=DEFAULT_SEED, show_default=True, type=click.IntRange(min=0, max=2**63 - 1), help=purpose
     )
 
 
 def device_option(purpose: str, *, default: str | None = "auto") -> Decorator:
-    """Option ``--device`` with its help text."""
+    """Return the option ``--device`` with the help text ``purpose``."""
     return click.option(
         "--device", default=default, show_default=default is not None, metavar="auto|cpu|cuda|mps", help=purpose
     )
@@ -110,8 +110,8 @@ recipe_option = click.option(
     "--recipe",
     "recipe_name",
     metavar="NAME|FILE",
-    help="Training recipe: the name of a shipped model, or a TOML file. Default: its own recipe for a shipped model, the "
-    f"recipe of the model {DEFAULT_RECIPE!r} for other models.",
+    help="Training recipe: the name of a shipped model, or a TOML file. Default: the model's own recipe for a shipped model, "
+    f"the recipe of the model {DEFAULT_RECIPE!r} for other models.",
 )
 data_option = click.option(
     "--data",
@@ -126,8 +126,9 @@ engine_option = click.option(
     default="auto",
     show_default=True,
     metavar="auto|NAME",
-    help="Engine that computes the steps, see `harness doctor`. auto is fast on a CPU if it computes the same as eager on "
-    "this model, and eager otherwise and on other devices. graph (CUDA) has not run on a GPU yet; auto never chooses it.",
+    help="Engine that computes the training steps; `harness doctor` lists the engines. auto chooses the engine fast on a CPU if "
+    "fast computes the same as eager for the model, and otherwise the engine eager. The engine graph (CUDA) has not run on a GPU "
+    "yet; auto never chooses graph.",
 )
 training_options = combine(
     recipe_option,
@@ -143,9 +144,9 @@ training_options = combine(
 )
 # Passed to a command as **chosen, the arguments of `harness.cli.inputs.rerun_for`.
 rerun_options = combine(
-    click.option("--model", metavar="MODEL", help="The model on record. Default: the source that the record names."),
     click.option(
-        "--data", metavar="NAME|PATH", help="The data set on record. Default: the data set that the record names."
+        "--model", metavar="MODEL", help="Source of the recorded model. Default: the source that the record names."
     ),
+    click.option("--data", metavar="NAME|PATH", help="Recorded data set. Default: the data set that the record names."),
     device_option("Device to train on. Default: the kind of device that the record names.", default=None),
 )

@@ -1,4 +1,4 @@
-"""`harness power`: how often a model of a given true accuracy passes an accuracy rule, before the rule is published."""
+"""`harness power`: computes how often a model of a given true accuracy passes an accuracy rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.errors import InputError
 if TYPE_CHECKING:
     from harness.certification import ConsistencyRule, Design, EpochNoise
 
-# The table's rows: distances of the true mean from the target, in standard deviations.
+# The rows of the table: differences between the true mean accuracy and the target, in standard deviations.
 _DISTANCES = tuple(step / 2 for step in range(-4, 13))
 
 
@@ -31,25 +31,26 @@ _DISTANCES = tuple(step / 2 for step in range(-4, 13))
     metavar="NAME|FILE",
     help="Contract whose accuracy rule to examine.",
 )
-@click.option("--target", metavar="PERCENT", help="Accuracy to reach, instead of the contract's.")
+@click.option("--target", metavar="PERCENT", help="Target accuracy, instead of the contract's target.")
 @click.option(
     "--last",
     type=click.IntRange(min=1),
     metavar="K",
-    help="Number of last epochs that must reach it, instead of the contract's rule.",
+    help="Number of last epochs that must all reach the target, instead of the contract's rule.",
 )
 @click.option(
     "--sd",
     type=float,
     metavar="POINTS",
-    help="Standard deviation of one epoch's accuracy over seeds, in percentage points. Default: of the recorded certificate of "
-    "the model 'reference'.",
+    help="Standard deviation of one epoch's accuracy over seeds, in percentage points. Default: the value in the shipped "
+    "certificate of the model 'reference'.",
 )
 @click.option(
     "--correlation",
     type=float,
     metavar="R",
-    help="Correlation over seeds of two late epochs of a run. Default: of that certificate.",
+    help="Correlation over seeds between the accuracies of two counted epochs of a run. Default: the value in the shipped "
+    "certificate of the model 'reference'.",
 )
 @click.option(
     "--images",
@@ -75,9 +76,10 @@ def power(
 ) -> None:
     """Show how often models pass an accuracy rule, by their true mean accuracy.
 
-    For each mean: the probability that one run passes, and that a certificate ends with pass, fail or inconclusive, with the
-    expected number of seeds. A threshold can be judged by it before it is published: a pass below the target is a false one, a
-    failure well above it, too.
+    For each true mean accuracy the table shows the probability that one run passes, the probabilities that a
+    certificate ends with pass, fail or inconclusive, and the expected number of seeds. Use the table to choose a target
+    before the rule is published: a pass is an error if the mean is below the target, a failure is an error if the mean
+    is well above the target.
     """
     from harness.certification import EpochNoise, power_table
     from harness.reporting import facts_table, plain_table, plot_curves
@@ -139,10 +141,13 @@ def _mean(rule: ConsistencyRule, noise: EpochNoise, distance: float) -> float:
 
 
 def _rule(contract_name: str, target: str | None, last: int | None) -> ConsistencyRule:
-    """The contract's accuracy rule, with overrides from options."""
+    """Return the contract's accuracy rule, with the values of ``--target`` and ``--last`` if given."""
     rule = rule_for(contract_for("", contract_name))
     if rule is None:
-        raise InputError(f"expected a contract with a section [accuracy], got {contract_name}, which has none.")
+        raise InputError(
+            f"expected a contract with a section [accuracy], got {contract_name!r}, which has no such section. Name another "
+            "contract with --contract."
+        )
     if last is not None:
         rule = dataclasses.replace(rule, rule="last", last=last)
     if target is None:
@@ -150,4 +155,4 @@ def _rule(contract_name: str, target: str | None, last: int | None) -> Consisten
     try:
         return dataclasses.replace(rule, target=Decimal(target))
     except InvalidOperation:
-        raise InputError(f"expected --target to be a number of percent such as 99.4, got {target!r}.") from None
+        raise InputError(f"expected --target to be a percentage such as 99.4, got {target!r}.") from None

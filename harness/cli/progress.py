@@ -1,4 +1,4 @@
-"""Progress bars of downloads and trainings, on standard error; lines of text where there is no terminal."""
+"""Progress bars of downloads and trainings, on standard error; lines of text if standard error is not a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Bar:
-    """A progress bar that appears with the first update and is removed when its block ends."""
+    """A progress bar that appears with the first update and is removed when the ``with`` block ends."""
 
     def __init__(self) -> None:
         self._console = plain_console(stderr=True)
@@ -29,7 +29,7 @@ class _Bar:
             self._progress.stop()
 
     def _start(self, *columns: ProgressColumn, total: int, done: int = 0) -> None:
-        """Start the bar, with the time left as its last column, unless it has started or there is no terminal."""
+        """Start the bar, with the time left as the last column, unless the bar has started or stderr is not a terminal."""
         from rich.progress import Progress, TimeRemainingColumn
 
         if self._progress is None and self._console.is_terminal:
@@ -42,15 +42,15 @@ class _Bar:
             self._progress.update(self._task, completed=done, **shown)
 
     def on_warning(self, message: str) -> None:
-        """Print a warning."""
+        """Print a warning to standard error."""
         self._console.print(f"warning: {message}", style="yellow")
 
 
 class DownloadProgress(_Bar):
-    """Shows a download as a bar of bytes on a terminal, and nothing elsewhere."""
+    """Shows a download on standard error as a bar of bytes; shows nothing if standard error is not a terminal."""
 
     def __call__(self, done: int, total: int) -> None:
-        """Update the bar; the first call starts it."""
+        """Show ``done`` of ``total`` bytes in the bar; the first call starts the bar."""
         from rich.progress import BarColumn, DownloadColumn
 
         self._start(BarColumn(), DownloadColumn(), total=total)
@@ -58,12 +58,12 @@ class DownloadProgress(_Bar):
 
 
 class TrainingProgress(_Bar):
-    """Observes a training: on a terminal a bar with step, accuracy and time left; elsewhere one line per epoch."""
+    """Observes a training: shows a bar with step, accuracy and time left on a terminal, and prints one line per epoch."""
 
     _epochs = 0
 
     def on_start(self, *, spec: RunSpec, steps: int, done: tuple[EpochResult, ...]) -> None:
-        """Announce the run and start the bar."""
+        """Print the device, the number of epochs and steps and the batch size, and start the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
         self._epochs = spec.recipe.epochs
@@ -80,12 +80,12 @@ class TrainingProgress(_Bar):
         self._start(*columns, total=self._epochs * steps, done=len(done) * steps)
 
     def on_step(self, *, epoch: int, step: int, steps: int, loss: float, correct: int, seen: int) -> None:
-        """Move the bar."""
+        """Show the epoch, the step, the loss and the training accuracy so far in the bar."""
         figures = f"loss {loss:.4f}  train {percent(correct, max(seen, 1))}"
         self._move((epoch - 1) * steps + step, description=f"epoch {epoch}/{self._epochs}", figures=figures)
 
     def on_epoch(self, result: EpochResult) -> None:
-        """Print the epoch's result as one line."""
+        """Print the results of the epoch as one line."""
         self._console.print(
             f"epoch {result.epoch:>2}/{self._epochs}  "
             f"train {percent(result.train_correct, result.train_total):>8}  "
@@ -96,7 +96,7 @@ class TrainingProgress(_Bar):
 
 
 class SeedsProgress(_Bar):
-    """Observes the training of many seeds: on a terminal a bar over all steps; one line per finished seed."""
+    """Observes the training of many seeds: shows a bar over all steps on a terminal, and prints one line per finished seed."""
 
     def __init__(self, seeds: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class SeedsProgress(_Bar):
         self._steps = self._total = 0
 
     def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
-        """Start the bar at the first seed, when the number of steps is known."""
+        """Start the bar when the first seed starts; the number of steps is unknown before."""
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 
         self._steps, self._total = steps, epochs * steps
@@ -115,19 +115,19 @@ class SeedsProgress(_Bar):
         self._move_seed(seed, done * steps)
 
     def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
-        """Move the bar."""
+        """Count the step of the seed in the bar."""
         self._move_seed(seed, (epoch - 1) * self._steps + step)
 
     def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
-        """Move the bar; the results of the epoch are in the seed's record."""
+        """Count the steps of the epoch in the bar; prints nothing, because the seed's run record has the results."""
         self._move_seed(seed, result.epoch * self._steps)
 
     def on_seed_warning(self, seed: int, message: str) -> None:
-        """Print a warning."""
+        """Print a warning with the seed to standard error."""
         self.on_warning(f"seed {seed}: {message}")
 
     def on_seed_end(self, outcome: SeedOutcome) -> None:
-        """Print the outcome of the seed."""
+        """Print the status of the seed and the test accuracy after the last epoch."""
         self._ended += 1
         if outcome.seed in self._done:
             self._move_seed(outcome.seed, self._total)

@@ -1,4 +1,4 @@
-"""`harness replay`: a recorded training repeated and compared."""
+"""`harness replay`: repeats a recorded training and compares the results."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from harness.cli.progress import TrainingProgress
     "--seeds",
     "seeds_folder",
     metavar="FOLDER",
-    help="Folder of run records of the same training with other seeds; a replay in another environment is compared with their "
-    "spread. Default: the records shipped with the package.",
+    help="Folder of run records of the same training with other seeds. In another environment, the difference between the replay "
+    "and RECORD is compared with the differences between these records. Default: the records shipped with the package.",
 )
 @report_options
 def replay(record_path: str, seeds_folder: str | None, output: Output, **chosen: str | None) -> int:
     """Repeat the training that RECORD describes, and compare the results.
 
-    In the environment on record, the comparison is bit for bit. In other environments it is statistical, and the exit code is
-    3 if it finds no difference.
+    In the environment that RECORD names, the comparison is bit for bit. In another environment the comparison is
+    statistical, and the exit code is 3 if no difference is found.
     """
     from harness.reporting import findings_content, findings_table, verdict_line
     from harness.reproducibility import Replay, read_records, seed_noise
@@ -39,7 +39,7 @@ def replay(record_path: str, seeds_folder: str | None, output: Output, **chosen:
     with TrainingProgress() as progress:
         repeated = again.train(observer=progress)
     finding = Replay(record=record, repeated=repeated, noise=seed_noise(record, others)).finding()
-    # From what was trained, not from what the record calls it.
+    # The names come from the model and the data that were trained, because the record may contain other names.
     data = again.dataset
     title = f"{again.captured.name}, seed {record.seed}, on {data.title}"
     output.print(findings_table([finding], evidence=True), verdict_line(finding.status, title))

@@ -1,4 +1,4 @@
-"""`harness replicate`: published accuracies of the shipped models, compared with our own runs."""
+"""`harness replicate`: compares the published accuracies of the shipped models with new runs."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def replicate(
     output: Output,
     **chosen: Any,  # noqa: ANN401 - the options of certificate_options
 ) -> int:
-    """Compare published accuracies of the shipped models with our own runs, each with its own recipe.
+    """Compare published accuracies of the shipped models with new runs, each model with its own recipe.
 
-    The best epoch, the last one and the mean of the last three are consistent with our runs, or above or below what we see.
-    Models that are one network under one recipe share their runs.
+    The published best epoch, last epoch and mean of the last three epochs are each consistent with the new runs, or
+    above or below their prediction interval. Models with the same network and the same recipe share their runs.
     """
     from harness.certification import replicate as compare
     from harness.reporting import facts_table, plain_table

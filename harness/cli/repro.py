@@ -1,4 +1,4 @@
-"""`harness repro`: whether a training is reproducible, and if not, which change makes it differ and why."""
+"""`harness repro`: checks whether a training is reproducible and, if not, which change makes the results differ and why."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from harness.findings import overall
     help="Python file that defines a data loader, batches(seed, epoch), an evaluation, evaluate(module, images, labels), or "
     "both.",
 )
-@seed_option("Seed of the trainings; the check of other seeds derives them from it.")
+@seed_option("Seed of the trainings; the check with other seeds derives the other seeds from this seed.")
 @device_option("Device to train on.")
 @click.option(
     "--data",
@@ -62,10 +62,10 @@ def repro(
     *,
     evidence: bool,
 ) -> int:
-    """Check whether a training is reproducible, and if not, what makes it differ.
+    """Check whether a training is reproducible and, if not, which change makes the results differ.
 
-    The model itself, not its captured graph, is trained repeatedly for a few steps. Each training changes one thing, such as
-    the process, and every step is compared bit for bit.
+    The model itself, not its captured graph, is trained repeatedly for a few steps. Each repetition changes one thing,
+    such as the process, and is compared with the first training bit for bit after every step.
     """
     from harness.determinism import check_determinism
     from harness.errors import CaptureError

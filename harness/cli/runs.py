@@ -1,4 +1,4 @@
-"""Training in commands: engine selection, run folder, progress, and the message after an interruption."""
+"""Training in commands: choice of engine and run folder, progress, and the message after an interruption."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunOptions:
     fresh: bool
 
     def folder(self, spec: RunSpec, dataset: Dataset, suffix: str) -> Path:
-        """The folder of the run; without ``--out`` a folder under ``runs/`` that is named after the run."""
+        """Return the folder of the run: the value of ``--out``, or a folder under ``runs/`` named after the run."""
         if self.out:
             return Path(self.out)
         from harness.files import file_name
@@ -42,7 +42,7 @@ class RunOptions:
 
 
 def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, options: RunOptions) -> RunRecord:
-    """Train one seed, or resume an unfinished run of the same spec; the options replace the engine of the spec.
+    """Train one seed, or resume an unfinished run with the same ``spec``; the engine of ``options`` replaces that of ``spec``.
 
     Raises:
         TrainingInterrupted: the user interrupted the run.
@@ -73,7 +73,7 @@ def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, optio
 
 
 def with_engine(captured: CapturedModel, spec: RunSpec, choice: str) -> tuple[RunSpec, str]:
-    """The spec with the engine that ``--engine`` selects and, if ``auto`` had to fall back, the reason."""
+    """Return the spec with the engine that ``choice`` selects and, if ``auto`` could not choose the fast engine, the reason."""
     import torch
 
     from harness.training import choose_engine
@@ -83,12 +83,12 @@ def with_engine(captured: CapturedModel, spec: RunSpec, choice: str) -> tuple[Ru
 
 
 def seeds_job(spec: RunSpec, dataset: Dataset, data: str) -> SeedsJob:
-    """The job of each seed's process, which loads the spec's model and the data set again."""
+    """Return the job for each seed's process; the job loads the model of ``spec`` and the data set again."""
     from harness.data import load_dataset
     from harness.sources import load_model
     from harness.training import SeedsJob
 
-    # If the digits replaced MNIST here, they do so in every process.
+    # If the digits replaced MNIST in this process, every process loads the digits.
     choice = DIGITS if dataset.name == DIGITS else data
     return SeedsJob(
         load_model=functools.partial(load_model, spec.source, arguments=spec.arguments),
@@ -107,15 +107,15 @@ def run_seeds(
     jobs: int,
     data: str,
 ) -> tuple[RunSpec, tuple[SeedOutcome, ...]]:
-    """Train many seeds; those that an earlier call has finished are not trained again.
+    """Train many seeds; seeds that an earlier call has finished are not trained again.
 
     Args:
         captured: the model, with the initial weights of one seed.
         dataset: the data set, as loaded in this process.
-        spec: the description of the runs; seed and engine are replaced.
-        options: engine, folder, and whether to resume.
+        spec: the description of the runs; seed and engine are replaced for each run.
+        options: engine, folder, and whether to start over instead of resuming.
         seeds: the seeds to train.
-        jobs: number of seeds to train at a time.
+        jobs: number of seeds to train at the same time.
         data: the value of ``--data``, from which each process loads the data set.
 
     Returns:
@@ -141,5 +141,5 @@ def run_seeds(
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""`harness show`: the layers of a model, its receptive field, and its model card."""
+"""`harness show`: shows the layers of a model, the receptive field, and the model card."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @plot_option("the feature maps of a digit and their receptive fields")
 @report_options
 def show(model: str, arguments: str, plot: Path | None, output: Output, *, receptive_field: bool) -> None:
-    """Show the layers of a model and, for a shipped model, its card.
+    """Show the layers of a model and, for a shipped model, the model card.
 
-    The table lists the operations of a training forward pass in the order in which they run. The field is the receptive field
-    in pixels.
+    The table lists the operations of a forward pass in training mode, in the order in which they run. The column
+    "field" is the size of the receptive field in pixels.
     """
     from harness.reporting import facts_table, markdown_table, plain_table
     from harness.sources import load_model

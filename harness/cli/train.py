@@ -1,4 +1,4 @@
-"""`harness train`: one training, or one for each of many seeds, with a run record of each."""
+"""`harness train`: trains a model with one seed, or with each of many seeds, and writes a run record for each seed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from harness.training import RunRecord, SeedOutcome
 
 _MOST_SEEDS = 10_000
-# Seeds at a time on a CUDA device, as branches of one graph. More need more memory and hardly use the device better.
+# Default number of seeds to train at a time on a CUDA device, as branches of one CUDA graph. More seeds need more memory and
+# hardly increase the speed.
 _BRANCHES = 32
 
 
 def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Seeds such as ``0-31`` or ``1,5,8-11``: numbers, and ranges that include both ends."""
+    """Parse seeds such as ``0-31`` or ``1,5,8-11``: numbers, and ranges that include both ends."""
     if value is None:
         return None
     seeds: list[int] = []
@@ -35,11 +36,12 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
         smallest, largest = map(int, ends)
         if not 0 <= largest - smallest < _MOST_SEEDS:
             raise click.BadParameter(
-                f"expected ascending ranges of at most {_MOST_SEEDS:,} seeds, got {part.strip()!r}"
+                f"expected ascending ranges of at most {_MOST_SEEDS:,} seeds, got {part.strip()!r}. Write the "
+                "smallest seed first"
             )
         seeds += range(smallest, largest + 1)
     if len(set(seeds)) < len(seeds):
-        raise click.BadParameter(f"expected distinct seeds, got {value!r}")
+        raise click.BadParameter(f"expected distinct seeds, got {value!r}. Name each seed only once")
     return tuple(seeds)
 
 
@@ -51,7 +53,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     callback=_parse_seeds,
     metavar="0-31|1,5,...",
     help="Train each of these seeds, --jobs at a time: on a CPU in processes with one thread each, on a CUDA device as branches "
-    "of one graph.",
+    "of one CUDA graph.",
 )
 @click.option(
     "--jobs",
@@ -62,7 +64,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     "--threads",
     type=click.IntRange(min=1, max=MAX_THREADS),
     metavar="N",
-    help="Number of CPU threads; results depend on it in the last bits. Default: one per core; always 1 with --seeds.",
+    help="Number of CPU threads, on which the last bits of the results depend. Default: one per core; always 1 with --seeds.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs to train for, instead of the recipe's.")
 @click.option(
@@ -70,8 +72,8 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     default=0,
     type=click.IntRange(min=0),
     metavar="N",
-    help="Leave N training images out of the training and test on them instead of the test images: to choose between models and "
-    "recipes without the test set. No contract is judged on such a run.",
+    help="Exclude N training images from the training and test on these images instead of the test images, to choose between "
+    "models and recipes without the test set. No contract is checked on such a run.",
 )
 @click.option(
     "--digest-every",
@@ -79,7 +81,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     show_default=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Record a digest of the training state every N steps; `harness bisect` searches for differences between them.",
+    help="Record a digest of the training state every N steps; `harness bisect` compares the digests of two runs.",
 )
 @data_option
 @report_options
@@ -106,8 +108,8 @@ def train(
 ) -> int:
     """Train a model and write a run record with the results of every epoch.
 
-    The same command resumes an interrupted run after its last complete epoch. With --seeds, it trains only the seeds that are
-    not finished.
+    Running the same command again resumes an interrupted run after its last complete epoch; with --seeds, only the
+    seeds that are not finished are trained.
     """
     import torch
 
@@ -120,7 +122,7 @@ def train(
     if seeds is not None:
         _check_seeds_options(ctx, device, threads)
     elif jobs:
-        raise click.UsageError("expected --seeds together with --jobs, got --jobs alone")
+        raise click.UsageError("expected --seeds together with --jobs, got --jobs alone. Add --seeds, or omit --jobs")
     chosen = resolve_device(device)
     if seeds is None and threads:
         torch.set_num_threads(threads)
@@ -159,11 +161,11 @@ def train(
 def _check_seeds_options(ctx: click.Context, device: str, threads: int | None) -> None:
     """Refuse the options that cannot be combined with ``--seeds``."""
     if ctx.get_parameter_source("seed") is not click.core.ParameterSource.DEFAULT:
-        raise click.UsageError("expected --seed or --seeds, got both")
+        raise click.UsageError("expected --seed or --seeds, got both. Use only one of the two options")
     if threads not in (None, 1):
-        raise click.UsageError(f"expected one thread per seed with --seeds, got --threads {threads}")
+        raise click.UsageError(f"expected one thread per seed with --seeds, got --threads {threads}. Omit --threads")
     if device == "mps":
-        raise click.UsageError("expected --device cpu or cuda with --seeds, got --device mps")
+        raise click.UsageError("expected --device cpu or cuda with --seeds, got --device mps. Choose another device")
 
 
 def _run_summary(record: RunRecord) -> str:

@@ -1,4 +1,4 @@
-"""`harness verify`: structure, a smoke run on each device, and a whole training judged by the accuracy rule."""
+"""`harness verify`: checks the structure, trains briefly on each device, and judges a whole training by the accuracy rule."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def verify(
 ) -> int:
     """Check a model against all requirements of a contract, including accuracy.
 
-    The structure is checked on the captured graph, a smoke run trains for a few steps on each device, and a training with the
-    whole recipe is judged by the contract's accuracy rule. With the embedded digits, the accuracy rule of the contract
-    'digits' replaces it.
+    The structure is checked on the captured graph, a smoke run trains for a few steps on each device, and a training
+    with the whole recipe is judged by the contract's accuracy rule. With the embedded digits as data, the accuracy rule
+    of the contract 'digits' is used instead.
     """
     from harness.contracts import examine
     from harness.reporting import findings_content, findings_table, verdict_line

@@ -1,4 +1,4 @@
-"""Loading and verifying MNIST, data sets of its shape and the embedded digits; augmentation on the device."""
+"""Loading and verification of MNIST, of data sets with MNIST's shape and of the embedded digits; image augmentation."""
 
 from harness.data.augmentation import AffineDraws, Augmentation
 from harness.data.dataset import Dataset

@@ -1,7 +1,7 @@
-"""Random rotation, shift and scale of a batch, with one draw per image, computed on the images' device.
+"""Random rotation, shift and scale of a batch, with separate parameters for each image, computed on the images' device.
 
 The arithmetic is that of torchvision's ``rotate`` and ``affine`` on tensors, with a matrix for each image instead of
-one for the whole batch, so that the same angle, shift and scale give the same pixels.
+one matrix for the whole batch, so that the same angle, shift and scale give the same pixels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _Grey = Annotated[int, Range(least=0, most=255)]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AffineDraws:
-    """The random parameters for each image of a batch; float64 on the CPU, independent of the images' device.
+    """The random parameters of the transform of each image in a batch; float64 tensors on the CPU.
 
-    Angles (N,) in degrees, counter-clockwise; shifts (N, 2) right and down, as fractions of the width and the height, rounded
-    to whole pixels when applied; scales (N,), factors, of which 1 keeps the size.
+    ``angles`` (N,) are in degrees, counter-clockwise. ``shifts`` (N, 2) are to the right and down, as fractions of the
+    width and the height, and are rounded to whole pixels when applied. ``scales`` (N,) are factors of the size.
     """
 
     angles: Tensor
@@ -34,17 +34,17 @@ class AffineDraws:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How training images are augmented: first rotated, then shifted and scaled, in two separate resamplings.
+    """The random transforms of training images: a rotation, then a shift with a scale, in two separate resamplings.
 
-    The rotation equals torchvision's ``RandomRotation(rotation, fill=rotation_fill)``, shift and scale equal
+    The rotation equals torchvision's ``RandomRotation(rotation, fill=rotation_fill)``; shift and scale equal
     ``RandomAffine(0, translate=(shift, shift), scale=scale, fill=shift_fill)``.
 
-    Angles are drawn uniformly from -rotation to rotation, in degrees; shifts up to a fraction of the side, per axis,
-    and rounded to whole pixels; factors between the two values of ``scale``; ``None`` keeps the size. The fills are the
-    grey values for pixels that a rotation, or a shift or scale, uncovers.
+    Angles are drawn uniformly from -rotation to rotation, in degrees. Shifts are drawn for each axis up to the fraction
+    ``shift`` of the side length, and rounded to whole pixels. Scale factors are drawn between the two values of
+    ``scale``; ``None`` keeps the size. The fills are the grey values of output pixels outside the transformed image.
 
     Raises:
-        InputError: a value is out of its range.
+        InputError: a value is out of range.
     """
 
     rotation: Annotated[float, Range(least=0, most=180)] = 0.0
@@ -63,9 +63,9 @@ class Augmentation:
         require(InputError, known, "interpolation to be 'nearest' or 'bilinear'", interpolation=self.interpolation)
 
     def draw(self, n: int, *, generator: torch.Generator) -> AffineDraws:
-        """Draw the parameters of ``n`` images; always consumes four random numbers per image.
+        """Draw the transform parameters of ``n`` images; always consumes four random numbers per image.
 
-        ``generator`` is a CPU generator, so that the draws are the same for every device.
+        ``generator`` is a CPU generator, so that the parameters are the same for every device of the images.
         """
         uniform = torch.rand(n, 4, dtype=torch.float64, generator=generator)
         signed = uniform * 2 - 1
@@ -79,11 +79,11 @@ class Augmentation:
     def apply(self, images: Tensor, draws: AffineDraws) -> Tensor:
         """Transform each image with its own parameters.
 
-        ``images`` are (N, C, H, W) uint8 on any device. Returns new images of the same shape, dtype and device, or the
-        same tensor if no transform is configured.
+        ``images`` are (N, C, H, W) uint8 on any device. The result is a new tensor of the same shape, dtype and device,
+        or ``images`` itself if no transform is configured.
 
         Raises:
-            InputError: the images are not a uint8 batch, or the numbers of draws and images differ.
+            InputError: the images are not a uint8 batch, or the number of images differs from the number of parameters.
         """
         expected, shape = "a uint8 batch of shape (N, C, H, W), not yet normalised", tuple(images.shape)
         is_batch = images.dtype == torch.uint8 and len(shape) == len("NCHW")
@@ -99,41 +99,42 @@ class Augmentation:
         return images
 
     def _resample(self, images: Tensor, matrices: Tensor, *, fill: int) -> Tensor:
-        """Sample each output pixel at the position given by its image's (2, 3) matrix, in pixels from the centre."""
+        """Sample each output pixel at an input position; each image has a (2, 3) matrix in pixels from the centre."""
         height, width = images.shape[-2:]
         grid = _sampling_grid(matrices.to(images.device, non_blocking=images.is_cuda), height=height, width=width)
         # The extra channel is the weight of the pixels inside the image in each sampled value.
         weighted = torch.cat((images.float(), torch.ones_like(images[:, :1], dtype=torch.float32)), dim=1)
         sampled = functional.grid_sample(weighted, grid, mode=self.interpolation, align_corners=False)
         values, inside = sampled[:, :-1], sampled[:, -1:]
-        # torchvision applies the weight a second time at the border; so do we, to get the same pixels.
+        # The weight is applied a second time at the border, as by torchvision, to get the same pixels.
         return (values * inside + (1.0 - inside) * fill).round_().to(torch.uint8)
 
 
 def _rotations(angles: Tensor) -> Tensor:
-    """(N, 2, 3) float32 matrices from output to input pixels, for counter-clockwise angles in degrees."""
+    """Return (N, 2, 3) float32 matrices that map output to input pixels, for counter-clockwise angles in degrees."""
     radians = torch.deg2rad(angles)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
     return torch.stack((cos, -sin, zero, sin, cos, zero), dim=1).view(-1, 2, 3).float()
 
 
 def _shifts_and_scales(pixels: Tensor, scales: Tensor) -> Tensor:
-    """(N, 2, 3) float32 matrices from output to input pixels, for pixel shifts right and down, and scale factors."""
+    """Return (N, 2, 3) float32 matrices that map output to input pixels, for shifts in pixels and scale factors."""
     shrink, zero = 1.0 / scales, torch.zeros_like(scales)
     right, down = (shrink[:, None] * -pixels).unbind(dim=1)
     return torch.stack((shrink, zero, right, zero, shrink, down), dim=1).view(-1, 2, 3).float()
 
 
 def _sampling_grid(matrices: Tensor, *, height: int, width: int) -> Tensor:
-    """(N, H, W, 2) sampling coordinates in ``grid_sample``'s units.
+    """Compute the (N, H, W, 2) grid for ``grid_sample`` from one (2, 3) matrix per image.
 
-    The order of the operations is torchvision's: at a tie between two pixels the last bit decides. Products and sums are
-    separate operations, not a matrix product, because a fused or reduced-precision product would change ties.
+    The operations are in the order of torchvision: if a position is halfway between two pixels, the last bit decides.
+    Products and sums are separate operations, not a matrix product, because a fused or reduced-precision product could
+    change the last bit.
     """
     halves = torch.tensor((0.5 * width, 0.5 * height), device=matrices.device)
     x = torch.arange(width, dtype=torch.float32, device=matrices.device) - (width - 1) / 2
     y = torch.arange(height, dtype=torch.float32, device=matrices.device) - (height - 1) / 2
     along_x, along_y, offset = (matrices / halves[:, None])[..., None].unbind(dim=2)
-    # Stored as two planes and viewed as pairs: several times as fast as stacking pairs.
+    # Two planes, permuted to pairs, are computed several times as fast as stacked pairs.
     planes = (along_x * x)[:, :, None, :] + (along_y * y)[..., None] + offset[..., None]
     return planes.permute(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""A data set in memory."""
+"""A data set in memory: images and labels for training and testing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from harness.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Verified images and labels, each as one tensor on one device.
+    """The images and labels of a verified data set, as four tensors on one device.
 
-    Images are (N, 1, 28, 28) uint8, labels (N,) int64, 0 to 9. ``--data`` selects the data set by ``name``; ``title``
-    is for display in every output. ``digest`` is SHA-256 (hex) over the decoded contents. ``mean`` and ``std`` of the
-    training images, for normalisation, are on the scale 0 to 1. ``source`` is where the files were read from: a folder,
-    the cache or the package. ``validation`` is the number of training images replacing the test images, or 0.
+    Images are (N, 1, 28, 28) uint8, labels (N,) int64 from 0 to 9. ``name`` is the value of ``--data`` that selects the
+    data set, ``title`` the name for display. ``digest`` is the SHA-256 (hex) of the decoded images and labels. ``mean``
+    and ``std`` are the mean and the standard deviation for normalisation, on the scale 0 to 1. ``source`` says where
+    the files were read from: a folder, the cache or the package. ``validation`` is the number of training images that
+    replace the test images, or 0.
     """
 
     name: str
@@ -41,9 +42,10 @@ class Dataset:
     def from_arrays(
         cls, arrays: Sequence[Tensor], *, name: str, title: str, source: str, scale: tuple[float, float] | None = None
     ) -> Self:
-        """A data set of four uint8 arrays: training images (N, 28, 28) and labels (N,), test images and labels.
+        """Create a data set from four uint8 arrays: training images (N, 28, 28) and labels (N,), test images and test labels.
 
-        ``scale`` is the mean and the standard deviation to use; by default those of the training images.
+        ``scale`` is the mean and the standard deviation for normalisation; by default both are computed from the
+        training images.
         """
         train_images, train_labels, test_images, test_labels = arrays
         mean, std = scale or _mean_and_std(train_images)
@@ -63,12 +65,12 @@ class Dataset:
     def with_validation(self, count: int) -> Self:
         """Split the training images: ``count`` of them become the test images, the others remain training images.
 
-        The original test images are dropped, so that model selection does not use them. Which images are held out
-        depends only on the number of images: the last ``count`` of a permutation by NumPy's ``RandomState(0)``, whose
-        stream NumPy keeps unchanged between versions.
+        The original test images are dropped, so that the choice of a model does not use them. Which images become test
+        images depends only on the number of training images: the last ``count`` of a permutation by NumPy's
+        ``RandomState(0)``, whose random numbers do not change between NumPy versions.
 
         Raises:
-            InputError: no image would be left on one side.
+            InputError: no training image or no test image would be left.
         """
         images = len(self.train_labels)
         if not 0 < count < images:
@@ -91,30 +93,30 @@ class Dataset:
         )
 
     def to(self, device: torch.device | str) -> Self:
-        """A copy with all four tensors on ``device``."""
+        """Return a copy of the data set with all four tensors on ``device``."""
         tensors = ((key, value) for key, value in vars(self).items() if isinstance(value, Tensor))
         moved: dict[str, Any] = {key: tensor.to(device) for key, tensor in tensors}
         return replace(self, **moved)
 
     def shortened(self, *, train: int, test: int) -> Self:
-        """A copy with only the first ``train`` training and ``test`` test images."""
+        """Return a copy of the data set with only the first ``train`` training images and the first ``test`` test images."""
         images, labels = self.train_images[:train], self.train_labels[:train]
         test_images, test_labels = self.test_images[:test], self.test_labels[:test]
         return replace(self, train_images=images, train_labels=labels, test_images=test_images, test_labels=test_labels)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """A uint8 batch as float32 of the same shape, scaled to 0..1, minus the mean, divided by the standard deviation."""
+        """Return a uint8 batch as float32, scaled to 0 to 1, minus ``mean``, divided by ``std``."""
         return images.to(torch.float32, copy=True).div_(255).sub_(self.mean).div_(self.std)
 
     def to_json(self) -> dict[str, str]:
-        """Name, title and digest, as stored in result documents."""
+        """Return name, title and digest of the data set, as stored in result documents."""
         return {"name": self.name, "title": self.title, "digest": self.digest}
 
 
 def _mean_and_std(images: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation on the scale 0 to 1, rounded to four decimals, as is usual for MNIST.
+    """Compute mean and standard deviation of the grey values on the scale 0 to 1, rounded to four decimals.
 
-    The sums are exact integers, so every machine computes the same values.
+    The sums are exact integers, so that every machine computes the same values.
     """
     counts = images.flatten().bincount(minlength=256).tolist()
     mean = sum(value * count for value, count in enumerate(counts)) / images.numel()

@@ -1,7 +1,7 @@
 """The embedded digits: a substitute for MNIST that needs no download.
 
-1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged to 20x20 and centred in 28x28, as MNIST's digits are.
-``embedded/PROVENANCE.md`` gives their origin.
+The data set has 1,797 handwritten digits of 8x8 pixels in 17 grey levels, enlarged to 20x20 and centred in 28x28, as
+the digits of MNIST are. ``embedded/PROVENANCE.md`` names the origin of the digits.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ DIGITS_TITLE = "embedded handwritten digits (scikit-learn load_digits, 8x8 resiz
 
 
 def load_digits() -> Dataset:
-    """The embedded digits, resized and split into 1,437 training and 360 test images.
+    """Load the embedded digits, resized to 28x28 and split into 1,437 training and 360 test images.
 
-    The split is stratified: with the images sorted by class, in file order within a class, every fifth image, starting with
-    the first, is a test image. Both parts are in file order. The same writers occur in both.
+    The split is stratified: with the images sorted by class, in file order within a class, every fifth image, starting
+    with the first, is a test image. Training images and test images are each in file order. Both parts contain images
+    of the same writers.
 
     Raises:
         DataError: the embedded files are damaged.
@@ -51,12 +52,12 @@ def load_digits() -> Dataset:
 def enlarge(images: Tensor) -> Tensor:
     """Enlarge 8x8 images to 20x20 by bilinear interpolation, centred on a black 28x28 image.
 
-    ``images`` are (N, 8, 8) with grey levels 0 to 16; the result is (N, 28, 28) uint8, rounded half up. The arithmetic
-    uses only integers, so every machine computes the same bytes.
+    ``images`` are (N, 8, 8) with grey levels 0 to 16; the result is (N, 28, 28) uint8, rounded half up. The computation
+    uses only integers, so that every machine computes the same bytes.
     """
     # Output pixel p lies at (4 p - 19) / 10 input pixels; outside the input is background.
     tenths = 4 * torch.arange(28)[:, None] - 19
     weights = (10 - (tenths - 10 * torch.arange(8)).abs()).clamp(min=0)
     summed = weights @ images.long() @ weights.T
-    # Weights of both axes are in tenths and white is 16, so 1,600 is full white.
+    # The weights of both axes are in tenths and the largest grey level is 16, so 1,600 becomes 255.
     return ((summed * 255 + 800) // 1600).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Downloading a data set by torchvision's downloader, with the time limits that it lacks."""
+"""Download of a data set by torchvision's downloader, with time limits, which torchvision does not have."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TORCHVISION = Path(__file__).with_name("torchvision_download.py")
 
 
 def unreachable_reason(address: str, *, limit: float = 5.0) -> str:
-    """Why ``address`` does not respond to a HEAD request within ``limit`` seconds; empty if it does.
+    """Return why ``address`` does not respond to a HEAD request within ``limit`` seconds; empty if a response arrives.
 
-    Uses the proxies of the environment, as the downloader does. Name resolution has no time-out, so the request runs in a
-    daemon thread, which is abandoned when the limit has passed.
+    The request uses the proxies of the environment, as torchvision's downloader does. Name resolution has no time-out,
+    so the request runs in a daemon thread, which is abandoned after the limit.
     """
     reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -43,7 +43,7 @@ def unreachable_reason(address: str, *, limit: float = 5.0) -> str:
 
 
 def torchvision_command(name: str) -> tuple[str, ...]:
-    """The command that runs torchvision's downloader for its class ``name``; the caller appends the folder."""
+    """Return the command that runs torchvision's downloader for the class ``name``; the caller appends the target folder."""
     return (sys.executable, "-P", str(_TORCHVISION), name)
 
 
@@ -55,13 +55,14 @@ def download_into(
     stall_limit: float = 60.0,
     limit: float = 600.0,
 ) -> None:
-    """Download into ``folder``, which exists, in torchvision's layout, without verifying the content.
+    """Download a data set into the existing folder ``folder``, in torchvision's layout, without verifying the content.
 
-    ``folder`` is appended to ``command`` as its last argument. ``progress`` is called with the bytes received so far.
-    The download is aborted after ``stall_limit`` seconds without a new byte, and after ``limit`` seconds in any case.
+    ``folder`` is appended to ``command`` as the last argument. ``progress`` is called with the number of bytes received
+    so far. The download is aborted after ``stall_limit`` seconds without a new byte, and after ``limit`` seconds in
+    total.
 
     Raises:
-        DataMissingError: the download failed, stalled or exceeded the limit; the process is killed.
+        DataMissingError: the download failed, stalled or took longer than ``limit``; the process is killed.
     """
     started = last_growth = time.monotonic()
     known = 0
@@ -79,7 +80,9 @@ def download_into(
                 if now - last_growth > stall_limit:
                     raise DataMissingError(f"no data received for {stall_limit:g} s, after {known:,} bytes")
                 if now - started > limit:
-                    raise DataMissingError(f"not complete after {limit:g} s, with {known:,} bytes")
+                    raise DataMissingError(
+                        f"the transfer is not complete after {limit:g} s, with {known:,} bytes received"
+                    )
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=0.1)
         finally:

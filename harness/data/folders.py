@@ -22,7 +22,7 @@ _MOST_SEARCHED = 10_000
 
 
 class FileStatus(NamedTuple):
-    """The state of one of MNIST's four files, named without ``.gz``; ``detail`` says what is wrong, if anything is."""
+    """The state of one of MNIST's four files, named without ``.gz``; ``detail`` says what is wrong, or is empty."""
 
     name: str
     state: State
@@ -31,7 +31,7 @@ class FileStatus(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceStatus:
-    """The state of MNIST's four files in one folder: that of ``HARNESS_DATA`` or the cache."""
+    """The state of MNIST's four files in one folder, which is the folder that ``HARNESS_DATA`` names or the cache."""
 
     origin: Literal["HARNESS_DATA", "cache"]
     folder: Path
@@ -44,27 +44,31 @@ class PlaceStatus:
 
 
 class DataStatus(NamedTuple):
-    """The folders searched for MNIST, of which loading uses the first; ``remedy``, if not empty, says how to get it."""
+    """The folders searched for MNIST, in order; data sets are loaded from the first folder.
+
+    ``remedy`` says how to get MNIST; it is empty if the files in the first folder are verified.
+    """
 
     places: tuple[PlaceStatus, ...]
     remedy: str
 
 
 def data_folder() -> Path | None:
-    """The folder that ``HARNESS_DATA`` names; ``None`` if it is unset or empty."""
+    """Return the folder that the environment variable ``HARNESS_DATA`` names; ``None`` if the variable is unset or empty."""
     named = os.environ.get("HARNESS_DATA")
     return expanded(named) if named else None
 
 
 def is_offline() -> bool:
-    """Whether ``HARNESS_OFFLINE`` disables downloads: set, and neither empty nor ``0``."""
+    """Whether the environment variable ``HARNESS_OFFLINE`` disables downloads: it is set, and neither empty nor ``0``."""
     return os.environ.get("HARNESS_OFFLINE", "0") not in ("", "0")
 
 
 def cached_copy(published: PublishedDataset) -> Path:
-    """The data set's folder in the cache; it is created by one rename, after verification.
+    """Return the data set's folder in the cache; a download creates the folder by one rename, after verification.
 
-    The cache is the folder that ``HARNESS_CACHE`` names, else the user's cache folder on this system, else a temporary one.
+    The cache is the folder that ``HARNESS_CACHE`` names, else the user's cache folder on this system, else a temporary
+    folder.
     """
     if named := os.environ.get("HARNESS_CACHE"):
         return expanded(named) / published.torchvision
@@ -72,13 +76,13 @@ def cached_copy(published: PublishedDataset) -> Path:
     with contextlib.suppress(RuntimeError):
         cache = platformdirs.user_cache_path("mnist-harness")
     if not cache.is_absolute():
-        # A user without a home folder, such as the arbitrary number that a container may run as.
+        # The user has no home folder, for example in a container that runs under an arbitrary user number.
         cache = Path(tempfile.gettempdir()) / "mnist-harness"
     return cache / published.torchvision
 
 
 def find_mnist() -> DataStatus:
-    """Search this machine for MNIST and verify the files found; does not use the network."""
+    """Search this machine for the MNIST files and verify the files that are found, without using the network."""
     mnist = PUBLISHED["mnist"]
     named, cached = data_folder(), cached_copy(mnist)
     places = [_place_status("cache", cached, remedy=cache_remedy(mnist))]
@@ -90,10 +94,10 @@ def find_mnist() -> DataStatus:
 
 
 def folder_remedy(published: PublishedDataset) -> str:
-    """Advice to the user on a named folder that cannot be used."""
+    """Tell the user what to do if the data set cannot be read from the folder that the user named."""
     if published.flat:
         return (
-            f"Nothing was changed. Put {_files(published)} there, gzipped or not, directly or under "
+            f"Nothing was changed. Put {_files(published)} into the folder, gzipped or not, directly or under "
             f"{published.torchvision}/raw, or choose other data with --data ({', '.join(data_choices())} or a folder), "
             "or another folder with HARNESS_DATA."
         )
@@ -104,12 +108,12 @@ def folder_remedy(published: PublishedDataset) -> str:
 
 
 def cache_remedy(published: PublishedDataset) -> str:
-    """Advice to the user on a damaged cache."""
+    """Tell the user what to do if the files in the cache are damaged."""
     return f"Nothing was changed. Delete the folder {cached_copy(published)} and try again to download the data set."
 
 
 def missing_remedy(published: PublishedDataset) -> str:
-    """Advice to the user on a data set that was not found."""
+    """Tell the user what to do if the data set was not found."""
     enable = "unset HARNESS_OFFLINE" if is_offline() else "connect to the network"
     if published.flat:
         return (
@@ -127,10 +131,10 @@ def _files(published: PublishedDataset) -> str:
 
 
 def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tuple[Tensor, ...]:
-    """Read and verify the files of a data set; returns the arrays in the order of `PublishedDataset.files`.
+    """Read and verify the files of a data set; return the arrays in the order of `PublishedDataset.files`.
 
-    The files are in the subfolder ``raw``, under torchvision's ``NAME/raw``, or, for a data set with ``flat``, directly
-    in it. ``remedy`` ends an error message with what to do.
+    The files are in the subfolder ``raw`` of ``folder``, in ``NAME/raw``, which torchvision creates, or, for a data set
+    with ``flat``, directly in ``folder``. ``remedy`` is the last part of an error message and says what to do.
 
     Raises:
         DataMissingError: the folder or a file does not exist.
@@ -141,7 +145,7 @@ def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tu
     if missing:
         # os.path, not Path: Path.is_dir raises where a parent folder may not be searched.
         state = "the folder lacks some" if os.path.isdir(folder) else "there is no such folder"  # noqa: PTH112
-        state = "it is a file" if os.path.isfile(folder) else state  # noqa: PTH113
+        state = "this path is a file" if os.path.isfile(folder) else state  # noqa: PTH113
         found = _found_instead(folder, missing)
         raise DataMissingError(
             f"expected {_files(published)} in {folder}, but {state}: missing={', '.join(missing)}. {found}{remedy}"
@@ -150,7 +154,7 @@ def read_folder(folder: Path, published: PublishedDataset, *, remedy: str) -> tu
 
 
 def _find_files(folder: Path, published: PublishedDataset) -> dict[str, Path]:
-    """Map file names to paths; files directly in the folder take precedence, as do decompressed ones."""
+    """Map file names to paths; files directly in the folder and decompressed files take precedence."""
     paths: dict[str, Path] = {}
     flat = (folder,) if published.flat else ()
     for place in (*flat, folder / published.torchvision / "raw", folder / "raw"):
@@ -162,15 +166,13 @@ def _find_files(folder: Path, published: PublishedDataset) -> dict[str, Path]:
 
 
 def _found_instead(folder: Path, missing: list[str]) -> str:
-    """A sentence on files with other names or in subfolders that may be the missing ones; empty if there are none."""
+    """Return a sentence about files with other names or in subfolders that may be the missing files; empty if there are none."""
     for name in (name.removesuffix(".gz") for name in missing):
         dotted = name.replace("-idx", ".idx")
         for path in (folder / dotted, folder / f"{dotted}.gz"):
             if path.is_file():
                 plain = path.name.replace(".idx", "-idx")
-                return (
-                    f"{path.name} has the name that Kaggle gives the file: rename it to {plain}, and the others alike. "
-                )
+                return f"{path.name} is named as on Kaggle: rename the file to {plain}, and the other files in the same way. "
         try:
             below = [path for path in sorted(folder.glob("*/*"))[:_MOST_SEARCHED] if path.is_file()]
             archives = [path for path in sorted(folder.glob("*.zip")) if path.is_file()]
@@ -179,10 +181,11 @@ def _found_instead(folder: Path, missing: list[str]) -> str:
         for path in below:
             if path.name in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
                 return (
-                    f"There is {path.relative_to(folder)}: name the folder {path.parent}, or move the files out of it. "
+                    f"There is {path.relative_to(folder)}: name the folder {path.parent} instead, or move the files from "
+                    f"there into {folder}. "
                 )
         if archives:
-            return f"There is {archives[0].name}: extract the files in it. "
+            return f"There is {archives[0].name}: extract the files from the archive. "
     return ""
 
 

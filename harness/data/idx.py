@@ -1,7 +1,7 @@
-"""Reading and writing the idx format; what is read is verified: content by digest, header by expected shape.
+"""Reading and writing files in the idx format; read files are verified by digest, and by the header for the expected shape.
 
-A file is a big-endian array behind a big-endian header: two zero bytes, the type (8 for unsigned bytes, 12 for 32-bit
-integers), the number of dimensions, then each dimension as 32 bits.
+An idx file is a big-endian array after a big-endian header: two zero bytes, the type of the elements (8 for unsigned
+bytes, 12 for 32-bit integers), the number of dimensions, then the size of each dimension in 32 bits.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch import Tensor
 from harness.datasets import IdxFile
 from harness.errors import DataError
 
-# The type's code in the header, and how the elements are stored.
+# For each type, the code in the header and the dtype of the stored elements.
 _TYPES: dict[str, tuple[int, np.dtype[Any]]] = {"uint8": (8, np.dtype("u1")), "int32": (12, np.dtype(">i4"))}
 _CHUNK_BYTES = 1 << 20
 _SHOWN_BYTES = 512
-# How a gzipped file and an idx file of bytes or integers begin.
+# The first bytes of a gzipped file, and of idx files of bytes and of integers.
 _GZIP, _IDX = b"\x1f\x8b", (b"\0\0\x08", b"\0\0\x0c")
 
 
@@ -37,10 +37,11 @@ def encode_idx(array: Tensor) -> bytes:
 
 
 def decode_idx(content: bytes, shape: tuple[int, ...], dtype: str = "uint8") -> Tensor:
-    """Decode the content of an idx file to a tensor of ``shape`` and ``dtype``, ``"uint8"`` or ``"int32"``.
+    """Decode the content of an idx file to a tensor of ``shape`` and ``dtype``, which is ``"uint8"`` or ``"int32"``.
 
     Raises:
-        DataError: header or length differ from those of ``shape`` and ``dtype``; checked before the array is allocated.
+        DataError: the header or the length of ``content`` differs from those of ``shape`` and ``dtype``; checked before
+            the tensor is allocated.
     """
     header = _header(shape, dtype)
     if content[: len(header)] != header:
@@ -59,7 +60,7 @@ def _header(shape: tuple[int, ...], dtype: str) -> bytes:
 
 
 def content_digest(arrays: Iterable[Tensor]) -> str:
-    """SHA-256 (hex) over the contents of the idx files that hold these uint8 arrays, in this order."""
+    """Return the SHA-256 (hex) of the contents of the idx files that hold these uint8 arrays, in this order."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(encode_idx(array))
@@ -67,9 +68,10 @@ def content_digest(arrays: Iterable[Tensor]) -> str:
 
 
 def read_verified(path: Path, file: IdxFile, *, remedy: str) -> Tensor:
-    """Read an idx file, gzipped if the name of ``path`` ends in ``.gz``, and verify its shape, type and digest.
+    """Read an idx file, gzipped if the name of ``path`` ends in ``.gz``, and verify the shape, the type and the digest.
 
-    An MD5 digest is compared before anything is decompressed. ``remedy`` is the last sentence of an error message.
+    ``file`` says what is expected. An expected MD5 digest is compared before the file is decompressed. ``remedy`` is
+    the last sentence of an error message and says what to do.
 
     Raises:
         DataError: the file cannot be read, is truncated or has another digest.
@@ -101,7 +103,7 @@ def read_verified(path: Path, file: IdxFile, *, remedy: str) -> Tensor:
 
 
 def _another_kind(path: Path, content: bytes) -> str:
-    """The likely format of a file that is not an idx file, and what to do about it; empty if it is not recognised."""
+    """Say which format a file that is not an idx file seems to have, and what to do; empty if the format is not recognised."""
     gzipped = path.suffix == ".gz"
     try:
         with path.open("rb") as stream:
@@ -109,23 +111,23 @@ def _another_kind(path: Path, content: bytes) -> str:
     except OSError:
         return ""
     if not raw:
-        return "it is empty. Download it again"
+        return "the file is empty. Download the file again"
     if raw.startswith(_GZIP) and not gzipped:
-        return "it is gzipped, which its name does not say. Add .gz to the name, or decompress it"
+        return "the file is gzipped, but the name does not end in .gz. Add .gz to the name, or decompress the file"
     if gzipped and raw.startswith(_IDX):
-        return "it is not gzipped, though its name says so. Remove .gz from the name"
+        return "the file is not gzipped, but the name ends in .gz. Remove .gz from the name"
     for start in (raw, content[:_SHOWN_BYTES]):
         if start.startswith(b"PK\x03\x04"):
-            return "it is a ZIP archive. Extract the files in it"
+            return "the file is a ZIP archive. Extract the files from the archive"
         if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-            return "it is a web page (HTML), which a server sent in place of the file. Download it again"
+            return "the file is a web page (HTML) that a server sent instead of the data. Download the file again"
         if start.startswith(b"version https://git-lfs"):
-            return "it is a pointer of Git LFS. Fetch the file itself with `git lfs pull`"
+            return "the file is a pointer of Git LFS. Fetch the content with `git lfs pull`"
     return ""
 
 
 def _md5(path: Path) -> tuple[str, str]:
-    """The MD5 digest (hex) of a file, and the detail to report if it is not the expected one."""
+    """Return the MD5 digest (hex) of a file, and a detail for the error message in case of another digest than expected."""
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -135,14 +137,14 @@ def _md5(path: Path) -> tuple[str, str]:
 
 
 def _read_at_most(path: Path, size: int) -> tuple[bytes, str]:
-    """Read up to ``size`` decompressed bytes; also return why reading failed, or an empty string."""
+    """Read up to ``size`` decompressed bytes; return them and the reason why reading failed, or an empty string."""
     content = bytearray()
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             while len(content) < size and (chunk := stream.read(min(_CHUNK_BYTES, size - len(content)))):
                 content += chunk
     except EOFError:
-        return bytes(content), f"its gzip data end after {len(content)} bytes, as of a download that was cut off"
+        return bytes(content), f"the gzip data end after {len(content)} bytes, as if the download was cut off"
     except (OSError, zlib.error) as error:
         return bytes(content), f"not readable after {len(content)} bytes: {error}"
     return bytes(content), ""

@@ -1,4 +1,4 @@
-"""Loading a data set: from the folder that the user names, else from the cache, else from the network."""
+"""Loading a data set: from the folder that the user names, otherwise from the cache, otherwise from the network."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ def load_dataset(
     announce: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Load and verify a data set, on the CPU.
+    """Load a data set into CPU memory and verify it.
 
-    Its files are read from the folder that ``HARNESS_DATA`` names; if that is unset, from the cache (``HARNESS_CACHE``, or
-    the user's cache folder); if they are not cached, they are downloaded into the cache, unless ``HARNESS_OFFLINE`` is set.
-    A named folder or an existing cache that cannot be used is an error, not a reason to search further. User folders are
-    never written to. Data sets other than MNIST lie in a subfolder with torchvision's name for them.
+    ``choice`` is a name in `harness.datasets.PUBLISHED`; ``digits`` for the embedded digits; ``auto`` for MNIST, or the
+    digits if MNIST is neither found nor downloadable within seconds; or the path of a folder with the MNIST files.
 
-    The choice is a name in `harness.datasets.PUBLISHED`; ``digits`` for the embedded digits; ``auto`` for MNIST, or the
-    digits if MNIST is not found and not downloadable within seconds; anything else is a folder with MNIST. With
-    ``validation``, that many training images become the test images (see `Dataset.with_validation`). ``announce`` is
-    called with a sentence when a download starts or the digits replace MNIST, ``progress`` during a download with the
-    bytes received and the total.
+    The files of a named data set are read from the folder that ``HARNESS_DATA`` names; if ``HARNESS_DATA`` is unset,
+    from the cache (``HARNESS_CACHE``, or the user's cache folder); files that are not in the cache are downloaded into
+    the cache, unless ``HARNESS_OFFLINE`` is set. If a named folder or an existing cache cannot be used, an error is raised
+    and no other place is searched. Nothing is written to folders that the user names. The files of data sets other than
+    MNIST are in a subfolder named after torchvision's class.
+
+    If ``validation`` is not 0, that many training images become the test images (see `Dataset.with_validation`).
+    ``announce`` is called with a sentence when a download starts or when the digits replace MNIST. ``progress`` is
+    called during a download with the number of bytes received and the total number.
 
     Raises:
-        DataMissingError: the data set is not found and not downloadable.
+        DataMissingError: the data set is neither found nor downloadable.
         DataError: a file is truncated or has other content than published.
-        InputError: fewer training images than ``validation``.
+        InputError: there are not more training images than ``validation``.
     """
     dataset = _load(choice, announce=announce, progress=progress)
     return dataset.with_validation(validation) if validation else dataset
@@ -102,7 +104,7 @@ def _load(
 def _download(
     published: PublishedDataset, *, announce: Callable[[str], None] | None, progress: Callable[[int, int], None] | None
 ) -> tuple[Tensor, ...]:
-    """Download, verify and move the files into the cache; the message of an error is a clause without a final period."""
+    """Download and verify the files, and move them into the cache; error messages are clauses without a final period."""
     if is_offline():
         raise DataMissingError("HARNESS_OFFLINE disables the download")
     if reason := unreachable_reason(published.address):
@@ -122,7 +124,7 @@ def _download(
             try:
                 Path(temporary, published.torchvision).rename(cached)
             except OSError:
-                # If another process was faster, its copy stays.
+                # If another process has created the folder in the meantime, the copy of that process stays.
                 if not cached.is_dir():
                     raise
     except (OSError, DataError) as error:

@@ -1,7 +1,7 @@
-"""A script that runs torchvision's downloader; its arguments are the name of the data set's class and the folder.
+"""A script that runs torchvision's downloader; the arguments are the name of a data set class and the folder.
 
-This keeps torchvision's output, its progress bar and a stalled transfer in a process that can be killed, and the socket
-time-out affects no other code.
+In a separate process, torchvision's output and progress bar are not shown, a stalled transfer can be killed, and the
+socket time-out does not affect other code.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""Findings and tables for the terminal, JSON documents, and pictures."""
+"""Presentation of results: findings and tables for the terminal, JSON documents, and plots."""
 
 from harness.reporting.documents import document, findings_content
 from harness.reporting.plot import MapPicture, plot_curves, plot_images, plot_maps, plot_runs

@@ -1,4 +1,4 @@
-"""Pictures of feature maps, images, runs and curves."""
+"""Plots of feature maps, images, runs and curves, written to image files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PASSED, _FAILED, _UNDECIDED = "#2a9d8f", "#c1121f", "#8d99ae"
 
 @dataclass(frozen=True, kw_only=True)
 class MapPicture:
-    """One feature map of a network.
+    """One feature map of a network, as input of `plot_maps`.
 
     Args:
         title: the operation that computes the map.
-        size: the map's shape as text, such as ``16x24x24``.
-        field: the receptive field as text.
-        rows: first and last image row in the receptive field of the middle position; may lie outside the image.
-        columns: its first and last image column.
+        size: the shape of the map as text, such as ``16x24x24``.
+        field: the size of the receptive field as text.
+        rows: first and last image row in the receptive field of the map's middle position; may lie outside the image.
+        columns: first and last image column in the same receptive field.
         activation: the map, averaged over channels, as rows of numbers.
     """
 
@@ -44,13 +44,13 @@ class MapPicture:
 
 
 def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps: Sequence[MapPicture]) -> None:
-    """Draw the feature maps of a network in columns: above, the receptive field of the middle position; below, the map.
+    """Draw the feature maps of a network: above, the receptive field of each map's middle position; below, the map itself.
 
-    The solid frame is the part of the receptive field inside the image, the dashed frame the whole field. The input image
-    is given as rows of numbers; the name of the file ends in ``.png`` or ``.svg``.
+    The solid frame is the part of the receptive field inside the image, the dashed frame the whole receptive field. The
+    input image is given as rows of numbers; the name of the file ends in ``.png`` or ``.svg``.
 
     Raises:
-        InputError: the format is another one, or the file cannot be written.
+        InputError: the file name has another ending, or the file cannot be written.
     """
     bands = -(-len(maps) // _COLUMNS)
     columns = min(len(maps), _COLUMNS)
@@ -83,10 +83,10 @@ def plot_maps(path: Path, *, title: str, image: Sequence[Sequence[float]], maps:
 
 
 def plot_images(path: Path, *, title: str, images: Sequence[tuple[Sequence[Sequence[float]], str]]) -> None:
-    """Draw one or more images, each given as its rows of numbers and its caption, into a ``.png`` or ``.svg`` file.
+    """Draw one or more images, each given as rows of numbers and a caption, into a ``.png`` or ``.svg`` file.
 
     Raises:
-        InputError: the format is another one, or the file cannot be written.
+        InputError: the file name has another ending, or the file cannot be written.
     """
     columns = min(len(images), _IMAGE_COLUMNS)
     rows = -(-len(images) // columns)
@@ -108,13 +108,14 @@ def plot_runs(
     required: int,
     verdicts: Sequence[Sequence[str | None]],
 ) -> None:
-    """Plot runs in order: above, the correct predictions in the judged epochs; below, the number of failures so far.
+    """Plot the runs of a certificate in order: correct predictions in the counted epochs above, failures so far below.
 
-    ``verdicts[runs - 1][failures]`` is the verdict of the pass-rate test; ``required`` is the number of
-    correct predictions that an epoch needs. The file is a ``.png`` or ``.svg``.
+    ``runs`` has the numbers of correct predictions in the counted epochs of each run, ``passed`` says which runs
+    passed, and ``required`` is the number of correct predictions that an epoch needs. ``verdicts[n - 1][f]`` is the
+    verdict of the pass-rate test after n runs, f of which failed. The name of the file ends in ``.png`` or ``.svg``.
 
     Raises:
-        InputError: the format is another one, or the file cannot be written.
+        InputError: the file name has another ending, or the file cannot be written.
     """
     figure = _figure(path, title=title, size=(max(0.16 * len(verdicts), 6.0), 6.0))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -147,10 +148,13 @@ def plot_runs(
 def plot_curves(
     path: Path, *, title: str, labels: tuple[str, str], places: Sequence[float], curves: Mapping[str, Sequence[float]]
 ) -> None:
-    """Plot named curves over common x values, ``places``, into a ``.png`` or ``.svg`` file; ``labels`` are axis labels.
+    """Plot up to four named curves over the same x values into a ``.png`` or ``.svg`` file.
+
+    ``places`` are the x values, ``curves`` maps the name of each curve to the y values, and ``labels`` are the labels
+    of the x and the y axis.
 
     Raises:
-        InputError: the format is another one, or the file cannot be written.
+        InputError: the file name has another ending, or the file cannot be written.
     """
     figure = _figure(path, title=title, size=(7.0, 4.5))
     axis = figure.subplots()
@@ -175,7 +179,7 @@ def _figure(path: Path, *, title: str, size: tuple[float, float]) -> Figure:
 
 
 def _write(figure: Figure, path: Path) -> None:
-    """Write a picture of images, without ticks and without empty axes."""
+    """Write a figure of images to a file, without ticks, and hide axes that have no image."""
     for axis in figure.axes:
         axis.set_xticks([])
         axis.set_yticks([])

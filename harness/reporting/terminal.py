@@ -1,4 +1,4 @@
-"""Findings and tables as rich renderables; this module does not print."""
+"""Findings and tables as renderables of the package rich; the functions return the renderables and print nothing."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _EXPLAINED = (Status.FAIL, Status.UNKNOWN, Status.ERROR)
 
 
 def status_text(status: Status) -> Text:
-    """The status in its colour."""
+    """Return the name of a status as coloured text."""
     return Text(status.value, style=_STYLES[status])
 
 
 def findings_table(findings: Iterable[Finding], *, evidence: bool = False) -> RenderableType:
-    """One line per finding; below failed and undecided ones, what was expected, the evidence and the hint.
+    """Return one line per finding; below failed and undecided findings also expectation, evidence and hint.
 
     Args:
-        findings: the findings, in order.
-        evidence: show expectation and evidence for all findings.
+        findings: the findings, in the order of the lines.
+        evidence: whether to add expectation, evidence and hint to all findings.
     """
     findings = tuple(findings)
     width = max((len(finding.requirement) for finding in findings), default=0)
@@ -62,7 +62,7 @@ def _explanation(finding: Finding) -> RenderableType:
 
 
 def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
-    """A table without lines; the columns with an index in ``right`` are right-aligned."""
+    """Return a table without lines; the columns whose index is in ``right`` are right-aligned."""
     numbers = set(right)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for index, header in enumerate(headers):
@@ -73,7 +73,7 @@ def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right:
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, with padded columns."""
+    """Return a table in Markdown, with the cells of a column padded to the same width."""
     lines = [tuple(headers), *(tuple(row) for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(headers))]
     padded = [
@@ -84,7 +84,7 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
-    """Names and values, one pair per line."""
+    """Return a table without headers that has one pair of name and value per line."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
@@ -94,5 +94,5 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
 
 
 def verdict_line(status: Status, title: str) -> Text:
-    """The last line of a report: the overall status and what it is about."""
+    """Return the last line of a report: the overall status, and ``title``, which says what was checked."""
     return Text.assemble((status.value.upper(), _STYLES[status]), "  ", title)

@@ -150,11 +150,14 @@ def test_a_certificate_is_read_back(tmp_path: Path) -> None:
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a better count": (lambda d: d["runs"][0].update(correct=[9_900, 9_960, 9_960]), "expected summary="),
     "another verdict": (lambda d: d["summary"].update(verdict="fail"), "expected summary="),
-    "another seed": (lambda d: d["runs"][0].update(seed=7), "expected the declared seeds in their order"),
-    "a run left out": (lambda d: d["runs"].pop(0), "expected the declared seeds in their order"),
+    "another seed": (lambda d: d["runs"][0].update(seed=7), "expected runs with the first seeds of the declaration"),
+    "a run left out": (lambda d: d["runs"].pop(0), "expected runs with the first seeds of the declaration"),
     "other declared seeds": (lambda d: d["declaration"]["seeds"].reverse(), "expected seeds="),
-    "an easier rule": (lambda d: d["declaration"]["rule"].update(target=99.0), "expected the declared seeds"),
-    "another schema": (lambda d: d.update(schema="harness.run/1"), "expected schema='harness.certificate/1'"),
+    "an easier rule": (lambda d: d["declaration"]["rule"].update(target=99.0), "expected runs with the first seeds"),
+    "another schema": (
+        lambda d: d.update(schema="harness.run/1"),
+        "expected a certificate with schema='harness.certificate/1'",
+    ),
     "an unknown key": (lambda d: d.update(more=1), "'more' is not a known key"),
     "a missing key": (lambda d: d["declaration"].pop("salt"), "expected a value for salt"),
 }
@@ -225,17 +228,19 @@ def test_certificates_are_compared_on_common_seeds() -> None:
 
 def test_certificates_of_different_kinds_are_not_compared() -> None:
     """Another rule or other data, too few common seeds, a diverged run."""
-    with pytest.raises(InputError, match="expected two certificates of one data_digest"):
+    with pytest.raises(InputError, match="expected two certificates with the same data_digest"):
         compare(PASSED, certificate(GOOD, declaration=dataclasses.replace(DECLARATION, data_digest="e" * 64)), margin=5)
     other = dataclasses.replace(DECLARATION, rule=dataclasses.replace(RULE, last=1))
-    with pytest.raises(InputError, match="expected two certificates of one rule"):
+    with pytest.raises(InputError, match="expected two certificates with the same rule"):
         compare(PASSED, certificate(GOOD, declaration=other), margin=5)
-    with pytest.raises(InputError, match="at least two seeds on both sides, got 1"):
+    with pytest.raises(InputError, match="at least two seeds for which both A and B have a run, got 1"):
         compare(PASSED, certificate(GOOD), margin=5)
     diverged = Certificate(
         declaration=DECLARATION, runs=tuple(run(seed, status="diverged") for seed in DECLARATION.seeds[:2])
     )
-    with pytest.raises(InputError, match=r"expected complete runs, got seed .* with status='diverged'"):
+    with pytest.raises(
+        InputError, match=r"expected a complete run for every seed that both certificates have, got status='diverged'"
+    ):
         compare(PASSED, diverged, margin=5)
 
 
@@ -244,7 +249,7 @@ def test_a_run_is_placed_epoch_by_epoch() -> None:
     known = certificate((9_900, 9_940, 9_950), (9_902, 9_942, 9_951), (9_898, 9_944, 9_949), (9_901, 9_941, 9_950))
     one = dataclasses.replace(record([9_700, 9_942, 9_990]), recipe=RECIPE)
     assert ["below", "within", "above"] == [epoch.outcome for epoch in place_run(one, known)]
-    with pytest.raises(InputError, match="expected a run with the certificate's recipe and data"):
+    with pytest.raises(InputError, match="expected a run with the recipe and the data of the certificate"):
         place_run(record([9_940] * 2), known)
-    with pytest.raises(InputError, match="at least two complete runs, got 1"):
+    with pytest.raises(InputError, match="at least two complete runs, got a certificate with 1"):
         place_run(one, certificate(GOOD))

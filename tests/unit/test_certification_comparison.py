@@ -91,7 +91,7 @@ def test_flips_are_counted_by_image() -> None:
 
 def test_one_seed_is_refused() -> None:
     """A spread over seeds needs two."""
-    with pytest.raises(InputError, match="at least two seeds on both sides, got 1"):
+    with pytest.raises(InputError, match="at least two seeds for which both A and B have a run, got 1"):
         comparison((1.0,), margin=5)
     with pytest.raises(InputError, match="margin >= 0, got margin=-1"):
         comparison((1.0, 2.0), margin=-1)

@@ -80,7 +80,10 @@ def test_fewer_declared_epochs_than_allowed_pass() -> None:
 def test_fewer_epochs_than_counted_fail() -> None:
     """A run of two epochs fails a rule on the last three."""
     _, scored = LAST_3.judge(record([9_990, 9_990]))
-    assert (Status.FAIL, "the run has 2 epochs, fewer than the 3 that count") == (scored.status, scored.observed)
+    assert (Status.FAIL, "the run has 2 epochs, fewer than the last 3 that the rule counts") == (
+        scored.status,
+        scored.observed,
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_a_share_is_printed_one_way(correct: int, expected: str) -> None:
 def test_a_run_on_validation_images_is_refused() -> None:
     """Its counts are not of the test images, so no rule judges them, however good they are."""
     chosen = dataclasses.replace(record([9_990] * 5), validation=10_000)
-    with pytest.raises(InputError, match="got validation=10000, a run that was tested on training images"):
+    with pytest.raises(InputError, match="got a run with validation=10000, which was tested on 10000 training images"):
         LAST_3.judge(chosen)
 
 

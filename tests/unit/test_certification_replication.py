@@ -95,8 +95,8 @@ def test_what_is_not_testable_says_why() -> None:
     reasons = {(one.model, one.figure): one.reason for one in found.figures if one.outcome == "not testable"}
 
     assert "not run" == reasons["c", "last"]
-    assert "no log is published" == reasons["a", "last"]
-    assert "another number of epochs" == reasons["b", "best"]
+    assert "no training log is published" == reasons["a", "last"]
+    assert "the published log and the recipe have different numbers of epochs" == reasons["b", "best"]
     assert "consistent" == outcomes(found)["a", "best"]
 
 

@@ -52,7 +52,7 @@ def test_check_skips_accuracy(command: Command) -> None:
 
     assert 0 == code
     assert "pass parameters 5,048 parameters" in lines
-    assert "skip accuracy not checked: check does not train, use verify" in lines
+    assert "skip accuracy not checked: harness check does not train, use harness verify" in lines
     assert "PASS cloud_2 against era-s7, structure only" == lines[-1]
     assert not any(line.startswith("evidence") for line in lines)
 

@@ -53,16 +53,16 @@ def place(name: str, folder: Path) -> None:
     [
         (
             "{kaggle}",
-            "train-images.idx3-ubyte has the name that Kaggle gives the file: rename it to train-images-idx3-ubyte,",
+            "train-images.idx3-ubyte is named as on Kaggle: rename the file to train-images-idx3-ubyte,",
         ),
         (
             "{kaggle}.gz",
-            "train-images.idx3-ubyte.gz has the name that Kaggle gives the file: rename it to train-images-idx3",
+            "train-images.idx3-ubyte.gz is named as on Kaggle: rename the file to train-images-idx3",
         ),
         ("{file}/{file}", "There is train-images-idx3-ubyte/train-images-idx3-ubyte: name the folder "),
         ("archive/{kaggle}", "There is archive/train-images.idx3-ubyte: name the folder "),
         ("mnist/{file}.gz", "There is mnist/train-images-idx3-ubyte.gz: name the folder "),
-        ("archive.zip", "There is archive.zip: extract the files in it. "),
+        ("archive.zip", "There is archive.zip: extract the files from the archive. "),
     ],
 )
 def test_what_is_there_instead_is_said(name: str, words: str, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_what_is_there_instead_is_said(name: str, words: str, tmp_path: Path) ->
     assert f"missing={', '.join(CONTENTS)}. {words}" in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "words"), [("nosuch", "there is no such folder"), ("file", "it is a file")])
+@pytest.mark.parametrize(("name", "words"), [("nosuch", "there is no such folder"), ("file", "this path is a file")])
 def test_a_path_that_is_no_folder_is_named(name: str, words: str, tmp_path: Path) -> None:
     """A missing folder and a file in its place are told apart."""
     (tmp_path / "file").touch()

@@ -84,7 +84,7 @@ FLIPPED = CONTENT[:-1] + bytes((CONTENT[-1] ^ 1,))
         ("plain", FLIPPED, "the content differs"),
         ("plain", CONTENT[:-5], "got size=35"),
         ("plain", CONTENT * 2, "longer than 40 bytes"),
-        ("packed.gz", PACKED[:-12], "its gzip data end after .* cut off"),
+        ("packed.gz", PACKED[:-12], "the gzip data end after .* cut off"),
         ("packed.gz", PACKED[:12] + bytes((PACKED[12] ^ 0xFF,)) + PACKED[13:], "not readable after"),
         ("packed.gz", gzip.compress(FLIPPED, mtime=0), "the content differs"),
     ],
@@ -110,14 +110,22 @@ PAGE = b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("file.gz", PAGE, "it is a web page (HTML), which a server sent in place of the file. Download it again."),
-        ("packed.gz", gzip.compress(PAGE, mtime=0), "it is a web page (HTML)"),
-        ("file", PAGE.lower(), "it is a web page (HTML)"),
-        ("file", PACKED, "it is gzipped, which its name does not say. Add .gz to the name, or decompress it."),
-        ("file.gz", CONTENT, "it is not gzipped, though its name says so. Remove .gz from the name."),
-        ("file", b"PK\x03\x04" + CONTENT, "it is a ZIP archive. Extract the files in it."),
+        (
+            "file.gz",
+            PAGE,
+            "the file is a web page (HTML) that a server sent instead of the data. Download the file again.",
+        ),
+        ("packed.gz", gzip.compress(PAGE, mtime=0), "the file is a web page (HTML)"),
+        ("file", PAGE.lower(), "the file is a web page (HTML)"),
+        (
+            "file",
+            PACKED,
+            "the file is gzipped, but the name does not end in .gz. Add .gz to the name, or decompress the file.",
+        ),
+        ("file.gz", CONTENT, "the file is not gzipped, but the name ends in .gz. Remove .gz from the name."),
+        ("file", b"PK\x03\x04" + CONTENT, "the file is a ZIP archive. Extract the files from the archive."),
         ("file", b"version https://git-lfs.github.com/spec/v1\n", "`git lfs pull`"),
-        ("file", b"", "it is empty. Download it again."),
+        ("file", b"", "the file is empty. Download the file again."),
     ],
 )
 def test_a_file_of_another_kind_is_called_what_it_is(name: str, content: bytes, words: str, tmp_path: Path) -> None:

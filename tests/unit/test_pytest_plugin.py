@@ -229,7 +229,7 @@ def test_beside_a_project_with_a_package_of_that_name(module: str, project: pyte
 
     assert [0, 4] == [output.returncode for output in outputs], outputs[0].stdout + outputs[0].stderr
     assert "1 passed" in outputs[0].stdout
-    assert f"the one imported is {path.resolve()}: run pytest from a folder without" in outputs[1].stderr
+    assert f"got another package harness, {path.resolve()}. Run `pytest`" in outputs[1].stderr
 
 
 @pytest.mark.parametrize(
