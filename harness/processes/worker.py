@@ -12,7 +12,7 @@ from harness.processes.protocol import Failure, Workspace, read_request, write_r
 
 
 def main(folder: Path, *, prepare: bool = True) -> None:
-    """Perform the request in a workspace and write its result, or the error that it raised, there."""
+    """Perform the request in a workspace; write the result, or the error that was raised, to the workspace."""
     try:
         request = read_request(folder)
         if prepare:

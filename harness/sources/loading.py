@@ -27,7 +27,7 @@ from harness.sources.source import candidate_files, name_suffix, parse_source
 DEFAULT_SEED = 1
 # Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
 LOAD_TIMEOUT_SECONDS = 45.0
-# Torch imports it when a rebuilt module first computes shapes on the meta device; before that, this process would only wait.
+# Torch imports this module when a rebuilt module first computes shapes on the meta device. Until then this process only waits.
 _IMPORTED_LATE = "torch._dynamo"
 
 
@@ -49,7 +49,7 @@ def load_model(
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
-        CaptureError: it was built, but cannot be captured.
+        CaptureError: the model was built, but cannot be captured.
         ExaminerError: a worker process failed for a reason other than the model's code.
     """
     source = parse_source(text)
@@ -80,7 +80,7 @@ def load_model(
     candidates = [candidate for of_file in loaded for candidate in of_file]
     chosen, reasons = choose(candidates, text)
     if chosen.model is None:
-        raise ExaminerError(f"{chosen.name} was chosen, but not captured")
+        raise ExaminerError(f"expected the graph of {chosen.name}, which was chosen as the model, got none")
     for note in dict.fromkeys(note for candidate in candidates for note in candidate.notes):
         announce(note)
     for reason in reasons:
@@ -90,7 +90,7 @@ def load_model(
 
 
 def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
-    """Load one of several files; on an error, return a candidate that holds the error."""
+    """Load one of several files; if this fails, return a candidate that holds the error."""
     try:
         return _load_file(request, outcome, timeout)
     except (ModelSourceError, CaptureError) as error:
@@ -107,7 +107,7 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
     if result is None:
         raise ModelSourceError(
             f"{text} ended the process that imported it, without an error: expected a file that defines a model. "
-            f"Does it call exit() when imported?{f' Its last output: {outcome.output}' if outcome.output else ''}"
+            f"Does the file call exit() when imported?{f' The last output was: {outcome.output}' if outcome.output else ''}"
         )
     try:
         models = [
@@ -128,13 +128,15 @@ def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
         )
     late = f"{text} did not finish loading within {timeout:.0f} seconds: expected"
     if not outcome.progress:
-        return f"{late} PyTorch to be imported by then, and it was not. The machine seems busy: try again later"
+        return (
+            f"{late} PyTorch to be imported by then, and that was not the case. The machine seems busy: try again later"
+        )
     if len(outcome.progress) == 1:
         return (
-            f"{late} a file that only defines the model. Does it train, download or wait when imported? "
+            f"{late} a file that only defines the model. Does the file train, download or wait when imported? "
             'Put such code under `if __name__ == "__main__":`'
         )
     return (
-        f"{late} a model that is captured in seconds, and it was still at {outcome.progress[-1][:200]}. Name the class that "
+        f"{late} a model that is captured in seconds, but {outcome.progress[-1][:200]} took longer. Name the class that "
         "you mean, or try again when the machine is less busy"
     )

@@ -47,11 +47,11 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         if self.engine == "auto":
-            raise InputError("expected the name of an engine, got engine='auto'. Resolve it with choose_engine first.")
+            raise InputError("expected the name of an engine, got engine='auto'. Call choose_engine to replace 'auto'.")
         require_ranges(self, InputError)
 
     def declared(self) -> dict[str, Any]:
-        """The fields by name, without those that a subclass adds."""
+        """Return the fields of `RunSpec` by name, without the fields that a subclass adds."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(RunSpec)}
 
     @staticmethod
@@ -66,7 +66,7 @@ class RunSpec:
         arguments: str = "",
         digest_every: int = DIGEST_EVERY,
     ) -> RunSpec:
-        """The spec of a captured model's training; the other arguments are the fields of the same name."""
+        """Build the spec for training a captured model; the other arguments are the fields of the same name."""
         return RunSpec(
             model=captured.name,
             source=source,

@@ -113,12 +113,12 @@ def remove_one(document: dict[str, Any]) -> None:
 
 
 UNFIT: dict[str, tuple[Change, str]] = {
-    "no JSON object": (dict.clear, "it has no 'machine_info'"),
+    "no JSON object": (dict.clear, "the file has no 'machine_info'"),
     "no calibration": (
         lambda document: document["benchmarks"][1]["extra_info"].clear(),
-        "with the harness's calibration; it has no 'calibration'",
+        "saved by pytest-benchmark, but the file has no 'calibration'",
     ),
-    "no benchmark": (lambda document: document["benchmarks"].clear(), "it contains no benchmark"),
+    "no benchmark": (lambda document: document["benchmarks"].clear(), "the file contains no benchmark"),
     "no blocks": (lambda document: calibration(document).pop("sittings"), "expected a value for blocks"),
     "another CPU": (
         lambda document: document["machine_info"]["cpu"].update(brand_raw="Other CPU"),

@@ -96,7 +96,7 @@ def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
 
     assert (2, "") == (code, out)
     assert "ended the process that imported it" in paragraph(err)
-    assert "Its last output: farewell" in paragraph(err)
+    assert "The last output was: farewell" in paragraph(err)
 
 
 @pytest.mark.smoke

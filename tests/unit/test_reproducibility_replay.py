@@ -73,7 +73,7 @@ def test_another_environment_is_compared_statistically(change: dict[str, Any]) -
         "another environment; correct predictions differ by 0, within the seed noise: at most"
     )
     assert any(f"the environment differs: {name}: " in line for line in finding.evidence)
-    assert "bits: equal nevertheless" in finding.evidence
+    assert "comparison of the bits: all equal" in finding.evidence
 
 
 def test_an_accuracy_outside_the_noise_fails() -> None:
