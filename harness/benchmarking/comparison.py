@@ -109,7 +109,8 @@ def read_run(path: str | Path) -> SavedRun:
         commit, when = machine_info["harness"]["commit"], str(document["datetime"])
         calibrations = {str(entry["fullname"]): entry["extra_info"]["calibration"] for entry in document["benchmarks"]}
     except (KeyError, TypeError) as problem:
-        raise _foreign(path, f"the file has no {problem}") from problem
+        reason = f"the file has no {problem}" if isinstance(problem, KeyError) else "the content has another structure"
+        raise _foreign(path, reason) from problem
     if not calibrations:
         raise _foreign(path, "the file contains no benchmark")
     measurements = {name: Measurement.from_json(table, where=f"{path}, {name}") for name, table in calibrations.items()}
@@ -227,6 +228,6 @@ def _differences(baseline: Mapping[str, object], current: Mapping[str, object]) 
 
 def _foreign(path: str | Path, reason: str) -> InputError:
     return InputError(
-        f"expected path={str(path)!r} to be a run of the harness's benchmarks, saved by pytest-benchmark, but {reason}. Save "
+        f"expected path={str(path)!r} to be a benchmark run of the harness, saved by pytest-benchmark, but {reason}. Save "
         "a run with `tox -e bench`."
     )

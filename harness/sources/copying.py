@@ -227,7 +227,7 @@ class _Guard:
         real = os.path.join(os.path.realpath(folder), name) if of_entry else os.path.realpath(named)  # noqa: PTH118 - as above
         through_link = _is_in(named, copy.base) and not _is_in(real, copy.base)
         if through_link or (cls.is_whole and _is_in(real, copy.root)):
-            reason = "a large file, a link, or a file outside of the project is not copied and can only be read"
+            reason = "not copied, since the file is large, a link, or outside of the project: such a file can only be read"
             raise PermissionError(errno.EACCES, reason, copy.original(named))
 
 

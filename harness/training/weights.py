@@ -137,7 +137,7 @@ def _torch_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         reason = f"the file refers to {asked[1]}" if asked else f"the file cannot be read ({type(problem).__name__})"
         raise InputError(
             f"expected a file of torch.save that holds tensors and nothing else, got path={str(path)!r}, which was "
-            f"refused before any of its code ran: {reason}. Save only the model's state_dict, or use safetensors."
+            f"refused before any code in the file ran: {reason}. Save only the state_dict of the model, or use safetensors."
         ) from problem
     if isinstance(found, Mapping):
         found = next((found[key] for key in _NESTED if isinstance(found.get(key), Mapping)), found)

@@ -29,11 +29,11 @@ CONTROLS = Path(__file__).parents[1] / "controls"
 DEFECTS = {
     "draws_random": (Axis.REPEAT, "the code draws from Python's random, which the run's seed does not set"),
     "draws_numpy": (Axis.REPEAT, "the code draws from numpy.random, which the run's seed does not set"),
-    "reads_time": (Axis.REPEAT, "it reads the clock (a function of time)"),
+    "reads_time": (Axis.REPEAT, "the code reads the clock (a function of time)"),
     "draws_urandom": (Axis.REPEAT, "the code draws from os.urandom, which no seed sets"),
-    "uses_id": (Axis.REPEAT, "it uses id(), a memory address"),
+    "uses_id": (Axis.REPEAT, "the code uses id(), a memory address"),
     "drops_in_eval": (Axis.PURE, "the network draws from torch's random state in eval mode: dropout"),
-    "counts_calls": (Axis.RESUME, "it keeps state outside its state_dict, in its attribute calls"),
+    "counts_calls": (Axis.RESUME, "the code keeps state outside the state_dict, in attribute calls"),
     "evaluation_draws": (Axis.EVALUATION, "the code draws from torch's random state in an evaluation"),
     "loader_ignores_seed": (Axis.ORDER, "the seed is ignored"),
     "loader_collapses": (Axis.ORDER, "seeds have equal effects: 5 different values of order of images under 8 seeds"),
@@ -103,7 +103,9 @@ def test_what_is_drawn_at_import_is_found() -> None:
     found = checked("draws_at_import")
 
     assert {Axis.FRESH} == failed(found)
-    assert "cause: the code draws from Python's random, which the run's seed does not set" == found[Axis.FRESH].evidence[0]
+    assert (
+        "cause: the code draws from Python's random, which the run's seed does not set" == found[Axis.FRESH].evidence[0]
+    )
 
 
 @pytest.mark.parametrize("name", ["reference", "cloud_3", "five_step_4"])

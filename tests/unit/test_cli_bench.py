@@ -200,7 +200,7 @@ def test_a_file_of_another_kind_is_an_error(command: Command, baseline: Path, tm
     text, list_ = tmp_path / "text.json", tmp_path / "list.json"
     text.write_text("no JSON", encoding="utf-8")
     list_.write_text("[]", encoding="utf-8")
-    for path, words in ((text, "is not valid JSON"), (tmp_path, "Is a directory"), (list_, "list indices")):
+    for path, words in ((text, "is not valid JSON"), (tmp_path, "Is a directory"), (list_, "another structure")):
         code, _, err = command("bench", "compare", baseline, path)
 
         assert 2 == code

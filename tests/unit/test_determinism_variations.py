@@ -244,7 +244,10 @@ def test_attributes_that_a_graph_freezes_are_named(constant_graph: CapturedModel
     counting = disturbed(counts_training_passes)
     found = rebuilt_graph(counting, counting.trace(), constant_graph, "")
 
-    assert "the module changes attribute calls in training; a graph holds the value from the time of its capture" in found.evidence
+    assert (
+        "the module changes attribute calls in training; a graph holds the value from the time of its capture"
+        in found.evidence
+    )
 
 
 def seeds(model: ModelUnderTest) -> dict[str, Finding]:

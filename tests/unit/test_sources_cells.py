@@ -82,12 +82,12 @@ JSON = notebook(CODE)
         (
             "net.py",
             CODE.encode("cp1252"),
-            "not encoded in UTF-8, as expected: byte 0xe8 in line 1. It is probably cp1252 (Wind",
+            "not encoded in UTF-8, as expected: byte 0xe8 in line 1. The encoding is probably cp1252 (Wind",
         ),
         (
             "net.py",
             CODE.encode("cp1252"),
-            "iconv -f cp1252 -t utf-8 net.py > new-net.py, or declare it in the first line",
+            "iconv -f cp1252 -t utf-8 net.py > new-net.py, or declare the encoding in the first line",
         ),
         ("my net.ipynb", b'{"cells": "\xe9"}', "iconv -f cp1252 -t utf-8 'my net.ipynb' > 'new-my net.ipynb'"),
         (

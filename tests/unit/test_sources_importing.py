@@ -166,7 +166,9 @@ def test_a_file_that_a_notebook_exported(commands: str, load: Load, tmp_path: Pa
     model, notes = load(write(tmp_path, {"work.py": content}) / "work.py")
 
     assert model.name.endswith("work.py:Net")
-    assert ["work.py has commands of a notebook and is read like a notebook: only its definitions are executed"] == notes
+    assert [
+        "work.py has commands of a notebook and is read like a notebook: only its definitions are executed"
+    ] == notes
 
 
 def test_a_notebook_treats_the_file_beside_it_alike(load: Load, tmp_path: Path) -> None:
