@@ -70,7 +70,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Current time over baseline time: above 1 the current run is slower."""
+        """The current time divided by the baseline time; above 1 the current run is slower."""
         return self.current / self.baseline
 
     @property
@@ -98,8 +98,8 @@ def read_run(path: str | Path) -> SavedRun:
     """
     if not Path(path).exists():
         raise InputError(
-            f"expected a saved benchmark run, but there is no file {str(path)!r}. Save one with `tox -e bench`, on this "
-            f"machine and at the commit to compare with; it is written below {STORAGE}/."
+            f"expected a saved benchmark run, but there is no file {str(path)!r}. Save a run with `tox -e bench`, on this "
+            f"machine and at the commit to compare with; the file is written below {STORAGE}/."
         )
     content = read_whole(Path(path), "a saved benchmark run", most=_MAX_BYTES)
     document = parse_document(content, "JSON", where=f"benchmark run {path}", error=InputError)
@@ -128,7 +128,7 @@ def newest_runs(count: int, storage: Path = STORAGE) -> tuple[str, ...]:
     found = sorted(storage.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
     if len(found) < count:
         raise InputError(
-            f"expected {count} saved benchmark runs under {str(storage)!r}, found {len(found)}. Save one with `tox -e bench`, "
+            f"expected {count} saved benchmark runs under {str(storage)!r}, found {len(found)}. Save a run with `tox -e bench`, "
             "or name the files."
         )
     return tuple(str(path) for path in found[-count:])
@@ -177,7 +177,7 @@ def _check_runs(baseline: SavedRun, current: SavedRun) -> None:
         if lacking := [name for name in other.measurements if name not in run.measurements]:
             raise InputError(
                 f"expected the same benchmarks in both runs, but {run.path} lacks {len(lacking)} that {other.path} has: "
-                f"{', '.join(name.rpartition('::')[2] for name in lacking)}. Run both with the same selection."
+                f"{', '.join(name.rpartition('::')[2] for name in lacking)}. Run both with the same selection of benchmarks."
             )
 
 
@@ -197,7 +197,7 @@ def _check_rounds(run: SavedRun, name: str) -> None:
         )
     if len(set(measurement.log_ratios)) == 1:
         raise InputError(
-            f"{run.path}, {name}: expected times that vary, as measured ones do, got the same time in all blocks. Repeat the run."
+            f"{run.path}, {name}: expected times that vary, as measured times do, got equal times in all blocks. Repeat the run."
         )
     if measurement.waits:
         raise InputError(

@@ -62,17 +62,17 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The result of one benchmark.
+    """The result of one benchmark: the times of the work and of the reference workload, and how they were measured.
 
     Args:
         workload: name of the reference workload.
         device: device of the work and the reference workload.
-        clock: ``cpu``: CPU time of this process; ``wall``: time until the device had finished.
+        clock: what was measured: ``cpu``: CPU time of this process; ``wall``: wall time until the device had finished.
         threads: number of CPU threads of the work and the reference workload.
         xdist: whether the benchmark ran in one of several concurrent test processes.
         waits: median number of voluntary context switches per round of the work, which the ``cpu`` clock does not measure; 0
             with the clock ``wall``, which measures them.
-        blocks: the rounds; work and reference workload were built again for each block.
+        blocks: the measured rounds; work and reference workload were built again for each block.
     """
 
     workload: str
@@ -85,7 +85,7 @@ class Measurement:
 
     @property
     def rounds(self) -> int:
-        """Number of rounds of the work in all blocks."""
+        """The number of rounds of the work in all blocks."""
         return sum(len(block.seconds) for block in self.blocks)
 
     @property
@@ -95,11 +95,11 @@ class Measurement:
 
     @property
     def ratio(self) -> float:
-        """Time of the work over time of the reference workload: the geometric mean of the blocks' medians."""
+        """The time of the work divided by that of the reference workload: the geometric mean of the blocks' medians."""
         return math.exp(statistics.fmean(self.log_ratios))
 
     def to_json(self) -> dict[str, Any]:
-        """The measurement as plain JSON data; in saved runs the key of the blocks is ``sittings``."""
+        """Return the measurement as plain JSON data; in saved runs the key of the blocks is ``sittings``."""
         return {"sittings" if key == "blocks" else key: value for key, value in dataclasses.asdict(self).items()}
 
     @classmethod

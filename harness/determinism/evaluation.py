@@ -128,7 +128,7 @@ def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Find
 
 
 def _shared(changed: Sequence[str]) -> list[str]:
-    """Return the names of changed items without plain attributes of the module, such as a cache, which may change."""
+    """Return the names of changed items without the module's plain attributes, which an evaluation may change."""
     return [name for name in changed if not name.startswith("attribute ")]
 
 

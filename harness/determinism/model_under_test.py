@@ -52,7 +52,7 @@ class ModelUnderTest:
         return self.imported.hooks
 
     def reimport(self) -> None:
-        """Import the files again, which resets their globals and class attributes."""
+        """Import the user's files again, which resets the globals and class attributes of these files."""
         self.imported = self._load()
 
     def module(self, seed: int | None = None) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The requests of the determinism check, performed in worker processes that import and train the user's module."""
+"""The requests of the determinism check; a worker process performs each by importing and training the user's module."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, 
     stopped after an epoch and resumed.
 
     Raises:
-        InputError: fewer than two steps.
+        InputError: ``steps`` is less than two.
     """
     if steps < 2:  # noqa: PLR2004 - one before the stop, one after
         raise InputError(
@@ -207,7 +207,7 @@ class _Check:
         if outcome.ending is Ending.IDLE:
             raise InputError(
                 f"{text} made no step in {self.limits.idle_seconds:.0f} seconds{after}: expected a training that advances. "
-                "Does its code wait for something, or is the machine busy?"
+                "Does the model's code wait for something, or is the machine busy?"
             )
         if outcome.ending is Ending.PRINTED_TOO_MUCH:
             raise InputError(
@@ -219,7 +219,7 @@ class _Check:
             code = outcome.exit_code
             killed = f"Signal {-code} killed the process; is there enough memory? " if code and code < 0 else ""
             printed = f"The last output was: {outcome.output}" if outcome.output else "Nothing was printed."
-            problem = f"{text} ended the process that trained it{after}: expected a model that trains."
+            problem = f"{text} ended the process that trained the model{after}: expected a model that trains."
             raise InputError(f"{problem} {killed}{printed}")
         return result
 

@@ -29,7 +29,7 @@ _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    """One named piece of state: its digest, and a function that restores it in a module or in the process."""
+    """One named piece of state: its digest, and a function that restores the state in a module or in the process."""
 
     digest: str
     restore: Callable[[nn.Module], None]
@@ -112,7 +112,7 @@ def _attribute_item(path: str, name: str, value: object) -> _Item:
 def _digest(value: object) -> str:
     """Return a digest that is equal for equal values of plain types, tensors and generators.
 
-    Raises any error of pickling.
+    Pickling the value may raise any exception.
     """
     return hashlib.sha256(pickle.dumps(_plain(value))).hexdigest()
 

@@ -32,7 +32,7 @@ _IMAGE = (1, 28, 28)
 
 
 class UserFiles:
-    """The file of a model, with its constructor arguments, and the file of its training hooks, if there is one."""
+    """The file of a model, with the constructor arguments, and the file of the training hooks, if there is one."""
 
     def __init__(self, source: ModelSource, arguments: str, hooks_file: Path | None) -> None:
         self._source = source

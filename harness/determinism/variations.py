@@ -108,7 +108,7 @@ def attribution_steps(difference: Difference, steps: int) -> int:
 
 
 def pinned_trace(model: ModelUnderTest, interventions: Interventions, released: frozenset[str], upto: int) -> Trace:
-    """Train for ``upto`` steps with all sources of nondeterminism pinned except the released ones."""
+    """Train for ``upto`` steps with all sources of nondeterminism pinned except those named in ``released``."""
     with interventions.pinned(released, reimport=model.reimport):
         return model.trace(upto=upto)
 

@@ -89,10 +89,10 @@ _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An error in a worker process, as plain data, with its formatted traceback, chained exceptions included.
+    """An error in a worker process, as plain data, with the formatted traceback of the error and of chained exceptions.
 
     ``kind`` stands for a class of `harness.errors`: ``source`` for `ModelSourceError`, ``capture`` for `CaptureError`,
-    ``internal`` for an error of the harness itself, ``input`` for any other that the user can correct.
+    ``internal`` for an error of the harness itself, ``input`` for any other error that the user can correct.
     """
 
     kind: ErrorKind
@@ -101,7 +101,7 @@ class Failure:
 
     @staticmethod
     def of(error: Exception) -> Failure:
-        """Convert an exception; any other than a `HarnessError` gets the kind ``internal``."""
+        """Convert an exception to a `Failure`; any exception other than a `HarnessError` gets the kind ``internal``."""
         lines = traceback.format_exception(error)
         if not isinstance(error, HarnessError):
             error = ExaminerError(f"a worker process failed with {type(error).__name__}: {first_line(error)}")

@@ -43,7 +43,7 @@ class Limits:
 class Job:
     """A request, with the working folder and the additional environment variables of the process that performs it.
 
-    ``title`` precedes each progress line that `run_processes` announces; it may be empty.
+    ``title`` precedes each progress line that `run_processes` announces; an empty title is left out.
     """
 
     request: Request[Any]
@@ -84,7 +84,7 @@ class Outcome:
 
     @property
     def progress(self) -> tuple[str, ...]:
-        """The complete lines of the progress file; empty if it cannot be read."""
+        """The complete lines of the progress file; empty if the file cannot be read."""
         return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
@@ -93,7 +93,7 @@ class Outcome:
 
 
 class Process(Protocol):
-    """The interface of a worker process, however it was started."""
+    """The methods of a worker process that do not depend on how the process was started."""
 
     def poll(self) -> int | None:
         """Return the exit code of the process, which is negative for a signal; None while the process runs."""
@@ -193,7 +193,7 @@ class _Running:
     announced: int = 0
 
     def ending(self, limits: Limits) -> Ending | None:
-        """Return how the process ended or which limit it exceeded; None while it may continue."""
+        """Return how the process ended or which limit was exceeded; None while the process may continue."""
         if self.process.poll() is not None:
             return Ending.EXITED
         if time.monotonic() > self.started + limits.seconds:

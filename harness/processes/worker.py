@@ -1,4 +1,4 @@
-"""The worker process: reads the request in its workspace, performs it and writes the result there.
+"""The worker process: reads the request in its workspace, performs the request and writes the result to the workspace.
 
 Run as ``python -m harness.processes.worker FOLDER`` by `harness.processes.runner`.
 """

@@ -45,7 +45,7 @@ class Bisection:
 
     @property
     def equal(self) -> bool:
-        """Whether everything that both records hold is equal."""
+        """Whether all digests and results that both records hold are equal."""
         return self.difference is None and not self.figures
 
     def describe(self) -> str:

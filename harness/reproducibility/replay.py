@@ -1,6 +1,6 @@
 """Repeating the training that a run record declares, and comparing the repetition with the record.
 
-The comparison is bit for bit in the recorded environment and statistical in any other.
+In the recorded environment, the comparison is bit for bit; in any other environment, it is statistical.
 """
 
 from __future__ import annotations

@@ -48,10 +48,10 @@ class TraceCompleteError(Exception):
 
 
 class Tracer:
-    """A `StepCallback` that traces the steps ``after + 1`` to ``upto``, or to the end, of a model on ``device``.
+    """A `StepCallback` that traces the steps ``after + 1`` to ``upto`` of a training on ``device``.
 
-    After step ``upto`` the training ends with `TraceCompleteError`. Tensors are kept up to a total size of
-    ``max_bytes``; for later steps, only the digests are kept.
+    If ``upto`` is None, all later steps are traced; otherwise the training ends with `TraceCompleteError` after step
+    ``upto``. Tensors are kept up to a total size of ``max_bytes``; for later steps, only the digests are kept.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Tracer:
 
     @property
     def trace(self) -> Trace:
-        """The steps traced so far."""
+        """The trace of the steps so far."""
         return tuple(self._steps)
 
     def before_step(self, step: Step) -> None:

@@ -38,7 +38,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ModelSourceError(
             f'expected constructor arguments as name=literal, such as "dropout_prob=0.1, width=16", got args={text[:200]!r}: '
-            f"{reason}. Literals are numbers, quoted strings, True, False, None, and tuples and lists of them"
+            f"{reason}. Literals are numbers, quoted strings, True, False, None, and tuples and lists of such values"
         ) from error
 
 

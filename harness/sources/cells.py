@@ -49,11 +49,11 @@ class Cell:
 
 
 def read_cells(path: Path) -> tuple[Cell, ...]:
-    """Read a ``.py`` file, as one cell, or the code cells of a notebook.
+    """Read a ``.py`` file as one cell, or a notebook as one cell for each of its code cells.
 
     Raises:
-        ModelSourceError: the file cannot be read, is not text in UTF-8 or the encoding that it declares, or is a notebook
-            without the suffix ``.ipynb`` or in another language.
+        ModelSourceError: the file cannot be read, is not text in UTF-8 or the declared encoding, or is a notebook
+            without the suffix ``.ipynb`` or in another language than Python.
     """
     try:
         content = path.read_bytes()

@@ -38,7 +38,7 @@ class Candidate(ClassReport):
 
     @property
     def classifies(self) -> bool:
-        """Whether the output has shape (N, 10)."""
+        """Whether the output has shape (N, 10): one number for each class and image."""
         shape = self.output_shape
         return len(shape) == 2 and isinstance(shape[0], str) and shape[1] == _CLASSES  # noqa: PLR2004 - images and classes
 
@@ -62,8 +62,8 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
 
     Classes that another candidate uses as a submodule or base class are building blocks and are left out. Of the
     others, those with an output of shape (N, 10) qualify; they count as one model if their graphs have the same
-    identity digest. A class that failed could be the model, so it makes the choice ambiguous, unless its ``excuse`` is
-    not empty or a qualifying class refers to it in its code.
+    identity digest. A class that failed could be the model and makes the choice ambiguous, unless the ``excuse`` of the
+    class is not empty or a qualifying class refers to it in its code.
 
     Raises:
         ModelSourceError: the choice is ambiguous, or no candidate can be built.

@@ -1,7 +1,7 @@
 """A private copy of the user's project, made in the workspace of the worker process that imports the model.
 
 Files that the import writes stay in the copy. Symbolic links, large files and files beyond the size limits are not
-copied: the copy has symbolic links to them, through which they can be read but not written.
+copied: the copy has symbolic links to such files, through which they can be read but not written.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 class _Guard:
-    """An audit hook that rejects writes through the copy's links and to the original project by its absolute path."""
+    """An audit hook that rejects writes through links of the copy, and to the original project by absolute paths."""
 
     copy: PrivateCopy | None = None
     is_whole = False
@@ -227,7 +227,9 @@ class _Guard:
         real = os.path.join(os.path.realpath(folder), name) if of_entry else os.path.realpath(named)  # noqa: PTH118 - as above
         through_link = _is_in(named, copy.base) and not _is_in(real, copy.base)
         if through_link or (cls.is_whole and _is_in(real, copy.root)):
-            reason = "not copied, since the file is large, a link, or outside of the project: such a file can only be read"
+            reason = (
+                "not copied, since the file is large, a link, or outside of the project: such a file can only be read"
+            )
             raise PermissionError(errno.EACCES, reason, copy.original(named))
 
 

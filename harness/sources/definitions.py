@@ -48,7 +48,7 @@ class Definitions:
 
 
 def read_definitions(cells: Iterable[Cell], *, start: int = 0) -> Definitions:
-    """Extract the definitions of the cells, ignoring statements that end before line ``start``."""
+    """Extract the definitions of the cells, without statements that end before line ``start`` of a cell."""
     taken: list[Definition] = []
     skipped: dict[str, str] = {}
     altered: dict[str, str] = {}
@@ -177,7 +177,7 @@ def models_among(bases: Mapping[str, frozenset[str]]) -> frozenset[str]:
 
 
 def hidden_models(cells: Iterable[Cell]) -> dict[str, str]:
-    """Map each model class that is defined inside a function or another block, not at the top level, to its place."""
+    """Map each model class defined inside a function or another block, not at the top level, to a phrase on the place."""
     places: dict[str, str] = {}
     for cell, tree in parsed(cells):
         models = models_among(base_names((cell,)))

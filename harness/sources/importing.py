@@ -1,6 +1,6 @@
 """Importing a user's file, notebook or package as the user would, and finding the model classes in it.
 
-This runs the user's code, so it is called in worker processes only.
+An import runs the user's code, so this module is used in worker processes only.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def _module_name(path: Path, *, inner: bool = False) -> str:
 
 
 def _new_module(name: str, path: Path, folder: Path | None = None) -> ModuleType:
-    """Create and register an empty module for a file, or a package if ``folder`` is given."""
+    """Create an empty module for a file, or a package if ``folder`` is given, and add it to ``sys.modules``."""
     spec = ModuleSpec(name, SourceFileLoader(name, str(path)), origin=str(path))
     spec.has_location = True
     spec.submodule_search_locations = [str(folder)] if folder else None
@@ -250,7 +250,7 @@ def _run_file(packages: Mapping[str, Path], module: ModuleType, path: Path) -> N
 
 
 def _packages(path: Path, depth: int) -> dict[str, Path]:
-    """Map dotted package names to folders, outermost first, for the packages that a file's relative imports need."""
+    """Map dotted package names to folders, outermost package first, for the packages that a file's relative imports need."""
     if not depth:
         return {}
     top = path.parents[min(depth, len(path.parents)) - 1]

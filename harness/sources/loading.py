@@ -1,7 +1,7 @@
-"""Loading a model: a shipped one is built in this process; each user's file is imported in a worker process.
+"""Loading a model: a shipped model is built in this process; each user's file is imported in a worker process.
 
-A worker process returns graphs and tensors as data. What a file does when it is imported (downloads, training, printing,
-exiting) happens in that process and ends with it.
+A worker process returns graphs and tensors as data. Side effects of importing a file (downloads, training, printing,
+exiting) happen in the worker process and end with the process.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def load_model(
     """Find a model, build it after ``torch.manual_seed(seed)`` and capture its graph.
 
     ``text`` is the MODEL argument, see `parse_source`; ``input_shape`` is the shape of one input, without the batch
-    dimension. ``arguments`` are the constructor's, see `parse_arguments`, and become part of the captured model's name.
-    Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: if there are several
-    files, as the import of each begins, and on which class was chosen and which were left out.
+    dimension. ``arguments`` are those of the constructor, see `parse_arguments`, and become part of the captured
+    model's name. Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: the file
+    that is being imported, if there are several, the class that was chosen, and the classes that were left out.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
@@ -106,7 +106,7 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
     result = outcome.result(request)
     if result is None:
         raise ModelSourceError(
-            f"{text} ended the process that imported it, without an error: expected a file that defines a model. "
+            f"importing {text} ended the process without an error: expected a file that defines a model. "
             f"Does the file call exit() when imported?{f' The last output was: {outcome.output}' if outcome.output else ''}"
         )
     try:

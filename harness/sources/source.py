@@ -74,7 +74,7 @@ def parse_source(text: str) -> ModelSource:
         reason = "is not a Python file or notebook" if path.exists() else "does not exist"
         raise ModelSourceError(
             f"model file {place!r} {reason}: expected a Python file (net.py), a notebook (net.ipynb) or a folder that defines "
-            "the model, or a class in it, such as net.py:Net"
+            "the model, or a class in one of these, such as net.py:Net"
         )
     if class_name and all(part.isidentifier() for part in place.split(".")):
         return ModelSource(text=text, module=place, class_name=class_name)
@@ -128,7 +128,7 @@ def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path,
         sought = f"{class_name!r} that derives" if class_name else "that derives"
         raise ModelSourceError(
             f"the folder {str(folder)!r} holds no model: expected a Python file or a notebook with a class {sought} from "
-            "torch.nn.Module, in it or in a sub-folder. If there is one, name its file"
+            "torch.nn.Module, in the folder or in a sub-folder. If there is such a class, name its file"
         )
     return tuple(path for path in files if not _is_test(path.relative_to(folder))) or files
 

@@ -2,8 +2,8 @@
 
 A run that is resumed from a checkpoint ends with the same bits as an uninterrupted run.
 
-The file name contains the epoch and the digest of the content, so that a damaged file is detected without a second file. The
-content is plain data (tensors, numbers, strings), read by `torch.load` with ``weights_only``.
+The name of a checkpoint file contains the epoch and the digest of the file's content, so that a damaged file is
+detected. The content is plain data (tensors, numbers, strings), read by `torch.load` with ``weights_only``.
 """
 
 from __future__ import annotations

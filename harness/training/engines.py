@@ -51,7 +51,7 @@ class Engine:
 
     @property
     def is_reference(self) -> bool:
-        """Whether the engine runs the module unchanged and thus needs no verification."""
+        """Whether this is the reference engine, which runs the module unchanged and thus needs no verification."""
         return self.network is _as_written
 
     @property
@@ -95,7 +95,7 @@ class Engine:
         return lambda images, labels: group([(images, labels)])[0]
 
     def branch(self, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> Branch:
-        """Describe one run as a branch to pass to `group`."""
+        """Describe one run, given by module, optimizer and random generator, as a branch to pass to `group`."""
         return Branch(module=module, network=self.network(module, generator), optimizer=optimizer, generator=generator)
 
     def group(self, branches: Sequence[Branch]) -> StepGraphs:

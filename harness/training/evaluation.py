@@ -46,7 +46,7 @@ class Predictions:
 
     @property
     def misclassified(self) -> list[int]:
-        """Indices of the test images that are predicted wrongly."""
+        """The indices of the test images whose predicted class is wrong, in rising order."""
         return torch.nonzero(~self.correct).flatten().tolist()
 
     def evaluation(self) -> Evaluation:
@@ -92,7 +92,10 @@ def predict(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Pr
 
 
 def evaluate(module: nn.Module, dataset: Dataset) -> Evaluation:
-    """Evaluate a model on all test images. The errors are those of `predict`."""
+    """Predict all test images and return mean loss and number of correct predictions.
+
+    The errors are those of `predict`.
+    """
     return predict(module, dataset).evaluation()
 
 

@@ -24,7 +24,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Update(Protocol):
-    """The step of an optimizer; the hyperparameters that change are passed as scalar tensors on the device."""
+    """Computes the step of an optimizer; the hyperparameters that change are passed as scalar tensors on the device."""
 
     parameters: list[Tensor]
     count: int
@@ -42,7 +42,7 @@ def update_of(optimizer: torch.optim.Optimizer) -> Update:
 
 
 class _Sgd:
-    """The update of `torch.optim.SGD`."""
+    """Computes the step of `torch.optim.SGD`."""
 
     count = 2
 
@@ -72,7 +72,7 @@ class _Sgd:
 
 
 class _Adam:
-    """The update of `torch.optim.Adam` and `torch.optim.AdamW`."""
+    """Computes the step of `torch.optim.Adam` or `torch.optim.AdamW`."""
 
     count = 7
 

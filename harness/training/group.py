@@ -73,7 +73,7 @@ def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resu
 
 
 class _GroupMember:
-    """A run of a group in progress; ``batch`` is the input of its next step."""
+    """A run of a group in progress; ``batch`` holds the images and labels of the next step."""
 
     batch: Batch
 

@@ -222,7 +222,7 @@ class Run:
         return self.record("complete" if len(self.epochs) == self.spec.recipe.epochs else "interrupted")
 
     def _wall_seconds(self) -> float:
-        """Return the wall time of the run so far in seconds, including the time before a resumed checkpoint was written."""
+        """Return the wall time of the run so far in seconds, including the time up to the checkpoint that was resumed."""
         return time.monotonic() - self._began
 
     def _state(self) -> dict[str, Any]:
@@ -363,6 +363,6 @@ def _check_last_batch(module: nn.Module, spec: RunSpec, *, images: int) -> None:
     if left_over == 1 and has_batch_norm:
         raise RecipeError(
             f"recipe {recipe.name}: expected a batch size that leaves more than one image in the last batch, since "
-            f"batch norm needs several images, got batch_size={recipe.batch_size} for {images} images. "
+            f"batch norm needs several images in train mode, got batch_size={recipe.batch_size} for {images} images. "
             "Use another batch size."
         )

@@ -43,7 +43,7 @@ def initialise(build: Callable[[], Module], *, seed: int) -> Module:
 
 @contextmanager
 def preserved_randomness(device: torch.device) -> Iterator[None]:
-    """Restore the global random states of PyTorch (of the CPU and of the device) at the end of the block."""
+    """At the end of the block, restore the global random states of PyTorch for the CPU and for ``device``."""
     before = global_random_state(device)
     try:
         yield

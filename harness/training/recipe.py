@@ -49,7 +49,7 @@ _MAX_BYTES = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """Base class that checks each field against the range in its annotation."""
+    """Base class of all settings; checks each field against the range in its annotation."""
 
     def __post_init__(self) -> None:
         require_ranges(self, RecipeError)
@@ -74,7 +74,7 @@ class SGD(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(_Settings):
-    """Adam (`torch.optim.Adam`)."""
+    """The optimizer Adam (`torch.optim.Adam`)."""
 
     name: ClassVar[str] = "adam"
 
@@ -85,7 +85,7 @@ class Adam(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (`torch.optim.AdamW`)."""
+    """The optimizer Adam with decoupled weight decay (`torch.optim.AdamW`)."""
 
     name: ClassVar[str] = "adamw"
 
@@ -272,7 +272,7 @@ def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Opti
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
         raise InputError(
-            f"expected a model with trainable parameters, got {type(module).__name__} with none. Set requires_grad."
+            f"expected a model with trainable parameters, got {type(module).__name__} with none. Set requires_grad=True."
         )
     kind: type[torch.optim.Optimizer] = getattr(torch.optim, type(optimizer).__name__)
     return kind(trainable, **dataclasses.asdict(optimizer))

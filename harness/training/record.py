@@ -94,10 +94,10 @@ class RunRecord(RunSpec):
         numbers = [result.epoch for result in self.epochs]
         declared = self.recipe.epochs
         if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > declared:
-            raise InputError(f"expected epochs numbered from 1 to at most {declared}, got {numbers}.")
+            raise InputError(f"expected epochs numbered from 1 to at most {declared}, got epochs {numbers}.")
         if (len(numbers) == declared) != (self.status == "complete"):
             raise InputError(
-                f"expected the status complete exactly if all {declared} declared epochs are completed, got "
+                f"expected status='complete' exactly if all {declared} declared epochs are completed, got "
                 f"status={self.status!r} with {len(numbers)} completed epochs."
             )
         if len({result.test_total for result in self.epochs}) > 1:
@@ -109,7 +109,9 @@ class RunRecord(RunSpec):
         try:
             datetime.fromisoformat(self.started)
         except ValueError:
-            raise InputError(f"expected started to be an ISO 8601 time, got started={self.started!r}.") from None
+            raise InputError(
+                f"expected started to be an ISO 8601 date and time, got started={self.started!r}."
+            ) from None
 
     @property
     def spec(self) -> RunSpec:

@@ -1,4 +1,4 @@
-"""The description of a training run: everything that is decided before its first step."""
+"""The declaration of a training run: all settings that are fixed before the first step."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class RunSpec:
         source: how the user specified the model: a shipped name, a file or a class; empty if trained through the API.
         arguments: constructor arguments of the user's model, as given on the command line.
         graph_digest: exact digest of the captured graph.
-        recipe: how to train; ``recipe.epochs`` is the declared number of epochs.
+        recipe: the settings of the training; ``recipe.epochs`` is the declared number of epochs.
         seed: the seed that all randomness but the initial weights is derived from, 0 to 2**63 - 1.
         engine: name of the engine that computes the steps; ``auto`` must be resolved with `choose_engine` first.
         device: where to train, such as ``cpu`` or ``cuda:0``.
-        digest_every: steps between two digests of the state; one is also taken at the end of each epoch.
+        digest_every: number of steps between two digests of the state, which is also digested after each epoch.
 
     Raises:
         InputError: the engine is ``auto``, or a number is out of range.

@@ -193,7 +193,7 @@ def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, 
 
 @dataclass(frozen=True, kw_only=True)
 class _Call:
-    """The arguments of one call of `train_seeds`, and the outcomes so far."""
+    """The arguments of one call of `train_seeds`, and the outcomes of the seeds so far."""
 
     job: SeedsJob
     folder: Path
@@ -217,7 +217,7 @@ class _Call:
 
 
 def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
-    """Train each seed in a process of its own, ``count`` at a time."""
+    """Train each seed in a process of its own, ``count`` processes at a time."""
     # A fork server imports PyTorch once for all; forking this process itself would copy the locks of its threads.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)

@@ -84,7 +84,7 @@ class Capturer(Protocol):
 
 
 class CudaCapturer:
-    """Captures the works of ``branches`` branches as one CUDA graph, each on a separate CUDA stream."""
+    """Captures a step of ``branches`` branches as one CUDA graph, each branch on a separate CUDA stream."""
 
     def __init__(self, device: torch.device, branches: int) -> None:
         self._device = device
@@ -101,7 +101,7 @@ class CudaCapturer:
             torch.cuda.synchronize()
 
     def capture(self, works: Sequence[Work], generators: Sequence[torch.Generator]) -> Work:
-        """Capture the works as parallel branches, without running them.
+        """Capture the works as parallel branches of a graph, without running them.
 
         Raises:
             InputError: a step contains an operation that cannot be captured.
@@ -267,7 +267,7 @@ class _Snapshot:
         self._generator = branch.generator.get_state()
 
     def restore(self) -> None:
-        """Restore the state in place, since a graph refers to tensors by their addresses."""
+        """Copy the saved values back into the same tensors, since a graph refers to tensors by their addresses."""
         with torch.no_grad():
             for tensor, before in self._tensors:
                 tensor.copy_(before)

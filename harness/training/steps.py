@@ -38,9 +38,10 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
-    """One step of a training, as passed to callbacks: its number, from 1, over all epochs, and the model in train mode.
+    """One step of a training, as passed to callbacks.
 
-    In ``before_step`` the optimizer has the learning rate of this step, in ``after_step`` that of the next.
+    ``number`` counts from 1 over all epochs; ``module`` is in train mode. In ``before_step`` the optimizer has the
+    learning rate of this step, in ``after_step`` that of the next.
     """
 
     number: int

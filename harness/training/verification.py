@@ -59,7 +59,7 @@ class OneStep:
     unit_roundoff: float
 
     def difference(self, engine: Engine, reference: Engine, module: GraphModule, device: torch.device) -> str:
-        """Compare two engines as specified by `Verification.difference`."""
+        """Return what differs in one training pass, as a noun phrase; see `Verification.difference`."""
         del device  # all engines with this verification run on the CPU only
         with NothingDropped():  # type: ignore[no-untyped-call]
             found, expected = (_step(each, module, torch.float64) for each in (engine, reference))
@@ -88,7 +88,7 @@ class TwoStepsOnDevice:
     """
 
     def difference(self, engine: Engine, reference: Engine, module: GraphModule, device: torch.device) -> str:
-        """Compare two engines as specified by `Verification.difference`."""
+        """Return what differs after two steps, as a noun phrase; see `Verification.difference`."""
         if operation := unseedable_operation(module.graph.train):
             return f"{operation}, which draws random numbers and accepts no generator"
         found, expected = (_trained(each, module, device) for each in (engine, reference))
@@ -97,7 +97,11 @@ class TwoStepsOnDevice:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds for relative errors in the 2-norm: of the image-dependent part of the output, and of the whole gradient."""
+    """The largest relative errors, in the 2-norm, that rounding explains.
+
+    ``output`` is for the outputs minus their mean over the images, ``gradient`` for the gradient of all parameters
+    together.
+    """
 
     output: float
     gradient: float
@@ -139,7 +143,7 @@ def rounding_bounds(module: GraphModule, unit_roundoff: float) -> Bounds:
 
 
 def gamma(n: int, u: float) -> float:
-    """Bound for the relative error of n roundings, n u / (1 - n u) (Higham, 2002, lemma 3.1); infinite if n u >= 1."""
+    """Bound the relative error of n roundings by n u / (1 - n u) (Higham, 2002, lemma 3.1); infinite if n u >= 1."""
     return n * u / (1 - n * u) if n * u < 1 else math.inf
 
 

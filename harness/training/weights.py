@@ -1,4 +1,4 @@
-"""Weight files: written as safetensors; read as safetensors or as files of `torch.save`, without executing any code in them."""
+"""Weight files: written as safetensors, read as safetensors or as files of `torch.save` without executing code in the files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_NAMED = 5
 def save_weights(module: nn.Module, path: Path, *, about: Mapping[str, str]) -> None:
     """Write a model's parameters and buffers as safetensors, atomically, with metadata in the file's header.
 
-    A tensor with several names is written once, under the first of them, as `safetensors.torch.save_model` does.
+    ``about`` is the metadata. A tensor with several names is written once, under the first name.
 
     Raises:
         InputError: the file cannot be written.
@@ -120,7 +120,7 @@ def _safe_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
     except (SafetensorError, KeyError, ValueError) as problem:
         raise InputError(
             f"expected weights as safetensors, got path={str(path)!r}, which is not valid: {problem}. If torch.save wrote the "
-            f"file, give it one of the suffixes {', '.join(_TORCH_SUFFIXES)}."
+            f"file, rename the file with one of the suffixes {', '.join(_TORCH_SUFFIXES)}."
         ) from problem
 
 

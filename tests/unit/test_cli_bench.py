@@ -167,7 +167,7 @@ UNFIT: dict[str, tuple[Change, str]] = {
     ),
     "no variation": (
         lambda document: calibration(document).update(sittings=calibration(document)["sittings"][:1] * 8),
-        "expected times that vary, as measured ones do",
+        "expected times that vary, as measured times do",
     ),
     "waiting": (lambda document: calibration(document).update(waits=1), "sleeps or waits in each round"),
 }

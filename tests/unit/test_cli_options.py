@@ -95,7 +95,7 @@ def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
     code, out, err = command("check", path)
 
     assert (2, "") == (code, out)
-    assert "ended the process that imported it" in paragraph(err)
+    assert "ended the process without an error" in paragraph(err)
     assert "The last output was: farewell" in paragraph(err)
 
 

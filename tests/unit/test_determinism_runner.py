@@ -142,7 +142,7 @@ def test_one_step_is_too_few() -> None:
     [
         (
             "print('farewell', flush=True); os._exit(3)",
-            "ended the process that trained it: expected .* The last output was: farewell",
+            "ended the process that trained the model: expected .* The last output was: farewell",
         ),
         ("os.kill(os.getpid(), 9)", "It was killed by signal 9; is there enough memory"),
         (

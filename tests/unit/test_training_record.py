@@ -76,8 +76,8 @@ BAD: list[tuple[str, object, str]] = [
 CONTRADICTIONS: list[tuple[str, object, str]] = [
     ("recipe.epochs", 3, "all 3 declared epochs are completed, got status='complete' with 2 completed epochs"),
     ("status", "diverged", "all 2 declared epochs are completed, got status='diverged' with 2 completed epochs"),
-    ("recipe.epochs", 1, "expected epochs numbered from 1 to at most 1, got [1, 2]"),
-    ("epochs.1.epoch", 3, "expected epochs numbered from 1 to at most 2, got [1, 3]"),
+    ("recipe.epochs", 1, "expected epochs numbered from 1 to at most 1, got epochs [1, 2]"),
+    ("epochs.1.epoch", 3, "expected epochs numbered from 1 to at most 2, got epochs [1, 3]"),
     ("epochs.1.test_total", 20_000, "expected the same number of test images in all epochs"),
     ("epochs.0.test_correct", 10_001, "expected 0 <= test_correct <= test_total"),
     ("epochs.0.train_correct", 60_001, "expected 0 <= train_correct <= train_total"),
