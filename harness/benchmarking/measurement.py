@@ -1,4 +1,4 @@
-"""Measuring times of work alternately with those of the reference workload, in a process with little variation."""
+"""Timing work and reference workload alternately, under conditions in which the times vary little."""
 
 from __future__ import annotations
 

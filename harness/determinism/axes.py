@@ -40,10 +40,10 @@ _EXPECTED = {
 
 
 def compared(axis: Axis, difference: Difference | None, *, evidence: Sequence[str] = (), hint: str = "") -> Finding:
-    """Build the finding on an axis for which two trainings should be bit-equal; ``difference`` is their first one.
+    """Build the finding on an axis for which two trainings should be bit-equal.
 
-    ``evidence`` describes the cause of the difference; by default, it names the likely cause. ``hint`` says how to
-    remove the cause.
+    ``difference`` is the first difference between the two trainings, or None. ``evidence`` describes the cause of the
+    difference; by default, it names the likely cause. ``hint`` says how to remove the cause.
     """
     if difference is None:
         return finding(axis, Status.PASS, "bit-equal")

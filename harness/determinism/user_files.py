@@ -74,7 +74,7 @@ def explained_error(error: Exception, text: str) -> Exception:
 
 
 def load_training_hooks(path: Path) -> TrainingHooks:
-    """Import a file and return its hooks, with the harness's own in place of those that it does not define.
+    """Import a file and return the training hooks that it defines; the harness's own hooks replace missing ones.
 
     Raises:
         InputError: the file cannot be imported, or defines neither ``batches`` nor ``evaluate``. The returned hooks raise an

@@ -222,7 +222,10 @@ def _lost_state(name: str) -> NondeterminismSource:
 def rebuilt_graph(
     model: ModelUnderTest, reference: Trace, captured: CapturedModel | None, why_not_captured: str
 ) -> Finding:
-    """Train the module rebuilt from the graph, with the original module's initial tensors; compare with ``reference``."""
+    """Train the module rebuilt from the graph, with the original module's initial tensors; compare with ``reference``.
+
+    If ``captured`` is None, the axis is not applicable, for the reason ``why_not_captured``.
+    """
     if captured is None:
         return not_applicable(Axis.GRAPH, why_not_captured)
     module, rebuilt = model.module(), captured.to_module()

@@ -12,7 +12,10 @@ from harness.processes.protocol import Failure, Workspace, read_request, write_r
 
 
 def main(folder: Path, *, prepare: bool = True) -> None:
-    """Perform the request in a workspace; write the result, or the error that was raised, to the workspace."""
+    """Perform the request in a workspace; write the result, or the error that was raised, to the workspace.
+
+    With ``prepare``, the method `prepare` of the request is called first.
+    """
     try:
         request = read_request(folder)
         if prepare:

@@ -29,8 +29,8 @@ TraceSteps = Callable[[int, int], Trace]
 class Bisection:
     """The first difference between two runs, if any, and the declared settings in which their records differ.
 
-    ``steps``: the last step with digests in both records; ``agreed``: the last step at which these are equal before the
-    difference. If not ``exact``, the runs first differ after ``agreed`` and no later than at the step of
+    ``steps``: the last step with digests in both records; ``agreed``: the last step before the difference at which all
+    digests are equal. If not ``exact``, the runs first differ after ``agreed`` and no later than at the step of
     ``difference``. ``figures``: if all digests are equal, a phrase on the first other result that differs, else empty.
     ``notes``: why the result is less precise than requested.
     """

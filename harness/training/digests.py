@@ -99,7 +99,7 @@ class DigestChain:
         self._link("rate", json.dumps(rates).encode())
 
     def after(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> StepDigests:
-        """Return the digests after ``step`` steps: of all inputs added so far, and of the current state of the tensors."""
+        """Return the digests after ``step`` steps: of all inputs added so far, and of the current training state."""
         inputs = {kind: link.hex()[:_SHOWN_DIGITS] for kind, link in self._links.items()}
         tensors = training_tensors(module, optimizer)
         states = {kind: state_digest(tensors[kind])[:_SHOWN_DIGITS] for kind in STATES}

@@ -178,7 +178,10 @@ def _captured(module: nn.Module) -> GraphModule:
 
 
 def _channels_last(network: Network) -> Network:
-    """Wrap a network to convert its images to channels-last layout, in which convolutions are faster and return their results."""
+    """Wrap a network so that its images are converted to channels-last layout.
+
+    Convolutions are faster in this layout, and their results have the same layout.
+    """
 
     def run(images: Tensor) -> Tensor:
         _, channels, height, width = images.shape

@@ -173,9 +173,9 @@ class Run:
         return self.engine.branch(self._module, self._optimizer, generator)
 
     def checkpoints(self, folder: Path | None, *, resume: bool) -> Checkpoints | None:
-        """Open the run's checkpoints in ``folder``; without ``resume``, existing checkpoints are deleted.
+        """Return the checkpoints of this run in ``folder``, or None if ``folder`` is None.
 
-        None without a folder.
+        Without ``resume``, existing checkpoints in the folder are deleted.
         """
         if folder is None:
             return None

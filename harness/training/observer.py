@@ -15,7 +15,10 @@ class Observer(Protocol):
     """
 
     def on_start(self, *, spec: RunSpec, steps: int, done: tuple[EpochResult, ...]) -> None:
-        """Called before the first step; ``steps`` is the number per epoch, ``done`` the epochs restored from a checkpoint."""
+        """Called before the first step.
+
+        ``steps`` is the number of steps per epoch, ``done`` holds the epochs that were restored from a checkpoint.
+        """
 
     def on_step(self, *, epoch: int, step: int, steps: int, loss: float, correct: int, seen: int) -> None:
         """Called about ten times a second and after the last step of an epoch.

@@ -95,7 +95,7 @@ class RandomStreams:
     def before_step(self) -> Iterator[None]:
         """Within the block, make `network_random_state` use this run's own dropout generator, if there is one.
 
-        The block computes the digests of a step.
+        The digests of a step are computed in the block.
         """
         token = _OWN_GENERATOR.set(self.dropout)
         try:

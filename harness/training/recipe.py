@@ -147,8 +147,8 @@ class WarmupCosine(_Settings):
 class ReduceLROnPlateau(_Settings):
     """Multiplies the learning rate by ``factor`` after more than ``patience`` epochs without a lower test loss.
 
-    The class is torch's `ReduceLROnPlateau`. The learning rate depends on the test images, as in the publications that
-    use such a schedule, which makes the test accuracy slightly too high.
+    The class is torch's `ReduceLROnPlateau`. As in the published recipe, the learning rate depends on the test images,
+    which makes the test accuracy slightly too high.
     """
 
     name: ClassVar[str] = "plateau"

@@ -61,7 +61,7 @@ class RunRecord(RunSpec):
         data_digest: SHA-256 of the decoded data.
         validation: number of training images that were left out of the training and tested on instead of the test images; 0 if
             the test images were used.
-        status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: the loss
+        status: ``complete``: all declared epochs; ``interrupted``: only some of the declared epochs; ``diverged``: the loss
             became infinite or NaN in the epoch after the last one of ``epochs``.
         epochs: the completed epochs, in order.
         state_digest: `state_digest` of the model after the last completed epoch.

@@ -50,7 +50,7 @@ class SeedsJob:
     """The model, the data and the spec that all seeds share; pickled and sent to the training processes.
 
     ``load_model`` is called with ``seed=`` and returns the captured model with the initial weights of that seed;
-    ``load_data`` returns the data set; ``spec`` describes the runs: each run uses it with its own seed.
+    ``load_data`` returns the data set; ``spec`` describes the runs, with another ``seed`` for each run.
     """
 
     load_model: Callable[..., CapturedModel]
@@ -95,7 +95,11 @@ class SeedsObserver(Protocol):
     """The methods that `train_seeds` calls as seeds proceed: those of `Observer`, with the seed as an additional argument."""
 
     def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
-        """Called before the first step of a seed; ``steps`` is the number per epoch, ``done`` that of the restored epochs."""
+        """Called before the first step of a seed.
+
+        ``epochs`` is the declared number of epochs, ``steps`` the number of steps per epoch, and ``done`` the number of
+        epochs that were restored from a checkpoint.
+        """
 
     def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
         """Called about ten times a second for each seed that is being trained."""
@@ -141,7 +145,7 @@ def train_seeds(
     Args:
         job: the model, the data and the spec.
         seeds: the seed of each run.
-        folder: contains one subfolder per seed. No other process may write to it meanwhile.
+        folder: contains one subfolder per seed. No other process may write to the folder during the call.
         processes: how many seeds to train at a time; on a GPU, how many branches a graph has.
         observer: the object whose methods are called as the seeds proceed.
         fresh: whether to train all seeds from the start, without the results of earlier calls.

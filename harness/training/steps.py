@@ -60,7 +60,7 @@ class StepCallback(Protocol):
         """Called when the batch of the step is ready, before the forward pass."""
 
     def after_step(self, step: Step) -> None:
-        """Called when optimizer and learning-rate schedule have been stepped."""
+        """Called when the optimizer and the learning-rate schedule have taken their step."""
 
 
 def shuffled_batches(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int = 1) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Verification of an engine: before a training, its results on the model are compared with those of the reference."""
+"""Verification of an engine: before a training, the results of the engine on the model are compared with the reference."""
 
 from __future__ import annotations
 
