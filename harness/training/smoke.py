@@ -79,7 +79,7 @@ class SmokeResult:
             ),
             hint=""
             if self.learns
-            else "Look for a layer without gradient, or a head whose output does not depend on the image.",
+            else "Look for a layer whose parameters get no gradient, or a head whose output does not depend on the image.",
         )
 
 

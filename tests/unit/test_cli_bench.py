@@ -192,7 +192,7 @@ def test_a_missing_file_is_an_error(command: Command, baseline: Path, tmp_path: 
     code, out, err = command("bench", "compare", missing, baseline)
 
     assert (2, "") == (code, out)
-    assert f"expected a saved benchmark run, but there is no file '{missing}'. Save one with `tox -e bench`" in err
+    assert f"expected a saved benchmark run, but there is no file '{missing}'. Save a run with `tox -e bench`" in err
 
 
 def test_a_file_of_another_kind_is_an_error(command: Command, baseline: Path, tmp_path: Path) -> None:

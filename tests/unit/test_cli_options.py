@@ -18,7 +18,7 @@ FAULTY: dict[str, tuple[str, tuple[str, ...]]] = {
     "syntax error": ("class Net(\n", ("is not valid Python", "line 1")),
     "needs arguments": (
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n",
-        ("the constructor of Net needs width", "Give each a default value"),
+        ("the constructor of Net needs width", "Give each argument a default value"),
     ),
     "raises at import": (
         "from pathlib import Path\nPath('nosuch.csv').read_text()\n",

@@ -173,7 +173,7 @@ def test_a_range_of_steps_is_traced(captured: CapturedModel, run: RunRecord) -> 
 
     assert [3, 4] == [step.number for step in trace]
     assert trace[-1].end == next(found for found in run.digests if found.step == 4)
-    with pytest.raises(InputError, match="expected a training of at least 10 steps, got 9"):
+    with pytest.raises(InputError, match="expected a training of at least 10 steps, got one of 9 steps"):
         rerun.trace(8, 10)
 
 
