@@ -75,7 +75,7 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Confidence interval of the ratio, at the level `CONFIDENCE`."""
+        """The confidence interval of the ratio of current to baseline time, at the level `CONFIDENCE`."""
         return self.ratio / self.half_width, self.ratio * self.half_width
 
     @property

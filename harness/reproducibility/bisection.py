@@ -72,8 +72,8 @@ class Bisection:
 def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, TraceSteps] | None = None) -> Bisection:
     """Find the first difference between two runs.
 
-    ``trace_steps`` trains the first and the second run again; without it, the result follows from the recorded digests
-    only.
+    ``trace_steps`` holds a function for each run that trains the run again; without these, the recorded digests alone
+    give the result.
     """
     common = {digests.step for digests in one.digests} & {digests.step for digests in other.digests}
     declared, unexplained = declared_differences(one, other)

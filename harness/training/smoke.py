@@ -62,7 +62,7 @@ class SmokeResult:
 
     @property
     def learns(self) -> bool:
-        """Whether the mean loss in the last quarter is at least 2 % below `first`; False if a loss is NaN."""
+        """Whether the mean loss in the last quarter of the steps is at least 2 % below `first`; False if a loss is NaN."""
         return self.last <= (1 - _MARGIN) * self.first
 
     def finding(self) -> Finding:
