@@ -1,4 +1,4 @@
-"""The worker process: reads the request in its workspace, performs it and writes the result there.
+"""The worker process: reads the request in its workspace, performs the request and writes the result to the workspace.
 
 Run as ``python -m harness.processes.worker FOLDER`` by `harness.processes.runner`.
 """
@@ -12,7 +12,10 @@ from harness.processes.protocol import Failure, Workspace, read_request, write_r
 
 
 def main(folder: Path, *, prepare: bool = True) -> None:
-    """Perform the request in a workspace and write its result, or the error that it raised, there."""
+    """Perform the request in a workspace; write the result, or the error that was raised, to the workspace.
+
+    With ``prepare``, the method `prepare` of the request is called first.
+    """
     try:
         request = read_request(folder)
         if prepare:
