@@ -152,8 +152,11 @@ def test_the_replication_page_has_a_row_for_each_published_figure(records: Path)
     ]
     best, last, _ = cells(page, "rf_study_3")
     assert ("9,851.0", "2", "below what we see") == (best[2], *best[-2:])
-    assert "not testable: no log is published" == last[-1]
-    assert "not testable: another number of epochs" == cells(page, "rf_study_5")[0][-1]
+    assert "not testable: no training log is published" == last[-1]
+    assert (
+        "not testable: the published log and the recipe have different numbers of epochs"
+        == cells(page, "rf_study_5")[0][-1]
+    )
     assert 3 * 16 == sum(len(cells(page, name)) for name in mnist_models.list_models())
 
 
@@ -189,7 +192,7 @@ def test_the_table_of_models_has_the_outcome_of_the_replication(records: Path) -
     assert "above what we see: best; consistent: last, mean of the last three" == outcomes["cloud_2"]
     assert "consistent" == outcomes["pipeline_third"]
     assert "below what we see" == outcomes["rf_study_3"]
-    assert "not testable: another number of epochs" == outcomes["rf_study_5"]
+    assert "not testable: the published log and the recipe have different numbers of epochs" == outcomes["rf_study_5"]
 
 
 def test_the_page_of_certificates_shows_verdict_figures_and_picture(tmp_path: Path) -> None:
