@@ -295,7 +295,7 @@ class OwnBackward(Sound):
         return passed
 
 
-@_breaks("output", "but (10) for one image", batch=_fails("a single image loses its dimension"))
+@_breaks("output", "but of shape (10) for one image", batch=_fails("a single image loses its dimension"))
 class SqueezesAll(Sound):
     """A squeeze takes the batch dimension of a single image, too."""
 
@@ -303,7 +303,7 @@ class SqueezesAll(Sound):
         return super().predict(scores).squeeze()
 
 
-@_breaks("output", "an error for one image: ValueError")
+@_breaks("output", "the model fails for one image: ValueError")
 class NormalisesSingleValues(Sound):
     """A group norm of one value for each group is an error for one image in eager mode, and not in the graph."""
 

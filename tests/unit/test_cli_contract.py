@@ -72,7 +72,7 @@ def test_every_requirement_is_explained(command: Command, tmp_path: Path) -> Non
         "Logits for 10 classes",
         "No activation, normalisation or dropout between",
         "Fewer than 8,000 and at most 7,000 and at least 100 parameters",
-        "only declared parameters count",
+        "constants and buffers do not count",
         "receptive field of at most 40 and at least 20 pixels including the head's pooling",
         "A fully connected layer absent: a product with a matrix of weights",
         "At least one of global average pooling, a fully connected layer",
