@@ -600,7 +600,7 @@ class TooFewParameters(Sound):
 # Receptive field --------------------------------------------------------------------------------------------------------
 
 
-@_breaks("receptive_field", "12 (exact)")
+@_breaks("receptive_field", "12 pixels (exact)")
 class FieldOneSmaller(Sound):
     """A 2x2 kernel in front: twelve pixels in place of thirteen."""
 
@@ -609,7 +609,7 @@ class FieldOneSmaller(Sound):
         self.conv1 = nn.Conv2d(1, 16, 2, stride=2, bias=False)
 
 
-@_breaks("receptive_field", "13x12 (exact)")
+@_breaks("receptive_field", "13x12 pixels (exact)")
 class FieldOneNarrower(Sound):
     """A 3x2 kernel in front: one pixel less along the columns only."""
 
@@ -618,7 +618,7 @@ class FieldOneNarrower(Sound):
         self.conv1 = nn.Conv2d(1, 16, (3, 2), stride=2, padding=(1, 0), bias=False)
 
 
-@_breaks("receptive_field", "5x13 (exact)")
+@_breaks("receptive_field", "5x13 pixels (exact)")
 class FieldLower(Sound):
     """A 1x3 kernel: rows see no more than the pooling before gives them."""
 

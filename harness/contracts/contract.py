@@ -42,7 +42,7 @@ class Contract(_Heading):
 
     @property
     def requirement_names(self) -> tuple[str, ...]:
-        """Names of the requirements, in the order in which they are decided."""
+        """Names of the contract's requirements, in the order of findings."""
         return tuple(requirement.name for requirement in self.requirements)
 
     @property

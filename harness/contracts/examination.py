@@ -12,7 +12,7 @@ from harness.structure import Experiments, Structure
 
 # Experiments on a model up to this size take a second or two, and are run unless the caller says otherwise.
 PROBED_PARAMETERS = 100_000
-_REPORT = "this is a defect of the harness, not of the model; please report it with the model"
+_REPORT = "the error is a defect of the harness, not of the model: please report the finding together with the model"
 
 
 def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None = None) -> tuple[Finding, ...]:

@@ -33,7 +33,7 @@ class FaithfulCapture(Requirement):
             holds=fidelity.holds,
             observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
             evidence=[
-                f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation",
+                f"digest of the graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation",
                 *([f"a training step fails: {fidelity.training_failure}"] if fidelity.training_failure else []),
             ],
             hint="make forward depend on nothing but the images, the weights and torch's random numbers; the other findings "
@@ -49,7 +49,7 @@ class FaithfulCapture(Requirement):
         repeats = model.experiments.evaluation_repeats
         return Confirmation(
             agrees=repeats or bool(active or structure.changed_in_evaluation),
-            observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
+            observed=f"evaluation passes over the same images {'are equal' if repeats else 'differ'}",
         )
 
 

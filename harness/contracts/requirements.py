@@ -69,7 +69,7 @@ class ParameterBudget(Requirement):
             words = "counted" if self.hidden_state else "not counted, as the contract says"
             evidence.append(f"{count.hidden_elements:,} elements of constants and buffers, {words}: {names}")
         hint = (
-            f"remove at least {over:,} parameters"
+            f"remove at least {over:,} of the parameters"
             if over > 0
             else "add parameters: the contract requires a larger model"
         )
@@ -128,9 +128,9 @@ class ReceptiveFieldBound(Requirement):
         hint = "remove a convolution, or pool later" if too_large else ""
         if too_small:
             hint = "add a convolution, or pool earlier: each 3x3 convolution adds 2 pixels, and 4 after a 2x2 pooling"
-        evidence = [f"{size} pixels at {place}, {field.clipped} of them inside the image"]
+        evidence = [f"the receptive field of {place} has {size} pixels, {field.clipped} of them inside the image"]
         evidence += [field.note] if field.note else []
-        return self.finding(holds=holds, observed=f"{size} ({field.certainty})", evidence=evidence, hint=hint)
+        return self.finding(holds=holds, observed=f"{size} pixels ({field.certainty})", evidence=evidence, hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation:
         """Check that a NaN in one pixel makes exactly those positions NaN whose receptive field contains the pixel."""
@@ -161,7 +161,9 @@ class BatchRule(Requirement):
         if self.independent:
             asked.append("in evaluation a prediction depends neither on the other images nor on their order or number")
         if self.strict_size:
-            asked.append("images of another size are an error or get one prediction each, never more or fewer")
+            asked.append(
+                "for images of another size, the model fails or returns one prediction per image, never more or fewer"
+            )
         return "; ".join(asked)
 
     def decide(self, model: ExaminedModel) -> Finding:
@@ -191,9 +193,9 @@ class BatchRule(Requirement):
                 )
         if self.strict_size:
             outcome = model.captured.fidelity.other_size
-            evidence.append(f"images four pixels larger: {outcome}")
+            evidence.append(f"result for images four pixels larger in height and width: {outcome}")
             if outcome == "other predictions":
-                faults.append("images of another size get more or fewer predictions than there are images")
+                faults.append("for images of another size, the model returns more or fewer predictions than images")
         return self.finding(
             holds=not faults if repeats or faults else None,
             observed="; ".join(faults)
@@ -239,7 +241,7 @@ class CompleteGradients(Requirement):
         return self.finding(
             holds=gradients.complete,
             observed="; ".join(faults) or "every trainable parameter has a finite gradient that is not zero throughout",
-            evidence=["backward passes of a few training steps"],
+            evidence=["gradients were computed in a few training steps with random images"],
             hint=hint,
         )
 
@@ -259,7 +261,7 @@ class CostBound(Requirement):
     def expected(self) -> str:
         """The limits on the cost, as a phrase."""
         bounds = ((self.max_macs, "multiply-accumulates"), (self.max_activation_bytes, "bytes of activations"))
-        return f"at most {' and '.join(f'{most:,} {what}' for most, what in bounds if most is not None)} an image"
+        return f"at most {' and '.join(f'{most:,} {what}' for most, what in bounds if most is not None)} per image"
 
     def decide(self, model: ExaminedModel) -> Finding:
         """Compare the summed costs of all layers with the limits."""
@@ -269,7 +271,7 @@ class CostBound(Requirement):
         return self.finding(
             holds=(self.max_macs is None or macs <= self.max_macs)
             and (self.max_activation_bytes is None or memory <= self.max_activation_bytes),
-            observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image",
+            observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations per image",
             evidence=[f"most multiply-accumulates in {largest.title} {largest.module}: {largest.macs:,}"]
             if largest
             else [],
@@ -385,7 +387,7 @@ class _Bias(NamedTuple):
 
 
 def _judge_biases(graph: Graph, program: Program, verdicts: _Verdicts) -> None:
-    """Add to ``verdicts``, for each bias of a program and each operation that reads it, whether the operation cancels it.
+    """For each bias in a program, add to ``verdicts`` whether each operation that reads the bias cancels the bias.
 
     A tensor on which the output depends in another way than as a bias gets False for the layer "".
     """

@@ -121,7 +121,7 @@ def training_change(old: Sequence[StepDigests], new: Sequence[StepDigests]) -> s
         agreed, difference = found
         return difference.describe() + (f"; the digests of step {agreed} agree" if difference.step else "")
     if old[-1].step != new[-1].step:
-        return f"ends after step {new[-1].step}, not {old[-1].step}"
+        return f"ends after step {new[-1].step}, not after step {old[-1].step}"
     return ""
 
 

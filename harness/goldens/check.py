@@ -36,7 +36,7 @@ from harness.training import RunSpec, environment
 
 _MAX_LINES = 8
 _EXPECTED = {
-    "graph": "the recorded operations, in both modes",
+    "graph": "the recorded operations, in training and in evaluation",
     "weights": "the recorded initial parameters, buffers and constants, bit for bit",
     "outputs": "the recorded outputs at three depths",
     "training": f"the recorded digests of {STEPS} training steps",
@@ -151,7 +151,7 @@ class _Check:
                 f"{depth.tolerance:.2g}"
             )
         if digest(fixed_images()) != self.golden.images:
-            status, observed = Status.FAIL, "the fixed images differ from the recorded ones"
+            status, observed = Status.FAIL, "the fixed images differ from the recorded images"
         elif outside:
             status, observed = Status.FAIL, f"outside tolerance, first at depth {outside[0]!r}"
         elif self.entry is None:
@@ -185,7 +185,9 @@ class _Check:
     def _finding(self, requirement: str, status: Status, observed: str, evidence: Sequence[str]) -> Finding:
         """Create a finding with a hint; the evidence of an ``unknown`` finding includes the reasons for ``unknown``."""
         reasons: tuple[str, ...] = ()
-        hint = f"If the change is intended, `{self.remedy}` records it." if status is Status.FAIL else ""
+        hint = (
+            f"If the change is intended, record the new results with `{self.remedy}`." if status is Status.FAIL else ""
+        )
         if status is Status.UNKNOWN:
             effect = (
                 "replace the results of that machine by those of this machine" if self.entry else "add this environment"

@@ -93,12 +93,12 @@ class Depth:
 
     @property
     def tolerance(self) -> float:
-        """The largest accepted difference between single and double precision in an environment that is not recorded."""
+        """The largest accepted absolute difference between the tensor in single and the recorded one in double precision."""
         # The measured error can be zero by chance, so that at least the error of one rounding is accepted.
         return TOLERANCE * max(self.error, torch.finfo(torch.float32).eps * self.scale)
 
     def describe_difference(self, difference: float) -> str:
-        """Format an absolute difference between outputs, and the ratio to the largest value in percent."""
+        """Format an absolute difference, and the ratio of the difference to ``scale`` in percent."""
         percent = 100 * difference / self.scale if self.scale else math.nan
         return f"{difference:.2g} ({percent:.2g} % of the largest value)"
 
@@ -132,7 +132,7 @@ class Golden:
 
 
 def golden_path(folder: Path, model: str) -> Path:
-    """The path of the golden's file in a folder of goldens, for a model name."""
+    """The path of the golden of the model called ``model`` in ``folder``."""
     return folder / f"{file_name(model)}{SUFFIX}"
 
 

@@ -1,4 +1,4 @@
-"""`CapturedModel`: a graph with its initial tensors, and the result of comparing it with the module."""
+"""`CapturedModel`: a graph, the initial tensors, and the result of comparing the graph with the module."""
 
 from __future__ import annotations
 

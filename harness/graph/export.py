@@ -246,7 +246,7 @@ def _submodule(node: torch.fx.Node) -> tuple[str, str]:
 
 
 def _without_unused_sizes(operations: list[Operation], output: str) -> tuple[Operation, ...]:
-    """Drop computations of sizes that nothing reads; only some versions of `torch.export` leave them in the program."""
+    """Drop operations on sizes whose result is not used, which only some versions of `torch.export` leave in a program."""
     kept: list[Operation] = []
     read = {output}
     for operation in reversed(operations):

@@ -116,7 +116,7 @@ class _BatchWatch(TorchFunctionMode):
         self._environment: Any = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - as torch declares it
-        """Call ``func``, and record its name and location if the call adds the first guard."""
+        """Call ``func``; if the call adds the first guard on the batch size, record the function's name and location."""
         del types
         before = self._guards(args)
         try:

@@ -66,9 +66,7 @@ class GraphModule(nn.Module):
                 msg = f"tensor {spec.name!r} of the graph: expected {expected}, got {found}"
                 raise GraphFormatError(msg)
             if spec.kind == "constant" and content_digest(tensor) != spec.content:
-                msg = (
-                    f"constant {spec.name!r} of the graph: expected the values with digest {spec.content!r}, got others"
-                )
+                msg = f"constant {spec.name!r} of the graph: expected values with SHA-256 {spec.content!r}, got other values"
                 raise GraphFormatError(msg)
             value: torch.Tensor = tensor.detach().clone()
             if spec.kind == "parameter":

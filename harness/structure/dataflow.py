@@ -110,7 +110,7 @@ class DataFlow:
 
 
 def _is_zero(operation: Operation) -> bool:
-    """Whether an operation's result is always zero, as the operation multiplies by the constant zero."""
+    """Whether an operation multiplies by the constant zero, so that the result is always zero."""
     return operation.kind.name == "mul" and 0 in [
         argument for argument in operation.args if isinstance(argument, int | float)
     ]

@@ -168,7 +168,7 @@ class Experiments:
 
     @cached_property
     def evaluation_repeats(self) -> bool:
-        """Whether repeated evaluation passes are bitwise equal."""
+        """Whether ten further evaluation passes over the same images return exactly the output of the first pass."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return all(same_tensor(self._evaluating(self._images), self._predictions) for _ in range(TRAINING_PASSES))
 

@@ -60,14 +60,12 @@ def _traced(values: TracedValues, operation: Operation) -> FieldMap | None:
         if kind.name in _RULES:
             return _RULES[kind.name](values, operation, arguments)
     except UnknownReadsError as reason:
-        return values.everything(operation.shape, refs, f"{operation.name} ({operation.op}) cannot be traced: {reason}")
-    return values.everything(
-        operation.shape, refs, f"{operation.name} ({operation.op}) cannot be traced: no rule exists"
-    )
+        return values.everything(operation.shape, refs, f"no exact receptive field of {operation.op}: {reason}")
+    return values.everything(operation.shape, refs, f"no exact receptive field of {operation.op}: no rule exists")
 
 
 class _SharedMemory:
-    """Tracks which values may share memory, and updates their field maps after in-place operations."""
+    """Records which values may share memory, and updates the field maps of such values after in-place operations."""
 
     def __init__(self, values: TracedValues, program: Program) -> None:
         self.values = values

@@ -210,7 +210,9 @@ class FieldMap:
         if len(kept) <= _MAX_PATHS:
             return replace(self, paths=tuple(kept))
         around = FieldPath(rows=_around([path.rows for path in kept]), columns=_around([path.columns for path in kept]))
-        note = f"more than {_MAX_PATHS} paths lead to a value; the receptive field is the rectangle around all paths"
+        note = (
+            f"more than {_MAX_PATHS} paths lead to a value, and the rectangle around the fields of all paths is given"
+        )
         return replace(self, paths=(around,)).weakened("bound", note)
 
     def seen(self) -> Mask:

@@ -54,7 +54,7 @@ class Layer:
         module: path of the submodule whose forward runs the operation; empty for the model's own forward.
         value: name of the operation's result in the graph.
         shape: shape of the result, with ``B`` for the batch size.
-        parameters: number of elements of the parameters that no earlier operation reads.
+        parameters: number of elements of the parameters that this operation reads and no earlier operation reads.
         detail: settings of the operation, such as ``3x3, stride 2``.
         macs: multiply-accumulates for one image; zero for activations, poolings and normalisations.
         activation_bytes: memory of the result for one image.
@@ -166,7 +166,7 @@ def _detail(flow: DataFlow, operation: Operation) -> str:
 
 
 def dropout_probability(arguments: Mapping[str, Argument]) -> float:
-    """The drop probability of a dropout operation."""
+    """The drop probability in the arguments of a dropout operation; 0 if there is none."""
     p = arguments.get("p", arguments.get("dropout_p"))
     return float(p) if isinstance(p, int | float) else 0.0
 

@@ -128,7 +128,7 @@ def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images:
 
 
 def _transparent(operations: tuple[Operation, ...]) -> Iterator[Operation]:
-    """Operations whose result neither is nor depends on the result of an operation that hides a NaN."""
+    """Operations that do not hide a NaN, and do not depend on the result of an operation that hides a NaN."""
     hidden: set[str] = set()
     for operation in operations:
         hides = operation.kind.family == "comparison" or operation.kind.name in _HIDING

@@ -48,17 +48,17 @@ class ReceptiveField:
 
     @property
     def size(self) -> int:
-        """The smaller of the sizes along rows and columns."""
+        """The smaller of the receptive field's two sizes, along rows and along columns, in pixels."""
         return min(self.rows.size, self.columns.size)
 
     @property
     def clipped(self) -> int:
-        """The smaller of the clipped sizes along rows and columns."""
+        """The smaller of the two sizes, along rows and along columns, of the part inside the input, in pixels."""
         return min(self.rows.clipped, self.columns.clipped)
 
 
 def field_of(field_map: FieldMap) -> ReceptiveField:
-    """The receptive field of the value that a field map describes."""
+    """Compute sizes, jumps and intervals of the receptive field from a value's field map."""
     return ReceptiveField(
         rows=_extent([path.rows for path in field_map.paths]),
         columns=_extent([path.columns for path in field_map.paths]),

@@ -64,7 +64,9 @@ def _reshaped(values: TracedValues, operation: Operation, arguments: Arguments) 
     axes = _regrouped(field_map, source, operation.shape)
     if axes is None:
         before, after = ("x".join(str(dim) for dim in shape) for shape in (source, operation.shape))
-        reason = f"the reshape from {before} to {after} splits rows or columns, or merges them with the batch"
+        reason = (
+            f"the reshape from {before} to {after} splits rows or columns, or merges the batch with rows or columns"
+        )
         raise UnknownReadsError(reason)
     return replace(field_map, axes=axes)
 

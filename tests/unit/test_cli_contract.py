@@ -77,7 +77,7 @@ def test_every_requirement_is_explained(command: Command, tmp_path: Path) -> Non
         "A fully connected layer absent: a product with a matrix of weights",
         "At least one of global average pooling, a fully connected layer",
         "In evaluation a prediction depends neither on the other images nor on their order",
-        "images of another size are an error or get one prediction each",
+        "for images of another size, the model fails or returns one prediction per image",
         "A finite gradient, not zero throughout",
         "At most 1,000,000 multiply-accumulates and 2,000,000 bytes of activations",
         "at most 19 epochs declared",

@@ -84,7 +84,7 @@ def test_a_changed_model_fails(command: Command, models: dict[str, CapturedModel
     code, out, err = command("golden", "check", "cloud_2")
     assert (1, "") == (code, err)
     assert "fail     weights   0.bias has other values" in out
-    assert "If the change is intended, `harness golden update cloud_2` records it." in words(out)
+    assert "If the change is intended, record the new results with `harness golden update cloud_2`." in words(out)
 
 
 @pytest.mark.usefixtures("recorded")

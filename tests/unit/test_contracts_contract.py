@@ -181,7 +181,7 @@ MALFORMED = {
     "classes = 0": r"^mine.toml: expected classes >= 1, got classes=0",
     "name = 7": r"expected name to be a text, got name=7 \(int\)",
     "accuracy = 3": r"^mine.toml, accuracy: expected a table of keys and values, got 3 \(int\)",
-    'extends = "era"': r"^mine.toml: expected extends to name a built-in contract, digits or era-s6 or .* or reference, got 'era'",
+    'extends = "era"': r"^mine.toml: expected extends to name a built-in contract, digits or .* or reference, got 'era'",
 }
 
 

@@ -51,7 +51,7 @@ def test_a_budget_is_strict_or_inclusive() -> None:
         below.expected,
         below.observed,
     )
-    assert "remove at least 1" == below.hint
+    assert "remove at least 1 of the parameters" == below.hint
     assert Status.PASS == decided(model, "[parameters]\nbelow = 8001", "parameters").status
     assert Status.PASS == decided(model, "[parameters]\nmax = 8000", "parameters").status
     assert Status.FAIL == decided(model, "[parameters]\nmax = 7999", "parameters").status
@@ -92,7 +92,7 @@ def test_the_receptive_field_at_its_bounds(shipped: Shipped) -> None:
     ):
         assert status == decided(model, f"[receptive_field]\n{text}", "receptive_field").status, text
     finding = decided(model, "[receptive_field]\nmin = 23", "receptive_field")
-    assert "22 (exact)" == finding.observed
+    assert "22 pixels (exact)" == finding.observed
     assert "add a convolution" in finding.hint
 
 

@@ -188,7 +188,7 @@ def test_other_images_fail(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs for other images cannot be compared with the recorded ones."""
     monkeypatch.setattr(check_module, "fixed_images", lambda: torch.zeros(4, 1, 28, 28))
     finding = check(captured_net(), path)["outputs"]
-    assert (Status.FAIL, "the fixed images differ from the recorded ones") == (finding.status, finding.observed)
+    assert (Status.FAIL, "the fixed images differ from the recorded images") == (finding.status, finding.observed)
 
 
 @pytest.mark.parametrize("damaged", [True, False], ids=["damaged", "missing"])

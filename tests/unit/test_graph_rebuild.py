@@ -256,5 +256,5 @@ def test_other_constants_are_refused() -> None:
     """A constant with other numbers than the graph was captured with is refused."""
     graph = graph_of("aten.relu.default", Ref("x"))
     constant = TensorSpec(name="w", kind="constant", shape=(2, 2), dtype="float32", content="0" * 64)
-    with pytest.raises(GraphFormatError, match="constant 'w' of the graph: expected the values with digest"):
+    with pytest.raises(GraphFormatError, match="constant 'w' of the graph: expected values with SHA-256"):
         GraphModule(replace(graph, tensors=(constant,)), STATE)
