@@ -19,8 +19,8 @@ def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None =
     """Decide whether a captured model meets each structure requirement of a contract; one finding for each.
 
     If ``probe`` is true, or None and the model has at most 100,000 parameters, experiments confirm the decisions; a
-    requirement whose experiment contradicts the decision gets an ``error`` finding. So does a requirement whose decision
-    raises an exception; the other requirements are still decided.
+    requirement whose experiment contradicts the decision gets an ``error`` finding. A requirement whose decision raises an
+    exception also gets an ``error`` finding, and the other requirements are still decided.
     """
     structure = Structure(captured.graph, captured.state)
     model = ExaminedModel(captured=captured, structure=structure, experiments=Experiments(captured, structure))

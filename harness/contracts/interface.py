@@ -20,7 +20,7 @@ _MAX_DIMS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class FaithfulCapture(Requirement):
-    """The captured graph computes what the model computes. Always required, since the other checks use the graph."""
+    """The captured graph computes what the model computes; every contract requires this equality for the other checks."""
 
     name = "capture"
     section = ""

@@ -82,7 +82,7 @@ class Requirement(abc.ABC):
         return None
 
     def finding(self, *, holds: bool | None, observed: str, evidence: Sequence[str] = (), hint: str = "") -> Finding:
-        """Build the finding of this requirement: pass, fail, or unknown if ``holds`` is None; only a pass has no hint."""
+        """Build the finding of this requirement: pass, fail, or unknown if ``holds`` is None; a pass gets no hint."""
         status = Status.UNKNOWN if holds is None else Status.PASS if holds else Status.FAIL
         return Finding(
             requirement=self.name,

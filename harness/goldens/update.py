@@ -22,7 +22,7 @@ class Update:
 
 
 def update_golden(captured: CapturedModel, spec: RunSpec, old: Golden | None) -> Update:
-    """Compute the results of a model in this environment, and return the golden ``old`` updated by these results.
+    """Compute the results of a model in this environment, and update the golden ``old``, or make a new golden if None.
 
     Results of other environments are kept, unless the graph, the initial weights, the recipe or the fixed images changed. The
     model must have the initial weights of seed 1; the results are computed on the device of ``spec``.

@@ -1,12 +1,14 @@
-"""Receptive fields as data: the input pixels that each position of a value depends on, and how operations change them.
+"""Receptive fields as data, and how operations change receptive fields.
+
+The receptive field of a position of a value is the set of input pixels that the position depends on.
 
 Along one axis an operation is described by its *taps*: for each output position, the list of input positions that the
 operation reads. A convolution, a pooling, a resize, a slice and a global mean differ only in their taps. The receptive
 field of a value is a union of rectangles, one `FieldPath` for each path from the image to the value (a skip connection adds a
 second path). A rectangle is stored as one `AxisField` for the rows and one for the columns, which saves memory.
 
-A position *depends* on each pixel that an operation on the path reads for it, also if multiplied by a weight of zero. Pixel
-indices below zero or beyond the last pixel, which padding adds, are kept.
+A position depends on each pixel that its computation reads, also if the pixel is multiplied by a weight of zero. Pixel indices
+below zero or beyond the last pixel, which padding adds, are kept.
 """
 
 from __future__ import annotations
@@ -189,7 +191,7 @@ class FieldMap:
         return replace(self, certainty=certainty, note=note) if weaker else self
 
     def some_channels(self) -> FieldMap:
-        """The field map of a subset of the channels: only a bound if channels may have different fields."""
+        """The field map of a subset of the value's channels, which is only a bound if channels may have different fields."""
         return (
             self.weakened("bound", "some channels are selected, and channels have different receptive fields")
             if self.mixed

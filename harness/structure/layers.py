@@ -149,7 +149,7 @@ def _einsum_macs(equation: Argument, shapes: list[Shape]) -> int:
 
 
 def _detail(flow: DataFlow, operation: Operation) -> str:
-    """The settings of an operation as text, without stride, padding, dilation and groups that have the default value."""
+    """The settings of a convolution, pooling or dropout as text, without default values; empty for other operations."""
     arguments = bind(operation)
     match operation.kind.name:
         case "conv2d":

@@ -14,7 +14,7 @@ _MAP_DIMS = 4
 
 
 class UnknownReadsError(Exception):
-    """An operation cannot be traced exactly; its result is taken to depend on all pixels that its operands depend on."""
+    """The input pixels on which the result of an operation depends are unknown; the message is the reason."""
 
 
 class TracedValues:

@@ -101,6 +101,6 @@ def test_what_is_drawn_decides_the_requirement() -> None:
 
     assert ["pass", "fail", "unknown", "unknown", "pass"] == [finding.status for finding in findings]
     assert "ACTIVE in evaluation" in findings[1].evidence[0]
-    assert [f"{unknown} training could not be determined", f"{unknown} evaluation could not be shown"] == [
+    assert [f"{unknown} training could not be determined", f"{unknown} evaluation could not be determined"] == [
         finding.observed for finding in findings[2:4]
     ]
