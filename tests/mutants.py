@@ -519,7 +519,7 @@ class OneFrozenParameterMore(OneParameterMore):
         self.extra.requires_grad_(False)  # noqa: FBT003 - torch names the argument differently from version to version
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsInBuffer(_Shifted):
     """Weights in a buffer."""
 
@@ -533,7 +533,7 @@ class WeightsInBuffer(_Shifted):
         return self.extra
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsInUnsavedBuffer(WeightsInBuffer):
     """Weights in a buffer that no state dict holds."""
 
@@ -542,7 +542,7 @@ class WeightsInUnsavedBuffer(WeightsInBuffer):
         self.register_buffer("extra", torch.rand(16, 1, 1), persistent=False)
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsInAttribute(_Shifted):
     """Weights in a plain tensor attribute."""
 
@@ -554,7 +554,7 @@ class WeightsInAttribute(_Shifted):
         return self.extra
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsInLiteral(_Shifted):
     """Weights written down in forward."""
 
@@ -562,7 +562,7 @@ class WeightsInLiteral(_Shifted):
         return torch.tensor([0.1 * place for place in range(16)]).view(16, 1, 1)
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsNamedLikeStatistics(WeightsInBuffer):
     """Weights in a buffer that is named like a running mean, and is none."""
 

@@ -182,9 +182,7 @@ def module_source(text: str, captured: CapturedModel | None, *, arguments: str =
     files = candidate_files(source)
     if len(files) > 1:
         listed = one_a_line(shlex.quote(file.text) for file in files)
-        raise ModelSourceError(
-            f"the folder {text!r} holds several files that define models. Name one of these:{listed}"
-        )
+        raise ModelSourceError(f"the folder {text!r} holds several files that define models. Name one of these:{listed}")
     return files[0]
 
 
