@@ -20,8 +20,8 @@ OperationEntry = Sequence[Any]
 def list_operations(graph: Graph) -> list[OperationEntry]:
     """The operations of a graph's training and evaluation programs as JSON data, one entry per operation.
 
-    An operand is encoded as its distance to the operation, -1 for the result of the operation before, so that an inserted
-    operation does not change the entries of all later operations.
+    An operand that is the result of an earlier operation is encoded as the distance to the earlier operation, such as -1, so
+    that an inserted operation does not change the entries of all later operations.
     """
     return [
         entry

@@ -298,7 +298,7 @@ def _batch_norm(values: TracedValues, operation: Operation, arguments: Arguments
 
 
 def _normalised(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
-    """The field map of a normalisation by statistics of its operand: every position depends on the whole map."""
+    """The field map of a normalisation, whose result depends on all positions along the normalised dimensions."""
     field_map = values.map_of(arguments["input"])
     if operation.kind.name == "instance_norm" and arguments.get("use_input_stats") is False:
         return field_map

@@ -72,7 +72,7 @@ def _last_weighted(flow: DataFlow) -> tuple[Operation | None, tuple[Operation, .
 
 
 def _changes_of_scores(operations: tuple[Operation, ...]) -> Iterable[Operation]:
-    """Those operations that are activations, dropouts, normalisations or softmaxes, except the last softmax."""
+    """Those operations that are activations, gatings, dropouts, normalisations or softmaxes, except the last softmax."""
     softmaxes = [operation for operation in operations if operation.kind.family in ("softmax", "log-softmax")]
     changing = ("activation", "dropout", "gating", "normalisation")
     return [operation for operation in operations if operation.kind.family in changing or operation in softmaxes[:-1]]

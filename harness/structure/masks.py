@@ -66,7 +66,8 @@ def find_draws(
 def _dropped(model: Interventions, operation: Operation, source: str, *, training: bool) -> float | None:
     """The fraction of an operand's numbers that an operation sets to zero, measured over 20 passes.
 
-    None if the other numbers are not all multiplied by the same number, or if only whole images are set to zero.
+    None if the other numbers are not all multiplied by the same number, or if no image has only a part of the numbers set
+    to zero.
     """
     shape = model.value(source, training=training).shape
     zeros = total = 0

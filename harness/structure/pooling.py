@@ -192,7 +192,7 @@ def _factor(operation: Operation) -> float | None:
 
 
 def is_part(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> bool:
-    """Whether a map was cropped from a larger map and, after the crop, changed by elementwise operations only."""
+    """Whether a map was cropped from a larger map, and operations after the crop left the receptive fields unchanged."""
     operation = by_name.get(name)
     while operation is not None:
         sources = {ref for ref in operation.refs() if ref in field_maps}

@@ -1,4 +1,4 @@
-"""The size, jump and start of a value's receptive field, and a table of them.
+"""The size, jump and start of a value's receptive field, and a table of receptive fields.
 
 Conventions, after Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks" (Distill, 2019):
 *size* is the number of input pixels, along one axis, that one position would depend on if the input were unbounded; *jump*

@@ -144,7 +144,10 @@ class Structure:
 
     @cached_property
     def never_called(self) -> tuple[DeclaredModule, ...]:
-        """Registered modules without submodules that neither program calls and whose tensors neither program reads."""
+        """Registered modules that neither program calls and whose tensors neither program reads.
+
+        Modules with submodules and modules of type ``Identity`` are left out.
+        """
         paths = {operation.module for operation in self._operations}
         used = {path[:end] for path in paths for end in (*(i for i, c in enumerate(path) if c == "."), len(path))}
         used |= {_owner(name) for spec in self.graph.tensors if spec.name in self._read for name in spec.names}
