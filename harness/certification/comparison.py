@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scipy import stats
+import scipy  # imports its submodules, which take a second, on first access
 
 from harness.certification.certificate import Certificate
 from harness.errors import InputError
@@ -30,7 +30,7 @@ class Flips:
     def p_value(self) -> float:
         """Two-sided p-value of Q. McNemar's exact test (Psychometrika 12, 1947, 153-157) of equal flip rates."""
         flips = self.lost + self.gained
-        return float(stats.binomtest(self.gained, flips).pvalue) if flips else 1.0
+        return float(scipy.stats.binomtest(self.gained, flips).pvalue) if flips else 1.0
 
     @classmethod
     def between(cls, a: Mapping[int, int], b: Mapping[int, int]) -> Flips:
@@ -110,7 +110,7 @@ class PairedComparison:
         The minimum detectable effect of H. S. Bloom (Evaluation Review 19, 1995, 547-556): the quantiles of Student's t for the
         interval and for the power, added, times the standard error.
         """
-        return (self._quantile + float(stats.t.ppf(_POWER, self._freedom))) * self.standard_error
+        return (self._quantile + float(scipy.stats.t.ppf(_POWER, self._freedom))) * self.standard_error
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain JSON data."""
@@ -133,7 +133,7 @@ class PairedComparison:
 
     @property
     def _quantile(self) -> float:
-        return float(stats.t.ppf((1 + self.confidence) / 2, self._freedom))
+        return float(scipy.stats.t.ppf((1 + self.confidence) / 2, self._freedom))
 
 
 def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedComparison:
@@ -225,4 +225,4 @@ def prediction_factor(level: float, *, freedom: int, runs: int) -> float:
 
     ``freedom``: degrees of freedom of the standard deviation. ``runs``: number of runs in the mean that it is around.
     """
-    return float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(1 + 1 / runs)
+    return float(scipy.stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(1 + 1 / runs)
