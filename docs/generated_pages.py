@@ -299,9 +299,13 @@ def _kind(value: Mapping[str, Any]) -> str:
 
 
 def speed_page() -> str:
-    """The speed figures on record, as the benchmark itself prints them."""
-    record = json.loads((ROOT / "benchmarks" / "records" / "training_speed.json").read_text("utf-8"))
-    return training_speed.markdown(record)
+    """The speed figures on record, as the benchmark itself prints them, with a section for each machine."""
+    sections = []
+    for machine in ("intel", "amd"):
+        record = json.loads((ROOT / "benchmarks" / "records" / f"training_speed_{machine}.json").read_text("utf-8"))
+        text = re.sub("^#", "###", training_speed.markdown(record), flags=re.MULTILINE)
+        sections.append(f"## {record['environment']['processor']}\n\n{text}")
+    return "# Speed figures\n\n" + "\n".join(sections)
 
 
 def api_packages() -> list[str]:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 import mnist_models
-from harness.errors import ModelSourceError, first_line
+from harness.errors import ModelSourceError, first_line, one_a_line
 from harness.sources.importing import ModelClass, import_models
 from harness.sources.source import ModelSource
 
@@ -130,8 +130,8 @@ def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Mo
         return functools.partial(build_shipped, source.shipped)
     imported = import_models(source)
     if len(imported.classes) > 1:
-        listed = ", ".join(imported.classes.values())
-        raise ModelSourceError(f"{source.text} holds several models: name one of them: {listed}")
+        listed = one_a_line(imported.classes.values())
+        raise ModelSourceError(f"{source.text} holds several models. Name one of these:{listed}")
     ((cls, name),) = imported.classes.items()
 
     def build(seed: int) -> nn.Module:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mnist_models
-from harness.errors import ModelSourceError
+from harness.errors import ModelSourceError, one_a_line
 from harness.files import expanded
 from harness.graph import CapturedModel
 from harness.sources.cells import NOTEBOOK_SUFFIX, read_cells
@@ -98,10 +98,10 @@ def candidate_files(source: ModelSource) -> list[ModelSource]:
         return [replace(source, text=place)]
     found = [file.relative_to(path) for file in find_model_files(path, source.class_name)]
     if len(found) > _MAX_FILES:
-        listed = ", ".join(shlex.quote(str(Path(place, file))) for file in found[:_MAX_FILES])
+        listed = one_a_line(shlex.quote(str(Path(place, file))) for file in found[:_MAX_FILES])
         raise ModelSourceError(
             f"the folder {place!r} holds {len(found)} files that define models, more than the {_MAX_FILES} that are loaded: "
-            f"name the file or the folder that you mean, such as {listed}"
+            f"name the file or the folder that you mean, such as one of these:{listed}"
         )
     return [replace(source, text=str(Path(place, file)), path=str(path / file), root=str(path)) for file in found]
 
@@ -181,10 +181,8 @@ def module_source(text: str, captured: CapturedModel | None, *, arguments: str =
         return source
     files = candidate_files(source)
     if len(files) > 1:
-        listed = ", ".join(file.text for file in files)
-        raise ModelSourceError(
-            f"the folder {text!r} holds several files that define models: name one of them: {listed}"
-        )
+        listed = one_a_line(shlex.quote(file.text) for file in files)
+        raise ModelSourceError(f"the folder {text!r} holds several files that define models. Name one of these:{listed}")
     return files[0]
 
 

@@ -108,7 +108,7 @@ def test_a_builder_initialises_lazy_modules(tmp_path: Path) -> None:
 def test_a_file_with_several_models_is_ambiguous(tmp_path: Path) -> None:
     """A builder needs one class, and a file with two does not say which one is meant."""
     path = write(tmp_path, {"two.py": IMPORTS + flat("Net") + flat("Other")}) / "two.py"
-    with pytest.raises(ModelSourceError, match=r"holds several models: .*two.py:Net, .*two.py:Other"):
+    with pytest.raises(ModelSourceError, match=r"holds several models. Name one of these:\n- .*two.py:Net\n- .*two.py:Other"):
         module_builder(module_source(str(path), None), "")
 
 

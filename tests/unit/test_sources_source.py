@@ -64,7 +64,7 @@ def test_the_chosen_class_is_found_again() -> None:
 
 def test_a_folder_of_several_models_is_ambiguous() -> None:
     """Without a captured class, a folder with several files does not say which one is meant."""
-    with pytest.raises(ModelSourceError, match=r"name one of them: .*counts_calls.py"):
+    with pytest.raises(ModelSourceError, match=r"Name one of these:\n- .*counts_calls.py"):
         module_source(str(CONTROLS), None)
 
 
