@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import scipy  # imports its submodules, which take a second, on first access
+
 from harness.benchmarking.measurement import MIN_BLOCKS, ROUNDS_PER_BLOCK, Measurement
 from harness.errors import InputError
 from harness.files import read_whole
@@ -161,9 +163,7 @@ def _half_width(before: Measurement, now: Measurement) -> float:
     independent of each other; rounds within a block are not, because they share their place in memory. The median of a
     block is robust against outliers, so that Student's t distribution fits the blocks.
     """
-    from scipy import stats  # noqa: PLC0415 - a second to import
-
-    interval = stats.ttest_ind(now.log_ratios, before.log_ratios, equal_var=False).confidence_interval(CONFIDENCE)
+    interval = scipy.stats.ttest_ind(now.log_ratios, before.log_ratios, equal_var=False).confidence_interval(CONFIDENCE)
     return math.exp((interval.high - interval.low) / 2)
 
 

@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import scipy  # imports its submodules, which take a second, on first access
+
 from harness.errors import InputError
 from harness.training import RunRecord
 
@@ -37,10 +39,8 @@ class SeedNoise:
         difference divided by ``s * sqrt(2)``, with ``s`` the standard deviation of n other runs, follows Student's t
         distribution with n - 1 degrees of freedom.
         """
-        from scipy import stats  # noqa: PLC0415 - a second to import
-
         after = [counts[epoch - 1] for counts in self.counts.values()]
-        quantile = float(stats.t.ppf(1 - _FALSE_ALARM_RATE / 2, df=len(after) - 1))
+        quantile = float(scipy.stats.t.ppf(1 - _FALSE_ALARM_RATE / 2, df=len(after) - 1))
         return quantile * statistics.stdev(after) * 2**0.5
 
 

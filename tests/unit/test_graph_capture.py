@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import re
@@ -363,6 +364,7 @@ def test_fast_paths_and_compilation_are_off_and_restored() -> None:
 
     assert () == capture(Attention(), (1, 6, 6), name="net").fidelity.differences
     assert torch.backends.mha.get_fastpath_enabled()
+    assert gc.isenabled()
     assert () == captured(lambda _, scores: double(scores)).fidelity.differences
 
 
