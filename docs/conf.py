@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from docs.generated_pages import rewrite_links, write_pages  # noqa: E402 - found by the path above
+from docs.generated_pages import draw_certificates, rewrite_links, write_pages  # noqa: E402 - found by the path above
 from harness import __version__  # noqa: E402 - as above
 
 if TYPE_CHECKING:
@@ -69,5 +69,6 @@ def setup(app: Sphinx) -> None:
     """Write the generated pages before Sphinx reads the sources, and adapt the links of included files to the site."""
     docs = Path(__file__).parent
     write_pages(docs / "generated")
+    draw_certificates(docs / "generated")
     app.connect("include-read", lambda _app, path, _docname, source: rewrite_links(docs / path, source))
     app.connect("missing-reference", accept_existing_name)

@@ -1,9 +1,10 @@
-"""Pages that are generated from the code when the site is built: models, contracts, schemas, speed and the Python API."""
+"""Pages that are generated from code and records when the site is built: models, certificates, contracts, schemas, speed, API."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -18,8 +19,10 @@ from typing import Any, get_args
 
 import harness
 import mnist_models
-from benchmarks import training_speed
-from harness.certification import ConsistencyRule
+from benchmarks import replication, training_speed
+from harness.certification import Certificate, ConsistencyRule, Replication, replicate
+from harness.cli.certificates import certificate_facts, conclusion, draw_certificate
+from harness.cli.replicate import model_outcome, published, replication_facts, replication_rows
 from harness.contracts import REQUIREMENTS, Contract, builtin_contracts, load_contract
 from harness.contracts.requirement import section_of
 from harness.datasets import PUBLISHED
@@ -29,6 +32,8 @@ from harness.training import recipe
 
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "docs" / "schemas"
+CERTIFICATES = ROOT / "mnist_models" / "certificates"
+PICTURE = "pictures/certificate-{}.svg"
 
 
 def write_pages(folder: Path) -> None:
@@ -39,6 +44,8 @@ def write_pages(folder: Path) -> None:
     """
     pages = {
         "models.md": models_page(),
+        "certificates.md": certificates_page(),
+        "replication.md": replication_page(),
         "schemas.md": schemas_page(),
         "parts/axes.md": axes_part(),
         "parts/contracts.md": contracts_part(),
@@ -67,9 +74,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def models_page() -> str:
-    """Return the page of the shipped models: a table with figures from the model cards, then a section for each card."""
+def models_page(records: Path = replication.RECORDS) -> str:
+    """Every shipped model with the figures of its card and its replication on record, and what each card says."""
     cards = [mnist_models.model_card(name) for name in mnist_models.list_models()]
+    _, found = replicated(records)
     rows = [
         (
             f"[`{card.name}`](#{card.name.replace('_', '-')})",
@@ -78,14 +86,15 @@ def models_page() -> str:
             "-" if card.claim is None else f"{card.claim.test_percent} %",
             " ".join(f"{epoch.correct:,}" for epoch in card.log.epochs[-3:]) if card.log else "-",
             card.expected.outcome,
+            model_outcome(found, card.name),
         )
         for card in cards
     ]
-    heads = ("model", "parameters", "contract", "claimed best", "last three epochs", "accuracy rule")
+    heads = ("model", "parameters", "contract", "claimed best", "last three epochs", "accuracy rule", "replication")
     return "\n\n".join(
         [
             "# The shipped models",
-            "Generated from the [cards](../cards.md), which say what the columns mean.",
+            "Generated from the [cards](../cards.md), which say what the columns mean, and the [replication](replication.md).",
             table(heads, rows),
             *(_model_section(card) for card in cards),
             "",
@@ -99,16 +108,100 @@ def _model_section(card: mnist_models.ModelCard) -> str:
         f"* document {source.document}, {source.section}, lines {source.lines[0]} to {source.lines[1]}, `{source.repository}`"
         for source in card.sources
     ]
-    discrepancies = [
-        f"* *{one.kind}*, document {one.document}, lines {one.lines[0]} to {one.lines[1]}: {one.what}"
-        for one in card.discrepancies
-    ]
+    discrepancies = [f"* *{one.kind}*, {_place(one)}: {one.what}" for one in card.discrepancies]
     parts = [f"## {card.name}", *facts, f"Recipe: {card.recipe_provenance}"]
     if sources:
         parts += ["Published in:", "\n".join(sources)]
     if discrepancies:
         parts += ["Discrepancies of the publication:", "\n".join(discrepancies)]
     return "\n\n".join(parts)
+
+
+def _place(one: mnist_models.Discrepancy) -> str:
+    first, last = one.lines
+    return f"document {one.document}, " + (f"line {first}" if first == last else f"lines {first} to {last}")
+
+
+@functools.cache
+def replicated(records: Path) -> tuple[dict[str, Certificate], Replication]:
+    """The certificates on record of the published models, and the comparison of all published figures with them."""
+    certificates = replication.recorded(records)
+    documented = [name for name in mnist_models.list_models() if mnist_models.model_card(name).sources]
+    return certificates, replicate([published(name) for name in documented], certificates)
+
+
+def replication_page(records: Path = replication.RECORDS) -> str:
+    """All published figures compared with our runs on record, how, and which published percentages contradict their counts."""
+    certificates, found = replicated(records)
+    distinct = {one.declaration.model: one for one in certificates.values()}.values()
+    machines = sorted({machine for one in distinct for machine in one.machines})
+    notes = [f"* `{one.declaration.model}`: {one.progress}" for one in distinct if one.end is None]
+    notes += [
+        f"* `{name}`: the runs of `{one.declaration.model}`, which is the same network under the same recipe"
+        for name, one in certificates.items()
+        if name != one.declaration.model
+    ]
+    parts = [
+        "# Replication of published accuracies",
+        (
+            "Correct predictions on the test images, as published and in our runs of the same network and recipe. Each interval "
+            "is Student's t prediction interval for one more run, around the mean of the model's runs, with a standard deviation "
+            "pooled over models. A published best epoch is compared with the best of as many epochs of ours. Generated from the "
+            f"certificates in `{replication.RECORDS.relative_to(ROOT).as_posix()}`, which `harness replicate` writes."
+        ),
+        table(*replication_rows(found)),
+        table(("", ""), [*replication_facts(found), ("trained on", "; ".join(machines) or "no runs")]),
+        "\n".join(notes),
+        "## Printed percentages that are not in the counts",
+        "The table above uses the published counts of correct predictions.",
+    ]
+    for card in map(mnist_models.model_card, mnist_models.list_models()):
+        if wrong := [one for one in card.discrepancies if one.kind == "count"]:
+            parts += [
+                f"The log of `{card.name}` prints percentages that its own counts contradict:",
+                "\n".join(f"* {_place(one)}: {one.what}" for one in wrong),
+                card.expected.reason,
+            ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def own_certificates(folder: Path = CERTIFICATES) -> dict[str, Certificate | None]:
+    """The committed certificate of each of our own models; None for a model without one."""
+    own = [name for name in mnist_models.list_models() if not mnist_models.model_card(name).sources]
+    paths = {name: folder / f"{name}.json" for name in own}
+    return {name: Certificate.read(path) if path.exists() else None for name, path in paths.items()}
+
+
+def certificates_page(folder: Path = CERTIFICATES) -> str:
+    """The committed certificates of our own models: verdict, figures and picture."""
+    parts = [
+        "# Certificates of our own models",
+        "Generated from the shipped certificates. [Certify accuracy](../certificates.md) says what the figures mean.",
+    ]
+    for name, certificate in own_certificates(folder).items():
+        parts.append(f"## {name}")
+        if certificate is None:
+            parts.append("Not run.")
+            continue
+        verdict, rule = certificate.verdict, certificate.declaration.rule
+        found = (
+            f"Verdict: **{verdict}**, {conclusion(certificate)}" if verdict else f"No verdict: {certificate.progress}"
+        )
+        parts += [
+            f"{found}. A run passes with {rule.skipped('')[1].expected}.",
+            table(("", ""), list(certificate_facts(certificate))),
+            f"![The runs and the test]({PICTURE.format(name)})",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def draw_certificates(folder: Path, certificates: Path = CERTIFICATES) -> None:
+    """Draw the pictures that `certificates_page` shows into the folder of the generated pages."""
+    for name, certificate in own_certificates(certificates).items():
+        if certificate is not None:
+            path = folder / PICTURE.format(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_certificate(certificate, path)
 
 
 def contracts_part() -> str:

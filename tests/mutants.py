@@ -298,7 +298,7 @@ class OwnBackward(Sound):
         return passed
 
 
-@_breaks("output", "but (10) for one image", batch=_fails("a single image loses its dimension"))
+@_breaks("output", "but of shape (10) for one image", batch=_fails("a single image loses its dimension"))
 class SqueezesAll(Sound):
     """A squeeze also removes the batch dimension of a batch of one image."""
 
@@ -306,7 +306,7 @@ class SqueezesAll(Sound):
         return super().predict(scores).squeeze()
 
 
-@_breaks("output", "an error for one image: ValueError")
+@_breaks("output", "the model fails for one image: ValueError")
 class NormalisesSingleValues(Sound):
     """Group norm with one value per group raises an error for one image in eager mode, but not in the graph."""
 
@@ -522,7 +522,7 @@ class OneFrozenParameterMore(OneParameterMore):
         self.extra.requires_grad_(False)  # noqa: FBT003 - torch names the argument differently from version to version
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsInBuffer(_Shifted):
     """Sixteen weights are stored in a buffer instead of a parameter."""
 
@@ -536,7 +536,7 @@ class WeightsInBuffer(_Shifted):
         return self.extra
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsInUnsavedBuffer(WeightsInBuffer):
     """Sixteen weights are stored in a buffer that is not part of the state dict."""
 
@@ -545,7 +545,7 @@ class WeightsInUnsavedBuffer(WeightsInBuffer):
         self.register_buffer("extra", torch.rand(16, 1, 1), persistent=False)
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsInAttribute(_Shifted):
     """Sixteen weights are stored in a plain tensor attribute instead of a parameter."""
 
@@ -557,7 +557,7 @@ class WeightsInAttribute(_Shifted):
         return self.extra
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsInLiteral(_Shifted):
     """Sixteen weights are written as numbers in the forward pass instead of a parameter."""
 
@@ -565,7 +565,7 @@ class WeightsInLiteral(_Shifted):
         return torch.tensor([0.1 * place for place in range(16)]).view(16, 1, 1)
 
 
-@_breaks("parameters", "6,962 and 16 hidden")
+@_breaks("parameters", "6,978 parameters, 16 of them in constants and buffers")
 class WeightsNamedLikeStatistics(WeightsInBuffer):
     """Sixteen weights are stored in a buffer with the name of a running mean."""
 
@@ -603,7 +603,7 @@ class TooFewParameters(Sound):
 # Receptive field --------------------------------------------------------------------------------------------------------
 
 
-@_breaks("receptive_field", "12 (exact)")
+@_breaks("receptive_field", "12 pixels (exact)")
 class FieldOneSmaller(Sound):
     """A 2x2 kernel in the first convolution reduces the receptive field from thirteen to twelve pixels."""
 
@@ -612,7 +612,7 @@ class FieldOneSmaller(Sound):
         self.conv1 = nn.Conv2d(1, 16, 2, stride=2, bias=False)
 
 
-@_breaks("receptive_field", "13x12 (exact)")
+@_breaks("receptive_field", "13x12 pixels (exact)")
 class FieldOneNarrower(Sound):
     """A 3x2 kernel in the first convolution reduces the receptive field by one pixel along the columns only."""
 
@@ -621,7 +621,7 @@ class FieldOneNarrower(Sound):
         self.conv1 = nn.Conv2d(1, 16, (3, 2), stride=2, padding=(1, 0), bias=False)
 
 
-@_breaks("receptive_field", "5x13 (exact)")
+@_breaks("receptive_field", "5x13 pixels (exact)")
 class FieldLower(Sound):
     """The second convolution has a 1x3 kernel, which does not enlarge the receptive field along the rows."""
 

@@ -1,4 +1,4 @@
-"""A network with a fault: it adds noise from the operating system, which no seed reaches, to the training images."""
+"""A network with a fault: it adds noise from the operating system, which no seed sets, to the training images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speed relative to a fixed reference workload measured in the same run, and the comparison of two runs."""
+"""Measuring speed relative to a fixed reference workload, which is timed in the same run, and comparing two runs."""
 
 from harness.benchmarking.comparison import CONFIDENCE, Comparison, SavedRun, compare_runs, newest_runs, read_run
 from harness.benchmarking.measurement import MIN_BLOCKS, ROUNDS_PER_BLOCK, Block, Measurement, PairedRounds, steady

@@ -1,7 +1,7 @@
 """Comparison of two saved benchmark runs, with a confidence interval for each ratio.
 
-Runs that cannot be compared are an error with a specific message, never a pass: a missing file or one of another kind, another
-machine, a benchmark that only one run has, too few rounds.
+If two runs cannot be compared, an error with a specific message is raised: a file is missing or of another kind, the
+machine is another, only one run has a benchmark, or there are too few rounds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import scipy  # imports its submodules, which take a second, on first access
 
 from harness.benchmarking.measurement import MIN_BLOCKS, ROUNDS_PER_BLOCK, Measurement
 from harness.errors import InputError
@@ -36,11 +38,11 @@ class SavedRun:
     """A saved benchmark run.
 
     Args:
-        path: the file.
-        commit: the commit measured, with the suffix ``-dirty`` if files differed from it; None if unknown.
-        when: date and time, UTC.
+        path: the file that the run was read from.
+        commit: the measured commit of the harness, with the suffix ``-dirty`` if files differed from it; None if unknown.
+        when: date and time of the run, UTC.
         machine: the properties of the machine, by name.
-        measurements: the measurements, by the name of the benchmark.
+        measurements: the result of each benchmark, by its name.
     """
 
     path: str
@@ -52,11 +54,11 @@ class SavedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One benchmark in two runs, the times in units of the reference workload's time.
+    """The comparison of one benchmark in two runs; times are in units of the reference workload's time.
 
     Args:
         name: name of the benchmark.
-        baseline: time in the baseline.
+        baseline: time in the baseline run.
         current: time in the current run.
         allowed: the largest accepted ratio of current to baseline.
         half_width: the factor, above 1, between the ratio and either end of its confidence interval.
@@ -70,12 +72,12 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Current time over baseline time: above 1 the current run is slower."""
+        """The current time divided by the baseline time; above 1 the current run is slower."""
         return self.current / self.baseline
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Confidence interval of the ratio."""
+        """The confidence interval of the ratio of current to baseline time, at the level `CONFIDENCE`."""
         return self.ratio / self.half_width, self.ratio * self.half_width
 
     @property
@@ -85,7 +87,7 @@ class Comparison:
 
     @property
     def smallest_visible(self) -> float:
-        """The smallest ratio that would count as slower: the lower end of its interval is the allowed ratio."""
+        """The smallest ratio that counts as slower: the lower end of its confidence interval is the allowed ratio."""
         return self.allowed * self.half_width
 
 
@@ -93,12 +95,13 @@ def read_run(path: str | Path) -> SavedRun:
     """Read a run saved by pytest-benchmark.
 
     Raises:
-        InputError: the file does not exist, was not saved by pytest-benchmark, or lacks the calibration.
+        InputError: the file does not exist, was not saved by pytest-benchmark, or lacks the times of the
+            reference workload.
     """
     if not Path(path).exists():
         raise InputError(
-            f"expected a saved benchmark run, but there is no file {str(path)!r}. Save one with `tox -e bench`, on this "
-            f"machine and at the commit to compare with; it is written below {STORAGE}/."
+            f"expected a saved benchmark run, but there is no file {str(path)!r}. Save a run with `tox -e bench`, on this "
+            f"machine and at the commit to compare with; the file is written below {STORAGE}/."
         )
     content = read_whole(Path(path), "a saved benchmark run", most=_MAX_BYTES)
     document = parse_document(content, "JSON", where=f"benchmark run {path}", error=InputError)
@@ -108,9 +111,10 @@ def read_run(path: str | Path) -> SavedRun:
         commit, when = machine_info["harness"]["commit"], str(document["datetime"])
         calibrations = {str(entry["fullname"]): entry["extra_info"]["calibration"] for entry in document["benchmarks"]}
     except (KeyError, TypeError) as problem:
-        raise _foreign(path, f"it has no {problem}") from problem
+        reason = f"the file has no {problem}" if isinstance(problem, KeyError) else "the content has another structure"
+        raise _foreign(path, reason) from problem
     if not calibrations:
-        raise _foreign(path, "it contains no benchmark")
+        raise _foreign(path, "the file contains no benchmark")
     measurements = {name: Measurement.from_json(table, where=f"{path}, {name}") for name, table in calibrations.items()}
     return SavedRun(
         path=str(path), commit=commit and str(commit), when=when, machine=machine, measurements=measurements
@@ -118,22 +122,24 @@ def read_run(path: str | Path) -> SavedRun:
 
 
 def newest_runs(count: int, storage: Path = STORAGE) -> tuple[str, ...]:
-    """The newest runs that ``--benchmark-autosave`` saved, the newest last.
+    """Return the paths of the newest runs that ``--benchmark-autosave`` saved, the newest last.
 
     Raises:
-        InputError: there are fewer than ``count``.
+        InputError: fewer than ``count`` runs are saved.
     """
     found = sorted(storage.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
     if len(found) < count:
         raise InputError(
-            f"expected {count} saved benchmark runs under {str(storage)!r}, found {len(found)}. Save one with `tox -e bench`, "
+            f"expected {count} saved benchmark runs under {str(storage)!r}, found {len(found)}. Save a run with `tox -e bench`, "
             "or name the files."
         )
     return tuple(str(path) for path in found[-count:])
 
 
 def compare_runs(baseline: SavedRun, current: SavedRun, *, allowed: float) -> tuple[Comparison, ...]:
-    """Compare each benchmark of two runs, in the order of the current one; `Comparison` describes ``allowed``.
+    """Compare each benchmark of two runs, in the order of the current run.
+
+    ``allowed`` is the largest accepted ratio of current to baseline time.
 
     Raises:
         InputError: the runs cannot be compared; the message names the benchmark or the property of the machine.
@@ -151,14 +157,13 @@ def compare_runs(baseline: SavedRun, current: SavedRun, *, allowed: float) -> tu
 
 
 def _half_width(before: Measurement, now: Measurement) -> float:
-    """Half the width of Welch's confidence interval for the difference of the mean log ratios, as a factor.
+    """Return the factor between the ratio of two measurements and either end of its confidence interval.
 
-    Blocks are independent of each other; rounds within a block are not, because they share their place in memory. The median
-    of a block is robust against outliers, so that Student's t distribution fits the blocks.
+    Its logarithm is half the width of Welch's confidence interval for the difference of the mean log ratios. Blocks are
+    independent of each other; rounds within a block are not, because they share their place in memory. The median of a
+    block is robust against outliers, so that Student's t distribution fits the blocks.
     """
-    from scipy import stats  # noqa: PLC0415 - a second to import
-
-    interval = stats.ttest_ind(now.log_ratios, before.log_ratios, equal_var=False).confidence_interval(CONFIDENCE)
+    interval = scipy.stats.ttest_ind(now.log_ratios, before.log_ratios, equal_var=False).confidence_interval(CONFIDENCE)
     return math.exp((interval.high - interval.low) / 2)
 
 
@@ -172,17 +177,17 @@ def _check_runs(baseline: SavedRun, current: SavedRun) -> None:
         if lacking := [name for name in other.measurements if name not in run.measurements]:
             raise InputError(
                 f"expected the same benchmarks in both runs, but {run.path} lacks {len(lacking)} that {other.path} has: "
-                f"{', '.join(name.rpartition('::')[2] for name in lacking)}. Run both with the same selection."
+                f"{', '.join(name.rpartition('::')[2] for name in lacking)}. Run both with the same selection of benchmarks."
             )
 
 
 def _check_rounds(run: SavedRun, name: str) -> None:
-    """Check that the measurement of a benchmark can be compared at all."""
+    """Raise an `InputError` if the measurement of a benchmark in one run cannot be compared with any other."""
     measurement = run.measurements[name]
     if measurement.xdist:
         raise InputError(
             f"{run.path}, {name}: expected a run in one process, got a run under pytest-xdist, where benchmarks slow each other "
-            "down. Run without -n."
+            "down. Run pytest without -n."
         )
     fewest = MIN_BLOCKS * ROUNDS_PER_BLOCK
     if len(measurement.blocks) < MIN_BLOCKS or measurement.rounds < fewest:
@@ -192,7 +197,7 @@ def _check_rounds(run: SavedRun, name: str) -> None:
         )
     if len(set(measurement.log_ratios)) == 1:
         raise InputError(
-            f"{run.path}, {name}: expected times that vary, as measured ones do, got the same in all blocks. Repeat the run."
+            f"{run.path}, {name}: expected times that vary, as measured times do, got equal times in all blocks. Repeat the run."
         )
     if measurement.waits:
         raise InputError(
@@ -216,13 +221,13 @@ def _check_conditions(name: str, before: Measurement, now: Measurement) -> None:
 
 
 def _differences(baseline: Mapping[str, object], current: Mapping[str, object]) -> str:
-    """The properties with different values, as text; empty if there are none."""
+    """Describe the properties with different values in two mappings; empty if there are none."""
     differing = [what for what, value in baseline.items() if value != current[what]]
     return "; ".join(f"{what} {baseline[what]} in the baseline, {current[what]} now" for what in differing)
 
 
 def _foreign(path: str | Path, reason: str) -> InputError:
     return InputError(
-        f"expected path={str(path)!r} to be a benchmark run saved by pytest-benchmark with the harness's calibration; "
-        f"{reason}. Save one with `tox -e bench`."
+        f"expected path={str(path)!r} to be a benchmark run of the harness, saved by pytest-benchmark, but {reason}. Save "
+        "a run with `tox -e bench`."
     )

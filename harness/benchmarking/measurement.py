@@ -1,4 +1,4 @@
-"""Timing work alternately with the reference workload, in a process with as little variation as possible."""
+"""Timing work and reference workload alternately, under conditions in which the times vary little."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from harness.tables import Range, read_table, require_ranges
 from harness.training import keep_freed_memory, preserved_randomness
 
 ROUNDS_PER_BLOCK = 5
-# Fewer do not estimate the variance between blocks.
+# Fewer blocks do not give an estimate of the variance between blocks.
 MIN_BLOCKS = 8
 _MAX_OFFSET_BYTES = 8 * 1024 * 1024
-# From a tenth of a clock's nanosecond to 30 years; ratios of what is beyond overflow.
+# From 0.1 ns to 30 years; ratios of times outside this range could overflow.
 _Seconds = Annotated[tuple[float, ...], Range(least=1e-10, most=1e9)]
 
 
@@ -39,7 +39,7 @@ class Block:
         reference_seconds: time of each round of the reference workload, in order; one more than ``seconds``.
 
     Raises:
-        InputError: there are no rounds, the number of reference rounds is wrong, or a time is impossible.
+        InputError: there are no rounds, the number of reference rounds is wrong, or a time is out of range.
     """
 
     seconds: _Seconds
@@ -62,17 +62,17 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The result of one benchmark.
+    """The result of one benchmark: the times of the work and of the reference workload, and how they were measured.
 
     Args:
         workload: name of the reference workload.
         device: device of the work and the reference workload.
-        clock: ``cpu``: CPU time of this process; ``wall``: time until the device had finished.
+        clock: what was measured: ``cpu``: CPU time of this process; ``wall``: wall time until the device had finished.
         threads: number of CPU threads of the work and the reference workload.
-        xdist: whether it was measured in one of several concurrent test processes.
+        xdist: whether the benchmark ran in one of several concurrent test processes.
         waits: median number of voluntary context switches per round of the work, which the ``cpu`` clock does not measure; 0
             with the clock ``wall``, which measures them.
-        blocks: the rounds; work and reference workload were built again for each block.
+        blocks: the measured rounds; work and reference workload were built again for each block.
     """
 
     workload: str
@@ -85,26 +85,26 @@ class Measurement:
 
     @property
     def rounds(self) -> int:
-        """Number of rounds of the work in all blocks."""
+        """The number of rounds of the work in all blocks."""
         return sum(len(block.seconds) for block in self.blocks)
 
     @property
     def log_ratios(self) -> tuple[float, ...]:
-        """The log ratio of each block."""
+        """The logarithm of the ratio for each block, see `Block.log_ratio`."""
         return tuple(block.log_ratio for block in self.blocks)
 
     @property
     def ratio(self) -> float:
-        """Time of the work over time of the reference workload: the geometric mean of the blocks' medians."""
+        """The time of the work divided by that of the reference workload: the geometric mean of the blocks' medians."""
         return math.exp(statistics.fmean(self.log_ratios))
 
     def to_json(self) -> dict[str, Any]:
-        """The measurement as plain JSON data; in saved runs the key of the blocks is ``sittings``."""
+        """Return the measurement as plain JSON data; in saved runs the key of the blocks is ``sittings``."""
         return {"sittings" if key == "blocks" else key: value for key, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_json(cls, table: object, *, where: str) -> Measurement:
-        """Read what `to_json` wrote; ``where`` begins a message.
+        """Build a measurement from data in the form of `to_json`; ``where`` begins error messages.
 
         Raises:
             InputError: a key is missing or unknown, or a value has another type.
@@ -117,8 +117,8 @@ class Measurement:
 class PairedRounds:
     """Times work and reference workload alternately: `time_reference`, `time_work`, `time_reference`, and so on.
 
-    For each block of five rounds both are built again, at another place in memory, and warmed up: the addresses of tensors
-    change the time of an evaluation by 2 to 3 %.
+    For each block of five rounds, work and reference workload are built again, at another place in memory, and warmed
+    up: the addresses of tensors change the time of an evaluation by 2 to 3 %.
 
     Args:
         build: returns the work, a function that takes a few milliseconds or more.
@@ -153,12 +153,15 @@ class PairedRounds:
         self._waits.append(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before)
 
     def rounds_within(self, seconds: float, *, most: int) -> int:
-        """The number of rounds in as many blocks as fit into ``seconds``, between the minimum and ``most`` blocks."""
+        """Return how many rounds, in whole blocks, fit into ``seconds``.
+
+        The number of blocks is at least `MIN_BLOCKS` and at most ``most``.
+        """
         block = ROUNDS_PER_BLOCK * (self._time(self._work) + self._time(self._reference))
         return ROUNDS_PER_BLOCK * max(MIN_BLOCKS, min(most, int(seconds / block)))
 
     def measurement(self) -> Measurement:
-        """The result of all rounds; times a last round of the reference workload."""
+        """Time a last round of the reference workload and return the measurement of all rounds."""
         self._end_block()
         return Measurement(
             workload=WORKLOAD,
@@ -192,10 +195,11 @@ class PairedRounds:
 
 @contextmanager
 def steady(device: torch.device) -> Iterator[None]:
-    """Compute on one thread, without garbage collection, and keep freed memory; restores threads, collection, random state.
+    """Within the block, compute on one thread, without garbage collection, and keep freed memory in the process.
 
-    With several threads, the slowest one determines the time as soon as other processes run. The cost of returning memory to
-    the system depends on what the process did before, see `keep_freed_memory`.
+    Threads, collection and random state are restored afterwards. With several threads, the slowest thread determines
+    the time as soon as other processes run. The cost of returning memory to the system depends on what the process did
+    before, see `keep_freed_memory`.
     """
     keep_freed_memory()
     threads, collecting = torch.get_num_threads(), gc.isenabled()

@@ -1,8 +1,8 @@
 """The reference workload: fixed work whose time is the unit in which all benchmarks are measured.
 
-Two saved runs are comparable only while network, sizes, optimizer and order of the operations stay the same. It is plain
-PyTorch, so that no change to the harness makes it faster. A change needs a new name; `compare_runs` refuses to compare runs
-with different names.
+Two saved runs are comparable only while network, sizes, optimizer and order of the operations of this workload stay the
+same. The workload is plain PyTorch, so that no change to the harness makes it faster. If the workload is changed,
+`WORKLOAD` needs a new name; `compare_runs` refuses to compare runs with different names.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ EVALUATIONS = 4
 
 
 def reference_workload(kind: Kind, device: torch.device) -> Callable[[], object]:
-    """A training step, or four evaluations, with 32 images, of a network similar to the benchmarked ones.
+    """Return a function that computes a training step, or four evaluations, of a small network with 32 images.
 
-    Images, weights and dropout consume torch's random state.
+    The network is similar to the benchmarked models. Images, weights and dropout consume torch's random state.
     """
     images = torch.randn(IMAGES, 1, 28, 28, device=device)
     layers = [*_block(1, 8), *_block(8, 12), nn.MaxPool2d(2), *_block(12, 12), *_block(12, 16)]

@@ -13,10 +13,11 @@ from harness.certification.designs import (
     Verdict,
 )
 from harness.certification.power import EpochNoise, PowerRow, epoch_correlation, pass_probability, power_table
-from harness.certification.replication import Published, ReplicatedFigure, Replication, replicate
+from harness.certification.replication import NOT_RUN, Published, ReplicatedFigure, Replication, replicate
 
 __all__ = [
     "CERTIFICATE_FILE",
+    "NOT_RUN",
     "Certificate",
     "CertifiedRun",
     "ConsistencyRule",

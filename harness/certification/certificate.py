@@ -209,12 +209,33 @@ class Certificate:
         return self.end.verdict if self.end else None
 
     @property
+    def progress(self) -> str:
+        """How many of the declared seeds have been run, in words."""
+        return f"{len(self.runs)} of {self.declaration.design.runs} seeds" + ("" if self.end else " so far")
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The engine, device, processor and version of PyTorch of the runs, in words: one for each combination."""
+        kind = f"engine {self.declaration.engine} on {self.declaration.device}"
+        return tuple(
+            sorted({f"{kind}, {run.processor or 'processor not reported'}, torch {run.torch}" for run in self.runs})
+        )
+
+    @property
     def counted(self) -> tuple[tuple[int, ...], ...]:
         """For each complete run, the numbers of correct predictions in the epochs that the accuracy rule counts."""
         return tuple(self.declaration.rule.counted(run.correct) for run in self.runs if run.status == "complete")
 
     def noise(self) -> EpochNoise:
-        """Estimate how the accuracy varies over seeds and between the counted epochs, from the complete runs (at least two)."""
+        """Estimate from the complete runs how the accuracy varies over seeds and between the counted epochs.
+
+        Raises:
+            InputError: there are fewer than two complete runs, or they do not differ.
+        """
+        if len(self.counted) < 2:  # noqa: PLR2004 - a standard deviation needs two
+            raise InputError(
+                f"expected a certificate of {self.declaration.model} with at least two complete runs, got {len(self.counted)}."
+            )
         return EpochNoise.of(self.counted, max(run.total for run in self.runs))
 
     def summary(self) -> dict[str, Any]:

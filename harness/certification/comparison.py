@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scipy import stats
+import scipy  # imports its submodules, which take a second, on first access
 
 from harness.certification.certificate import Certificate
 from harness.errors import InputError
@@ -30,7 +30,7 @@ class Flips:
     def p_value(self) -> float:
         """Two-sided p-value of Q. McNemar's exact test (Psychometrika 12, 1947, 153-157) for equal rates of lost and gained."""
         flips = self.lost + self.gained
-        return float(stats.binomtest(self.gained, flips).pvalue) if flips else 1.0
+        return float(scipy.stats.binomtest(self.gained, flips).pvalue) if flips else 1.0
 
     @classmethod
     def between(cls, a: Mapping[int, int], b: Mapping[int, int]) -> Flips:
@@ -120,7 +120,7 @@ class PairedComparison:
         This is the minimum detectable effect of H. S. Bloom (Evaluation Review 19, 1995, 547-556): the sum of the
         quantiles of Student's t distribution for the interval and for the power, times the standard error.
         """
-        return (self._quantile + float(stats.t.ppf(_POWER, self._freedom))) * self.standard_error
+        return (self._quantile + float(scipy.stats.t.ppf(_POWER, self._freedom))) * self.standard_error
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain JSON data."""
@@ -143,7 +143,7 @@ class PairedComparison:
 
     @property
     def _quantile(self) -> float:
-        return float(stats.t.ppf((1 + self.confidence) / 2, self._freedom))
+        return float(scipy.stats.t.ppf((1 + self.confidence) / 2, self._freedom))
 
 
 def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedComparison:
@@ -244,4 +244,4 @@ def prediction_factor(level: float, *, freedom: int, runs: int) -> float:
     ``level`` is the confidence level, ``freedom`` the degrees of freedom of the standard deviation, and ``runs`` the
     number of runs in the mean that is the centre of the interval.
     """
-    return float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(1 + 1 / runs)
+    return float(scipy.stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(1 + 1 / runs)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from scipy import optimize, stats
+import scipy  # imports its submodules, which take a second, on first access
 
 from harness.errors import InputError
 from harness.tables import Range, require_ranges
@@ -138,7 +138,7 @@ class _Design(abc.ABC):
         edge = 0.0 if lower else 1.0
         if excess(edge) > 0:
             return edge
-        return float(optimize.brentq(excess, 0.0, 1.0, xtol=1e-10))
+        return float(scipy.optimize.brentq(excess, 0.0, 1.0, xtol=1e-10))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +195,9 @@ class FixedDesign(_Design):
     @functools.cached_property
     def _verdicts(self) -> tuple[Verdict, ...]:
         def verdict(failures: int) -> Verdict:
-            if stats.binom.cdf(failures, self.runs, 1 - self.p0) <= self.alpha:
+            if scipy.stats.binom.cdf(failures, self.runs, 1 - self.p0) <= self.alpha:
                 return "pass"
-            return "fail" if stats.binom.sf(failures - 1, self.runs, 1 - self.p1) <= self.beta else "inconclusive"
+            return "fail" if scipy.stats.binom.sf(failures - 1, self.runs, 1 - self.p1) <= self.beta else "inconclusive"
 
         return tuple(map(verdict, range(self.runs + 1)))
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from scipy import integrate, stats
+import scipy  # imports its submodules, which take a second, on first access
 
 from harness.certification.consistency import ConsistencyRule
 from harness.certification.designs import Design, OperatingCharacteristics
@@ -72,15 +72,17 @@ def pass_probability(rule: ConsistencyRule, mean: float, noise: EpochNoise) -> f
     shared, own = math.sqrt(noise.correlation), math.sqrt(1 - noise.correlation)
     distance = (mean - least) / noise.sd
     if own == 0:
-        return float(stats.norm.cdf(distance))
+        return float(scipy.stats.norm.cdf(distance))
 
     def passes(common: float) -> float:
-        one = stats.norm.cdf((distance + shared * common) / own)
+        one = scipy.stats.norm.cdf((distance + shared * common) / own)
         return float(1 - (1 - one) ** rule.max_epochs if rule.last is None else one**rule.last)
 
     # The point where the integrand rises from 0 to 1, so that the integration places a sample near the step.
     turn = min(max(-distance / shared, -_FAR), _FAR) if shared else 0.0
-    value, _ = integrate.quad(lambda z: passes(z) * stats.norm.pdf(z), -_FAR, _FAR, points=[turn], limit=200)
+    value, _ = scipy.integrate.quad(
+        lambda z: passes(z) * scipy.stats.norm.pdf(z), -_FAR, _FAR, points=[turn], limit=200
+    )
     return min(max(float(value), 0.0), 1.0)
 
 

@@ -12,6 +12,7 @@ from harness.certification.certificate import Certificate
 from harness.certification.comparison import bonferroni_level, prediction_factor
 
 Outcome = Literal["consistent", "above what we see", "below what we see", "not testable"]
+NOT_RUN = "not run"  # the reason why a figure of a model without runs is not testable
 FIGURES = ("best", "last", "mean of the last three")
 _OTHER_EPOCHS = "the published log and the recipe have different numbers of epochs"
 
@@ -78,16 +79,18 @@ def replicate(
     """
     samples: dict[tuple[str, str], list[float]] = {}
     targets: dict[tuple[str, str], float] = {}
-    reasons: dict[tuple[str, str], str] = {}
+    untestable: dict[tuple[str, str], ReplicatedFigure] = {}
     for one in published:
         certificate = certificates.get(one.model)
         runs = [run.correct for run in certificate.runs if run.status == "complete"] if certificate else []
         for name in FIGURES:
             value, reason = _published(one, name, certificate)
             if len(runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
-                reason = reason or "not run"
+                reason = reason or NOT_RUN
             if reason or value is None:
-                reasons[one.model, name] = reason
+                untestable[one.model, name] = ReplicatedFigure(
+                    model=one.model, figure=name, outcome="not testable", published=value, reason=reason
+                )
             else:
                 targets[one.model, name] = value
                 samples[one.model, name] = [_figure(run[: len(one.correct) or None], name) for run in runs]
@@ -103,10 +106,8 @@ def replicate(
     for one in published:
         for name in FIGURES:
             key = one.model, name
-            if key in reasons:
-                figures.append(
-                    ReplicatedFigure(model=one.model, figure=name, outcome="not testable", reason=reasons[key])
-                )
+            if key in untestable:
+                figures.append(untestable[key])
                 continue
             sample, value = samples[key], targets[key]
             mean = statistics.fmean(sample)
@@ -137,11 +138,11 @@ def _figure(correct: Sequence[int], name: str) -> float:
 
 
 def _published(one: Published, name: str, certificate: Certificate | None) -> tuple[float | None, str]:
-    """Return the published figure of this name, or the reason why the figure cannot be tested."""
+    """Return the published figure of this name, None if there is none, and the reason if the figure cannot be tested."""
     epochs = certificate.declaration.recipe.epochs if certificate else len(one.correct)
     if one.correct:
-        return (_figure(one.correct, name), "") if len(one.correct) == epochs else (None, _OTHER_EPOCHS)
+        return _figure(one.correct, name), "" if len(one.correct) == epochs else _OTHER_EPOCHS
     if name == "best" and one.claimed_best is not None:
         total = max((run.total for run in certificate.runs), default=0) if certificate else 0
-        return float(one.claimed_best) * total / 100, ""
+        return float(one.claimed_best) * total / 100 if total else None, ""
     return None, "no training log is published"

@@ -170,14 +170,20 @@ def certificate_report(certificate: Certificate) -> tuple[RenderableType, ...]:
         figures = (f"{min(counted):,}", f"{sum(counted) / len(counted):,.1f}") if counted else ("", "")
         rows.append((str(run.seed), "pass" if passed else "fail", run.status, *figures))
     headers = ("seed", "verdict", "status", "lowest counted", "mean counted")
-    return plain_table(headers, rows, right=(0, 3, 4)), facts_table(_facts(certificate)), _verdict(certificate)
+    return (
+        plain_table(headers, rows, right=(0, 3, 4)),
+        facts_table(certificate_facts(certificate)),
+        _verdict(certificate),
+    )
 
 
-def _facts(certificate: Certificate) -> Iterator[tuple[str, str]]:
+def certificate_facts(certificate: Certificate) -> Iterator[tuple[str, str]]:
     """Yield the statistics of a certificate as pairs of a name and a value."""
     declaration, summary, design = certificate.declaration, certificate.summary(), certificate.declaration.design
     yield "data", declaration.data_title
     yield "seeds", f"{summary['runs']} of at most {design.runs}, salt {declaration.salt!r}; {_expected_runs(design)}"
+    if certificate.runs:
+        yield "trained on", "; ".join(certificate.machines)
     if summary["pass_rate"] is not None:
         rate = f"{summary['passed']} of {summary['runs']} passed, {100 * summary['pass_rate']:.1f} %"
         if summary["interval"]:
@@ -206,17 +212,23 @@ def _expected_runs(design: Design) -> str:
 def _verdict(certificate: Certificate) -> Text:
     from harness.reporting import verdict_line
 
-    declaration, verdict = certificate.declaration, certificate.verdict
+    declaration = certificate.declaration
     title = f"{declaration.model} against the accuracy of {declaration.contract}, on {declaration.data_title}"
-    design = declaration.design
+    statuses = {"pass": Status.PASS, "fail": Status.FAIL}
+    status = statuses.get(certificate.verdict or "", Status.UNKNOWN)
+    return verdict_line(status, f"{title}: {conclusion(certificate)}")
+
+
+def conclusion(certificate: Certificate) -> str:
+    """What the verdict says about the pass rate, in words."""
+    design = certificate.declaration.design
     words = {
         "pass": f"the pass rate is above {100 * design.p0:g} %",
         "fail": f"the pass rate is below {100 * design.p1:g} %",
         "inconclusive": f"{design.runs} runs show neither that the pass rate is high enough nor that it is too low",
-        None: "unfinished: run the same command again to continue",
+        None: f"unfinished, {certificate.progress}: run the same command again to continue",
     }
-    statuses = {"pass": Status.PASS, "fail": Status.FAIL}
-    return verdict_line(statuses.get(verdict or "", Status.UNKNOWN), f"{title}: {words[verdict]}")
+    return words[certificate.verdict]
 
 
 def draw_certificate(certificate: Certificate, path: Path) -> None:
@@ -239,4 +251,3 @@ def draw_certificate(certificate: Certificate, path: Path) -> None:
             [design.verdict(runs, failures) for failures in range(runs + 1)] for runs in range(1, design.runs + 1)
         ],
     )
-    announce(f"picture: {path}")

@@ -14,7 +14,7 @@ from harness.cli.certificates import (
     design_options,
     draw_certificate,
 )
-from harness.cli.console import Output
+from harness.cli.console import Output, announce
 from harness.cli.options import contract_option, data_option, model_argument, plot_option, recipe_option, report_options
 
 if TYPE_CHECKING:
@@ -54,4 +54,5 @@ def certify(
     output.write_document(certificate.to_json())
     if plot:
         draw_certificate(certificate, plot)
+        announce(f"picture: {plot}")
     return {"pass": 0, "fail": 1}.get(certificate.verdict or "", 3)

@@ -93,7 +93,8 @@ def power(
             measured.sd if sd is None else sd,
             measured.correlation if correlation is None else correlation,
         )
-        origin = f"of {len(certificate.counted)} runs of {certificate.declaration.model} on {certificate.declaration.data_title}"
+        declared = certificate.declaration
+        origin = f"of the recorded certificate of {declared.model} on {declared.data_title}, {certificate.progress}"
     noise = EpochNoise(sd=sd, correlation=correlation, images=images)
     rows = power_table(rule, [_mean(rule, noise, distance) for distance in _DISTANCES], noise, design)
     when = f"each of the last {rule.last} epochs" if rule.last else f"the best of {rule.max_epochs} epochs"

@@ -15,7 +15,7 @@ from harness.cli.options import data_option, report_options
 from harness.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.certification import Certificate, Published, Replication
+    from harness.certification import Certificate, Published, ReplicatedFigure, Replication
 
 
 @click.command()
@@ -114,15 +114,37 @@ def replication_rows(found: Replication) -> tuple[tuple[str, ...], list[tuple[st
         between = f"{one.lower:,.1f} to {one.upper:,.1f}" if one.lower is not None and one.upper is not None else ""
         value = "" if one.published is None else f"{one.published:,.1f}"
         mean = "" if one.mean is None else f"{one.mean:,.1f}"
-        words = f"{one.outcome}: {one.reason}" if one.reason else one.outcome
-        rows.append((one.model, one.figure, value, mean, between, str(one.runs or ""), words))
+        rows.append((one.model, one.figure, value, mean, between, str(one.runs or ""), _outcome(one)))
     return ("model", "figure", "published", "our mean", "interval", "runs", "outcome"), rows
+
+
+def model_outcome(found: Replication, model: str) -> str:
+    """The outcomes of a model's figures in a few words: one for all figures that can be tested, or each with its figures."""
+    figures: dict[str, list[str]] = {}
+    untestable: list[str] = []
+    for one in found.figures:
+        if one.model == model and one.outcome == "not testable":
+            untestable.append(_outcome(one))
+        elif one.model == model:
+            figures.setdefault(one.outcome, []).append(one.figure)
+    if len(figures) > 1:
+        return "; ".join(f"{outcome}: {', '.join(names)}" for outcome, names in figures.items())
+    return next(iter([*figures, *untestable]), "-")
+
+
+def _outcome(figure: ReplicatedFigure) -> str:
+    from harness.certification import NOT_RUN
+
+    if figure.reason in ("", NOT_RUN):
+        return figure.reason or figure.outcome
+    return f"{figure.outcome}: {figure.reason}"
 
 
 def replication_facts(found: Replication) -> list[tuple[str, str]]:
     """How the intervals of the table were computed."""
     spread = ", ".join(f"{name} {value:.1f}" for name, value in found.sd.items())
+    pooled = f"{spread} images, pooled over {', '.join(found.pooled)}" if found.pooled else "no runs"
     return [
         ("confidence", f"{100 * found.confidence:g} % for all figures together, {100 * found.level:.2f} % for each"),
-        ("sd over seeds", f"{spread} images, pooled over {', '.join(found.pooled) or 'no model'}"),
+        ("sd over seeds", pooled),
     ]

@@ -1,7 +1,7 @@
 """Contracts: sets of requirements, written in TOML.
 
-The classes in `REQUIREMENTS` define the valid keys. The section ``[accuracy]`` is stored unparsed, for
-`harness.certification`.
+The fields of the classes in `REQUIREMENTS` are the valid keys of a contract. The section ``[accuracy]`` is stored unparsed;
+`harness.certification` parses the section.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ class _Heading:
 
 @dataclass(frozen=True, kw_only=True)
 class Contract(_Heading):
-    """A contract: its structure requirements, in the order of `REQUIREMENTS`, and its unparsed ``[accuracy]`` table."""
+    """A contract: structure requirements in the order of `REQUIREMENTS`, and the ``[accuracy]`` table, unparsed."""
 
     requirements: tuple[Requirement, ...]
 
     @property
     def requirement_names(self) -> tuple[str, ...]:
-        """Names of the requirements, in the order in which they are decided."""
+        """Names of the contract's requirements, in the order of findings."""
         return tuple(requirement.name for requirement in self.requirements)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Image shape for capturing a model: the contract's ``input``, by default MNIST's."""
+        """The shape of the images to capture a model with: the contract's ``input``, or (1, 28, 28) if not given."""
         asked = self.find(InputShape)
         return asked.input if asked is not None else (1, 28, 28)
 
     def find(self, kind: type[R]) -> R | None:
-        """The requirement of this class, or None without one."""
+        """The contract's requirement of the class ``kind``; None if the contract has none."""
         return next((requirement for requirement in self.requirements if isinstance(requirement, kind)), None)
 
     def explain(self) -> tuple[str, ...]:
-        """The structure requirements, one sentence each; the accuracy rule explains itself separately."""
+        """A sentence for each structure requirement; the accuracy rule is not included."""
         return tuple(requirement.explain() for requirement in self.requirements)
 
     def with_accuracy_of(self, other: Contract) -> Contract:
-        """A copy with another contract's accuracy section; its name mentions both."""
+        """A copy of this contract with the accuracy section of ``other``; the name of the copy contains both names."""
         return replace(self, name=f"{self.name} with the accuracy of {other.name}", accuracy=other.accuracy)
 
 
@@ -89,7 +89,9 @@ def load_contract(name: str) -> Contract:
 
 
 def parse_contract(text: str, *, name: str, place: str) -> Contract:
-    """Read a contract from TOML text, called ``name`` unless it says otherwise; messages begin with ``place``.
+    """Read a contract from TOML text.
+
+    ``name`` is the contract's name if the text has no key ``name``; error messages begin with ``place``.
 
     Raises:
         ContractError: the text is not valid TOML, has an unknown key, or a value of the wrong type or range.
@@ -113,14 +115,19 @@ def _builtin_text(name: str) -> str:
 
 
 def _extended(table: dict[str, Any], place: str) -> dict[str, Any]:
-    """The document, with the keys and sections that it lacks taken from the built-in contract that it extends."""
+    """The contract's keys and sections, together with those of the built-in contract that ``table["extends"]`` names.
+
+    A key or section that both have is taken from ``table``.
+    """
     base = table["extends"]
     if base not in builtin_contracts():
-        raise ContractError(f"{place}: expected extends to be {' or '.join(builtin_contracts())}, got {shown(base)}")
+        raise ContractError(
+            f"{place}: expected extends to name a built-in contract, {' or '.join(builtin_contracts())}, got {shown(base)}"
+        )
     parent = tomllib.loads(_builtin_text(base))
     if "extends" in parent:
         parent = _extended(parent, f"built-in contract {base}")
-    # Sections replace sections whole: half of one rule and half of another would be neither.
+    # A section replaces the whole section of the extended contract; keys of the two sections are not combined.
     return {key: value for key, value in {**parent, **table}.items() if key != "extends"}
 
 
@@ -139,7 +146,7 @@ def _refuse_unknown_keys(table: Mapping[str, Any], place: str) -> None:
 
 
 def _read_requirements(table: Mapping[str, Any], place: str) -> Iterator[Requirement]:
-    """Build each requirement that has a key or section in the document, or has no fields."""
+    """Build each requirement for which the contract has a key or section, and each that has no keys."""
     for requirement in REQUIREMENTS:
         given, sections = {}, set()
         for field in fields(requirement):

@@ -1,4 +1,4 @@
-"""Checks a captured model against a contract."""
+"""Check a captured model against a contract."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.structure import Experiments, Structure
 
 # Experiments on a model up to this size take a second or two, and are run unless the caller says otherwise.
 PROBED_PARAMETERS = 100_000
-_REPORT = "this is a defect of the harness, not of the model; please report it with the model"
+_REPORT = "the error is a defect of the harness, not of the model: please report the finding together with the model"
 
 
 def examine(captured: CapturedModel, contract: Contract, *, probe: bool | None = None) -> tuple[Finding, ...]:
-    """Decide every structure requirement of a contract on a captured model.
+    """Decide whether a captured model meets each structure requirement of a contract; one finding for each.
 
-    An internal error of the harness becomes an ``error`` finding of its requirement; the others are still decided.
     If ``probe`` is true, or None and the model has at most 100,000 parameters, experiments confirm the decisions; a
-    disagreement is an ``error``.
+    requirement whose experiment contradicts the decision gets an ``error`` finding. A requirement whose decision raises an
+    exception also gets an ``error`` finding, and the other requirements are still decided.
     """
     structure = Structure(captured.graph, captured.state)
     model = ExaminedModel(captured=captured, structure=structure, experiments=Experiments(captured, structure))

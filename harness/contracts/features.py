@@ -16,14 +16,14 @@ from harness.structure.layers import by_x
 from harness.structure.structure import DropoutSite
 from harness.tables import require
 
-# With fewer dropped numbers than this expected in all passes together, two passes may be equal by chance.
+# If fewer numbers than this are expected to be dropped in all passes together, passes may be equal by chance.
 _ENOUGH_DROPS = 30
 
 
 class Look(NamedTuple):
-    """Whether a model has a feature, the evidence, and a hint on how to add it.
+    """Whether a model has a feature, the evidence, and a hint on how to add the feature.
 
-    ``present`` is None if this cannot be decided; ``undecided`` is the reason.
+    ``present`` is None if the presence of the feature cannot be decided; ``undecided`` is the reason.
     """
 
     present: bool | None
@@ -34,7 +34,7 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Feature(Requirement):
-    """A feature that is required, forbidden, or neither."""
+    """The requirement that a model has a feature (``required``) or does not have the feature (``forbidden``)."""
 
     title: ClassVar[str]
     meaning: ClassVar[str]
@@ -50,7 +50,7 @@ class Feature(Requirement):
     @staticmethod
     @abc.abstractmethod
     def look(structure: Structure) -> Look:
-        """Look for the feature."""
+        """Search the structure of a model for the feature."""
 
     @property
     def expected(self) -> str:
@@ -58,11 +58,11 @@ class Feature(Requirement):
         return f"{self.title} {'present' if self.required else 'absent'}"
 
     def explain(self) -> str:
-        """The requirement as a sentence, with the feature's definition."""
+        """The requirement as a sentence that contains the definition of the feature."""
         return f"{super().explain()[:-1]}: {self.meaning}."
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Check that the feature is present, or absent if forbidden."""
+        """Check that the feature is present if required, and absent if forbidden."""
         present, evidence, hint, undecided = self.look(model.structure)
         shown = evidence[:LISTED]
         if present is None:
@@ -85,45 +85,45 @@ class GlobalAveragePooling(Feature):
 
     @staticmethod
     def look(structure: Structure) -> Look:
-        """Look for global pooling that feeds the head; list partial poolings and those on side branches."""
+        """Search for a global pooling on every path to the output; other poolings are listed as evidence."""
         evidence = []
         for pool in structure.global_pools:
             size = by_x(pool.map_size)
             place = f" in {pool.module}" if pool.module else ""
-            role = "feeds the head" if pool.feeds_head else "on a side branch, not the head"
-            evidence.append(f"{pool.value}{place} averages the whole {size} map; {role}")
+            role = "on every path to the output" if pool.feeds_head else "on a side branch only"
+            evidence.append(f"{pool.value}{place} averages the whole {size} map, {role}")
         hint = "average the last map over all its positions before the output, such as with nn.AdaptiveAvgPool2d(1)"
         if structure.head_pool is not None:
             return Look(present=True, evidence=tuple(evidence), hint=hint)
         if evidence:
-            hint = "the images also reach the output around the pooling; " + hint
+            hint = "the output also depends on the images by paths that bypass the pooling; " + hint
         search = structure.average_search
         evidence += [*structure.other_averages, *search.multiples]
         if search.undecided:
-            undecided = f"whether {', '.join(search.undecided)} averages a whole map could not be shown"
+            undecided = f"whether {', '.join(search.undecided)} averages a whole map could not be determined"
             return Look(present=None, evidence=tuple(evidence), hint=hint, undecided=undecided)
         return Look(present=False, evidence=tuple(evidence), hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
-        """Shuffling the positions of the pooled map must not change the output."""
+        """Check by experiment that shuffling the positions of the pooled map does not change the output."""
         ignores = model.experiments.pooling_ignores_positions
         if ignores is None:
             return None
-        effect = "leaves the output as it is" if ignores else "changes the output"
+        effect = "leaves the output unchanged" if ignores else "changes the output"
         return Confirmation(agrees=ignores, observed=f"shuffling the positions of the pooled map {effect}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Feature):
-    """Dropout with p above 0, active in training, off in evaluation."""
+    """Dropout with a drop probability p above 0 that is active in training and off in evaluation."""
 
     name = section = "dropout"
     title = "dropout"
-    meaning = "p above 0, active in training and off in evaluation"
+    meaning = "with a drop probability p above 0, active in training and off in evaluation"
 
     @staticmethod
     def look(structure: Structure) -> Look:
-        """Look for a dropout that is active in training, with none active in evaluation."""
+        """Search for a dropout that is active in training; a dropout active in evaluation counts as a fault."""
         sites = structure.dropouts
         evidence = [_dropout_words(site) for site in sites]
         evidence += _never_called(structure, "Dropout")
@@ -137,17 +137,17 @@ class Dropout(Feature):
         in_training, in_evaluation = structure.unknown_draws
         if unknown := in_evaluation or (() if live else in_training):
             mode = "evaluation" if in_evaluation else "training"
-            undecided = f"whether {', '.join(unknown)} makes a dropout in {mode} could not be shown"
+            undecided = f"whether {', '.join(unknown)} acts as a dropout in {mode} could not be determined"
             return Look(present=None, evidence=tuple(evidence), hint=hint, undecided=undecided)
         if sites and not live:
             hint = (
-                f"the dropout in forward drops nothing: {hint}; a p that the constructor takes can be given with --args, "
+                f"the dropout in forward drops nothing: {hint}; if p is an argument of the constructor, give p with --args, "
                 'such as --args "dropout=0.1"'
             )
         return Look(present=live, evidence=tuple(evidence), hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
-        """Training passes over the same images must differ if and only if a random operation is active."""
+        """Check that training passes over the same images differ if and only if a random operation is active."""
         structure, experiments = model.structure, model.experiments
         if not experiments.predictions_vary:
             return None
@@ -160,7 +160,9 @@ class Dropout(Feature):
             )
         drops = IMAGES * TRAINING_PASSES * sum(site.p * site.elements for site in active if site.p < 1)
         if drops >= _ENOUGH_DROPS and experiments.dropouts_draw:
-            return Confirmation(agrees=True, observed=f"{observed}, as a far larger branch hides what dropout changes")
+            return Confirmation(
+                agrees=True, observed=f"{observed}, but rounding hides differences in the results of dropout"
+            )
         return Confirmation(agrees=drops < _ENOUGH_DROPS, observed=observed)
 
 
@@ -174,7 +176,7 @@ class BatchNorm(Feature):
 
     @staticmethod
     def look(structure: Structure) -> Look:
-        """Look for batch norms; in evaluation each must use running statistics, and training must update them."""
+        """Search for batch norms; in evaluation each must use running statistics that training updates."""
         sites = structure.batch_norms
         by_batch = [site for site in sites if site.batch_statistics_in_evaluation]
         stuck = [site for site in sites if site.stuck]
@@ -188,11 +190,11 @@ class BatchNorm(Feature):
         if by_batch:
             hint = (
                 "evaluation uses the statistics of the batch, so that an image's prediction depends on the other images: "
-                "keep track_running_stats"
+                "leave track_running_stats=True"
             )
         elif stuck:
             hint = (
-                "a training step does not move the statistics that evaluation uses: keep track_running_stats and a momentum "
+                "training does not update the statistics that evaluation uses: leave track_running_stats=True and use a momentum "
                 "above 0"
             )
         present = any(site.ordinary for site in sites) and not by_batch and not stuck
@@ -201,7 +203,7 @@ class BatchNorm(Feature):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Feature):
-    """A fully connected layer, or a convolution whose kernel covers its whole input."""
+    """A fully connected layer, or a convolution whose kernel covers the whole input map."""
 
     name = section = "linear"
     title = "a fully connected layer"
@@ -209,7 +211,7 @@ class Linear(Feature):
 
     @staticmethod
     def look(structure: Structure) -> Look:
-        """Look for matrix products with weights and for convolutions over a whole map."""
+        """Search for matrix products with weights and for convolutions over a whole map."""
         sites = structure.fully_connected
         evidence = tuple(f"{site.module or 'forward'}: {site.kind} ({site.detail})" for site in sites)
         return Look(bool(sites), evidence, "add an nn.Linear layer")
@@ -222,7 +224,7 @@ _BY_NAME: dict[str, type[Feature]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AnyOf(Requirement):
-    """At least one of several features."""
+    """The requirement that a model has at least one of several features."""
 
     name = "any_of"
     section = ""
@@ -231,25 +233,25 @@ class AnyOf(Requirement):
 
     @property
     def expected(self) -> str:
-        """The titles of the features."""
+        """The requirement as a phrase that lists the features."""
         return f"at least one of {', '.join(_BY_NAME[name].title for name in self.any_of)}"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Check for one of the features."""
+        """Check that the model has at least one of the features."""
         looks = {_BY_NAME[name].title: _BY_NAME[name].look(model.structure) for name in self.any_of}
         found = [title for title, look in looks.items() if look.present]
         undecided = [f"{title}: {look.undecided}" for title, look in looks.items() if look.present is None]
         return self.finding(
             holds=True if found else None if undecided else False,
-            observed=", ".join(found) or "; ".join(undecided) or "none of them",
+            observed=", ".join(found) or "; ".join(undecided) or "none of these features",
             evidence=tuple(line for look in looks.values() for line in look.evidence)[:LISTED],
             hint="; or ".join(look.hint for look in looks.values()),
         )
 
 
 def _dropout_words(site: DropoutSite) -> str:
-    """Where a dropout is, its probability, and in which modes it is active."""
-    p = f"p about {site.p:.2g} (a mask by {', '.join(site.drawn_by)})" if site.drawn_by else f"p = {site.p:g}"
+    """Describe a dropout: the submodule, the drop probability, and the modes in which the dropout is active."""
+    p = f"p about {site.p:.2g} (random mask by {', '.join(site.drawn_by)})" if site.drawn_by else f"p = {site.p:g}"
     evaluation = "off in evaluation"
     if site.active_in_evaluation:
         other = "" if site.p_in_evaluation == site.p or site.drawn_by else f" with p = {site.p_in_evaluation:g}"

@@ -13,27 +13,27 @@ from harness.graph.form import Shape
 from harness.structure.layers import by_x
 from harness.tables import Range, require
 
-# Above three channels of 400x400; the experiments of larger images would fill the memory.
+# More than three channels of 400x400 pixels; experiments with larger images would need too much memory.
 _MAX_PIXELS = 2**19
 _MAX_DIMS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaithfulCapture(Requirement):
-    """The captured graph computes what the model does; always required, as the other checks use the graph."""
+    """The captured graph computes what the model computes; every contract requires this equality for the other checks."""
 
     name = "capture"
     section = ""
     expected = "the captured graph computes what the model computes, bit for bit, in training and in evaluation"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Report the comparison of graph and model that was made during capture."""
+        """Report whether graph and model were equal in the comparison made during capture."""
         fidelity, graph = model.captured.fidelity, model.captured.graph
         return self.finding(
             holds=fidelity.holds,
             observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
             evidence=[
-                f"graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation",
+                f"digest of the graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation",
                 *([f"a training step fails: {fidelity.training_failure}"] if fidelity.training_failure else []),
             ],
             hint="make forward depend on nothing but the images, the weights and torch's random numbers; the other findings "
@@ -41,7 +41,7 @@ class FaithfulCapture(Requirement):
         )
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
-        """Repeated evaluation passes must be equal, unless operations are random or change the model's state."""
+        """Check that evaluation passes are equal, unless operations draw random numbers or change the model's tensors."""
         if not model.captured.fidelity.holds:
             return None
         structure, program = model.structure, model.captured.graph.evaluate
@@ -49,7 +49,7 @@ class FaithfulCapture(Requirement):
         repeats = model.experiments.evaluation_repeats
         return Confirmation(
             agrees=repeats or bool(active or structure.changed_in_evaluation),
-            observed=f"evaluation passes over the same images {'are equal to the bit' if repeats else 'differ'}",
+            observed=f"evaluation passes over the same images {'are equal' if repeats else 'differ'}",
         )
 
 
@@ -64,18 +64,19 @@ class InputShape(Requirement):
 
     def __post_init__(self) -> None:
         expected = (
-            f"input to be a list of sizes above 0 such as [1, 28, 28], of at most {_MAX_PIXELS:,} values together"
+            f"input to be a list of at most {_MAX_DIMS} sizes above 0, such as [1, 28, 28], with a product of at most "
+            f"{_MAX_PIXELS:,}"
         )
         few = len(self.input) <= _MAX_DIMS and math.prod(self.input) <= _MAX_PIXELS
         require(ContractError, min(self.input, default=0) > 0 and few, expected, input=list(self.input))
 
     @property
     def expected(self) -> str:
-        """The required shape."""
+        """The required shape of an image, as a phrase."""
         return f"images of shape {by_x(self.input)} (channels, rows, columns)"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Compare with the shape that the model was captured with."""
+        """Compare the required shape with the shape of the images that the model was captured with."""
         found = model.captured.graph.input_shape
         return self.finding(
             holds=found == self.input,
@@ -86,7 +87,7 @@ class InputShape(Requirement):
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Requirement):
-    """The number of classes, and whether the output is log-probabilities or logits."""
+    """The number of classes, and the kind of the output: log-probabilities, logits, or by default either."""
 
     name = "output"
     section = ""
@@ -100,34 +101,39 @@ class Output(Requirement):
 
     @property
     def expected(self) -> str:
-        """The kinds of output, and the number of classes."""
+        """The accepted kinds of output and the number of classes, as a phrase."""
         return " or ".join(self._kinds) + ("" if self.classes is None else f" for {self.classes} classes")
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Inspect the operations that compute the output in evaluation, and its values if none is a softmax."""
+        """Inspect the operations that compute the output in evaluation and, if none is a softmax, the output's values."""
         head, fidelity = model.structure.head, model.captured.fidelity
         kind = (head.kind == "logits" and model.experiments.distribution) or head.kind
         has_classes = self.classes is None or head.classes == self.classes
         hint = (
-            "train on log-probabilities (log_softmax with NLL loss) or on logits (cross entropy); softmax fits neither"
+            "return log-probabilities (log_softmax, trained with NLL loss) or logits (trained with cross entropy), not the "
+            "result of a softmax"
         )
         if head.changes:
-            hint = f"return what the softmax gives or the scores before it, without {', '.join(head.changes)}"
+            hint = (
+                f"return the result of the softmax or the logits before the softmax, without {', '.join(head.changes)}"
+            )
         if not has_classes:
             hint = f"the last layer must return {self.classes} numbers per image, one for each class"
         faults = []
         if not head.is_floating:
-            faults.append("whole numbers or truth values, which no loss can train")
-            hint = "return the scores themselves, not what is chosen by them"
+            faults.append("integers or booleans, which have no gradient")
+            hint = "return floating-point scores, not the result of an argmax or a comparison"
         if not fidelity.finite:
-            faults.append("NaN or infinite for random images, and for those between 0 and 1")
+            faults.append("with NaN or infinity, both for normally distributed images and for images between 0 and 1")
             hint = "return finite numbers: look for a division by zero, a logarithm or a root"
         if len(head.shape) > 1 and fidelity.single_image not in (None, (1, *head.shape[1:])):
-            faults.append(f"{_in_brackets(fidelity.single_image or ())} for one image")
-            hint = "keep the batch dimension of a single image: name the dimensions to squeeze, or use x.flatten(1)"
+            faults.append(f"of shape {_in_brackets(fidelity.single_image or ())} for one image")
+            hint = (
+                "keep the batch dimension of a single image: give squeeze the dimensions to remove, or use x.flatten(1)"
+            )
         if fidelity.single_image_failure:
-            faults.append(f"an error for one image: {fidelity.single_image_failure}")
-            hint = "let evaluation accept a single image: normalise over more than one value, and squeeze no batch dimension"
+            faults.append(f"the model fails for one image: {fidelity.single_image_failure}")
+            hint = "make evaluation work for a single image: normalise over more than one value, and keep the batch dimension"
         return self.finding(
             holds=has_classes and kind in self._kinds and not faults,
             observed=", but ".join([f"{kind} of shape {_in_brackets(head.shape)}", *faults[:1]]),
@@ -155,11 +161,11 @@ class BareHead(Requirement):
     bare: bool = False
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Look at the operations after the last layer with weights."""
+        """Check that no activation, normalisation or dropout follows the last layer with weights."""
         head = model.structure.head
         after = ", ".join(head.after)
         return self.finding(
             holds=not after,
             observed=f"{after or 'nothing'} after {head.last_weighted}",
-            hint=f"remove {after}: it changes or clips the scores that tell the classes apart",
+            hint=f"remove {after}, so that the output is the unchanged scores of the last layer with weights",
         )

@@ -1,4 +1,4 @@
-"""Base class of requirements: contract keys, decision, description and confirming experiment."""
+"""The base class of requirements, with their contract keys, description, decision and confirming experiment."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from harness.graph import CapturedModel
 from harness.structure import Experiments, Structure
 from harness.tables import Range, require_ranges
 
-# A bound on a count; None for no bound.
+# The type of a contract key that bounds a count; None if there is no bound.
 Bound = Annotated[int | None, Range(least=0)]
-# A finding lists at most this many places: a model may have hundreds of dropouts.
+# The maximal number of items, such as dropouts, that a finding lists.
 LISTED = 6
 
 
 class ExaminedModel(NamedTuple):
-    """Input of a requirement: the captured model, the structure of its graph, and experiments to run on it."""
+    """What a requirement decides on: a captured model, the structure of the graph, and experiments on the model."""
 
     captured: CapturedModel
     structure: Structure
@@ -29,7 +29,7 @@ class ExaminedModel(NamedTuple):
 
 
 class Confirmation(NamedTuple):
-    """Result of an experiment: whether it agrees with the decision, and the observation."""
+    """The result of an experiment: whether the result agrees with the decision, and the observation as a sentence."""
 
     agrees: bool
     observed: str
@@ -37,21 +37,21 @@ class Confirmation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement(abc.ABC):
-    """One thing that a contract may ask of a model.
+    """A property that a contract may require of a model.
 
-    The fields of a subclass are its keys in the contract; absent keys have the field's default. Keys belong to the
-    section ``[section]``, or to the top level if ``section`` is empty, except for fields defined with `in_section`.
-    A value outside the `Range` in its annotation raises `ContractError`.
+    The fields of a subclass are the requirement's keys in a contract; a key that is not given has the field's default.
+    Keys are in the section ``[section]`` of the contract, or at the top level if ``section`` is empty, except for fields
+    defined with `in_section`. A value outside the `Range` in a field's annotation raises `ContractError`.
     """
 
     name: ClassVar[str]
     """The requirement's name in findings."""
 
     section: ClassVar[str]
-    """The section of the contract that holds its keys; empty for keys at the top."""
+    """The section of the contract that contains the requirement's keys; empty for keys at the top level."""
 
     bounds: ClassVar[tuple[str, ...]] = ()
-    """Keys of which at least one must be given; empty where none needs to be."""
+    """Keys of which a contract must give at least one; empty if there is no such condition."""
 
     def __post_init__(self) -> None:
         if self.bounds and all(getattr(self, bound) is None for bound in self.bounds):
@@ -60,29 +60,29 @@ class Requirement(abc.ABC):
 
     @property
     def asked(self) -> bool:
-        """Whether any field differs from its default, which requires nothing; true if there are no fields."""
+        """Whether a contract with these values requires anything: a field differs from the default, or there are no fields."""
         keys = dataclasses.fields(self)
         return not keys or any(getattr(self, key.name) != key.default for key in keys)
 
     @property
     @abc.abstractmethod
     def expected(self) -> str:
-        """The requirement as a phrase, for findings."""
+        """The requirement as a phrase for findings, such as ``dropout present``."""
 
     def explain(self) -> str:
-        """The requirement as a sentence, for contract readers."""
+        """The requirement as a sentence, for a description of the contract."""
         return f"{self.expected[0].upper()}{self.expected[1:]}."
 
     @abc.abstractmethod
     def decide(self, model: ExaminedModel) -> Finding:
-        """Decide from the graph, or by experiments if the graph is not enough."""
+        """Decide whether a model meets the requirement, by its graph or, if necessary, by experiments."""
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:  # noqa: ARG002 - subclasses use it
-        """The result of an experiment that confirms or contradicts `decide`; None without one."""
+        """Confirm or contradict the finding of `decide` by an experiment; None if there is no experiment."""
         return None
 
     def finding(self, *, holds: bool | None, observed: str, evidence: Sequence[str] = (), hint: str = "") -> Finding:
-        """Build a finding: pass, fail, or unknown if ``holds`` is None; a passing finding has no hint."""
+        """Build the finding of this requirement: pass, fail, or unknown if ``holds`` is None; a pass gets no hint."""
         status = Status.UNKNOWN if holds is None else Status.PASS if holds else Status.FAIL
         return Finding(
             requirement=self.name,
@@ -95,17 +95,17 @@ class Requirement(abc.ABC):
 
 
 def in_section(name: str, default: Any) -> Any:  # noqa: ANN401 - a default may be of any type
-    """A field whose key is in another section than the requirement's other keys."""
+    """Define a field of a requirement whose key is in the section ``name`` of a contract, not in the requirement's."""
     return dataclasses.field(default=default, metadata={"section": name})
 
 
 def section_of(requirement: type[Requirement], field: dataclasses.Field[Any]) -> str:
-    """The section of the contract that holds the key of a field."""
+    """The section of a contract that contains the key of a requirement's field."""
     section: str = field.metadata.get("section", requirement.section)
     return section
 
 
 def bounds_in_words(*, below: int | None = None, least: int | None = None, most: int | None = None) -> str:
-    """Text such as ``at most 8,000 and at least 100``."""
+    """Describe strict and inclusive bounds, as in ``at most 8,000 and at least 100``; None means no bound."""
     bounds = (("fewer than", below), ("at most", most), ("at least", least))
     return " and ".join(f"{words} {bound:,}" for words, bound in bounds if bound is not None)

@@ -1,6 +1,7 @@
-"""Requirements on size, receptive field, batches, gradients, cost and biases; `REQUIREMENTS` lists all, in order.
+"""Requirements on size, receptive field, batches, gradients, cost and biases.
 
-To add a requirement, write its class here and add it to `REQUIREMENTS`: its fields become keys of the contract.
+`REQUIREMENTS` lists the requirements of all modules in the order of findings. To add a requirement, write a class here and
+enter the class in `REQUIREMENTS`: the fields become keys of contracts.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from harness.structure.layers import operation_title
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterBudget(Requirement):
-    """Limits on parameters and, if ``hidden_state``, constants and buffers but normalisation statistics.
+    """Limits on the number of parameters.
 
-    ``below`` is strict, ``max`` and ``min`` are inclusive.
+    ``below`` is a strict limit, ``max`` and ``min`` are inclusive. If ``hidden_state``, elements of constants and buffers
+    count as parameters, except normalisation statistics.
     """
 
     name = section = "parameters"
@@ -40,36 +42,40 @@ class ParameterBudget(Requirement):
 
     @property
     def expected(self) -> str:
-        """The bounds."""
+        """The limits on the number of parameters, as a phrase."""
         return f"{bounds_in_words(below=self.below, most=self.max, least=self.min)} parameters"
 
     def explain(self) -> str:
-        """The bounds and what is counted."""
-        hidden = "only declared parameters count"
+        """A sentence with the limits on the number of parameters and with what is counted."""
+        hidden = "constants and buffers do not count"
         if self.hidden_state:
-            hidden = "numbers in constants and in buffers other than normalisation statistics count, too"
-        return f"{super().explain()[:-1]}; shared ones count once, uncalled ones count, and {hidden}."
+            hidden = "elements of constants and of buffers other than normalisation statistics count, too"
+        return f"{super().explain()[:-1]}; shared parameters count once, unused parameters count, and {hidden}."
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Count the elements of the tensors that the model declares and reads."""
+        """Count the elements of all parameters and, if ``hidden_state``, of the constants and buffers that forward reads."""
         count = model.structure.parameters
         counted = count.total + (count.hidden_elements if self.hidden_state else 0)
         over = max(
             counted - self.below + 1 if self.below is not None else 0,
             counted - self.max if self.max is not None else 0,
         )
-        evidence = [f"{count.total:,} parameters, {count.trainable:,} of them trainable, shared ones counted once"]
+        evidence = [f"{count.total:,} parameters, {count.trainable:,} of them trainable; shared parameters count once"]
         if count.unreached:
             names = ", ".join(spec.name for spec in count.unreached[:LISTED])
-            evidence.append(f"{count.unreached_elements:,} of them are never read by forward: {names}")
+            evidence.append(f"{count.unreached_elements:,} parameters are never read by forward: {names}")
         if count.hidden:
             names = ", ".join(f"{spec.name} ({spec.elements:,})" for spec in count.hidden[:LISTED])
             words = "counted" if self.hidden_state else "not counted, as the contract says"
-            evidence.append(f"{count.hidden_elements:,} numbers in constants and buffers, {words}: {names}")
-        hint = f"remove at least {over:,}" if over > 0 else "the contract asks for a larger model"
+            evidence.append(f"{count.hidden_elements:,} elements of constants and buffers, {words}: {names}")
+        hint = (
+            f"remove at least {over:,} of the parameters"
+            if over > 0
+            else "add parameters: the contract requires a larger model"
+        )
         if 0 < over <= count.unreached_elements:
             hint += "; removing the modules that forward never calls is enough"
-        hidden = f" ({count.total:,} and {count.hidden_elements:,} hidden)" if counted != count.total else ""
+        hidden = f", {count.hidden_elements:,} of them in constants and buffers" if counted != count.total else ""
         return self.finding(
             holds=over <= 0 and (self.min is None or counted >= self.min),
             observed=f"{counted:,} parameters{hidden}",
@@ -80,7 +86,10 @@ class ParameterBudget(Requirement):
 
 @dataclass(frozen=True, kw_only=True)
 class ReceptiveFieldBound(Requirement):
-    """Limits on the receptive field, in pixels along both axes, before the head's pooling or including it."""
+    """Inclusive limits on the size of the receptive field along both axes, in pixels.
+
+    The receptive field is that of the feature map before the head's global pooling or, if ``including_pool``, of the output.
+    """
 
     name = section = "receptive_field"
 
@@ -92,12 +101,15 @@ class ReceptiveFieldBound(Requirement):
 
     @property
     def expected(self) -> str:
-        """The bounds and where they apply."""
+        """The limits on the receptive field, and for which value they hold, as a phrase."""
         where = "including the head's pooling" if self.including_pool else "before the head's pooling"
         return f"a receptive field of {bounds_in_words(most=self.max, least=self.min)} pixels {where}"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Check the receptive field; a mere upper bound on it can only violate ``min`` or satisfy ``max``."""
+        """Compare the size of the receptive field with the limits.
+
+        If only an upper bound of the size is known, the bound can show that ``min`` is violated or ``max`` is met.
+        """
         value, before = model.structure.field_before_head
         field = model.structure.field_with_head if self.including_pool else before
         too_small = self.min is not None and field.size < self.min
@@ -116,25 +128,25 @@ class ReceptiveFieldBound(Requirement):
         hint = "remove a convolution, or pool later" if too_large else ""
         if too_small:
             hint = "add a convolution, or pool earlier: each 3x3 convolution adds 2 pixels, and 4 after a 2x2 pooling"
-        evidence = [f"{size} pixels at {place}, {field.clipped} of them inside the image"]
+        evidence = [f"the receptive field of {place} has {size} pixels, {field.clipped} of them inside the image"]
         evidence += [field.note] if field.note else []
-        return self.finding(holds=holds, observed=f"{size} ({field.certainty})", evidence=evidence, hint=hint)
+        return self.finding(holds=holds, observed=f"{size} pixels ({field.certainty})", evidence=evidence, hint=hint)
 
     def confirm(self, model: ExaminedModel) -> Confirmation:
-        """A NaN in one pixel must reach exactly the positions whose receptive field contains it."""
+        """Check that a NaN in one pixel makes exactly those positions NaN whose receptive field contains the pixel."""
         fields = model.experiments.fields
-        reached = f"exactly the computed positions, in {fields.checked} values"
+        reached = f"the same receptive fields as the graph, in {fields.checked} values"
         if fields.disagreements:
-            reached = f"other positions than computed at {', '.join(fields.disagreements[:LISTED])}"
-        return Confirmation(not fields.disagreements, f"a NaN in single pixels reaches {reached}")
+            reached = f"other receptive fields than the graph at {', '.join(fields.disagreements[:LISTED])}"
+        return Confirmation(not fields.disagreements, f"setting single pixels to NaN shows {reached}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRule(Requirement):
-    """How the model treats a batch in evaluation.
+    """How predictions in evaluation depend on the batch.
 
     ``independent``: an image's prediction does not depend on the other images, nor on their order or number.
-    ``strict_size``: images of another size are an error or get one prediction each.
+    ``strict_size``: for images of another size, the model fails or returns one prediction per image.
     """
 
     name = section = "batch"
@@ -144,16 +156,18 @@ class BatchRule(Requirement):
 
     @property
     def expected(self) -> str:
-        """The requirement of each true key."""
+        """The requirements of the keys that are true, as phrases."""
         asked = []
         if self.independent:
             asked.append("in evaluation a prediction depends neither on the other images nor on their order or number")
         if self.strict_size:
-            asked.append("images of another size are an error or get one prediction each, never more or fewer")
+            asked.append(
+                "for images of another size, the model fails or returns one prediction per image, never more or fewer"
+            )
         return "; ".join(asked)
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Run experiments: images alone, permuted, and in a batch with others."""
+        """Compare the predictions for images alone, in a batch, in another order, and with other images in the batch."""
         faults: list[str] = []
         evidence: list[str] = []
         experiments = model.experiments
@@ -161,12 +175,14 @@ class BatchRule(Requirement):
         repeats = not self.independent or (experiments.evaluation_repeats and experiments.has_predictions)
         if self.independent and repeats:
             outcomes = {
-                "a single image gets another prediction than in a batch": experiments.batch_size_invariant,
+                "a single image gets another prediction than in a larger batch": experiments.batch_size_invariant,
                 "a prediction depends on the order of the images": experiments.permutation_equivariant,
                 "a prediction depends on the other images": experiments.batch_independent,
             }
             faults = [words for words, holds in outcomes.items() if not holds]
-            evidence = [f"{IMAGES} images compared alone, together, permuted, and among others, in double precision"]
+            evidence = [
+                f"{IMAGES} images compared alone, in a batch, permuted, and with other images, in double precision"
+            ]
         elif self.independent and experiments.evaluation_repeats:
             evidence = ["no prediction is finite, so that comparing batches shows nothing"]
         elif self.independent:
@@ -177,13 +193,13 @@ class BatchRule(Requirement):
                 )
         if self.strict_size:
             outcome = model.captured.fidelity.other_size
-            evidence.append(f"images four pixels larger: {outcome}")
+            evidence.append(f"result for images four pixels larger in height and width: {outcome}")
             if outcome == "other predictions":
-                faults.append("images of another size get more or fewer predictions than there are images")
+                faults.append("for images of another size, the model returns more or fewer predictions than images")
         return self.finding(
             holds=not faults if repeats or faults else None,
             observed="; ".join(faults)
-            or ("as asked" if repeats else "predictions in evaluation are random or not finite"),
+            or ("as required" if repeats else "predictions in evaluation are random or not finite"),
             evidence=evidence,
             hint="flatten with x.flatten(1) or x.view(x.size(0), -1), and keep running statistics in batch norm"
             if faults
@@ -202,7 +218,7 @@ class CompleteGradients(Requirement):
     complete: bool = False
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Run backward passes in training mode."""
+        """Check the gradients of all trainable parameters in a few training steps."""
         gradients = model.experiments.gradients
         faults = []
         if gradients.failure:
@@ -213,23 +229,26 @@ class CompleteGradients(Requirement):
             faults.append(f"a gradient that is not finite for {', '.join(gradients.not_finite[:LISTED])}")
         hint = ""
         if gradients.failure:
-            hint = "do not change values in place that the backward pass still needs: remove inplace=True"
+            hint = "do not change a tensor in place if the backward pass needs its values: remove inplace=True"
         elif gradients.missing:
             unread = {spec.name for spec in model.structure.parameters.unreached}
-            hint = "let the output depend on them, without detach() and without zeros in all weights of two layers in a row"
+            hint = (
+                "make the output depend on these parameters, without detach() and without initialising all weights of two "
+                "layers in a row to zero"
+            )
             if unread.issuperset(gradients.missing):
-                hint = "remove the modules that forward does not use, or let the output depend on them"
+                hint = "remove the modules that forward does not use, or call these modules in forward"
         return self.finding(
             holds=gradients.complete,
-            observed="; ".join(faults) or "every trainable parameter has one",
-            evidence=["backward passes of a few training steps"],
+            observed="; ".join(faults) or "every trainable parameter has a finite gradient that is not zero throughout",
+            evidence=["gradients were computed in a few training steps with random images"],
             hint=hint,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostBound(Requirement):
-    """Inclusive limits per image in evaluation: multiply-accumulates, and total bytes of activations."""
+    """Inclusive limits on the multiply-accumulates and on the total bytes of activations for one image."""
 
     name = section = "cost"
 
@@ -240,41 +259,43 @@ class CostBound(Requirement):
 
     @property
     def expected(self) -> str:
-        """The bounds."""
+        """The limits on the cost, as a phrase."""
         bounds = ((self.max_macs, "multiply-accumulates"), (self.max_activation_bytes, "bytes of activations"))
-        return f"at most {' and '.join(f'{most:,} {what}' for most, what in bounds if most is not None)} an image"
+        return f"at most {' and '.join(f'{most:,} {what}' for most, what in bounds if most is not None)} per image"
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Sum the costs of all layers."""
+        """Compare the summed costs of all layers with the limits."""
         layers = model.structure.layers
         macs, memory = sum(layer.macs for layer in layers), sum(layer.activation_bytes for layer in layers)
         largest = max(layers, key=lambda layer: layer.macs, default=None)
         return self.finding(
             holds=(self.max_macs is None or macs <= self.max_macs)
             and (self.max_activation_bytes is None or memory <= self.max_activation_bytes),
-            observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations an image",
-            evidence=[f"most of it in {largest.title} {largest.module}: {largest.macs:,}"] if largest else [],
+            observed=f"{macs:,} multiply-accumulates and {memory:,} bytes of activations per image",
+            evidence=[f"most multiply-accumulates in {largest.title} {largest.module}: {largest.macs:,}"]
+            if largest
+            else [],
             hint="use fewer channels in the early, large maps, or pool earlier",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoBiasBeforeNorm(Requirement):
-    """If ``before_norm = false``, no convolution or linear layer has a bias that a batch norm right after it cancels.
+    """If ``before_norm = false``, no convolution or linear layer has a bias that a directly following batch norm cancels.
 
-    A batch norm subtracts the mean of each channel over the batch, and with it every constant that was added to the
-    channel; in evaluation its running mean holds the same constant. A bias is an argument of the layer, or a tensor of one
-    number for each channel that is added to its result. Only copies, reshapes and other biases may lie between layer and
-    norm. Group, layer and instance norms are ignored, as are batch norms that use running statistics in training.
+    A batch norm subtracts the mean of each channel, which contains every constant that was added to the channel; in
+    evaluation, so does the running mean. A bias is an argument of the layer, or a tensor with one number per channel that is
+    added to the layer's result. Between layer and batch norm, only copies, reshapes, permutations and other biases are
+    allowed. Group, layer and instance norms are ignored, as are batch norms that use running statistics in training.
     """
 
     name = section = "bias"
-    expected = "no bias of a convolution or linear layer that a batch norm right behind it removes"
+    expected = "no bias of a convolution or linear layer that a directly following batch norm cancels"
 
     before_norm: bool = True
 
     def decide(self, model: ExaminedModel) -> Finding:
-        """Follow the result of each layer to the operations that read it, in training and in evaluation."""
+        """Search both programs for biases of which every use is cancelled by a batch norm."""
         found = _removed_biases(model.captured.graph)
         certain = [bias for bias in found if bias.certain]
         listed = certain or found
@@ -291,14 +312,14 @@ class NoBiasBeforeNorm(Requirement):
         )
 
     def confirm(self, model: ExaminedModel) -> Confirmation | None:
-        """Changing the cancelled biases must not change the output of a training pass."""
+        """Check that changing the cancelled biases does not change the output of a training pass."""
         removed = {bias.tensor.name for bias in _removed_biases(model.captured.graph) if bias.certain}
         if not removed:
             return None
         outputs = []
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for changed in (False, True):
-                # A new module for each: a pass may change its state.
+                # A new module for each pass, since a pass may change buffers.
                 module = model.captured.to_module().double().train()
                 torch.manual_seed(_SEED)
                 images = torch.rand((IMAGES, *module.graph.input_shape), dtype=torch.float64)
@@ -315,29 +336,29 @@ class NoBiasBeforeNorm(Requirement):
             return None
         size = outputs[0][finite].abs().max()
         same = bool((outputs[1] - outputs[0])[finite].abs().max() <= _ROUNDING * size)
-        effect = "leaves the output of a training pass as it is" if same else "changes the output of a training pass"
-        return Confirmation(agrees=same, observed=f"adding numbers to these biases {effect}")
+        effect = "does not change the output of a training pass" if same else "changes the output of a training pass"
+        return Confirmation(agrees=same, observed=f"adding random numbers to the cancelled biases {effect}")
 
 
 _SEED = 5_113
-# Relative to the output, in double precision: far above rounding, far below the effect of a bias.
+# Tolerance relative to the output in double precision: far above rounding errors, far below the effect of a bias.
 _ROUNDING = 1e-9
 
 
 class _RemovedBias(NamedTuple):
-    """A bias that a batch norm cancels: the tensor, its layer, and whether this is certain."""
+    """A bias that a batch norm cancels: the tensor, the layer, and whether the cancellation is certain."""
 
     tensor: TensorSpec
     layer: str
     certain: bool
 
 
-# Whether a batch norm cancels a bias, by tensor and layer; None where that cannot be decided.
+# For each tensor and layer: for each use as a bias, whether a batch norm cancels the bias; None if that is undecided.
 _Verdicts = dict[str, dict[str, list[bool | None]]]
 
 
 def _removed_biases(graph: Graph) -> list[_RemovedBias]:
-    """Tensors used only as biases, all of whose uses a batch norm cancels, once for each layer."""
+    """For each tensor that is used only as a bias and always, or perhaps, cancelled by a batch norm, one entry per layer."""
     verdicts: _Verdicts = {spec.name: {} for spec in graph.tensors}
     _judge_biases(graph, graph.train, verdicts)
     _judge_biases(graph, graph.evaluate, verdicts)
@@ -355,7 +376,10 @@ def _all_removed(verdicts: Iterable[bool | None]) -> bool | None:
 
 
 class _Bias(NamedTuple):
-    """A tensor that is a bias of a layer, and the only dimension along which it varies; None if that is unknown."""
+    """A tensor that is the bias of a layer; ``dim`` is the only dimension of a value along which the bias varies.
+
+    ``dim`` is None if the dimension is unknown.
+    """
 
     tensor: str
     layer: str
@@ -363,16 +387,16 @@ class _Bias(NamedTuple):
 
 
 def _judge_biases(graph: Graph, program: Program, verdicts: _Verdicts) -> None:
-    """Trace each bias tensor to its layers, and their results to the operations that read them.
+    """For each bias in a program, add to ``verdicts`` whether each operation that reads the bias cancels the bias.
 
-    Each such operation adds a verdict. A tensor that reaches the output not as a bias has False for layer "".
+    A tensor on which the output depends in another way than as a bias gets False for the layer "".
     """
     operations, output, entangled = _without_in_place(program)
     shapes: dict[str, Shape] = {spec.name: spec.shape for spec in graph.tensors}
     shapes |= {operation.name: operation.shape for operation in operations}
-    # The tensors that a value is computed from, other than as biases.
+    # For each value, the tensors that the value is computed from in other ways than as biases.
     tensors = {name: {name} for name in verdicts}
-    # The layer whose result a value holds, as it is or with biases added, and these biases.
+    # For each value that is the result of a layer, with or without added biases: the layer, and the biases.
     layers: dict[str, str] = {}
     biases: defaultdict[str, list[_Bias]] = defaultdict(list)
     for operation in operations:
@@ -403,7 +427,10 @@ def _judge_biases(graph: Graph, program: Program, verdicts: _Verdicts) -> None:
 
 
 def _removes(reader: Operation, value: str, dim: int | None, *, training: bool) -> bool | None:
-    """Whether an operation cancels a bias in its input ``value``; the bias varies along ``dim`` only."""
+    """Whether the operation ``reader`` cancels a bias contained in the value ``value`` that varies along ``dim`` only.
+
+    None if that is undecided.
+    """
     bound = bind(reader)
     by_batch = not training or bound.get("training") is True
     if reader.kind.name != "batch_norm" or bound.get("input") != Ref(value) or not by_batch:
@@ -412,7 +439,10 @@ def _removes(reader: Operation, value: str, dim: int | None, *, training: bool) 
 
 
 def _added_bias(operation: Operation, shapes: Mapping[str, Shape], layers: Container[str]) -> tuple[str, int]:
-    """The value added as a bias to a layer's result, and the only dimension along which it varies; "" if none."""
+    """The name of the value that an operation adds as a bias to a layer's result, and the dimension the bias varies along.
+
+    The name is empty if the operation adds no bias.
+    """
     bound, count = bind(operation), len(operation.shape)
     if operation.kind.name in ("add", "sub"):
         refs = list(operation.refs())
@@ -432,13 +462,14 @@ def _added_bias(operation: Operation, shapes: Mapping[str, Shape], layers: Conta
 
 
 def _without_in_place(program: Program) -> tuple[list[Operation], str, set[str]]:
-    """The operations the output depends on, and the output's name; reads after in-place writes use their results.
+    """The operations on which the output depends, the name of the output, and the names of values with shared memory.
 
-    Also returns values whose memory has views and in-place writes: for these it does not hold.
+    In the returned operations, a reference to a value that was changed in place names the result of the in-place operation.
+    Values whose memory has both views and in-place operations are returned last, since their references may be wrong.
     """
     operations = []
     written: dict[str, str] = {}
-    # The first value that is held in the memory of each value.
+    # For each value, the first value in the same memory.
     memory: dict[str, str] = {}
     views, in_place = set[str](), set[str]()
     for operation in program.operations:
@@ -470,17 +501,17 @@ def _renamed(argument: Argument, names: Mapping[str, str]) -> Argument:
 
 
 def _moved(dim: int | None, operation: Operation, before: Shape) -> int | None:
-    """Index of a dimension after a copy, a change of shape or an added bias; None if split or merged."""
+    """The index that dimension ``dim`` of an operand has in the result of an operation; None if it was split or merged."""
     after = operation.shape
     if dim is None or operation.kind.family not in ("reshape", "permutation"):
         return dim
     if operation.kind.family == "permutation":
-        # A tensor without memory whose sizes are the numbers of its dimensions shows where each goes.
+        # Permuting a meta tensor whose sizes are the indices of its dimensions shows the new order.
         permute = getattr(torch, operation.kind.name)
         numbered = torch.empty(tuple(range(len(before))), device="meta")
         return list(permute(numbered, *operation.args[1:], **operation.kwargs).shape).index(dim)
     if dim > 0 and len(after) == 2 and after[0] == before[0]:  # noqa: PLR2004 - one row for each image
-        return 1  # each column is a channel of its own, in which nothing varies but from image to image
+        return 1  # each column belongs to one channel only
     behind = _elements(before[dim + 1 :])
     places = (place for place, size in enumerate(after) if place > 0 and size == before[dim])
     return next((place for place in places if behind and _elements(after[place + 1 :]) == behind), None)

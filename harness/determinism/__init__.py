@@ -1,4 +1,4 @@
-"""The determinism check: repeats a training with one condition changed at a time and finds each difference's cause."""
+"""The determinism check: repeats a training with one condition changed at a time and looks for causes of differences."""
 
 from harness.determinism.axes import Axis
 from harness.determinism.runner import DeterminismReport, check_determinism

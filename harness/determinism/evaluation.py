@@ -1,4 +1,4 @@
-"""The axes on evaluation: whether it influences the training, and whether it is repeatable without side effects."""
+"""Two axes of the determinism check: an evaluation has no effect on the training, and is repeatable without side effects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _BATCH_SIZE = 1000
 
 
 def evaluation_between(model: ModelUnderTest, reference: Trace) -> Finding:
-    """Train with extra evaluations, after every fifth step or halfway if that is sooner, and compare the steps."""
+    """Train with additional evaluations and compare the steps with the training without them, ``reference``.
+
+    The model is evaluated after every fifth step or, in a training of fewer than 10 steps, after half of the steps.
+    """
     callback = _EvaluateBetween(model)
     difference = first_difference(reference, model.trace(callbacks=[callback]))
     if difference is None:
@@ -39,7 +42,10 @@ def evaluation_between(model: ModelUnderTest, reference: Trace) -> Finding:
 
 
 class _EvaluateBetween:
-    """A callback that evaluates every few steps and then restores the state items named in ``restored``."""
+    """A callback that evaluates every few steps and then restores the state items named in ``restored``.
+
+    ``changed`` collects the names of the items that an evaluation changes.
+    """
 
     def __init__(self, model: ModelUnderTest, restored: Sequence[str] = ()) -> None:
         self._model = model
@@ -65,8 +71,8 @@ def _evaluation_source(name: str) -> NondeterminismSource:
     if name == TORCH_RANDOM:
         return NondeterminismSource(
             name=name,
-            words="draws from torch's random state in an evaluation, and so takes numbers from the training's dropout stream",
-            hint="Evaluate with a generator of its own, or restore torch's random state afterwards (torch.random.fork_rng).",
+            words="draws from torch's random state in an evaluation, so that dropout in the training draws other numbers",
+            hint="Draw from another generator in the evaluation, or restore torch's random state (torch.random.fork_rng).",
         )
     return NondeterminismSource(
         name=name, words=f"changes {name} in an evaluation", hint=f"Leave {name} unchanged in an evaluation."
@@ -74,7 +80,7 @@ def _evaluation_source(name: str) -> NondeterminismSource:
 
 
 def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Finding:
-    """Evaluate twice and check that the outputs are equal and all state is unchanged."""
+    """Evaluate the model twice and check that the outputs are equal and that no state is changed."""
     module = model.module()
     model.trace(module, upto=_STEPS_BETWEEN_EVALUATIONS)
     module.eval()
@@ -97,7 +103,7 @@ def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Find
     for name in by_network:
         observed.append(f"the network in eval mode changes {name}")
         evidence.append(f"cause: {_network_cause(name, drawing.get(name))}")
-        hints.append("Do nothing in eval mode that belongs to training: F.dropout(x, p, training=self.training).")
+        hints.append("Draw and update nothing in eval mode; for example, use F.dropout(x, p, training=self.training).")
     for name in by_evaluation:
         observed.append(f"the evaluation changes {name}")
         evidence.append(f"cause: the evaluation itself, since the network in eval mode leaves {name} unchanged")
@@ -122,12 +128,12 @@ def pure_evaluation(model: ModelUnderTest, interventions: Interventions) -> Find
 
 
 def _shared(changed: Sequence[str]) -> list[str]:
-    """Leave out plain attributes of the module, such as a cache, which an evaluation may change."""
+    """Return the names of changed items without the module's plain attributes, which an evaluation may change."""
     return [name for name in changed if not name.startswith("attribute ")]
 
 
 def _outputs(model: ModelUnderTest, module: nn.Module) -> Tensor:
-    """The module's outputs for the test images, (N, ...) on the CPU; torch's random state is not restored."""
+    """Return the module's outputs for the test images, (N, ...) on the CPU. Torch's random state is not restored."""
     images = model.data.normalise(model.data.test_images)
     with torch.no_grad():
         return torch.cat([module(part) for part in torch.split(images, _BATCH_SIZE)]).cpu()
@@ -157,7 +163,7 @@ def _network_cause(name: str, place: str | None) -> str:
 
 @contextmanager
 def _drawing_modules(module: nn.Module, device: torch.device) -> Iterator[dict[str, str]]:
-    """Map each random state to the innermost module whose forward changes it within the block."""
+    """Within the block, map each random state to the innermost module whose forward pass changes it first."""
     drawing: dict[str, str] = {}
     no_module = nn.Module()
     titles = {part: f"{path or 'the module itself'} ({type(part).__name__})" for path, part in module.named_modules()}

@@ -1,4 +1,4 @@
-"""Pinning the sources of nondeterminism in this process: clocks, random generators, addresses, arithmetic and globals."""
+"""Pinning sources of nondeterminism in this process: clocks, random generators, addresses, arithmetic and globals."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from harness.determinism.attribution import (
 from harness.graph import computing_threads
 
 _CLOCKS = ("time", "monotonic", "perf_counter", "process_time", "thread_time")
-# A worker process is __main__ to itself.
+# In a worker process, __main__ is a module of the harness.
 _TRUSTED_PACKAGES = {"__main__", "harness", "torch", "numpy", *sys.stdlib_module_names}
 
 
 class Interventions:
-    """Pins sources of nondeterminism in this process.
+    """Pins sources of nondeterminism in this process: they behave deterministically.
 
-    As a context manager it replaces functions of `time`, `os` and `random` by wrappers, which call the real ones until
-    a source is pinned. Enter it before the model is imported, since a file may contain ``from time import time``.
-    ``callers`` maps each source that user code has called to the first line that did.
+    This context manager replaces functions of `time`, `os` and `random` by wrappers, which call the original functions
+    unless their source is pinned. It must be entered before the model is imported, since a file may contain ``from time
+    import time``. ``callers`` maps each source that user code has called to the line of the first call.
     """
 
     def __init__(self) -> None:
@@ -80,13 +80,13 @@ class Interventions:
     def _clock(self, real: Callable[[], float], *, unit: float) -> Callable[[], float]:
         def read() -> float:
             frame = sys._getframe(1)  # noqa: SLF001 - the only way to find the caller
-            # The harness and torch measure durations; only the user's own reading of the clock is of interest.
+            # The clock is pinned for user code only, since the harness and torch measure durations.
             return unit * self._calls if _is_user_code(frame) and self._is_pinned(CLOCK, frame) else real()
 
         return read
 
     def _is_pinned(self, source: NondeterminismSource, frame: FrameType | None) -> bool:
-        """Whether a source is pinned; counts the call, and records the first calling line of user code."""
+        """Return whether a source is pinned; count the call, and record the line of the first call by user code."""
         while frame is not None and not _is_user_code(frame):
             frame = frame.f_back
         if frame is not None:
@@ -97,10 +97,13 @@ class Interventions:
 
     @contextmanager
     def pinned(self, released: frozenset[str], *, reimport: Callable[[], None]) -> Iterator[None]:
-        """Pin all sources in the block except the released ones; ``reimport`` resets the model file's globals."""
+        """Within the block, pin all sources except those named in ``released``.
+
+        ``reimport`` is called to reset the globals of the model's file, unless these are released.
+        """
         self._pinned = frozenset(source.name for source in SOURCES) - released
         self._calls = 0
-        # The legacy global generator of numpy is the one that a model's forward pass would draw from.
+        # A model's forward pass would draw from the legacy global generator of numpy.
         in_numpy = (np.random.get_state, np.random.seed, np.random.set_state)
         contexts: dict[NondeterminismSource, Callable[[], AbstractContextManager[None]]] = {
             PYTHON_RANDOM: partial(_seeded, random.getstate, random.seed, random.setstate),
@@ -119,9 +122,9 @@ class Interventions:
 
     @contextmanager
     def _numbered_ids(self) -> Iterator[None]:
-        """Replace `id` in the block by a function that numbers objects in the order of its first calls."""
+        """Within the block, replace `id` for user code by a function that numbers objects in the order of its first calls."""
         real = builtins.id
-        # Numbered objects are kept alive: another object could get the address of a dead one, and with it the number.
+        # Numbered objects are kept alive: a new object could get the address, and thus the number, of a deleted one.
         seen: dict[int, tuple[int, object]] = {}
 
         def number(thing: object, /) -> int:
@@ -145,7 +148,7 @@ def _is_user_code(frame: FrameType) -> bool:
 def _seeded(
     get_state: Callable[[], Any], seed: Callable[[int], None], set_state: Callable[[Any], None]
 ) -> Iterator[None]:
-    """Seed a random generator with 0 in the block, and restore its state."""
+    """Within the block, seed a random generator with 0; restore the previous state afterwards."""
     state = get_state()
     seed(0)
     try:
@@ -156,7 +159,7 @@ def _seeded(
 
 @contextmanager
 def deterministic_algorithms(*, on: bool, warn_only: bool = False) -> Iterator[None]:
-    """Set ``torch.use_deterministic_algorithms`` in the block."""
+    """Within the block, set ``torch.use_deterministic_algorithms`` to ``on``."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(on, warn_only=warn_only)
     try:
@@ -167,7 +170,7 @@ def deterministic_algorithms(*, on: bool, warn_only: bool = False) -> Iterator[N
 
 @contextmanager
 def ordered_arithmetic() -> Iterator[None]:
-    """Compute on one thread in the block, with deterministic algorithms wherever torch has them."""
+    """Within the block, compute on one thread, and with deterministic algorithms wherever torch has them."""
     with (
         computing_threads(1),
         deterministic_algorithms(on=True, warn_only=True),

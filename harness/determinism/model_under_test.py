@@ -1,4 +1,4 @@
-"""The model that the determinism check trains again and again, in the process that imported it."""
+"""The model that the determinism check trains repeatedly, in the process that imported the model's file."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from harness.training import Observer, RunSpec, Step, StepCallback, TrainingHook
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedModel:
-    """The imported files of a model: ``build`` creates the module from a seed, ``hooks`` are the training hooks."""
+    """The content of a model's imported files: ``build`` creates the module from a seed, ``hooks`` are the training hooks."""
 
     build: Callable[[int], nn.Module]
     hooks: TrainingHooks
 
 
 class ModelUnderTest:
-    """A model with all that its training needs: the run's specification, with the epochs of the check, and the data.
+    """A model with the spec and the data of the trainings that the determinism check performs.
 
-    ``load`` imports the model and the hooks anew at each call. ``keep_alive`` is called before each step, to show the
-    parent process that the training advances.
+    ``load`` imports the model and the hooks anew at each call. ``spec`` has the number of epochs of the check.
+    ``keep_alive`` is called before each step, to show the parent process that the training advances.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class ModelUnderTest:
 
     @property
     def hooks(self) -> TrainingHooks:
-        """The training hooks: data loader and evaluation."""
+        """The training hooks of the imported files: data loader and evaluation."""
         return self.imported.hooks
 
     def reimport(self) -> None:
-        """Import the files again, which resets their globals and class attributes."""
+        """Import the user's files again, which resets the globals and class attributes of these files."""
         self.imported = self._load()
 
     def module(self, seed: int | None = None) -> nn.Module:
-        """The module with its initial weights, drawn under the seed of the run unless another is given."""
+        """Build the module with initial weights drawn under ``seed``; by default, under the seed of the run."""
         seed = self.spec.seed if seed is None else seed
         return initialise(lambda: self.imported.build(seed), seed=seed)
 
@@ -71,11 +71,11 @@ class ModelUnderTest:
         observer: Observer | None = None,
         folder: Path | None = None,
     ) -> Trace:
-        """Train once and return the trace: each step's inputs and results.
+        """Train once and return the trace: the inputs and results of each step.
 
-        By default a module with its initial weights is trained, under the seed of the run, to the last step. The callbacks are
-        called after the tracer; ``upto`` is the number of the last step, and the checkpoints are in ``folder``. There are fewer
-        than `steps` steps if the loss became infinite or NaN.
+        By default, a newly built module is trained under the seed of the run to the last step. ``callbacks`` are called
+        after the tracer; ``upto`` is the number of the last step; checkpoints are written to ``folder``. The trace has
+        fewer than `steps` steps if the loss becomes infinite or NaN.
         """
         tracer = tracer or Tracer(self.device)
         module = self.module(seed) if module is None else module

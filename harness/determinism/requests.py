@@ -1,4 +1,4 @@
-"""The requests of the determinism check, performed in worker processes that import and train the user's module."""
+"""The requests of the determinism check; a worker process performs each by importing and training the user's module."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ ALL_PINNED = "all pinned"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
-    """What each worker process of a check trains: the model's source and the run, with the epochs of the check.
+    """The training that each worker process of a check performs: the run, the model's source and the data.
 
-    ``data`` has the fields of the data set except its tensors, which are in the file `DATA_FILE` of the folder
-    ``inputs``. The model's graph, if there is one, is in the same folder, with the file stem `GRAPH_STEM`.
+    ``spec`` has the number of epochs of the check. ``data`` has the fields of the data set except its tensors, which
+    are in the file `DATA_FILE` of the folder ``inputs``. The model's graph, if there is one, is in the same folder,
+    with the file stem `GRAPH_STEM`.
     """
 
     spec: RunSpec
@@ -52,8 +53,8 @@ class TrainingSetup:
 class TrainingResult:
     """The result of a worker process, which also writes traces to its workspace.
 
-    An `AxesRequest` returns a finding for each axis that one process can vary; a `PinnedRequest` returns in
-    ``callers``, for each source that user code has called, the first line that did.
+    An `AxesRequest` returns ``findings``, one for each axis that one process can vary; a `PinnedRequest` returns
+    ``callers``, the line of the first call for each source that user code has called.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -62,26 +63,26 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest(Request[TrainingResult]):
-    """A request to import the model and train it."""
+    """A request to import the user's model and train it."""
 
     setup: TrainingSetup
 
     result_type = TrainingResult
 
     def fields(self) -> dict[str, Any]:
-        """The fields as plain data."""
+        """Return the fields of the request as plain data."""
         spec = self.setup.spec
         plain = {**spec.declared(), "recipe": {"name": spec.recipe.name, **spec.recipe.to_mapping()}}
         return super().fields() | {"setup": dataclasses.asdict(self.setup) | {"spec": plain}}
 
     def prepare(self) -> None:
-        """Train a linear layer for one step, which imports what a training needs."""
+        """Train a linear layer for one step, so that the Python modules needed for training are already imported."""
         layer = nn.Linear(1, 10)
         with ordered_arithmetic():
             train_step(layer, torch.optim.SGD(layer.parameters(), lr=0.1), torch.zeros(1, 1), torch.zeros(1).long())
 
     def perform(self, workspace: Workspace) -> TrainingResult:
-        """Import the model and call `examine`.
+        """Import the model, perform `examine` and return its result.
 
         Raises:
             InputError: the model or the hooks cannot be imported or trained with.
@@ -106,30 +107,31 @@ class TrainingRequest(Request[TrainingResult]):
 
     @abstractmethod
     def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:
-        """Train the model and return what the request asks for."""
+        """Train the imported model in the way that the request defines, and return the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceRequest(TrainingRequest):
-    """Train once and write the trace to the file `REFERENCE_TRACE` in the workspace."""
+    """A request to train once and write the trace to the file `REFERENCE_TRACE` in the workspace."""
 
     def examine(self, model: ModelUnderTest, _: Interventions, workspace: Workspace) -> TrainingResult:
-        """Train once."""
+        """Train once and write the trace."""
         _train_reference(model, workspace)
         return TrainingResult()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxesRequest(TrainingRequest):
-    """Train as `ReferenceRequest` does, then vary each axis that one process can vary, with a progress line each.
+    """A request to train as `ReferenceRequest` does, then to vary each axis that one process can vary.
 
-    ``why_not_captured`` is the reason why there is no graph; None if there is one.
+    There is one progress line for each axis. ``why_not_captured`` is the reason why there is no graph; None if there is
+    one.
     """
 
     why_not_captured: str | None
 
     def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:
-        """Vary the axes."""
+        """Train once, then vary the axes and return the findings."""
         reference = _train_reference(model, workspace)
         graph, reason = Path(self.setup.inputs) / GRAPH_STEM, self.why_not_captured
         captured = read_captured(graph, self.setup.source.text) if reason is None else None
@@ -142,15 +144,16 @@ class AxesRequest(TrainingRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedRequest(TrainingRequest):
-    """Train with all sources of nondeterminism pinned, then with each but the file's globals released alone.
+    """A request to train with all sources of nondeterminism pinned, then with one at a time released.
 
-    The traces, each of ``upto`` steps, are written to the workspace, see `trace_file`.
+    The globals of the file are never released. The traces, each of ``upto`` steps, are written to the workspace, see
+    `trace_file`.
     """
 
     upto: int
 
     def examine(self, model: ModelUnderTest, interventions: Interventions, workspace: Workspace) -> TrainingResult:
-        """Write a trace for each source."""
+        """Train with all sources pinned and with each source released, and write a trace of each training."""
         for name in (ALL_PINNED, *(source.name for source in SOURCES if source is not GLOBALS)):
             workspace.report(f"training with {name}" if name == ALL_PINNED else f"training with {name} released")
             trace = pinned_trace(model, interventions, frozenset({name}), self.upto)
@@ -159,12 +162,12 @@ class PinnedRequest(TrainingRequest):
 
 
 def trace_file(name: str) -> str:
-    """The name of the trace file of a training with this source released; for `ALL_PINNED`, with none released."""
+    """Return the name of the trace file of a training with source ``name`` released; for `ALL_PINNED`, with none released."""
     return f"{''.join(character if character.isalnum() else '-' for character in name)}.safetensors"
 
 
 def _train_reference(model: ModelUnderTest, workspace: Workspace) -> Trace:
-    """Train once as the reference for all comparisons; raise an `InputError` if the loss became infinite or NaN."""
+    """Train once as reference for the comparisons; raise an `InputError` if the loss becomes infinite or NaN."""
     workspace.report(f"a training of {model.steps} steps")
     reference = model.trace()
     if len(reference) < model.steps:

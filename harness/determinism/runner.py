@@ -1,6 +1,7 @@
-"""The determinism check: trains a model repeatedly with one condition changed, in worker processes that import it.
+"""The determinism check: trains a model repeatedly with one condition changed, in worker processes.
 
-It trains the module itself and not its captured graph, since a graph may hold random draws as constants.
+Each process imports the user's module and trains it, not its captured graph, since a graph may hold random draws as
+constants.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ _TEST_IMAGES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class DeterminismReport:
-    """The findings of a determinism check in the order of `Axis`, the size of a training, and the total wall time."""
+    """The findings of a determinism check in the order of `Axis`.
+
+    ``steps``, ``epochs`` and ``images`` give the size of each training; ``seconds`` is the wall time of the whole
+    check.
+    """
 
     findings: tuple[Finding, ...]
     steps: int
@@ -66,7 +71,7 @@ def check_determinism(
     *,
     steps: int,
     captured: CapturedModel | None = None,
-    why_not_captured: str = "it was not captured",
+    why_not_captured: str = "the model was not captured",
     hooks_file: Path | None = None,
     idle_seconds: float = IDLE_SECONDS,
     announce: Callable[[str], None] = lambda _: None,
@@ -74,12 +79,13 @@ def check_determinism(
     """Train a model repeatedly, with one condition changed each time, and compare every step.
 
     ``spec`` has the model's source and constructor arguments. Each training has about ``steps`` steps, on as many
-    images as these need, see `shortened`. ``captured`` is the model's graph; if it is None, ``why_not_captured`` is the
-    reason. ``hooks_file`` defines a loader or an evaluation, see `harness.determinism.user_files`. It is an error if no
-    step is made for ``idle_seconds``. ``announce`` is called with progress messages.
+    images as these need, see `shortened`. ``captured`` is the model's graph; if there is none, ``why_not_captured`` is
+    the reason. ``hooks_file`` defines a loader or an evaluation, see `harness.determinism.user_files`. It is an error
+    if a process makes no step for ``idle_seconds``. ``announce`` is called with progress messages.
 
     Raises:
-        InputError: the model or the hooks cannot be imported or trained with, make no step for too long, or end the process.
+        InputError: the model or the hooks cannot be imported or trained with, make no step for ``idle_seconds``, or
+            end the process.
         ExaminerError: a worker process failed for a reason other than the model's code.
     """
     started = time.monotonic()
@@ -116,10 +122,12 @@ def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, 
     stopped after an epoch and resumed.
 
     Raises:
-        InputError: fewer than two steps.
+        InputError: ``steps`` is less than two.
     """
     if steps < 2:  # noqa: PLR2004 - one before the stop, one after
-        raise InputError(f"expected at least 2 steps, since training is stopped and resumed between two, got {steps=}.")
+        raise InputError(
+            f"expected at least 2 steps, since the training is stopped between two steps and resumed, got {steps=}."
+        )
     available = max(len(dataset.train_images) // spec.recipe.batch_size, 1)
     length = min(_STEPS_PER_EPOCH, steps // 2, available)
     recipe = spec.recipe.with_epochs(math.ceil(steps / length))
@@ -129,7 +137,7 @@ def shortened(spec: RunSpec, dataset: Dataset, *, steps: int) -> tuple[RunSpec, 
 
 @dataclass(frozen=True, kw_only=True)
 class _Check:
-    """Worker processes that all train the same model on the same data, with their workspaces in one folder."""
+    """A determinism check: worker processes that train the same model on the same data, with their workspaces in ``folder``."""
 
     folder: Path
     setup: TrainingSetup
@@ -151,13 +159,13 @@ class _Check:
         trace = _trace(first, REFERENCE_TRACE)
         difference = first_difference(trace, _trace(fresh, REFERENCE_TRACE))
         if difference is not None:
-            why = "the training differs in a fresh process already"
+            why = "the training already differs in a fresh process with the same PYTHONHASHSEED"
             return [*findings, self._attributed(difference, len(trace)), not_applicable(Axis.HASH, why)]
         by_hash = compared(
             Axis.HASH,
             first_difference(trace, _trace(hashed, REFERENCE_TRACE)),
             evidence=(
-                "cause: it depends on how Python hashes text, such as the order of a set of strings or a value of hash()",
+                "cause: the code depends on how Python hashes text, such as the order of a set of strings or a value of hash()",
                 "a fresh process with the same PYTHONHASHSEED: bit-equal; nothing else was changed",
             ),
             hint="Iterate over sorted(...) or a list instead of a set, and use hashlib instead of hash().",
@@ -165,7 +173,10 @@ class _Check:
         return [*findings, compared(Axis.FRESH, None), by_hash]
 
     def _attributed(self, difference: Difference, steps: int) -> Finding:
-        """Explain a difference between processes by running two more that pin the sources before the import."""
+        """Find the cause of a difference between two processes, and build the finding.
+
+        Two more processes pin the sources of nondeterminism before they import the model.
+        """
         request = PinnedRequest(setup=self.setup, upto=attribution_steps(difference, steps))
         one, other = self._run(*(self._job(request, title="looking for the cause") for _ in range(2)))
 
@@ -178,7 +189,7 @@ class _Check:
         return compared(Axis.FRESH, difference, evidence=evidence, hint=found.hint)
 
     def _job(self, request: TrainingRequest, *, title: str = "", hash_seed: str = "1") -> Job:
-        # A thread without work sleeps: on a busy machine, threads that spin make a training ten times slower.
+        # Threads without work should sleep: on a busy machine, threads that spin make a training ten times slower.
         waiting = os.environ.get("OMP_WAIT_POLICY", "passive")
         variables = {"PYTHONHASHSEED": hash_seed, "OMP_WAIT_POLICY": waiting}
         return Job(request=request, working_folder=self.setup.source.working_folder, variables=variables, title=title)
@@ -187,25 +198,28 @@ class _Check:
         return run_processes(jobs, self.folder, limits=self.limits, announce=self.announce, check=self._result)
 
     def _result(self, outcome: Outcome) -> TrainingResult:
-        """The result of a process; if there is none, raise `InputError` if the model is why, else `ExaminerError`."""
+        """Return the result of a process.
+
+        If there is none, raise an `InputError` if the model's code is the cause, else an `ExaminerError`.
+        """
         text = self.setup.source.text
         after = f", after reporting {outcome.progress[-1]!r}" if outcome.progress else ""
         if outcome.ending is Ending.IDLE:
             raise InputError(
                 f"{text} made no step in {self.limits.idle_seconds:.0f} seconds{after}: expected a training that advances. "
-                "Does it wait for something, or is the machine busy?"
+                "Does the model's code wait for something, or is the machine busy?"
             )
         if outcome.ending is Ending.PRINTED_TOO_MUCH:
             raise InputError(
                 f"{text} printed more than {self.limits.output_bytes:,} bytes{after}: expected a model that trains. Remove "
-                "what it prints."
+                "the code that prints."
             )
         result: TrainingResult | None = outcome.result(outcome.job.request)
         if result is None:
             code = outcome.exit_code
-            killed = f"It was killed by signal {-code}; is there enough memory? " if code and code < 0 else ""
-            printed = f"Its last output: {outcome.output}" if outcome.output else "It printed nothing."
-            problem = f"{text} ended the process that trained it{after}: expected a model that trains."
+            killed = f"Signal {-code} killed the process; is there enough memory? " if code and code < 0 else ""
+            printed = f"The last output was: {outcome.output}" if outcome.output else "Nothing was printed."
+            problem = f"{text} ended the process that trained the model{after}: expected a model that trains."
             raise InputError(f"{problem} {killed}{printed}")
         return result
 

@@ -1,4 +1,4 @@
-"""Snapshots of all state that a computation may change in a process, to compare and to restore."""
+"""Snapshots of all state that a computation may change in a process, to compare and to restore the state."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 
 @dataclass(frozen=True, kw_only=True)
 class _Item:
-    """One named piece of state: its digest, and a function that restores it in a module or in the process."""
+    """One named piece of state: its digest, and a function that restores the state in a module or in the process."""
 
     digest: str
     restore: Callable[[nn.Module], None]
 
 
 class StateSnapshot:
-    """The random states, and everything that a module holds, at one moment.
+    """A copy of the random states of the process and of everything that a module holds, at one moment.
 
-    Each item has a name: one of `RANDOM_STATES`, ``parameter conv.weight``, ``buffer norm.running_mean``, or, for what no
-    ``state_dict`` contains, ``attribute block.calls``. Attributes that cannot be copied or compared are left out.
+    Each item has a name: one of `RANDOM_STATES`, ``parameter conv.weight``, ``buffer norm.running_mean``, or, for what
+    no ``state_dict`` contains, ``attribute block.calls``. Attributes that cannot be copied or compared are left out.
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
@@ -59,13 +59,16 @@ class StateSnapshot:
                     self._left_out.add(title)
 
     def changed(self, later: StateSnapshot) -> tuple[str, ...]:
-        """Names of the items that differ in another snapshot, or that only one of the two has."""
+        """Return the names of the items that differ in another snapshot, or that only one of the two snapshots has."""
         before = {name: item.digest for name, item in self._items.items()}
         after = {name: item.digest for name, item in later._items.items()}
         return tuple(name for name in before | after if before.get(name) != after.get(name))
 
     def restore(self, module: nn.Module, names: Iterable[str]) -> None:
-        """Restore the items of these names: random states in the process, all others in the module."""
+        """Restore the items with these names: random states in the process, all others in the module.
+
+        A named attribute that is not in the snapshot is deleted from the module.
+        """
         for name in names:
             if name in self._items:
                 self._items[name].restore(module)
@@ -107,12 +110,15 @@ def _attribute_item(path: str, name: str, value: object) -> _Item:
 
 
 def _digest(value: object) -> str:
-    """A digest of a value; equal values of plain types, tensors and generators have equal digests. Pickling it may fail."""
+    """Return a digest that is equal for equal values of plain types, tensors and generators.
+
+    Pickling the value may raise any exception.
+    """
     return hashlib.sha256(pickle.dumps(_plain(value))).hexdigest()
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any value at all
-    """The value, with the parts replaced whose pickled bytes are not reproducible."""
+    """Return a value with those parts replaced whose pickled bytes may differ between equal values, such as tensors."""
     match value:
         case Tensor():
             return state_digest({"": value})

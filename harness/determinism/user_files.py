@@ -1,7 +1,7 @@
 """Importing and re-importing the user's files, as opposed to libraries, in a worker process.
 
-One file defines the model. The other, if any, replaces the harness's loader or evaluation. It may define
-``batches(seed, epoch)``, which yields pairs of images (B, 1, 28, 28) float and labels (B,), and
+One file defines the model. A second file, if there is one, replaces the harness's loader or evaluation. The second file
+may define ``batches(seed, epoch)``, which yields pairs of images (B, 1, 28, 28) float and labels (B,), and
 ``evaluate(module, images, labels)``, which returns the number of correct predictions.
 """
 
@@ -32,7 +32,7 @@ _IMAGE = (1, 28, 28)
 
 
 class UserFiles:
-    """The file of a model, with its constructor arguments, and the file of its training hooks, if there is one."""
+    """The file of a model, with the constructor arguments, and the file of the training hooks, if there is one."""
 
     def __init__(self, source: ModelSource, arguments: str, hooks_file: Path | None) -> None:
         self._source = source
@@ -57,10 +57,10 @@ class UserFiles:
 
 
 def explained_error(error: Exception, text: str) -> Exception:
-    """Convert an exception that ended a training into the error to report.
+    """Convert an exception that ended a training into the error to report; ``text`` names the model.
 
-    A `HarnessError`, or any exception raised in a harness module, is returned unchanged. Any other is attributed to the
-    user's code and becomes an `InputError` with the line of the user's file.
+    A `HarnessError`, or any exception raised in a harness module, is returned unchanged. Any other exception is
+    attributed to the user's code and becomes an `InputError` with the line of the user's file.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, HarnessError) or Path(frames[-1].filename).is_relative_to(_HARNESS_FOLDER):
@@ -69,16 +69,16 @@ def explained_error(error: Exception, text: str) -> Exception:
     where = f" in {lines[-1]}" if lines else ""
     return InputError(
         f"{text} failed{where} during a training: {type(error).__name__}: {error}. Expected a model that completes "
-        "all steps. Correct it and try again."
+        "all steps. Correct the code and try again."
     )
 
 
 def load_training_hooks(path: Path) -> TrainingHooks:
-    """Import a file and return its hooks, with the harness's own in place of those that it does not define.
+    """Import a file and return the training hooks that it defines; the harness's own hooks replace missing ones.
 
     Raises:
-        InputError: the file cannot be imported, or defines neither ``batches`` nor ``evaluate``. From the hooks: the loader
-            yields fewer batches than an epoch has, or a batch or the returned count is invalid.
+        InputError: the file cannot be imported, or defines neither ``batches`` nor ``evaluate``. The returned hooks raise an
+            `InputError` if the loader yields fewer batches than an epoch has, or a batch or the count is invalid.
     """
     module_name = f"procedure_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -118,7 +118,7 @@ def _batches_of(
             yield Batch(images=images.to(device, torch.float32), labels=labels.to(device, torch.int64))
         if count < needed:
             raise InputError(
-                f"expected at least {needed} batches of {call}, got {count}. Yield more, or ask for fewer --steps."
+                f"expected at least {needed} batches of {call}, got {count}. Yield more batches, or set fewer --steps."
             )
 
     return adapted
@@ -154,7 +154,7 @@ def _evaluate_of(
                 f"expected evaluate(module, images, labels) in {path} to return the number of correct predictions, from 0 to "
                 f"{total}, got {found!r}."
             )
-        # Only a schedule that depends on the loss uses this value.
+        # The loss is used only by a schedule that depends on it.
         return Evaluation(loss=1 - correct / total, correct=correct, total=total)
 
     return adapted

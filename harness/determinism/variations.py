@@ -1,4 +1,4 @@
-"""The axes varied within one process: it trains the model again with one condition changed and explains differences.
+"""The axes varied within one process, which trains the model again with one condition changed and explains differences.
 
 The axes of the evaluation are in `harness.determinism.evaluation`.
 """
@@ -40,14 +40,14 @@ from harness.training import (
 )
 from harness.training.randomness import device_random_state
 
-# The cause is looked for in trainings of this many steps, or of as many as it took to differ.
+# The cause of a difference is looked for in trainings of at least this many steps.
 _MIN_ATTRIBUTION_STEPS = 10
-# Added to the seed of the run.
+# Differences between the seed of the run and the other seeds.
 _OFFSETS = (1, 2, 3, 10, 100, 2**16, 2**32)
 _HINTS = {
     Axis.WEIGHTS: "Draw the weights with torch's initialisers, and set no seed in the constructor.",
     Axis.ORDER: "Seed the loader's generator with the whole seed: torch.Generator().manual_seed(seed).",
-    Axis.AUGMENTATION: "Draw it from the run's own stream.",
+    Axis.AUGMENTATION: "Draw the augmentation from the run's own random stream.",
     Axis.DROPOUT: "Set no seed in forward.",
 }
 
@@ -59,7 +59,11 @@ def vary(
     captured: CapturedModel | None,
     why_not_captured: str,
 ) -> Iterator[Finding]:
-    """Vary each axis that one process can vary; ``interventions`` must be entered before the model is imported."""
+    """Vary each axis that one process can vary, and yield the findings.
+
+    ``reference`` is the trace of the unchanged training; ``interventions`` must be entered before the model is
+    imported.
+    """
     repeated = repeat(model, reference, interventions)
     yield repeated
     dependent: dict[Axis, Callable[[], Finding]] = {
@@ -83,7 +87,7 @@ def vary(
 
 
 def repeat(model: ModelUnderTest, reference: Trace, interventions: Interventions) -> Finding:
-    """Repeat the training; if it differs, find the causes."""
+    """Repeat the training; if the trace differs from ``reference``, look for the causes."""
     difference = first_difference(reference, model.trace())
     if difference is None:
         return compared(Axis.REPEAT, None)
@@ -99,18 +103,18 @@ def repeat(model: ModelUnderTest, reference: Trace, interventions: Interventions
 
 
 def attribution_steps(difference: Difference, steps: int) -> int:
-    """How many of a training's ``steps`` to repeat for each source of nondeterminism, to explain a difference."""
+    """Return how many of ``steps`` steps to repeat for each source of nondeterminism to find the cause of a difference."""
     return min(max(difference.step, _MIN_ATTRIBUTION_STEPS), steps)
 
 
 def pinned_trace(model: ModelUnderTest, interventions: Interventions, released: frozenset[str], upto: int) -> Trace:
-    """Train for ``upto`` steps with all sources of nondeterminism pinned except the released ones."""
+    """Train for ``upto`` steps with all sources of nondeterminism pinned except those named in ``released``."""
     with interventions.pinned(released, reimport=model.reimport):
         return model.trace(upto=upto)
 
 
 def one_thread(model: ModelUnderTest, reference: Trace) -> Finding:
-    """Train on one thread, if the process uses several."""
+    """Train on one thread, if the process uses several threads, and compare with ``reference``."""
     if model.device.type != "cpu":
         return not_applicable(Axis.THREADS, f"the arithmetic is done on {model.device}")
     if torch.get_num_threads() == 1:
@@ -120,7 +124,7 @@ def one_thread(model: ModelUnderTest, reference: Trace) -> Finding:
 
 
 def other_algorithms(model: ModelUnderTest, reference: Trace) -> Finding:
-    """Train with ``torch.use_deterministic_algorithms`` switched to the opposite setting."""
+    """Train with ``torch.use_deterministic_algorithms`` switched to the opposite, and compare with ``reference``."""
     try:
         with deterministic_algorithms(on=not torch.are_deterministic_algorithms_enabled()):
             return compared(Axis.DETERMINISTIC, first_difference(reference, model.trace()))
@@ -132,7 +136,7 @@ def other_algorithms(model: ModelUnderTest, reference: Trace) -> Finding:
 
 
 class _StopAfter(NullObserver):
-    """Stops the training after an epoch, as Ctrl-C would."""
+    """An observer that stops the training after an epoch by a KeyboardInterrupt, as Ctrl-C does."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
@@ -143,12 +147,12 @@ class _StopAfter(NullObserver):
 
 
 def resume(model: ModelUnderTest, reference: Trace) -> Finding:
-    """Stop the training and resume it; if it differs, find the state that the checkpoint lacks."""
+    """Stop the training and resume it; if the trace differs from ``reference``, find the state that the checkpoint lacks."""
     original = model.imported
     try:
         return _resume(model, reference)
     finally:
-        # The values that the files drew when they were imported are those of the reference training again.
+        # Random values drawn during the import of the files are those of the reference training again.
         model.imported = original
 
 
@@ -158,7 +162,7 @@ def _resume(model: ModelUnderTest, reference: Trace) -> Finding:
     except HarnessError:
         raise
     except Exception as error:  # noqa: BLE001 - a module's own load_state_dict may raise anything
-        words = f"cannot be resumed: {type(error).__name__}: {error}"
+        words = f"the training cannot be resumed: {type(error).__name__}: {error}"
         return finding(Axis.RESUME, Status.FAIL, words, hint="Let load_state_dict accept what state_dict returns.")
     difference = first_difference(reference, trace)
     if difference is None:
@@ -166,7 +170,9 @@ def _resume(model: ModelUnderTest, reference: Trace) -> Finding:
     upto = difference.step
     model.reimport()
     if first_difference(reference[:upto], model.trace(upto=upto)) is not None:
-        return not_applicable(Axis.RESUME, "the training differs when its files are imported again, stopped or not")
+        return not_applicable(
+            Axis.RESUME, "the training differs when its files are imported again, even if it is not stopped"
+        )
     sources = [*map(_lost_state, lost), GLOBALS]
 
     def again(released: frozenset[str]) -> str | None:
@@ -181,9 +187,9 @@ def _resume(model: ModelUnderTest, reference: Trace) -> Finding:
 def _stop_and_resume(
     model: ModelUnderTest, kept: Sequence[str] = (), *, upto: int | None = None
 ) -> tuple[Trace, list[str]]:
-    """Stop a training and resume it as a new process would, but with the state named in ``kept`` carried over.
+    """Stop a training and resume it as a new process would, except that the state items in ``kept`` are carried over.
 
-    Returns the trace of all steps and the names of state that is not in the checkpoint and differs in a new module.
+    Returns the trace of all steps and the names of the items that are not in the checkpoint and differ in a new module.
     """
     with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
         module, tracer = model.module(), Tracer(model.device)
@@ -205,10 +211,10 @@ def _stop_and_resume(
 
 def _lost_state(name: str) -> NondeterminismSource:
     if name in RANDOM_STATES:
-        words = f"continues with {name}, which no checkpoint holds"
+        words = f"depends on {name}, which no checkpoint holds"
         hint = "Draw with torch, whose state a checkpoint holds."
     else:
-        words = f"keeps state outside its state_dict, in its {name}, which no checkpoint holds"
+        words = f"keeps state outside the state_dict, in {name}, which no checkpoint holds"
         hint = "Register state that has to survive as a buffer (register_buffer)."
     return NondeterminismSource(name=name, words=words, hint=hint)
 
@@ -216,7 +222,10 @@ def _lost_state(name: str) -> NondeterminismSource:
 def rebuilt_graph(
     model: ModelUnderTest, reference: Trace, captured: CapturedModel | None, why_not_captured: str
 ) -> Finding:
-    """Train the module rebuilt from the graph, with the original module's initial tensors."""
+    """Train the module rebuilt from the graph, with the original module's initial tensors; compare with ``reference``.
+
+    If ``captured`` is None, the axis is not applicable, for the reason ``why_not_captured``.
+    """
     if captured is None:
         return not_applicable(Axis.GRAPH, why_not_captured)
     module, rebuilt = model.module(), captured.to_module()
@@ -237,13 +246,15 @@ def rebuilt_graph(
     evidence = [*captured.fidelity.differences]
     if attributes:
         listed = ", ".join(attributes)
-        evidence.append(f"the module changes {listed} in training; a graph holds the value from its capture")
-    hint = "`harness train` trains the graph. Keep in a buffer what changes, and draw with torch."
+        evidence.append(
+            f"the module changes {listed} in training; a graph holds the value from the time of its capture"
+        )
+    hint = "`harness train` trains the graph. Keep values that change in a buffer, and draw with torch."
     return compared(Axis.GRAPH, difference, evidence=evidence, hint=hint)
 
 
 class _PartTracer(Tracer):
-    """Traces only the named tensors, since the module of a graph also has the graph's constants as buffers."""
+    """Traces only the tensors in ``names``, since the module of a graph also has the graph's constants as buffers."""
 
     def __init__(self, device: torch.device, names: frozenset[str]) -> None:
         super().__init__(device)
@@ -274,7 +285,7 @@ class _Part(nn.Module):
 
 
 def other_seeds(model: ModelUnderTest) -> Iterator[Finding]:
-    """Check that weights, order, augmentation and dropout differ between seeds."""
+    """Check that initial weights, order of the images, augmentation and dropout differ between seeds."""
     recipe, own_seed = model.spec.recipe, model.spec.seed
     seeds = [(own_seed + offset) % 2**63 for offset in (0, *_OFFSETS)]
     weights, order, augmentation, refused = {}, {}, {}, []
@@ -292,18 +303,21 @@ def other_seeds(model: ModelUnderTest) -> Iterator[Finding]:
     yield _all_differ(Axis.WEIGHTS, weights, refused)
     yield _all_differ(Axis.ORDER, order, refused)
     if model.hooks.batches is not shuffled_batches:
-        yield not_applicable(Axis.AUGMENTATION, "the loader is your own, and its images include what it draws")
+        yield not_applicable(Axis.AUGMENTATION, "the images of your own loader already include its random draws")
     elif recipe.augmentation is None:
         yield not_applicable(Axis.AUGMENTATION, "the recipe has no augmentation")
     else:
         yield _all_differ(Axis.AUGMENTATION, augmentation, refused)
     dropout = _dropout_streams(model, seeds)
-    unused = not_applicable(Axis.DROPOUT, "the network draws nothing in training")
+    unused = not_applicable(Axis.DROPOUT, "the network draws no random numbers in training")
     yield _all_differ(Axis.DROPOUT, dropout, ()) if dropout else unused
 
 
 def _dropout_streams(model: ModelUnderTest, seeds: Sequence[int]) -> dict[int, str]:
-    """Map each seed to a digest of the outputs for fixed images and weights; empty if no random numbers are drawn."""
+    """Map each seed to a digest of the module's outputs in train mode for the same images and weights.
+
+    The result is empty if the module draws no random numbers.
+    """
     images = model.data.normalise(model.data.train_images[: model.spec.recipe.batch_size])
     found, draws = {}, False
     for seed in seeds:
@@ -327,13 +341,13 @@ def _all_differ(axis: Axis, digests: Mapping[int, str], refused: Sequence[str]) 
     groups = [seeds for seeds in equal.values() if len({seed % 2**32 for seed in seeds}) > 1]
     if not groups:
         pairs = len(distinct) * (len(distinct) - 1) // 2
-        cut = "; of a seed only the lower 32 bits count" if len(equal) < len(digests) else ""
+        cut = "; only the lower 32 bits of a seed are used" if len(equal) < len(digests) else ""
         return finding(axis, Status.PASS, f"differs in all {pairs} pairs of {len(distinct)} seeds{cut}", refused)
     stream = axis.value.partition(": ")[2]
     if len(equal) == 1:
         cause = f"cause: the seed is ignored: {stream} equal under all {len(digests)} seeds"
     else:
-        cause = f"cause: seeds collapse: {len(equal)} different values of {stream} under {len(digests)} seeds"
+        cause = f"cause: seeds have equal effects: {len(equal)} different values of {stream} under {len(digests)} seeds"
     listed = (f"equal: seeds {', '.join(map(str, seeds))}" for seeds in groups)
     first, second = groups[0][:2]
     observed = f"bit-equal under seed={first} and seed={second}"

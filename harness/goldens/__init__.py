@@ -1,4 +1,4 @@
-"""Goldens: the recorded results of models, compared bit for bit or within a tolerance."""
+"""Goldens: recorded results of models, with which later results are compared bit for bit or within a tolerance."""
 
 from harness.goldens.check import check_golden, unused_goldens
 from harness.goldens.golden import SUFFIX, EnvironmentKey, Golden, golden_bytes, golden_path, read_golden, write_golden

@@ -1,4 +1,4 @@
-"""Operations and tensors of a graph as plain data, and what changed between two graphs or two trainings, as text."""
+"""Operations and tensors of a graph as plain data, and the changes between two graphs or two trainings as text."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ OperationEntry = Sequence[Any]
 
 
 def list_operations(graph: Graph) -> list[OperationEntry]:
-    """The operations of both modes as JSON data.
+    """The operations of a graph's training and evaluation programs as JSON data, one entry per operation.
 
-    References to outputs of earlier operations are encoded as relative (negative) positions, so that inserting an
-    operation does not change the entries of all later ones.
+    An operand that is the result of an earlier operation is encoded as the distance to the earlier operation, such as -1, so
+    that an inserted operation does not change the entries of all later operations.
     """
     return [
         entry
@@ -49,8 +49,11 @@ def _with_names(argument: Argument, names: Mapping[str, str]) -> Argument:
 
 
 def operation_changes(old: Sequence[OperationEntry], new: Sequence[OperationEntry]) -> list[str]:
-    """The changes between two lists of operations, one line each: ``conv1 (conv2d): padding (0, 0) -> (1, 1)``."""
-    # Inserting an operation changes the references of those after it, so references are compared only if nothing else changed.
+    """Lines that describe each change between two results of `list_operations`.
+
+    An example is ``conv1 (conv2d): padding (0, 0) -> (1, 1)``.
+    """
+    # An inserted operation changes references of later operations, so references are compared only if nothing else changed.
     return _changes(old, new, references=False) or _changes(old, new, references=True)
 
 
@@ -93,7 +96,7 @@ def _format_value(value: Any) -> str:  # noqa: ANN401 - JSON data has no narrowe
 
 
 def describe_tensors(graph: Graph) -> dict[str, str]:
-    """By name, the kind, dtype and shape of each tensor that a graph holds, such as ``parameter float32 8x1x3x3``."""
+    """Map the name of each tensor of a graph to kind, dtype and shape as text, such as ``parameter float32 8x1x3x3``."""
 
     def describe(spec: TensorSpec) -> str:
         frozen = "frozen " if spec.kind == "parameter" and not spec.requires_grad else ""
@@ -103,7 +106,7 @@ def describe_tensors(graph: Graph) -> dict[str, str]:
 
 
 def tensor_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """The changes between two results of `describe_tensors`, one line each."""
+    """Lines that describe each change between two results of `describe_tensors`."""
     return [
         f"{name}: {old.get(name, 'none')} -> {new.get(name, 'none')}"
         for name in dict.fromkeys((*old, *new))
@@ -112,21 +115,21 @@ def tensor_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def training_change(old: Sequence[StepDigests], new: Sequence[StepDigests]) -> str:
-    """The first difference between the digests of two trainings, as a phrase; empty if there is none."""
+    """Describe the first difference between the digests or the number of steps of two trainings; empty if there is none."""
     found = first_differing_digests(old, new, unexplained=Cause.ARITHMETIC)
     if found is not None:
         agreed, difference = found
         return difference.describe() + (f"; the digests of step {agreed} agree" if difference.step else "")
     if old[-1].step != new[-1].step:
-        return f"ends after step {new[-1].step}, not {old[-1].step}"
+        return f"ends after step {new[-1].step}, not after step {old[-1].step}"
     return ""
 
 
 def as_json(data: Any) -> Any:  # noqa: ANN401 - JSON data has no narrower type
-    """Convert data by a JSON round trip, which turns tuples into lists."""
+    """Convert data to JSON and back, which turns tuples into lists."""
     return json.loads(json.dumps(data, allow_nan=False))
 
 
 def format_shape(shape: Sequence[object]) -> str:
-    """A shape as text: ``8x1x3x3``."""
+    """Format a shape as text such as ``8x1x3x3``."""
     return "x".join(str(size) for size in shape)

@@ -1,4 +1,4 @@
-"""Checking a model against its golden: bit for bit in a recorded environment, within tolerances in any other."""
+"""Check a model against its golden: bit for bit in a recorded environment, within tolerances in other environments."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from harness.training import RunSpec, environment
 
 _MAX_LINES = 8
 _EXPECTED = {
-    "graph": "the recorded operations, in both modes",
+    "graph": "the recorded operations, in training and in evaluation",
     "weights": "the recorded initial parameters, buffers and constants, bit for bit",
     "outputs": "the recorded outputs at three depths",
     "training": f"the recorded digests of {STEPS} training steps",
@@ -44,13 +44,14 @@ _EXPECTED = {
 
 
 def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: str) -> tuple[Finding, ...]:
-    """Check a model against its golden: the findings ``graph``, ``weights``, ``outputs`` and ``training``.
+    """Check a model against the golden in the file ``path``; the findings are ``graph``, ``weights``, ``outputs``, ``training``.
 
-    ``fail``: a result differs from the golden. ``unknown``: this environment has no bit-exact results, or only some
-    from another machine. If the file is missing or unreadable, the only finding is a failed ``golden``.
+    A finding is ``fail`` if a result differs from the golden, and ``unknown`` if results are not equal bit for bit and the
+    golden has no results for this environment, or only from another machine. If the file is missing or unreadable, the only
+    finding is a failed ``golden``.
 
-    The model has the initial weights of seed 1. ``spec`` has the recipe and the device to compute on; 50 steps are trained if
-    this environment is recorded. ``remedy`` is the command that updates the golden.
+    The model must have the initial weights of seed 1. ``spec`` gives the recipe and the device; if the golden has results for
+    this environment, 50 steps are trained. ``remedy`` is the command that updates the golden, for hints.
     """
     try:
         golden = read_golden(path) if path.exists() else None
@@ -65,14 +66,14 @@ def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: 
 
 
 def unused_goldens(folder: Path, used: Collection[Path]) -> tuple[Finding, ...]:
-    """A failed finding for each golden in a folder that belongs to no model, and so is never checked."""
+    """A failed finding for each golden file in a folder that is not in ``used``, the golden files of all models."""
     return tuple(
         Finding(
             requirement="unused golden",
             status=Status.FAIL,
             expected="a model for each golden",
             observed=f"{path.name} belongs to no model",
-            hint=f"Delete {path}, or restore its model.",
+            hint=f"Delete {path}, or restore the model of this golden.",
         )
         for path in sorted(folder.glob(f"*{SUFFIX}"))
         if path not in used
@@ -113,7 +114,7 @@ class _Check:
 
     def _weights(self) -> Finding:
         now = {name: digest(tensor) for name, tensor in self.captured.state.items()}
-        # If other bits are no failure, equality with any of the recorded environments passes.
+        # If no bit-equality with this environment is required, weights equal to those of any environment pass.
         entries = [self.entry] if self.entry and self.must_be_bit_equal else self.golden.bits
         differing = min(([name for name in now if entry.tensors.get(name) != now[name]] for entry in entries), key=len)
         # Names, dtypes and shapes do not depend on the environment.
@@ -134,10 +135,10 @@ class _Check:
             place = f"{depth.name} ({depth.value}, {format_shape(depth.shape)})"
             if output.shape != depth.shape:
                 outside.append(depth.name)
-                lines.append(f"{place}: the shape is {format_shape(output.shape)} now")
+                lines.append(f"{place}: now of shape {format_shape(output.shape)}")
                 continue
             difference = max_abs_difference(sample(output.double()), self.golden.values[depth.name])
-            # Negated, so that NaN is outside.
+            # Negated, so that a difference of NaN counts as outside the tolerance.
             if not difference <= depth.tolerance:
                 outside.append(depth.name)
             bits = ""
@@ -146,14 +147,15 @@ class _Check:
                 differing += [] if equal else [depth.name]
                 bits = "bit-equal, " if equal else "not bit-equal, "
             lines.append(
-                f"{place}: {bits}{depth.describe_difference(difference)} from double precision; tolerance {depth.tolerance:.2g}"
+                f"{place}: {bits}differs from double precision by {depth.describe_difference(difference)}; tolerance "
+                f"{depth.tolerance:.2g}"
             )
         if digest(fixed_images()) != self.golden.images:
-            status, observed = Status.FAIL, "the fixed images differ from the recorded ones"
+            status, observed = Status.FAIL, "the fixed images differ from the recorded images"
         elif outside:
             status, observed = Status.FAIL, f"outside tolerance, first at depth {outside[0]!r}"
         elif self.entry is None:
-            status, observed = Status.UNKNOWN, f"within tolerance, but no golden for {self.key.describe()}"
+            status, observed = Status.UNKNOWN, f"within tolerance, but no results recorded for {self.key.describe()}"
         elif differing:
             status = Status.FAIL if self.must_be_bit_equal else Status.UNKNOWN
             observed = f"within tolerance, but not bit-equal, first at depth {differing[0]!r}"
@@ -166,7 +168,7 @@ class _Check:
         if changes:
             status, observed = Status.FAIL, f"the recipe differs: {_first_of(changes)}"
         elif self.entry is None:
-            status, observed = Status.UNKNOWN, f"not trained: no golden for {self.key.describe()}"
+            status, observed = Status.UNKNOWN, f"not trained, since no results are recorded for {self.key.describe()}"
         else:
             status, observed = self._compare_training(self.entry)
         return self._finding("training", status, observed, changes[:_MAX_LINES])
@@ -181,14 +183,18 @@ class _Check:
         return Status.PASS, f"bit-equal over {digests[-1].step} steps"
 
     def _finding(self, requirement: str, status: Status, observed: str, evidence: Sequence[str]) -> Finding:
-        """Create a finding, with a hint for its status and, if it is ``unknown``, the reasons as evidence."""
+        """Create a finding with a hint; the evidence of an ``unknown`` finding includes the reasons for ``unknown``."""
         reasons: tuple[str, ...] = ()
-        hint = f"If the change is intended, `{self.remedy}` records it." if status is Status.FAIL else ""
+        hint = (
+            f"If the change is intended, record the new results with `{self.remedy}`." if status is Status.FAIL else ""
+        )
         if status is Status.UNKNOWN:
-            effect = "replaces its results by those of this one" if self.entry else "adds this environment"
-            hint = f"Check on the machine that made the golden; if it passes there, `{self.remedy}` here {effect}."
+            effect = (
+                "replace the results of that machine by those of this machine" if self.entry else "add this environment"
+            )
+            hint = f"Check on the machine that recorded the golden; if the check passes, run `{self.remedy}` here to {effect}."
             keys = "; ".join(entry.key.describe() for entry in self.golden.bits)
-            reasons = tuple(f"made on another machine: {line}" for line in self.machine_differences)
+            reasons = tuple(f"recorded on another machine: {line}" for line in self.machine_differences)
             reasons = reasons or (f"recorded environments: {keys}",)
         return Finding(
             requirement=requirement,
@@ -201,5 +207,5 @@ class _Check:
 
 
 def _first_of(lines: Sequence[str]) -> str:
-    """The first line, and the number of further ones."""
+    """The first line, followed by the number of further lines if there are any."""
     return lines[0] + (f", and {len(lines) - 1} more" if len(lines) > 1 else "")

@@ -1,8 +1,8 @@
-"""The golden of a model: its recorded results, and the file that stores them.
+"""The golden of a model: recorded results of the model, and the file that stores the results.
 
-A golden holds two kinds of results. Independent of the environment: the operations, and outputs in double precision with
-the measured error of single precision. For each environment that the golden was updated in: digests of the initial tensors,
-of the outputs at three depths and of a training of 50 steps, which must be bit-equal there.
+A golden holds two kinds of results. Independent of the environment are the operations, and outputs in double precision with
+the measured error of single precision. For each environment in which the golden was updated, there are digests of the initial
+tensors, of the outputs at three depths and of a training of 50 steps, which must be equal in this environment.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ from harness.training import StepDigests, state_digest
 FORMAT = "harness.golden/1"
 SUFFIX = ".safetensors"
 
-# In other environments the error was at most 5.2 times the error measured where the golden was made; a change of 1 % in the
-# weights of one layer moves the outputs by at least 180 times the tolerance (measurements: docs/goldens.md).
+# In other environments, the error was at most 5.2 times the error measured where the golden was recorded; a change of 1 % in
+# the weights of one layer changes the outputs by at least 180 times the tolerance (measurements: docs/goldens.md).
 TOLERANCE = 16
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class EnvironmentKey:
-    """An environment in which results are bit-equal: PyTorch with its build, device and its name, instruction set, threads."""
+    """Properties of an environment that results depend on bit for bit.
+
+    ``torch``: version and build of PyTorch; ``device``: device type, such as ``cpu``; ``accelerator``: name of the GPU, empty
+    on a CPU; ``cpu_capability``: instruction set that PyTorch uses; ``threads``: number of CPU threads.
+    """
 
     torch: str
     device: str
@@ -46,7 +50,7 @@ class EnvironmentKey:
     threads: int
 
     def describe(self) -> str:
-        """The key on one line."""
+        """Format the properties as one line."""
         device = f"{self.device} ({self.accelerator})" if self.accelerator else self.device
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         return f"torch {self.torch}, {device}, {self.cpu_capability}, {threads}"
@@ -54,11 +58,12 @@ class EnvironmentKey:
 
 @dataclass(frozen=True, kw_only=True)
 class BitExactResults:
-    """The results in one environment, as the first 16 hex digits of SHA-256 digests.
+    """The results of a model in one environment, as the first 16 hex digits of SHA-256 digests.
 
-    ``tensors``: by name, of each initial parameter, buffer and constant. ``outputs``: of the whole output at each
-    depth. ``training``: of 50 training steps, every ten steps. ``machine``: further properties that can change the last
-    bits, see `machine_properties`. ``harness``: the version of this package.
+    ``tensors``: the digest of each initial parameter, buffer and constant, by name. ``outputs``: the digest of the output
+    at each depth, by the name of the depth. ``training``: the digests after every ten of 50 training steps. ``machine``:
+    further properties that can change the last bits of results, see `machine_properties`. ``harness``: the version of
+    this package.
     """
 
     key: EnvironmentKey
@@ -71,12 +76,13 @@ class BitExactResults:
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """A compared tensor of the eval-mode forward pass; ``value``: its name in the graph; ``shape``: with the batch.
+    """A tensor of the evaluation-mode forward pass that is recorded in the golden and compared.
 
     ``name`` is ``features`` (the last feature map with more than one position), ``before the head`` (the input of the
-    last layer with weights) or ``logits`` (the input of a final softmax or log-softmax, else the output; a log-softmax
-    hides differences of small scores). ``scale`` is the largest absolute value in double precision, ``error`` the
-    largest absolute difference between single and double precision, both measured when the golden was made.
+    last layer with weights) or ``logits`` (the input of a final softmax or log-softmax, otherwise the output; after a
+    log-softmax, differences between small scores would be lost). ``value`` is the name of the tensor in the graph;
+    ``shape`` includes the batch dimension. ``scale`` is the largest absolute value in double precision and ``error`` the
+    largest absolute difference between single and double precision, both measured when the golden was recorded.
     """
 
     name: str
@@ -87,24 +93,25 @@ class Depth:
 
     @property
     def tolerance(self) -> float:
-        """The largest accepted difference between single and double precision in an environment that is not recorded."""
-        # The error can be zero by chance where the golden was made; one rounding is accepted everywhere.
+        """The largest accepted absolute difference between the tensor in single and the recorded one in double precision."""
+        # The measured error can be zero by chance, so that at least the error of one rounding is accepted.
         return TOLERANCE * max(self.error, torch.finfo(torch.float32).eps * self.scale)
 
     def describe_difference(self, difference: float) -> str:
-        """Format an absolute difference, with its ratio to the largest value in percent."""
+        """Format an absolute difference, and the ratio of the difference to ``scale`` in percent."""
         percent = 100 * difference / self.scale if self.scale else math.nan
         return f"{difference:.2g} ({percent:.2g} % of the largest value)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Golden:
-    """The recorded results of a model. The names of the fields are keys of the file.
+    """The recorded results of a model; the names of the fields are the keys in the golden's file.
 
-    ``source``: how the user specified the model; ``graph``: exact digest of the graph; ``images``: digest of the fixed
-    images; ``recipe``: all settings of the 50 training steps; ``tensors``: from `describe_tensors`; ``operations``:
-    from `list_operations`; ``depths``: in graph order; ``values``: by name of the depth, up to 256 output values in
-    double precision, see `sample`; ``bits``: one entry per environment.
+    ``source``: how the user specified the model; ``arguments``: arguments of the model's constructor; ``graph``: exact
+    digest of the graph; ``images``: digest of the fixed images; ``recipe``: all settings of the 50 training steps;
+    ``tensors``: from `describe_tensors`; ``operations``: from `list_operations`; ``depths``: the compared tensors, in
+    graph order; ``values``: by name of the depth, up to 256 numbers of the tensor in double precision, see `sample`;
+    ``bits``: one entry per environment.
     """
 
     model: str
@@ -120,20 +127,20 @@ class Golden:
     bits: tuple[BitExactResults, ...]
 
     def entry_for(self, key: EnvironmentKey) -> BitExactResults | None:
-        """The results in an environment; None if it is not recorded."""
+        """The results in the environment ``key``; None if the golden has none."""
         return next((entry for entry in self.bits if entry.key == key), None)
 
 
 def golden_path(folder: Path, model: str) -> Path:
-    """The file of a model's golden."""
+    """The path of the golden of the model called ``model`` in ``folder``."""
     return folder / f"{file_name(model)}{SUFFIX}"
 
 
 def read_golden(path: Path) -> Golden:
-    """Read a golden.
+    """Read a golden from a file.
 
     Raises:
-        InputError: the file cannot be read, has another format version or was changed after it was written.
+        InputError: the file cannot be read, has another format version, or has a content that does not match the digest.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -141,8 +148,8 @@ def read_golden(path: Path) -> Golden:
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as problem:
         raise InputError(
-            f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}. Restore it, or record it again "
-            "with `harness golden update`."
+            f"expected a golden, but {path} cannot be read: {type(problem).__name__}: {problem}. Restore the file, or record the "
+            "golden again with `harness golden update`."
         ) from problem
     document = parse_document(text.encode(), "JSON", where=str(path), error=InputError)
     document = dict(expect_mapping(document, where=str(path), error=InputError))
@@ -151,24 +158,32 @@ def read_golden(path: Path) -> Golden:
         return read_table(Golden, {**document, "values": values}, where=str(path), error=InputError)
     if found != FORMAT:
         raise InputError(
-            f"expected a golden in format {FORMAT!r}, but {path} has format={shown(found)}, of another version."
+            f"expected a golden in format {FORMAT!r}, but {path} has format={shown(found)}. Record the golden again with "
+            "`harness golden update`."
         )
-    raise InputError(f"expected an unchanged golden, but {path} is damaged: its content does not match its digest.")
+    raise InputError(
+        f"expected an unchanged golden, but {path} is damaged: the content does not match the recorded digest. Restore the "
+        "file, or record the golden again with `harness golden update`."
+    )
 
 
 def write_golden(golden: Golden, path: Path) -> None:
-    """Write a golden atomically; an `InputError` if the file cannot be written."""
+    """Write a golden to a file, which either keeps the old or gets the new content completely.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     write_whole(path, golden_bytes(golden))
 
 
 def golden_bytes(golden: Golden) -> bytes:
-    """The content of a golden's file: the values as tensors, everything else as JSON in the header."""
+    """The content of a golden's safetensors file: ``values`` as tensors, all other fields as JSON in the header."""
     fields = {field.name: getattr(golden, field.name) for field in dataclasses.fields(golden) if field.name != "values"}
     for name in ("depths", "bits"):
         fields[name] = [dataclasses.asdict(item) for item in fields[name]]
     document, values = as_json(fields), dict(golden.values)
     document = {"format": FORMAT, "content": _content_digest(document, values), **document}
-    # A single header entry: safetensors writes several in no fixed order.
+    # A single header entry, since safetensors writes several entries in no fixed order.
     return save(values, {"golden": json.dumps(document, separators=(",", ":"))})
 
 

@@ -1,4 +1,4 @@
-"""Measuring the results that a golden records: outputs at three depths, and a training of 50 steps."""
+"""Compute the results that a golden records: outputs of a model at three depths, and a training of 50 steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEATURES, BEFORE_HEAD, LOGITS = "features", "before the head", "logits"
 
 _IMAGES = 4
 _SAMPLE_SIZE = 256
-# A prime larger than any output: its multiples modulo the size visit every position, without a regular pattern.
+# A prime larger than the size of any output: multiples of the prime, modulo the size, are positions without regular pattern.
 _STRIDE = 2_654_435_761
 _SEED = 1
 _EPOCHS, _STEPS_PER_EPOCH = 5, 10
@@ -37,9 +37,9 @@ _MAP_DIMS = 4
 
 
 def measure_golden(captured: CapturedModel, spec: RunSpec) -> Golden:
-    """The golden of a model with the initial weights of seed 1, with an entry for this environment only.
+    """Compute the golden of a model with the initial weights of seed 1, with results for this environment only.
 
-    Everything is computed twice. Device, recipe, source and arguments are taken from ``spec``.
+    All results are computed twice and must be equal. Device, recipe, source and arguments are taken from ``spec``.
 
     Raises:
         InputError: two runs differ, the model does not run in double precision, or an output is infinite or NaN.
@@ -91,7 +91,7 @@ def _measure_depth(name: str, value: str, output: Tensor, double: Tensor) -> Dep
 
 
 def environment_key(here: Environment, device: torch.device) -> EnvironmentKey:
-    """The key of an environment, for computations on ``device``."""
+    """The key of the environment ``here`` in goldens, for computations on ``device``."""
     return EnvironmentKey(
         torch=here.torch,
         device=device.type,
@@ -102,7 +102,10 @@ def environment_key(here: Environment, device: torch.device) -> EnvironmentKey:
 
 
 def machine_properties(here: Environment) -> dict[str, str]:
-    """Properties not in `EnvironmentKey` that can change the last bits; libraries select code by processor."""
+    """Properties of an environment, other than those in `EnvironmentKey`, that can change the last bits of results.
+
+    Math libraries, for example, select code by the processor.
+    """
     properties = {
         "processor": here.processor,
         "system library": here.platform.rpartition("-with-")[2],
@@ -113,7 +116,11 @@ def machine_properties(here: Environment) -> dict[str, str]:
 
 
 def fixed_images() -> Tensor:
-    """(4, 1, 28, 28) float32: the first test images of the embedded digits, normalised."""
+    """The images on which outputs are recorded: the first test images of the embedded digits, normalised.
+
+    Returns:
+        A float32 tensor of shape (4, 1, 28, 28).
+    """
     return _digits().normalise(_digits().test_images[:_IMAGES])
 
 
@@ -123,7 +130,10 @@ def _digits() -> Dataset:
 
 
 def depth_values(graph: Graph) -> dict[str, str]:
-    """Map each depth to the name of its value in the graph, in graph order. Two depths can share a value."""
+    """Map the name of each depth to the name of the tensor in the graph, in graph order.
+
+    Two depths can be the same tensor.
+    """
     logits = graph.evaluate.output
     needed = {logits}
     for operation in reversed(graph.evaluate.operations):
@@ -150,7 +160,7 @@ def depth_values(graph: Graph) -> dict[str, str]:
 
 
 def depth_outputs(captured: CapturedModel, device: torch.device) -> dict[str, Tensor]:
-    """The value at each depth in an eval-mode forward pass over the fixed images, moved to the CPU."""
+    """The tensor at each depth, by name and on the CPU, of an evaluation-mode forward pass over the fixed images."""
     module, images = captured.to_module().to(device).eval(), fixed_images()
     with torch.no_grad(), _full_single_precision():
         return _select_depths(captured.graph, images, module.trace(images.to(device)))
@@ -166,8 +176,8 @@ def _double_precision_outputs(captured: CapturedModel) -> dict[str, Tensor]:
         outputs, reason = {}, str(problem).splitlines()[0]
     if {output.dtype for output in outputs.values()} != {torch.float64}:
         raise InputError(
-            f"expected {captured.name} to run in double precision, which the error of single precision is measured against, "
-            f"but {reason}. Remove conversions such as .float() from its forward."
+            f"expected {captured.name} to run in double precision, to measure the error of single precision, but {reason}. "
+            "Remove conversions such as .float() from forward."
         )
     return outputs
 
@@ -179,14 +189,17 @@ def _select_depths(graph: Graph, images: Tensor, trace: Mapping[str, Tensor]) ->
 
 @contextmanager
 def _full_single_precision() -> Iterator[None]:
-    """Turn off TF32 (a mantissa of ten bits) and cuDNN's choice of algorithms by measured time."""
+    """Disable TF32, whose mantissa has ten bits, and the benchmark mode of cuDNN inside the block."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False):
         yield
 
 
 def recipe_settings(recipe: Recipe) -> dict[str, Any]:
-    """The recipe of the 50 steps with all settings, as JSON data."""
+    """All settings of the recipe that is used for 50 training steps, as JSON data.
+
+    Number of epochs and maximal batch size are the same for all goldens; other settings are those of ``recipe``.
+    """
     settings: dict[str, Any] = as_json(_shortened(recipe).to_mapping())
     return settings
 
@@ -196,9 +209,10 @@ def _shortened(recipe: Recipe) -> Recipe:
 
 
 def train_briefly(captured: CapturedModel, spec: RunSpec) -> tuple[StepDigests, ...]:
-    """The digests of 50 training steps on the embedded digits, every ten steps; fewer if the loss becomes infinite or NaN.
+    """Train 50 steps on the embedded digits, and return digests after every ten steps.
 
-    Recipe and device are those of ``spec``; seed, engine, epochs and the limit of the batch size are the same for all goldens.
+    If the loss becomes infinite or NaN, the training ends early. Recipe and device are those of ``spec``; seed, engine,
+    number of epochs and maximal batch size are the same for all goldens.
     """
     recipe = _shortened(spec.recipe)
     data = _digits().shortened(train=recipe.batch_size * _STEPS_PER_EPOCH, test=_TEST_IMAGES)
@@ -213,10 +227,10 @@ def digest(tensor: Tensor) -> str:
 
 
 def sample(values: Tensor) -> Tensor:
-    """Select up to 256 values, as an (N,) tensor, at positions that depend only on the number of values."""
+    """Select up to 256 numbers of a tensor as an (N,) tensor, at positions that depend only on the size of the tensor."""
     flat = values.flatten()
     if len(flat) <= _SAMPLE_SIZE:
-        # A copy: two depths can be the same value, and safetensors refuses tensors that share memory.
+        # A copy, since two depths can be the same tensor, and safetensors does not save tensors that share memory.
         return flat.clone()
     return flat[torch.arange(_SAMPLE_SIZE) * _STRIDE % len(flat)]
 

@@ -1,4 +1,4 @@
-"""Updating a golden to the current results of a model, and listing what changes."""
+"""Update a golden to the current results of a model, and list the changes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from harness.training import RunSpec
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Update:
-    """The updated golden, or the old one if nothing changed, and the changes, one line each."""
+    """The updated golden, or the old golden if nothing changed, and a line for each change."""
 
     golden: Golden
     changes: tuple[str, ...]
 
 
 def update_golden(captured: CapturedModel, spec: RunSpec, old: Golden | None) -> Update:
-    """Record the results of a model in this environment.
+    """Compute the results of a model in this environment, and update the golden ``old``, or make a new golden if None.
 
-    The entries of other environments are kept, unless the graph, the initial weights, the recipe or the fixed images changed:
-    then they no longer apply. The model has the initial weights of seed 1; the results are computed on the device of ``spec``.
+    Results of other environments are kept, unless the graph, the initial weights, the recipe or the fixed images changed. The
+    model must have the initial weights of seed 1; the results are computed on the device of ``spec``.
 
     Raises:
         InputError: two runs differ, the model does not run in double precision, or an output is infinite or NaN.
@@ -33,14 +33,14 @@ def update_golden(captured: CapturedModel, spec: RunSpec, old: Golden | None) ->
     new = measure_golden(captured, spec)
     entry = new.bits[0]
     if old is None:
-        return Update(golden=new, changes=(f"new, with {entry.key.describe()}",))
+        return Update(golden=new, changes=(f"new golden, with results for {entry.key.describe()}",))
     changes = [*_common_changes(old, new), *_entry_changes(old.entry_for(entry.key), entry)]
     if not changes:
         return Update(golden=old, changes=())
     others = [other for other in old.bits if other.key != entry.key]
     reason = _why_outdated(old, new)
     if reason:
-        dropped = [f"dropped, since {reason}: {other.key.describe()}" for other in others]
+        dropped = [f"results removed, since {reason}: {other.key.describe()}" for other in others]
         return Update(golden=new, changes=(*changes, *dropped))
     entries = tuple(sorted((*others, entry), key=lambda entry: entry.key))
     golden = dataclasses.replace(old, source=spec.source, arguments=spec.arguments, bits=entries)
@@ -48,7 +48,7 @@ def update_golden(captured: CapturedModel, spec: RunSpec, old: Golden | None) ->
 
 
 def _why_outdated(old: Golden, new: Golden) -> str:
-    """Why the entries of other environments no longer apply; empty if they do."""
+    """Why the results of other environments in the golden ``old`` no longer apply; empty if they apply."""
     reasons = {
         "the graph changed": old.graph != new.graph,
         "the initial weights changed": _weights_changed(old, new),
@@ -59,9 +59,9 @@ def _why_outdated(old: Golden, new: Golden) -> str:
 
 
 def _weights_changed(old: Golden, new: Golden) -> bool:
-    """Whether the initial weights differ: by their bits if recorded on this machine, else by the outputs.
+    """Whether the initial weights changed: by digests if ``old`` has results of this machine, otherwise by the outputs.
 
-    On two machines the same seed can give weights that differ by a rounding.
+    On another machine, the same seed can give weights that differ by rounding errors.
     """
     now, recorded = new.bits[0], old.entry_for(new.bits[0].key)
     if old.tensors != new.tensors:
@@ -91,7 +91,7 @@ def _common_changes(old: Golden, new: Golden) -> list[str]:
             lines.append(f"{depth.name}: {format_shape(recorded.shape)} -> {format_shape(depth.shape)}")
             continue
         difference = max_abs_difference(new.values[depth.name], old.values[depth.name])
-        # Initial weights of another machine can differ by a rounding.
+        # On another machine, initial weights and thereby outputs can differ by rounding errors.
         if not difference <= recorded.tolerance:
             lines.append(f"{depth.name}: changes by {recorded.describe_difference(difference)}")
     return lines + [f"recipe: {line}" for line in setting_differences(old.recipe, new.recipe)]
@@ -99,7 +99,7 @@ def _common_changes(old: Golden, new: Golden) -> list[str]:
 
 def _entry_changes(recorded: BitExactResults | None, now: BitExactResults) -> list[str]:
     if recorded is None:
-        return [f"new: {now.key.describe()}"]
+        return [f"new results for {now.key.describe()}"]
     pairs = ((recorded.tensors, now.tensors), (recorded.outputs, now.outputs))
     lines = [
         f"{name}: {old[name]} -> {new[name]}"

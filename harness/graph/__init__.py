@@ -1,4 +1,4 @@
-"""`nn.Module` -> graph -> `nn.Module`: a model as data, and back."""
+"""Capture an `nn.Module` as a graph, which is plain data, and build an `nn.Module` from a graph."""
 
 from harness.graph.capture import capture, computing_threads
 from harness.graph.captured import CapturedModel, Fidelity

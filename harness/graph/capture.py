@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import warnings
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,7 @@ _LISTED = 3
 
 @contextmanager
 def computing_threads(number: int) -> Iterator[None]:
-    """Limit torch to this many CPU threads inside the block; small networks run fastest on one."""
+    """Limit torch to ``number`` CPU threads inside the block; small networks run fastest on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -42,21 +43,22 @@ def computing_threads(number: int) -> Iterator[None]:
 def capture(
     module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28), *, name: str, twice: bool = True
 ) -> CapturedModel:
-    """Capture a module in both modes and compare the result with the module itself.
+    """Capture a module in training and evaluation mode and compare the captured graph with the module.
 
-    The module must map a float batch ``(B, *input_shape)`` to one tensor. Its attributes, parameters, buffers and modes
-    are restored, as is the random state of Python, NumPy and torch; what its first forward pass creates, such as the
-    weights of lazy modules, is kept. ``name`` is for error messages. With ``twice``, two captures are compared to check
-    that capture is repeatable; otherwise this is assumed.
+    The module must map a float32 batch ``(B, *input_shape)`` to one tensor. Afterwards the module's attributes,
+    parameters, buffers and modes are restored, as is the random state of Python, NumPy and torch; tensors that the first
+    forward pass creates, such as the weights of lazy modules, are kept. ``name`` is the model's name in messages. If
+    ``twice`` is true, the module is captured twice, to check that both graphs are equal.
 
     Raises:
-        CaptureError: the module fails on such an input, returns anything but one tensor, fixes the batch size, or
-            depends on values in a way that no graph can hold, or runs an operation that is not allowed.
+        CaptureError: the module fails on such a batch, returns anything but one tensor, accepts only certain batch
+            sizes, chooses operations by the values of the images, or runs an operation that is not on the allow-list.
     """
     generator = torch.Generator().manual_seed(SEED)
     example = torch.randn((_EXAMPLE_BATCH, *input_shape), generator=generator, dtype=torch.float32, device="cpu")
     with (
         warnings.catch_warnings(),
+        _garbage_left(),
         computing_threads(1),
         _plain_defaults(),
         _plain_operations(),
@@ -81,6 +83,18 @@ def capture(
         finally:
             before.restore()
     return CapturedModel(name=name, graph=graph, state=state, fidelity=fidelity)
+
+
+@contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Collect no garbage inside the block: an export, and what it imports, make a million objects that mostly stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
@@ -151,10 +165,10 @@ def _require_plain(module: nn.Module, name: str) -> None:
 
 
 def _after_first_pass(module: nn.Module, example: torch.Tensor, name: str) -> ModuleState:
-    """Run the module once in each mode, and return its initial state with any tensors that it creates in forward.
+    """Run the module once in each mode and return the module's initial state, with all tensors that forward creates.
 
     Raises:
-        CaptureError: a pass fails, or a later pass creates these tensors again or changes them.
+        CaptureError: a forward pass fails, or a second pass creates the same tensors again or changes their values.
     """
     state = ModuleState(module)
     for training in (False, True):

@@ -1,4 +1,4 @@
-"""`CapturedModel`: a graph with its initial tensors, and the result of comparing it with the module."""
+"""`CapturedModel`: a graph, the initial tensors, and the result of comparing the graph with the module."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ class Fidelity:
     """The result of comparing the captured graph with the eager module, bit for bit.
 
     Args:
-        repeatable: two captures gave the same graph and constants.
-        eval_equal: the outputs in evaluation are equal, for several images and for one.
-        train_equal: outputs, gradients, parameters and buffers of some training steps are equal, from the same random state.
-        other_size: what the eager module does with images four pixels larger; ``other predictions`` means that
-            it returns more or fewer predictions than there are images.
-        single_image: the shape of the eager module's output for one image; None if it fails.
-        single_image_failure: why the eager module fails for one image; empty if it does not.
-        finite: the output is finite throughout for at least some images.
-        training_failure: the error, if the backward passes of module and graph fail in the same way; empty otherwise.
-        differences: a sentence for each failed comparison.
+        repeatable: whether two captures gave the same graph and constants.
+        eval_equal: whether graph and module give equal outputs in evaluation mode, for several images and for one.
+        train_equal: whether graph and module have equal outputs, gradients, parameters and buffers after each of a few
+            training steps that start from the same random state.
+        other_size: what the eager module does with images four pixels larger in height and width; ``other predictions``
+            means that the module returns more or fewer predictions than there are images.
+        single_image: the shape of the eager module's output for one image; None if the module fails for one image.
+        single_image_failure: the error of the eager module for one image; empty if there is none.
+        finite: False if the module returns NaN or infinity both for normally distributed images and for images between
+            0 and 1.
+        training_failure: the module's error, if the same training step of module and graph fails; empty otherwise.
+        differences: a sentence for each comparison that found a difference.
     """
 
     repeatable: bool = True
@@ -45,13 +47,16 @@ class Fidelity:
 
     @property
     def holds(self) -> bool:
-        """Whether the capture is repeatable and equal to the module in both modes."""
+        """Whether capture is repeatable and the graph equals the module in training and in evaluation mode."""
         return self.repeatable and self.eval_equal and self.train_equal
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CapturedModel:
-    """A captured model: its graph, its fidelity, and initial parameters, buffers and constants by name, on the CPU."""
+    """A captured model: the graph, how the graph compares with the module (``fidelity``), and the initial tensors.
+
+    ``state`` maps the name of each parameter, buffer and constant to the initial tensor, on the CPU.
+    """
 
     name: str
     graph: Graph
@@ -59,15 +64,15 @@ class CapturedModel:
     fidelity: Fidelity
 
     def to_module(self) -> GraphModule:
-        """Return a new trainable module with its own copy of the tensors."""
+        """Build a trainable `GraphModule` from the graph and a new copy of the initial tensors."""
         return GraphModule(self.graph, self.state)
 
     def require_trainable(self) -> None:
-        """Refuse to train if the graph differs from the model, or the output is not one row of scores per image.
+        """Raise an error if the captured model cannot be trained.
 
         Raises:
-            CaptureError: the capture differs from the model, the model's own backward pass fails, or its output is not
-                one row of floating-point numbers per image.
+            CaptureError: the graph differs from the model, a training step of the model fails, or the output of the
+                model is not one row of floating-point numbers per image.
         """
         problem = "; ".join(self.fidelity.differences)
         if self.fidelity.training_failure:
@@ -75,11 +80,11 @@ class CapturedModel:
         outputs = {operation.name: operation.outputs for operation in self.graph.train.operations}
         (meta,) = outputs.get(self.graph.train.output) or (None,)
         if meta is not None and ("float" not in meta.dtype or meta.shape[:1] != ("B",)):
-            problem = f"its output is {meta.dtype} of shape ({', '.join(map(str, meta.shape))})"
+            problem = f"the model's output is {meta.dtype} of shape ({', '.join(map(str, meta.shape))})"
         if problem:
             msg = (
-                f"{self.name} cannot be trained: expected a model that gives each image a row of scores, and a captured graph, "
-                f"which is what is trained, that computes what the model computes, but {problem}. Change the model; "
-                "`harness check` examines its structure all the same"
+                f"{self.name} cannot be trained: expected a model that returns one row of scores for each image, and a captured "
+                f"graph that computes the same as the model, but {problem}. Change the model; `harness check` can examine the "
+                "structure of a model that cannot be trained"
             )
             raise CaptureError(msg)

@@ -1,6 +1,7 @@
 """Compare a captured graph with its module, bit for bit: outputs, gradients and buffers.
 
-A graph holds only the forward pass. A custom backward, a hook or a checkpoint shows only in a training step.
+A graph holds only the forward pass, so custom backward functions, hooks and checkpoints are found only by comparing
+training steps.
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ def _other_size(module: nn.Module, example: torch.Tensor) -> OtherSize:
 
 
 def _explanation(module: nn.Module, example: torch.Tensor) -> str:
-    """What the module's training step does that the graph cannot hold, worded as the end of a sentence."""
+    """Name the module's custom backward functions, hooks and checkpoints, which a graph cannot hold; empty if none."""
     found: dict[str, None] = {}
 
     def watch(frame: FrameType, event: str, called: Any) -> None:  # noqa: ANN401 - as a profile function is called
@@ -217,7 +218,7 @@ def _explanation(module: nn.Module, example: torch.Tensor) -> str:
 
 
 def _changes(before: ModuleState) -> str:
-    """The attributes that forward passes have changed, worded as the end of a sentence."""
+    """Name the attributes that forward passes have changed since the state ``before``; empty if there are none."""
     changed = ", ".join(dict.fromkeys(before.changed_attributes()))
     return f"; forward changes {changed}, which no buffer holds" if changed else ""
 

@@ -1,8 +1,8 @@
 """Convert the operations of a module in one mode to a `Program`, using `torch.export`.
 
 The ATen operations are kept as exported, without decomposition, so that a rebuilt module matches the original bit for
-bit. What depends on the machine and not on the model (the device of a created tensor, whether cuDNN is on) becomes a runtime
-symbol, so that captures on different machines and torch versions agree.
+bit. Arguments that depend on the machine and not on the model (the device of a created tensor, whether cuDNN is enabled)
+are replaced by runtime symbols, so that captures on different machines give equal graphs.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ _CUDNN_ARGUMENT = {"aten.batch_norm.default": 8, "aten.instance_norm.default": 8
 def export_program(
     module: nn.Module, example: torch.Tensor, names: Mapping[str, str], name: str, *, mode: str
 ) -> tuple[Program, dict[str, torch.Tensor], str]:
-    """Export a module in its current mode for any batch size; return the program, its constants and its input's name.
+    """Export a module in the current mode for any batch size; return the program, its constants and its input's name.
 
-    ``example`` is a batch of images ``(B, *input_shape)``. ``names`` maps each parameter or buffer name to its name in
-    the graph, as shared tensors have several. ``name`` and ``mode`` are those of the model, for error messages.
+    ``example`` is a batch of images ``(B, *input_shape)``. ``names`` maps each name of a parameter or buffer, of which a
+    shared tensor has several, to the one name used in the graph. Messages contain the model's ``name`` and the ``mode``.
 
     Raises:
-        CaptureError: the model fixes the batch size, or depends on values in a way that no graph can hold.
+        CaptureError: the model accepts only certain batch sizes, chooses operations by the values of the images, or runs
+            an operation that a graph cannot hold.
     """
     complaint = f"{name} cannot be captured in {mode} mode"
     with _silent_torch():
@@ -68,7 +69,7 @@ class _Translation:
         self.names: dict[torch.fx.Node, str] = {}
         self.constants: dict[str, torch.Tensor] = {}
         self.batch: Any = None
-        # Where the operation that is read stands in the user's own file.
+        # The location, in the user's own file, of the operation that is being translated.
         self.place = ""
         self.places: dict[str, str] = {}
 
@@ -101,17 +102,18 @@ class _Translation:
         raise CaptureError(msg)
 
     def _refuse_block(self, node: torch.fx.Node) -> None:
-        """Refuse a nested subgraph; the stack trace of a nearby operation gives its location."""
+        """Raise an error for a nested subgraph; its location is read from the stack trace of a nearby operation."""
         kind = " ".join(str(user.target) for user in node.users)
         near = [found for user in node.users for found in (*user.users, user)]
         place = next(filter(None, (place_in_stack(other.meta.get("stack_trace")) for other in near)), "")
         if "set_grad_enabled" in kind:
-            self._refuse(f"it holds a nested block of torch.no_grad{place}: use x.detach() in place of the block")
+            self._refuse(f"forward contains a torch.no_grad block{place}: use x.detach() in place of the block")
         if "autocast" in kind:
             self._refuse(
-                f"it holds a nested block of autocast{place}: leave precision to the training, such as --engine bf16"
+                f"forward contains an autocast block{place}: remove the block, and choose the precision of the training, "
+                "such as by --engine bf16"
             )
-        self._refuse(f"it holds a nested block ({kind}){place}: use torch.where in place of control flow")
+        self._refuse(f"forward contains control flow ({kind}){place}: use torch.where in place of control flow")
 
     def _read_inputs(self) -> str:
         specs = {spec.arg.name: spec for spec in self.exported.graph_signature.input_specs}
@@ -129,7 +131,10 @@ class _Translation:
                 if node.users:
                     self.constants[name] = self.exported.constants[str(spec.target)].detach().cpu().clone()
             else:
-                self._refuse(f"it holds an input of kind {spec.kind.name}, which is not a tensor")
+                self._refuse(
+                    "expected only images, parameters, buffers and constant tensors as inputs of the exported program, "
+                    f"got an input of kind {spec.kind.name}"
+                )
         return input_name
 
     def _operation(self, node: torch.fx.Node) -> Operation | None:
@@ -139,7 +144,7 @@ class _Translation:
         self.places[node.name] = self.place
         arguments = [self._argument(argument) for argument in node.args]
         if op == "aten.numpy_T.default":
-            # x.T is a permutation under a name of its own.
+            # x.T is exported as an operation of its own, but is a permutation.
             op, order = "aten.permute.default", tuple(reversed(range(node.meta["val"].ndim)))
             arguments.append(order)
         if op in _CUDNN_ARGUMENT and len(arguments) > _CUDNN_ARGUMENT[op]:
@@ -176,8 +181,8 @@ class _Translation:
         batch = self.batch.node.expr
         if expression.free_symbols - {batch}:
             self._refuse(
-                f"a size in it depends on the values of the images{self.place}: compute with tensors of a fixed shape, such as "
-                "by torch.where or a product with a mask"
+                f"the shape of a tensor depends on the values of the images{self.place}: compute with tensors of a fixed "
+                "shape, such as by torch.where or a product with a mask"
             )
         return str(expression).replace(str(batch), "B").replace(" ", "")
 
@@ -200,17 +205,20 @@ class _Translation:
             case torch.memory_format():
                 return Symbol("memory_format", str(argument).removeprefix("torch."))
             case _:
-                self._refuse(f"an operation{self.place} takes an argument of type {type(argument).__name__}")
+                self._refuse(
+                    f"an operation{self.place} has an argument of type {type(argument).__name__}: expected tensors, numbers, "
+                    "strings and settings of torch, such as dtypes"
+                )
                 raise AssertionError  # pragma: no cover - _refuse raises
 
     def _output(self, node: torch.fx.Node) -> str:
         specs = self.exported.graph_signature.output_specs
         results = node.args[0]
         if len(specs) != 1 or specs[0].kind is not OutputKind.USER_OUTPUT or not isinstance(results, list | tuple):
-            self._refuse(f"expected one tensor as its result, found {len(specs)} results")
+            self._refuse(f"expected forward to return one new tensor, got {len(specs)} results or changed inputs")
         result = results[0]  # type: ignore[index]  # a list or tuple: tested above
         if not isinstance(result, torch.fx.Node):
-            self._refuse("its result is a constant")
+            self._refuse("expected forward to return a tensor computed from the images, got a constant")
         return self.names[result]  # type: ignore[index]  # a Node: tested above
 
 
@@ -222,7 +230,7 @@ def _op_name(target: object) -> str:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name of a dtype in a graph, such as ``float32``."""
+    """The name that a graph uses for a dtype, such as ``float32``."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -238,7 +246,7 @@ def _submodule(node: torch.fx.Node) -> tuple[str, str]:
 
 
 def _without_unused_sizes(operations: list[Operation], output: str) -> tuple[Operation, ...]:
-    """Drop unused size computations, which only some versions of `torch.export` leave in the graph."""
+    """Drop operations on sizes whose result is not used, which only some versions of `torch.export` leave in a program."""
     kept: list[Operation] = []
     read = {output}
     for operation in reversed(operations):
@@ -249,7 +257,7 @@ def _without_unused_sizes(operations: list[Operation], output: str) -> tuple[Ope
 
 
 def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
-    """Return the program with the values that it reads renamed according to ``names``."""
+    """Return a copy of the program in which each reference to a key of ``names`` refers to the mapped name instead."""
 
     def renamed(argument: Argument) -> Argument:
         if isinstance(argument, Ref):
@@ -273,7 +281,7 @@ def renamed_program(program: Program, names: Mapping[str, str]) -> Program:
 
 @contextmanager
 def _silent_torch() -> Iterator[None]:
-    """Suppress the partial graph that a failing export prints and logs; the exception contains the reason."""
+    """Suppress what a failing `torch.export` prints and logs; the raised exception contains the reason."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

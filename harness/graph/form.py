@@ -1,11 +1,11 @@
 """The graph: a captured model as data.
 
-A `Graph` holds two programs, what the model runs in training and what it runs in evaluation, as lists of ATen operations,
-together with the specification of every tensor they read and the tree of modules the model declares. It carries no code and
-no weights: weights are stored separately as named tensors.
+A `Graph` holds two programs, one for training mode and one for evaluation mode, as lists of ATen operations, together
+with the specification of every tensor of the model and the tree of registered modules. A graph holds no code and no weights:
+weights are stored separately as named tensors.
 
-Values are named in static single assignment form. A dimension is an integer, or a string in the batch size ``B``, such as
-``"B"`` or ``"16*B"``.
+Each operation defines one value, under a name that no other value of the program has. A dimension is an integer, or an
+expression in the batch size ``B``, such as ``"B"`` or ``"16*B"``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from harness.graph.operations import OperationKind, kind_of
 Dim = int | str
 Shape = tuple[Dim, ...]
 TensorKind = Literal["parameter", "buffer", "constant"]
-# Far above any model this harness is for (input 1x28x28), far below what would exhaust a small machine.
+# Far above the size of any model that the harness is meant for, far below what would exhaust the memory of a small machine.
 MAX_ELEMENTS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A reference by name to the input, a tensor, or the result of an operation."""
+    """A reference by name to the input of a program, a tensor of the graph, or the result of an operation."""
 
     name: str
 
@@ -56,11 +56,11 @@ RUNTIME_CUDNN = Symbol("runtime", "cudnn")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
-    """A tensor the model holds: parameter, buffer, or constant (a plain attribute or a literal).
+    """The specification of a tensor of the model: a parameter, a buffer, or a constant (a plain attribute or a literal).
 
-    ``aliases`` are further names of a shared tensor, which is counted once. ``content`` is the SHA-256 of a constant's
-    values; it is empty for parameters and buffers, whose values training changes.
-    ``persistent`` says whether the module's ``state_dict`` contains it; constants are in none.
+    ``aliases`` are the further names of a tensor that the model holds under several names. ``content`` is the SHA-256 of
+    a constant's values, and empty for parameters and buffers, whose values change in training. ``persistent`` says
+    whether the module's ``state_dict`` contains the tensor, which is never the case for constants.
     """
 
     name: str
@@ -74,16 +74,16 @@ class TensorSpec:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its name and its aliases."""
+        """All names of the tensor: ``name``, then ``aliases``."""
         return (self.name, *self.aliases)
 
     @property
     def elements(self) -> int:
-        """Number of elements."""
+        """Number of elements of the tensor."""
         return math.prod(self.shape)
 
     def facts(self) -> list[Any]:
-        """JSON data that identifies the tensor, without its names and without values that training changes."""
+        """The tensor's kind, shape, dtype, ``requires_grad`` and ``content`` as JSON data, for digests without names."""
         return [self.kind, list(self.shape), self.dtype, self.requires_grad, self.content]
 
 
@@ -99,9 +99,10 @@ class ValueMeta:
 class Operation:
     """One operation of a program.
 
-    ``name`` is the value it defines; ``op`` the ATen overload, such as ``aten.conv2d.default``, or a scalar operation, such as
-    ``operator.mul``; ``outputs`` has an entry for each tensor result, none for an operation on sizes; ``module`` is the path of
-    the submodule it came from, empty for the model itself.
+    ``name`` is the name of the operation's result; ``op`` is the ATen overload, such as ``aten.conv2d.default``, or an
+    operation on sizes, such as ``operator.mul``; ``outputs`` has an entry for each tensor in the result, so none for an
+    operation on sizes; ``module`` is the path of the submodule whose forward runs the operation, empty for the model
+    itself, and ``module_type`` is the class name of that submodule.
     """
 
     name: str
@@ -114,28 +115,28 @@ class Operation:
 
     @property
     def kind(self) -> OperationKind:
-        """The operation's properties, derived from its name: its family, and whether it works in place."""
+        """Properties that follow from ``op``, such as the family of the operation and whether it works in place."""
         return kind_of(self.op)
 
     @property
     def shape(self) -> Shape:
-        """Shape of its first result; empty when it has none."""
+        """Shape of the first tensor in the operation's result; empty if the result contains no tensor."""
         return self.outputs[0].shape if self.outputs else ()
 
     def refs(self) -> Iterator[str]:
-        """Names of the values that the operation reads, in argument order and including repetitions."""
+        """Names of the values among the operation's arguments, in argument order and including repetitions."""
         yield from _refs((*self.args, *self.kwargs.values()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program:
-    """The operations of one mode, in order of execution."""
+    """The operations of one mode in order of execution, and the name of the value that is the model's output."""
 
     operations: tuple[Operation, ...]
     output: str
 
     def written(self, names: Iterable[str]) -> set[str]:
-        """Which of these inputs or tensors an in-place operation modifies, directly or through a view."""
+        """Those ``names`` of inputs or tensors whose memory an in-place operation modifies, directly or through a view."""
         owners = {name: name for name in names}
         found = set()
         for operation in self.operations:
@@ -149,7 +150,11 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeclaredModule:
-    """A registered submodule, called or not; ``parameters`` is the number of elements that it owns directly."""
+    """A registered module, called or not.
+
+    ``parameters`` is the number of elements of the parameters registered in this module itself and not in a submodule;
+    a shared parameter counts in the first module only.
+    """
 
     path: str
     type: str
@@ -160,8 +165,9 @@ class DeclaredModule:
 class Graph:
     """A captured model: its tensors, its registered modules, and the program of each mode.
 
-    ``input_shape`` excludes the batch dimension. ``tensors`` are all tensors of the model, used or not; ``modules`` is
-    the module tree in order, the model itself first. ``torch_version`` of the capture is not part of any digest.
+    ``input_shape`` excludes the batch dimension. ``tensors`` are all tensors of the model, used or not; ``modules`` are
+    the model itself and all submodules, in the order of ``named_modules``. ``torch_version`` is the version of torch that
+    captured the model; no digest depends on the version.
     """
 
     input_shape: tuple[int, ...]
@@ -173,14 +179,14 @@ class Graph:
     torch_version: str
 
     def tensor(self, name: str) -> TensorSpec | None:
-        """The tensor of this name; None if the graph has none."""
+        """The specification of the tensor called ``name``; None if the graph has no such tensor."""
         return next((spec for spec in self.tensors if spec.name == name), None)
 
     def exact_digest(self) -> str:
         """SHA-256 of the exact operations of both modes.
 
-        Captures with equal digests give bitwise equal results for the same weights. The digest is independent of the
-        names of values, tensors and modules, and of the version that captured them.
+        Graphs with equal digests compute bitwise equal results from the same weights. The digest is independent of the
+        names of values, tensors and modules, and of the torch version used for capture.
         """
         order: dict[str, str] = {self.input_name: "input"}
         specs = {spec.name: spec for spec in self.tensors}
@@ -203,9 +209,9 @@ class Graph:
 
 
 def bind(operation: Operation) -> dict[str, Argument]:
-    """The operation's arguments by their names in its schema, including defaults.
+    """Map the argument names of an operation's schema to the arguments given or, if not given, to their defaults.
 
-    An operation unknown to this version of torch keeps only its keyword arguments.
+    For an operation that the installed torch does not have, only keyword arguments are returned.
     """
     declared = dict(_declared_arguments(operation.op))
     return declared | dict(zip(declared, operation.args, strict=False)) | dict(operation.kwargs)
@@ -228,7 +234,7 @@ def _plain(value: object) -> Argument:
 
 
 def encode_argument(argument: Argument) -> Any:  # noqa: ANN401 - JSON data has no narrower type
-    """Encode an argument as JSON data."""
+    """Encode an argument of an operation as JSON data."""
     match argument:
         case Ref(name):
             return {"ref": name}

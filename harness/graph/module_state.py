@@ -1,4 +1,4 @@
-"""Save the state of a module, and restore it after a forward pass has changed it."""
+"""Save the attributes and tensors of a module, and restore them after forward passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CONTAINERS = (dict, OrderedDict, list, set)
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers by name, shared ones under each name; uninitialised lazy ones are left out."""
+    """Pairs of name and tensor for all initialised parameters and buffers; a shared tensor appears under each name."""
     parameters, buffers = (
         module.named_parameters(remove_duplicate=False),
         module.named_buffers(remove_duplicate=False),
@@ -26,7 +26,7 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors are bitwise equal, including NaN."""
+    """Whether two tensors have the same dtype, shape and values, where NaN equals NaN."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
@@ -35,7 +35,7 @@ def same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
 class ModuleState:
     """A snapshot of the attributes of a module and its submodules, and of the values of their tensors.
 
-    The contents of a user's own objects are not included.
+    Lists, sets and dictionaries are copied; attributes of other objects that the module holds are not saved.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -56,12 +56,12 @@ class ModuleState:
             (tensor, tensor.detach(), tensor.requires_grad, tensor.grad if tensor.is_leaf else None)
             for tensor in tensors.values()
         ]
-        # Copied by memory and not by tensor: some share it, and an expanded one cannot be written to.
+        # The memory is copied, not each tensor: several tensors may share memory, and an expanded tensor is not writable.
         storages = {storage.data_ptr(): storage for storage in map(torch.Tensor.untyped_storage, tensors.values())}
         self._storages = [(storage, storage.clone()) for storage in storages.values()]  # type: ignore[no-untyped-call]
 
     def changed_attributes(self) -> list[str]:
-        """Names of attributes whose number, string or type has changed, such as a call counter."""
+        """Names of attributes, such as a call counter, whose type, or whose value if a number or string, has changed."""
         plain = (bool, int, float, str)
         return [
             name
@@ -72,7 +72,7 @@ class ModuleState:
         ]
 
     def restore(self) -> None:
-        """Restore the attributes and tensors."""
+        """Restore all saved attributes and tensors of the module."""
         for attributes, before in self._attributes:
             attributes.clear()
             attributes.update(before)
@@ -82,7 +82,7 @@ class ModuleState:
         self.restore_tensors()
 
     def restore_tensors(self) -> None:
-        """Restore the tensors' values, gradients and ``requires_grad``."""
+        """Restore the values, the gradients and ``requires_grad`` of all saved tensors."""
         for storage, before in self._storages:
             storage.copy_(before)
         for tensor, alias, requires_grad, gradient in self._tensors:
@@ -94,7 +94,7 @@ class ModuleState:
 
 
 def _has_numbers(value: object) -> bool:
-    """Whether it is a tensor that can be copied and compared; uses ``type``, as ``__class__`` may be overridden."""
+    """Whether a value is a dense tensor with data; tests ``type(value)``, as an object may override ``__class__``."""
     if not issubclass(type(value), torch.Tensor):
         return False
     tensor = cast("torch.Tensor", value)

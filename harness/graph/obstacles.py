@@ -16,39 +16,39 @@ from harness.errors import first_line
 from harness.graph.places import place_in_stack, place_of, place_of_error
 
 _VALUES = (
-    "what it runs depends on the values of the images{place} (an if, a loop, a size, or a conversion to a Python number): "
+    "the operations depend on the values of the images{place} (by an if, a loop, a size, or a conversion to a Python number): "
     "compute with tensors, such as by torch.where"
 )
 READS_NUMBER = (
-    "it reads a number from a tensor as a Python number{place}, such as by .item() or float(), which has no value while the "
-    "graph is captured: compute with tensors, and print outside forward"
+    "forward converts a tensor to a Python number{place}, such as by .item() or float(), and this number has no value while "
+    "the graph is captured: compute with tensors, and print outside forward"
 )
 _OUTSIDE = (
-    "a tensor leaves PyTorch{place}, such as by .numpy(), so that the graph cannot contain what happens there: use torch's own "
-    "operations"
+    "forward converts a tensor to an object outside PyTorch{place}, such as by .numpy(), and a graph cannot contain "
+    "computations outside PyTorch: use operations of torch"
 )
 _HIDDEN_WRITE = (
-    "it changes or keeps a tensor in a way that hides it from autograd{place}, such as by .data: write x = x.clamp(min=0) in "
-    "place of x.data.clamp_(min=0), and keep state in buffers"
+    "forward changes or stores a tensor in a way that autograd does not record{place}, such as by .data: write "
+    "x = x.clamp(min=0) in place of x.data.clamp_(min=0), and keep state in buffers"
 )
-# By words in torch's message; the first that fits.
+# Explanations of an error by words in torch's message; the first entry with a word that occurs is used.
 _KNOWN = (
     (("data-dependent", "dynamic shape operator", "unbacked"), _VALUES),
     (("SymFloat", "SymInt", "SymBool", "aten._local_scalar_dense", "aten::item"), READS_NUMBER),
     ((".numpy()", "numpy", "data_ptr", "tolist"), _OUTSIDE),
     (("fake tensor in the exported program", "lifted_tensor", "FakeTensor"), _HIDDEN_WRITE),
 )
-# Other batch sizes than that of the example: one that is no multiple of it, and one that is.
+# Two other batch sizes than the example's: the first is no multiple of the example's, the second is.
 _OTHER_BATCHES = (5, 8)
 
 
 def why_not_exported(error: Exception, module: nn.Module, example: torch.Tensor) -> str:
-    """Why a module that runs cannot be exported, worded as the end of a sentence.
+    """Explain why `torch.export` fails for a module whose forward runs without error; the text ends a sentence.
 
     Args:
-        error: what `torch.export` raised.
-        module: the module in the mode that was exported.
-        example: the images that it was exported with.
+        error: the exception that `torch.export` raised.
+        module: the module, in the mode in which the export failed.
+        example: the batch of images that was given to `torch.export`.
     """
     text, place = str(error), place_of_error(error)
     if "data-dependent" not in text and ("Constraints violated" in text or "specialized" in text):
@@ -56,7 +56,7 @@ def why_not_exported(error: Exception, module: nn.Module, example: torch.Tensor)
     for words, sentence in _KNOWN:
         if any(word in text for word in words):
             return sentence.format(place=place or _place_of_write(module, example))
-    return f"torch.export cannot follow it{place}: {type(error).__name__}: {first_line(error)}"
+    return f"torch.export fails{place}: {type(error).__name__}: {first_line(error)}"
 
 
 def _why_batch_matters(module: nn.Module, example: torch.Tensor) -> str:
@@ -67,18 +67,18 @@ def _why_batch_matters(module: nn.Module, example: torch.Tensor) -> str:
     failures = {size: _failure(module, example, size) for size in _OTHER_BATCHES}
     if all(failures.values()):
         return (
-            f"{place}it fixes the batch size to {len(example)}, the size of the example: write -1 or x.size(0) there "
-            f"(with {_OTHER_BATCHES[0]} images: {failures[_OTHER_BATCHES[0]]})"
+            f"{place}forward accepts only batches of {len(example)} images, the batch size used for capture: write -1 or "
+            f"x.size(0) for the batch size (with {_OTHER_BATCHES[0]} images: {failures[_OTHER_BATCHES[0]]})"
         )
     if failures[_OTHER_BATCHES[0]]:
         return (
-            f"{place}it puts several images together, so that only batches of certain sizes fit, and a graph is for any number "
-            f"of images (with {_OTHER_BATCHES[0]} images: {failures[_OTHER_BATCHES[0]]}): keep each image in a row of its own; "
+            f"{place}forward combines several images, so that only certain batch sizes work, but a graph must work for every "
+            f"batch size (with {_OTHER_BATCHES[0]} images: {failures[_OTHER_BATCHES[0]]}): keep each image in a row of its own; "
             "batch norm over parts of a batch cannot be captured"
         )
     return (
-        f"{place}what it runs depends on the number of images, and a graph is for any number of them: run the same operations "
-        "for every batch, without a loop over the images, a division of the batch, or an if on x.size(0)"
+        f"{place}the operations depend on the number of images, but a graph must work for every batch size: run the same "
+        "operations for every batch, without a loop over the images, a division of the batch, or an if on x.size(0)"
     )
 
 
@@ -92,7 +92,7 @@ def _failure(module: nn.Module, example: torch.Tensor, size: int) -> str:
 
 
 def _place_of_write(module: nn.Module, example: torch.Tensor) -> str:
-    """The location of the first access to ``Tensor.data`` in forward."""
+    """The location of the first access to ``Tensor.data`` in forward, as by `place_of`; empty if there is none."""
     places: list[str] = []
 
     class Watch(TorchFunctionMode):
@@ -108,7 +108,7 @@ def _place_of_write(module: nn.Module, example: torch.Tensor) -> str:
 
 
 class _BatchWatch(TorchFunctionMode):
-    """Records the first operation, and its line, for which an export adds a guard on the batch size."""
+    """Records the name and location of the first operation for which `torch.export` adds a guard on the batch size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _BatchWatch(TorchFunctionMode):
         self._environment: Any = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - as torch declares it
-        """Call the function, and record it if it adds the first guard."""
+        """Call ``func``; if the call adds the first guard on the batch size, record the function's name and location."""
         del types
         before = self._guards(args)
         try:
@@ -127,9 +127,9 @@ class _BatchWatch(TorchFunctionMode):
 
     @property
     def found(self) -> str:
-        """The operation and its location, such as ``view in line 3 of net.py``; empty if unknown."""
+        """The recorded operation and its location, such as ``view in line 3 of net.py``; empty if unknown."""
         if not self.operation and self._environment is not None and self._environment.guards:
-            # Asked by Python itself, as in `if x.size(0) > 2`.
+            # Python code added the guard without calling an operation, as in `if x.size(0) > 2`.
             location = str(self._environment.guards[0].sloc.framework_loc or "")
             return place_in_stack(location.replace("file ", 'File "').replace(", line", '", line')).removeprefix(" in ")
         return self.operation and f"{self.operation}{self.place}"

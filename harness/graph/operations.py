@@ -1,11 +1,12 @@
-"""Properties of operations by name: the family, whether they work in place, and others that several packages need.
+"""Properties of operations by name: the family, whether an operation works in place, and others.
 
-The table below is also the allow-list: a rebuilt module runs the operations in it and no others. All are tensor arithmetic,
-shape changes, or in-place forms of them: none reads files, runs code, or reaches outside the tensors it is given.
+The table below is also the allow-list: a rebuilt module runs only operations that the table contains. All are tensor
+arithmetic, shape changes, or in-place forms of the two: none reads files, runs code, or accesses other memory than that of
+its operands.
 
-Packages use `Operation.kind` (or `kind_of`) instead of their own lists. Names that an engine matches exactly, as
-in `harness.training.fusion` (ReLU, dropout, batch norm, convolution), `harness.training.dropout` (the dropouts) and
-`harness.training.engines` (softmax, log-softmax), are kept next to the functions that replace them.
+Packages use `Operation.kind` (or `kind_of`) instead of lists of their own. Names of operations that an engine replaces by
+other functions are listed next to these functions: in `harness.training.fusion` (ReLU, dropout, batch norm, convolution),
+`harness.training.dropout` (the dropouts) and `harness.training.engines` (softmax, log-softmax).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ Family = Literal[
 # ATen operations by name, in-place forms with their underscore; every overload of a listed name is allowed, except
 # those with an ``out=`` argument.
 _ATEN: dict[Family, str] = {
-    # Bends or cuts numbers one by one: a clamp at zero is a ReLU under another name.
+    # Nonlinear functions of single numbers and their relatives: a clamp at zero, for example, is a ReLU.
     "activation": """
         abs abs_ celu celu_ clamp clamp_ clamp_max clamp_max_ clamp_min clamp_min_ elu elu_ gelu gelu_ hardshrink hardsigmoid
         hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ leaky_relu leaky_relu_ log_sigmoid maximum minimum mish mish_ pow
@@ -70,7 +71,7 @@ _ATEN: dict[Family, str] = {
     "comparison": "eq ge gt isfinite isinf isnan le logical_and logical_not logical_or lt ne",
     "conversion": "_to_copy to type_as",
     "convolution": "conv1d conv2d conv3d convolution",
-    # The numbers as they are, in the shape they have.
+    # The result has the numbers and the shape of the operand.
     "copy": "alias clone contiguous detach detach_ lift_fresh lift_fresh_copy",
     "creation": "arange empty empty_like eye full full_like linspace ones ones_like scalar_tensor zeros zeros_like",
     "dropout": """
@@ -91,7 +92,7 @@ _ATEN: dict[Family, str] = {
         _adaptive_avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d avg_pool1d
         avg_pool2d max_pool1d max_pool2d max_pool2d_with_indices
     """,
-    # A tensor of random numbers, of a shape that is read off no number.
+    # Creates a tensor of random numbers; of an operand only the shape is read.
     "random creation": "rand rand_like randint randint_like randn randn_like",
     "random draw": "bernoulli bernoulli_ normal normal_ uniform uniform_",
     "reduction": "all amax amin any argmax argmin linalg_vector_norm logsumexp max mean min norm prod std sum var var_mean",
@@ -99,12 +100,12 @@ _ATEN: dict[Family, str] = {
     "resampling": """
         _upsample_nearest_exact2d upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
     """,
-    # The numbers as they are and in their order, in another shape.
+    # The result has the numbers of the operand in the same order, in another shape.
     "reshape": "_unsafe_view flatten reshape squeeze squeeze_ unflatten unsqueeze unsqueeze_ view view_as",
     "scan": "cumsum",
     "selection": "copy copy_ masked_fill masked_fill_",
     "size": "item numel sym_numel sym_size",
-    # Part of a value.
+    # The result is a part of the operand, or a list of parts.
     "slicing": "chunk diagonal gather index index_select narrow select slice split split_with_sizes tensor_split unbind",
     "softmax": "_softmax softmax",
     "transposed convolution": "conv_transpose1d conv_transpose2d",
@@ -136,7 +137,7 @@ _SYNONYMS = {
     "true_divide": "div",
 }
 _ELEMENTWISE = frozenset({"activation", "arithmetic", "comparison", "conversion", "copy", "dropout", "selection"})
-# Families that draw, and members of others that do.
+# Families whose operations draw random numbers, and operations of other families that do.
 _RANDOM_FAMILIES = frozenset({"dropout", "random creation", "random draw"})
 _RANDOM_NAMES = frozenset({"rrelu", "scaled_dot_product_attention"})
 _SHARING_FAMILIES = frozenset({"dropout", "permutation", "reshape"})
@@ -163,23 +164,23 @@ class OperationKind:
 
     @property
     def elementwise(self) -> bool:
-        """Whether each result element depends only on operand elements at the same position, after broadcasting."""
+        """Whether each element of the result depends only on the operands' elements at its position, after broadcasting."""
         return self.family in _ELEMENTWISE
 
     @property
     def draws(self) -> bool:
-        """Whether it may draw random numbers."""
+        """Whether the operation may draw random numbers."""
         return self.family in _RANDOM_FAMILIES or self.name in _RANDOM_NAMES
 
     @property
     def shares_memory(self) -> bool:
-        """Whether the result may share memory with the first argument: a view of it, or the argument itself."""
+        """Whether the result may share memory with the first argument, by being a view of that argument or the same tensor."""
         return self.in_place or self.family in _SHARING_FAMILIES or self.name in _SHARING_NAMES
 
 
 @cache
 def kind_of(op: str) -> OperationKind:
-    """The properties of an operation, named as in `Operation.op`."""
+    """The properties of the operation ``op``, which is given as in `Operation.op`, such as ``aten.relu_.default``."""
     name = base_name(op)
     is_aten = op.startswith("aten.") and op.count(".") == 2  # noqa: PLR2004 - library.name.overload
     family = ATEN_FAMILIES.get(name, "unknown") if is_aten else _SCALAR_FAMILIES.get(op, "unknown")
@@ -188,6 +189,6 @@ def kind_of(op: str) -> OperationKind:
 
 
 def base_name(op: str) -> str:
-    """The name without library and overload, as torch spells it: ``relu_`` for ``aten.relu_.default``."""
+    """The name of an operation without library and overload: ``relu_`` for ``aten.relu_.default``."""
     parts = op.split(".")
     return parts[1] if len(parts) > 1 else op

@@ -16,7 +16,7 @@ _STACK_LINE = re.compile(r'File "([^"]*)", line (\d+)')
 
 
 def place_of(frame: FrameType | None) -> str:
-    """The innermost line of user code in a call stack, such as `` in line 3 of net.py``; empty if there is none."""
+    """The innermost line of user code in a frame's call stack, as in `` in line 3 of net.py``; empty if there is none."""
     places = []
     while frame is not None:
         places.append((frame.f_code.co_filename, frame.f_lineno))
@@ -25,18 +25,18 @@ def place_of(frame: FrameType | None) -> str:
 
 
 def place_of_error(error: BaseException) -> str:
-    """The line of user code where an error arose, formatted as by `place_of`."""
+    """The innermost line of user code in an error's traceback, in the format of `place_of`; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     return _first((frame.filename, frame.lineno or 0) for frame in reversed(frames))
 
 
 def place_in_stack(stack: str | None) -> str:
-    """The line of user code in torch's stack trace of an exported operation."""
+    """The innermost line of user code in torch's stack trace of an exported operation, in the format of `place_of`."""
     return _first((file, int(line)) for file, line in reversed(_STACK_LINE.findall(stack or "")))
 
 
 def _first(places: Iterable[tuple[str, int]]) -> str:
-    """The innermost location outside libraries; empty if a frame of the harness comes first."""
+    """The first location outside Python and torch, formatted; empty if the harness comes before, or there is none."""
     for file, line in places:
         if file.startswith(_HARNESS):
             return ""

@@ -1,6 +1,6 @@
-"""`Graph` -> `nn.Module`: a trainable module that runs the captured operations and nothing else.
+"""Build a trainable `nn.Module` from a `Graph`, which runs the operations of the graph and no other code.
 
-Operations are looked up by name in an allow-list; a graph that asks for anything else is refused before it runs.
+Every operation must be on an allow-list; a graph with any other operation raises an error before anything runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCALAR_OPERATIONS: dict[str, Callable[..., Any]] = {
 _Change = Callable[[torch.Tensor], torch.Tensor]
 _Template = Callable[[list[Any], torch.device], Any]
 DTYPES = frozenset({"float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool"})
-# Two images: a single one would hide a dimension that is lost.
+# Two images: with a single image, a wrong batch dimension would not be noticed.
 _CHECKED_BATCH = 2
 
 
@@ -45,13 +45,13 @@ def content_digest(tensor: torch.Tensor) -> str:
 class GraphModule(nn.Module):
     """A captured model as a trainable module.
 
-    ``train()`` and ``eval()`` select the program. ``state`` has a tensor for each name in ``graph.tensors``, and is copied.
-    Parameters and buffers keep their original names, so its ``state_dict`` is the original module's; constants are buffers
-    that are not in the ``state_dict``.
+    ``train()`` and ``eval()`` select which of the graph's programs ``forward`` runs. ``state`` has a tensor for each name
+    in ``graph.tensors``, and is copied. Parameters and buffers have the names of the original module, so that a
+    ``state_dict`` of either module fits the other; constants are non-persistent buffers.
 
     Raises:
-        GraphFormatError: an operation is not on the allow-list, fails on its operands, or has a result of another shape
-            than declared or of excessive size, or a tensor is missing or has another shape or dtype.
+        GraphFormatError: an operation is not on the allow-list, fails on its operands, or has a result that is too large
+            or of another shape or dtype than declared, or a tensor is missing or differs from its specification.
     """
 
     def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor]) -> None:
@@ -63,10 +63,10 @@ class GraphModule(nn.Module):
             fits = tensor is not None and str(tensor.dtype) == f"torch.{spec.dtype}" and tensor.shape == spec.shape
             if tensor is None or not fits or spec.dtype not in DTYPES:
                 found = "nothing" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"
-                msg = f"tensor {spec.name!r}: expected {expected}, found {found}"
+                msg = f"tensor {spec.name!r} of the graph: expected {expected}, got {found}"
                 raise GraphFormatError(msg)
             if spec.kind == "constant" and content_digest(tensor) != spec.content:
-                msg = f"constant {spec.name!r} holds other numbers than the graph was captured with"
+                msg = f"constant {spec.name!r} of the graph: expected values with SHA-256 {spec.content!r}, got other values"
                 raise GraphFormatError(msg)
             value: torch.Tensor = tensor.detach().clone()
             if spec.kind == "parameter":
@@ -78,7 +78,7 @@ class GraphModule(nn.Module):
         self._eval_steps.check_on_meta(self)
 
     def _hold(self, name: str, value: torch.Tensor, *, persistent: bool) -> None:
-        # Straight into torch's tables: its register functions refuse names such as "graph", which another class may well use.
+        # Not by torch's register functions: they reject names that this class has, such as "graph", but another may not.
         *path, leaf = name.split(".")
         owner: nn.Module = self
         for part in path:
@@ -95,30 +95,36 @@ class GraphModule(nn.Module):
             owner._non_persistent_buffers_set.add(leaf)  # noqa: SLF001
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Run the program of the current mode on ``(B, *input_shape)``.
+        """Run the program of the current mode on images ``(B, *input_shape)``.
 
         Raises:
-            ValueError: an image has another shape than the model was captured for.
+            ValueError: the images have another shape than those that the model was captured with.
         """
         if images.shape[1:] != self.graph.input_shape:
-            msg = f"expected images of shape {list(self.graph.input_shape)}, found {list(images.shape[1:])}"
+            msg = (
+                f"expected images of shape {list(self.graph.input_shape)}, got images of shape {list(images.shape[1:])}"
+            )
             raise ValueError(msg)
         return self._steps.run(self, images)
 
     def trace(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Run the program of the current mode; returns every tensor value by name."""
+        """Run the program of the current mode, and return a copy of every operation's result that is a tensor, by name."""
         values: dict[str, torch.Tensor] = {}
         self._steps.run(self, images, keep=values)
         return values
 
     def run_with(self, images: torch.Tensor, changes: Mapping[str, _Change]) -> torch.Tensor:
-        """Run the program of the current mode, applying each function in ``changes`` to the value of that name."""
+        """Run the program of the current mode, but replace each value that ``changes`` names by the result of its function.
+
+        A function in ``changes`` is called with the computed value; later operations read what the function returns.
+        """
         return self._steps.run(self, images, changes=changes)
 
     def runner(self, program: Program, operations: Mapping[str, Callable[..., Any]]) -> _Change:
-        """Return a function that runs another program, such as a faster equivalent, on this graph's input and tensors.
+        """Return a function from images to output that runs another program, such as a faster equivalent, on this module.
 
-        ``operations`` maps names to functions, for operations outside the allow-list or with another implementation.
+        The program reads the input and the tensors of this module's graph. ``operations`` maps names of operations to
+        functions, for operations that are not on the allow-list or that need another implementation.
 
         Raises:
             GraphFormatError: an operation is neither in ``operations`` nor on the allow-list.
@@ -131,7 +137,10 @@ class GraphModule(nn.Module):
 
 
 class _Steps:
-    """A program prepared to run: functions looked up, values in numbered slots, each freed after its last use."""
+    """A program prepared to run: the function of each operation, and a numbered slot for each value.
+
+    A slot is emptied after the last operation that reads its value.
+    """
 
     def __init__(
         self, graph: Graph, program: Program, operations: Mapping[str, Callable[..., Any]] = MappingProxyType({})
@@ -152,7 +161,7 @@ class _Steps:
         self.names = [operation.name for operation in program.operations]
         self.size = len(slots)
         self.output = slots[program.output]
-        # The images are the caller's.
+        # Images that the caller owns are copied before an in-place operation writes to them.
         self.writes_input = bool(program.written([graph.input_name]))
         self.calls = []
         for index, operation in enumerate(program.operations):
@@ -189,7 +198,7 @@ class _Steps:
         return output
 
     def _loaded(self, module: nn.Module, images: torch.Tensor) -> list[Any]:
-        """Return the slots, filled with the images and the module's tensors."""
+        """Return the list of slots, with the images and the module's tensors filled in."""
         values: list[Any] = [None] * self.size
         values[0] = images.clone() if self.writes_input else images
         for slot, path, leaf in self.loads:
@@ -201,10 +210,11 @@ class _Steps:
         return values
 
     def check_on_meta(self, module: nn.Module) -> None:
-        """Run on torch's meta device, which computes shapes without allocating data.
+        """Run the program on torch's meta device, which computes shapes and dtypes without data.
 
         Raises:
-            GraphFormatError: an operation fails on its operands, or its result differs from the declared one.
+            GraphFormatError: an operation fails on its operands, or its result is too large or has another shape or dtype
+                than declared.
         """
         meta = torch.device("meta")
         images = torch.empty((_CHECKED_BATCH, *self.graph.input_shape), device=meta)
@@ -215,40 +225,40 @@ class _Steps:
                 place = f"operation {operation.name!r} ({operation.op})"
                 given = {key: argument(values, meta) for key, argument in kwargs}
                 if "device" not in given and "device" in bind(operation):
-                    # What is created without a device would be created on the CPU, in full size.
+                    # Without a device argument, the operation would allocate a tensor of full size on the CPU.
                     given["device"] = meta
                 try:
                     values[slot] = function(*[argument(values, meta) for argument in arguments], **given)
                 except Exception as error:
                     lines = str(error).splitlines() or [type(error).__name__]
-                    msg = f"{place} cannot run on its operands: {lines[0][:200]}"
+                    msg = f"{place} fails on its operands: {lines[0][:200]}"
                     raise GraphFormatError(msg) from error
                 _require_declared(place, operation, values[slot])
 
 
 def _require_declared(place: str, operation: Operation, result: object) -> None:
-    """Refuse a result whose shape or dtype differs from the declared one, or that exceeds the size limit."""
+    """Raise an error if the result of an operation has another shape or dtype than declared, or too many elements."""
     found = result if isinstance(result, list | tuple) else [result]
     tensors = [item for item in found if isinstance(item, torch.Tensor)]
     if len(tensors) != len(operation.outputs):
-        msg = f"{place}: expected {len(operation.outputs)} results, found {len(tensors)}"
+        msg = f"{place}: the graph declares {len(operation.outputs)} result tensors, but the operation returned {len(tensors)}"
         raise GraphFormatError(msg)
     for meta, tensor in zip(operation.outputs, tensors, strict=True):
         sizes = [_size(dim) for dim in meta.shape]
         fits = all(size in (None, dim) for size, dim in zip(sizes, tensor.shape, strict=False))
         if len(sizes) != tensor.ndim or not fits or str(tensor.dtype) != f"torch.{meta.dtype}":
             msg = (
-                f"{place}: the graph says {meta.dtype} of shape {list(meta.shape)}, but it gives {tensor.dtype} of shape "
-                f"{list(tensor.shape)} for {_CHECKED_BATCH} images"
+                f"{place}: the graph declares an output of {meta.dtype} and shape {list(meta.shape)}, but running the operation "
+                f"on {_CHECKED_BATCH} images returned {tensor.dtype} of shape {list(tensor.shape)}"
             )
             raise GraphFormatError(msg)
         if tensor.numel() > MAX_ELEMENTS:
-            msg = f"{place} gives {tensor.numel():,} numbers: at most {MAX_ELEMENTS:,} are accepted"
+            msg = f"{place}: expected a result of at most {MAX_ELEMENTS:,} elements, got {tensor.numel():,} elements"
             raise GraphFormatError(msg)
 
 
 def _size(dim: int | str) -> int | None:
-    """Evaluate a declared size for the checked batch size; None for an unsupported expression."""
+    """Evaluate a declared size such as ``16*B`` for a batch of two images; None for an unsupported expression."""
     if isinstance(dim, int):
         return dim
     factor, _, batch = dim.rpartition("*")
@@ -287,20 +297,23 @@ def _symbol(symbol: Symbol) -> object:
         case Symbol("memory_format", "contiguous_format" | "channels_last" | "preserve_format"):
             return getattr(torch, symbol.value)
         case _:
-            msg = f"a graph may not use {symbol.kind} {symbol.value!r}"
+            msg = f"an operation of the graph has an argument of an unsupported {symbol.kind}: {symbol.value!r}"
             raise GraphFormatError(msg)
 
 
 def resolve(op: str, place: str = "") -> Callable[..., Any]:
-    """Return the function of an operation; ``place`` is its location in a file, for error messages.
+    """Return the function that computes the operation ``op``.
+
+    ``place`` is the location of the operation in the user's file, in the format of `places.place_of`, for messages.
 
     Raises:
-        GraphFormatError: the operation is not on the allow-list.
+        GraphFormatError: the operation is not on the allow-list, is missing in the installed torch, or writes to another
+            argument than the first.
     """
     if kind_of(op).family == "unknown":
         msg = (
-            f"operation {op!r}{place} is not on the allow-list of operations that may run. Expected ordinary layers "
-            "(convolution, pooling, normalisation, activation, dropout, linear, shape changes); write the model with these"
+            f"operation {op!r}{place} is not on the allow-list of operations that may run. Write the model with ordinary "
+            "layers (convolution, pooling, normalisation, activation, dropout, linear, shape changes)"
         )
         raise GraphFormatError(msg)
     if op in SCALAR_OPERATIONS:
@@ -309,10 +322,15 @@ def resolve(op: str, place: str = "") -> Callable[..., Any]:
     packet = getattr(torch.ops.aten, name, None)
     function: Callable[..., Any] | None = getattr(packet, overload, None)
     if function is None:
-        msg = f"operation {op!r}{place} does not exist in torch {torch.__version__}"
+        msg = (
+            f"operation {op!r}{place} does not exist in torch {torch.__version__}: install the version of torch that the "
+            "graph was captured with"
+        )
         raise GraphFormatError(msg)
     if function._schema.is_mutable and not kind_of(op).in_place:  # type: ignore[attr-defined]  # noqa: SLF001 - torch has no public way to read a schema
-        # Nothing that reads a graph expects another argument than the first to change.
-        msg = f"operation {op!r}{place} writes its result into an argument such as out=: use the result it returns instead"
+        # All code that reads graphs assumes that an operation changes at most its first argument.
+        msg = (
+            f"operation {op!r}{place} writes its result into an argument such as out=: use the returned tensor instead"
+        )
         raise GraphFormatError(msg)
     return function

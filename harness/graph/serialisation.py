@@ -1,4 +1,4 @@
-"""Write graphs as JSON and captured models as files, and read them as untrusted input."""
+"""Convert graphs to JSON data and captured models to files, and read both as untrusted input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from harness.tables import expect_mapping, parse_document, read_table, require_p
 T = TypeVar("T")
 FORMAT = "harness.graph/1"
 
-# Far above any model this harness is for, as `MAX_ELEMENTS` is.
+# Far above any model that the harness is meant for, as is `MAX_ELEMENTS`.
 _MAX_OPERATIONS = 20_000
 _MAX_TENSORS = 20_000
 _MAX_DIMS = 8
@@ -43,7 +43,7 @@ _SYMBOL_KINDS = frozenset({"dtype", "layout", "memory_format", "float", "runtime
 
 
 def write_captured(captured: CapturedModel, stem: Path) -> None:
-    """Write ``stem.json`` and ``stem.safetensors`` for `read_captured`; the model's name is not stored."""
+    """Write a captured model to ``stem.json`` and ``stem.safetensors``, without the model's name."""
     document = graph_to_json(captured.graph) | {"fidelity": dataclasses.asdict(captured.fidelity)}
     state = {name: tensor.contiguous() for name, tensor in captured.state.items()}
     save_file(state, stem.with_suffix(".safetensors"))
@@ -51,14 +51,14 @@ def write_captured(captured: CapturedModel, stem: Path) -> None:
 
 
 def read_captured(stem: Path, name: str) -> CapturedModel:
-    """Read the files written by `write_captured` as a model called ``name``.
+    """Read a captured model from the two files that `write_captured` writes, and call the model ``name``.
 
     Raises:
         GraphFormatError: a file is missing, damaged or invalid.
     """
     places = [stem.with_suffix(suffix) for suffix in (".json", ".safetensors")]
     try:
-        # A pipe that a worker process put there would never end.
+        # Only plain files: reading a named pipe, which an untrusted process could put in place of a file, might never end.
         missing = next((place for place in places if not place.is_file()), None)
         if missing:
             raise FileNotFoundError(f"{missing.name} is not a file")
@@ -89,24 +89,27 @@ def graph_from_json(document: object) -> Graph:
     """Read a graph from untrusted JSON data.
 
     Raises:
-        GraphFormatError: the document is of another version, malformed, refers to values before they are defined, or
-            exceeds the size limits.
+        GraphFormatError: the document has another schema, is malformed, exceeds the size limits, or has an operation
+            that reads a value that no earlier operation defines.
     """
     require_plain(document, where="graph", error=GraphFormatError)
     reader = _Reader("graph", document)
     schema = reader.string("schema")
     if schema != FORMAT:
-        msg = f"expected a graph in format {FORMAT!r}, found schema={schema!r}: write it again with this version"
+        msg = (
+            f"expected a graph file with schema={FORMAT!r}, got schema={schema!r}: export the graph again with the installed "
+            "version of the harness"
+        )
         raise GraphFormatError(msg)
     source = reader.child("input")
     input_shape = source.dims("shape")
     if max(input_shape, default=0) > _MAX_SIDE:
-        msg = f"the graph takes images of shape {list(input_shape)}: each dimension may be at most {_MAX_SIDE:,}"
+        msg = f"expected a graph for images with dimensions of at most {_MAX_SIDE:,}, got images of shape {list(input_shape)}"
         raise GraphFormatError(msg)
     tensors = tuple(_tensor_from_json(item) for item in reader.children("tensors", _MAX_TENSORS))
     total = sum(spec.elements for spec in tensors)
     if total > MAX_ELEMENTS:
-        msg = f"the graph's tensors hold {total:,} numbers together: at most {MAX_ELEMENTS:,} are accepted"
+        msg = f"expected at most {MAX_ELEMENTS:,} elements in all tensors of the graph together, got {total:,}"
         raise GraphFormatError(msg)
     graph = Graph(
         input_shape=input_shape,
@@ -125,10 +128,10 @@ def graph_from_json(document: object) -> Graph:
 
 
 def decode_argument(data: object) -> Argument:
-    """The inverse of `encode_argument`.
+    """Convert JSON data written by `encode_argument` back to an argument of an operation.
 
     Raises:
-        GraphFormatError: the data is not an encoded argument.
+        GraphFormatError: the data does not encode an argument.
     """
     if data is None or isinstance(data, bool | int | float | str):
         return data
@@ -142,7 +145,10 @@ def decode_argument(data: object) -> Argument:
             if kind in _SYMBOL_KINDS:
                 return Symbol(kind, value)
     kinds = ", ".join(sorted(_SYMBOL_KINDS))
-    msg = f"expected an argument (a number, a string, a list, or one of ref, {kinds}), found {reprlib.repr(data)}"
+    msg = (
+        "expected an argument of an operation (null, true, false, a number, a string, a list, or an object with a string under "
+        f"one of the keys ref, {kinds}), got {reprlib.repr(data)}"
+    )
     raise GraphFormatError(msg)
 
 
@@ -165,17 +171,17 @@ def _program_to_json(program: Program) -> dict[str, Any]:
 
 
 def _fields_to_json(record: TensorSpec | DeclaredModule | ValueMeta) -> dict[str, Any]:
-    """Convert a dataclass of plain values to a dictionary, with tuples as lists."""
+    """Convert a record with plain values to a dictionary, in which tuples become lists."""
     fields = dataclasses.asdict(record).items()
     return {key: list(value) if isinstance(value, tuple) else value for key, value in fields}
 
 
-# How the messages call a value of each type.
+# The names of JSON types in messages.
 _WORDS = {str: "a string", int: "an integer", bool: "true or false", list: "a list", dict: "an object"}
 
 
 class _Reader:
-    """Typed access to one JSON object; error messages contain its path in the document."""
+    """Reads the values of one JSON object and checks their types; messages contain the object's path in the document."""
 
     def __init__(self, place: str, data: object) -> None:
         self.place = place
@@ -198,7 +204,7 @@ class _Reader:
     def items(self, key: str, limit: int = _MAX_TENSORS) -> list[object]:
         value: list[object] = self.get(key, list)
         if len(value) > limit:
-            msg = f"{self.place}: {key!r} has {len(value):,} entries, at most {limit:,} are accepted"
+            msg = f"{self.place}: expected at most {limit:,} entries under {key!r}, got {len(value):,} entries"
             raise GraphFormatError(msg)
         return value
 
@@ -206,7 +212,7 @@ class _Reader:
         values = self.shape(key)
         sizes = tuple(value for value in values if isinstance(value, int))
         if len(sizes) != len(values):
-            msg = f"{self.place}: expected sizes without the batch under {key!r}, found {reprlib.repr(list(values))}"
+            msg = f"{self.place}: expected a list of integers under {key!r}, found {reprlib.repr(list(values))}"
             raise GraphFormatError(msg)
         return sizes
 
@@ -215,10 +221,13 @@ class _Reader:
         sizes = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
         texts = [value for value in values if isinstance(value, str) and len(value) <= _MAX_DIM_TEXT]
         if len(sizes) + len(texts) != len(values) or min(sizes, default=0) < 0 or max(sizes, default=0) > MAX_ELEMENTS:
-            msg = f"{self.place}: expected sizes from 0 to {MAX_ELEMENTS:,} under {key!r}, found {reprlib.repr(values)}"
+            msg = (
+                f"{self.place}: expected a list of sizes, from 0 to {MAX_ELEMENTS:,} or of the form '16*B', under {key!r}, found "
+                f"{reprlib.repr(values)}"
+            )
             raise GraphFormatError(msg)
         if math.prod(sizes) > MAX_ELEMENTS:
-            msg = f"{self.place}: {key!r} {sizes} is more than {MAX_ELEMENTS:,} numbers, the most that is accepted"
+            msg = f"{self.place}: expected {key!r} of at most {MAX_ELEMENTS:,} elements, got sizes {sizes}"
             raise GraphFormatError(msg)
         return tuple(value for value in values if isinstance(value, int | str))
 
@@ -280,12 +289,12 @@ def _program_from_json(reader: _Reader) -> Program:
 
 
 def _require_defined(graph: Graph) -> None:
-    """Require that every value is defined exactly once and before its use, which rules out cycles."""
+    """Raise an error unless every name is defined once, and before any operation reads the value of that name."""
     held = {graph.input_name}
     for spec in graph.tensors:
         for name in spec.names:
             if name in held:
-                msg = f"the graph defines {name!r} twice"
+                msg = f"expected different names for the input and all tensors of the graph, found {name!r} twice"
                 raise GraphFormatError(msg)
             held.add(name)
     for mode, program in (("train", graph.train), ("eval", graph.evaluate)):
@@ -293,12 +302,17 @@ def _require_defined(graph: Graph) -> None:
         for operation in program.operations:
             missing = next((ref for ref in operation.refs() if ref not in defined), None)
             if missing is not None:
-                msg = f"{mode} program: operation {operation.name!r} reads {missing!r}, which is not defined before it"
+                msg = (
+                    f"{mode} program: operation {operation.name!r} reads {missing!r}, which is neither the input nor a tensor of "
+                    "the graph, nor the result of an earlier operation"
+                )
                 raise GraphFormatError(msg)
             if operation.name in defined:
-                msg = f"{mode} program: {operation.name!r} is defined twice"
+                msg = f"{mode} program: expected a new name for each operation, found {operation.name!r} twice"
                 raise GraphFormatError(msg)
             defined.add(operation.name)
         if program.output not in defined:
-            msg = f"{mode} program: its output {program.output!r} is not defined"
+            msg = (
+                f"{mode} program: expected the name of a value as output, found {program.output!r}, which no value has"
+            )
             raise GraphFormatError(msg)

@@ -1,4 +1,4 @@
-"""Traces of trainings and their comparison: bisection of two runs, replay of a record, seed noise."""
+"""Comparing trainings: traces, bisection of two runs, replay of a record, and the variation between seeds (seed noise)."""
 
 from harness.reproducibility.bisection import Bisection, bisect
 from harness.reproducibility.comparison import (

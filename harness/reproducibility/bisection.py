@@ -1,6 +1,7 @@
 """Finding the first step at which two recorded runs differ.
 
-The recorded digests narrow it down to a range of steps; training this range again, with a trace, gives the exact step.
+The recorded digests show in which range of steps the runs begin to differ; training this range again, with a trace,
+gives the exact step.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ TraceSteps = Callable[[int, int], Trace]
 class Bisection:
     """The first difference between two runs, if any, and the declared settings in which their records differ.
 
-    ``steps``: last step with digests in both records; ``agreed``: last one at which they agree. If not ``exact``, the
-    runs first differ after ``agreed`` and no later than at the step of ``difference``. ``figures``: if all digests are
-    equal, the first other result that differs, else empty. ``notes``: why the result is less precise than requested.
+    ``steps``: the last step with digests in both records; ``agreed``: the last step before the difference at which all
+    digests are equal. If not ``exact``, the runs first differ after ``agreed`` and no later than at the step of
+    ``difference``. ``figures``: if all digests are equal, a phrase on the first other result that differs, else empty.
+    ``notes``: why the result is less precise than requested.
     """
 
     steps: int
@@ -43,11 +45,11 @@ class Bisection:
 
     @property
     def equal(self) -> bool:
-        """Whether everything that both records hold is equal."""
+        """Whether all digests and results that both records hold are equal."""
         return self.difference is None and not self.figures
 
     def describe(self) -> str:
-        """The result as a phrase."""
+        """Describe the first difference, or that there is none, as a phrase."""
         if self.figures:
             return f"equal digests, but {self.figures}"
         if self.difference is None:
@@ -59,7 +61,7 @@ class Bisection:
         return f"{text}; likely cause: {self.difference.cause.value}"
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON data."""
+        """Return the result as plain JSON data."""
         found = self.difference
         size = None if found is None or found.size is None else repr(found.size)
         difference = found and {**dataclasses.asdict(found), "size": size, "cause": found.cause.value}
@@ -68,7 +70,11 @@ class Bisection:
 
 
 def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, TraceSteps] | None = None) -> Bisection:
-    """Find the first difference between two runs; without ``trace_steps``, from the recorded digests only."""
+    """Find the first difference between two runs.
+
+    ``trace_steps`` holds a function for each run that trains the run again; without these, the recorded digests alone
+    give the result.
+    """
     common = {digests.step for digests in one.digests} & {digests.step for digests in other.digests}
     declared, unexplained = declared_differences(one, other)
     found = first_differing_digests(one.digests, other.digests, unexplained=unexplained)
@@ -83,8 +89,8 @@ def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, T
         upto = max(difference.step, 1)
         first, second = (trace(agreed, upto) for trace in trace_steps)
         notes = [
-            f"trained again, the {name} run differs from its own record by step {upto}: what caused the difference is not "
-            "recorded"
+            f"trained again, the {name} run differs from its own record by step {upto}: the cause of that difference is "
+            "not recorded"
             for name, trace, record in (("first", first, one), ("second", second, other))
             if not _agrees_with_record(trace, record)
         ]
@@ -96,7 +102,10 @@ def bisect(one: RunRecord, other: RunRecord, *, trace_steps: tuple[TraceSteps, T
 
 
 def _first_differing_figure(one: RunRecord, other: RunRecord) -> str:
-    """The first differing epoch result (wall time excluded), else the final state digest; empty if all agree."""
+    """Describe the first result of an epoch that differs between two records, apart from wall time.
+
+    If there is none, compare the digest of the final state; the description is empty if this is equal, too.
+    """
     for left, right in zip(one.epochs, other.epochs, strict=False):
         for name, value in dataclasses.asdict(left).items():
             if name != "seconds" and value != getattr(right, name):
@@ -107,11 +116,11 @@ def _first_differing_figure(one: RunRecord, other: RunRecord) -> str:
 
 
 def _agrees_with_record(trace: Trace, record: RunRecord) -> bool:
-    """Whether all digests agree at the steps that both the trace and the record have digests of."""
+    """Return whether a trace and a record have equal digests at all steps for which both have digests."""
     inputs = {step.number: step.start for step in trace}
     states = {step.number: step.end for step in trace}
     if trace[0].number == 1:
-        # Before a later step, the state may have changed since the digests after the previous step.
+        # Before a later step, the state may differ from that after the previous step, which the record describes.
         states[0] = trace[0].start
     return all(
         first_differing_kind(digests, traced.get(digests.step, digests), kinds) is None

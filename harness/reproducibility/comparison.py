@@ -16,7 +16,7 @@ from harness.training import BIT_RELEVANT, INPUTS, STATES, Environment, RunRecor
 
 
 class Cause(Enum):
-    """The likely cause of a difference between two trainings, derived from what differs first."""
+    """The likely cause of a difference between two trainings, derived from the kind of digest that differs first."""
 
     INITIALISATION = "initialisation"
     ORDER = "data order"
@@ -52,9 +52,9 @@ class Difference:
     """The first difference between two training runs; ``step`` is 0 if they differ before the first step.
 
     ``kind``: the differing input or part of the state, a field of `StepDigests`. ``between_steps``: the state differs
-    at the start of the step, but not at the end of the previous one. ``tensor``: the first differing tensor in module
-    order; None for inputs or without tensors. ``size``: its largest absolute difference, can be infinite or NaN; None
-    if unknown. ``detail``: both values as text, if short.
+    at the start of the step, but not at the end of the previous step. ``tensor``: name of the first differing tensor in
+    module order; None if an input differs or no tensors were kept. ``size``: the largest absolute difference between
+    values of the tensor, which can be infinite or NaN; None if unknown. ``detail``: both values as text, if short.
     """
 
     step: int
@@ -66,7 +66,7 @@ class Difference:
     detail: str = ""
 
     def describe(self) -> str:
-        """The difference as a phrase, such as ``differs at step 12 in tensor conv.weight by 1.2e-07``."""
+        """Describe the difference as a phrase, such as ``differs at step 12 in tensor conv.weight by 1.2e-07``."""
         if self.step == 0:
             place = "before the first step"
         else:
@@ -78,9 +78,9 @@ class Difference:
 
 
 def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARITHMETIC) -> Difference | None:
-    """The first difference between two traces that begin at the same step; None if there is none.
+    """Return the first difference between two traces that begin at the same step; None if they are equal.
 
-    ``unexplained`` is the cause reported if the state after a step differs although its inputs are equal.
+    ``unexplained`` is the cause reported if the state after a step differs although the inputs of the step are equal.
     """
     previous: tuple[StepTrace, StepTrace] | None = None
     for pair in zip(one, other, strict=False):
@@ -89,7 +89,7 @@ def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARI
             return found
         previous = pair
     if len(one) != len(other):
-        # The next step exists in one trace only, so its tensors cannot be compared.
+        # The first step that only one trace has: there are no tensors to compare.
         longer = one if len(one) > len(other) else other
         step = longer[min(len(one), len(other))].number
         return Difference(step=step, kind="parameters", cause=unexplained, detail="one run ended")
@@ -97,7 +97,7 @@ def first_difference(one: Trace, other: Trace, *, unexplained: Cause = Cause.ARI
 
 
 def describe_difference(one: Trace, other: Trace) -> str | None:
-    """The first difference between two traces as a phrase; None if there is none."""
+    """Describe the first difference between two traces as a phrase; None if they are equal."""
     difference = first_difference(one, other)
     return None if difference is None else difference.describe()
 
@@ -127,10 +127,11 @@ def _difference_in_step(
 def first_differing_digests(
     one: Sequence[StepDigests], other: Sequence[StepDigests], *, unexplained: Cause
 ) -> tuple[int, Difference] | None:
-    """The first difference between the digests of two runs, and the last step before it at which all digests agree.
+    """Return the first difference between the digests of two runs; None if there is none.
 
-    Only steps with digests in both runs are compared. If several inputs differ at the first such step, the digests do not
-    tell which one differed first; the first in the order of `StepDigests` is returned.
+    The difference follows the last earlier step at which all digests agree. Only steps with digests in both runs are
+    compared. If several inputs differ at the first such step, the digests do not show which input differed first; the
+    first in the order of `StepDigests` is returned. ``unexplained`` is the cause reported if only the state differs.
     """
     others = {digests.step: digests for digests in other}
     agreed = 0
@@ -148,15 +149,15 @@ def first_differing_digests(
 
 
 def first_differing_kind(one: StepDigests, other: StepDigests, kinds: Sequence[str]) -> str | None:
-    """The first of ``kinds`` (members of `INPUTS` and `STATES`) whose digests differ; None if all agree."""
+    """Return the first of ``kinds`` (members of `INPUTS` and `STATES`) whose digests differ; None if all agree."""
     return next((kind for kind in kinds if getattr(one, kind) != getattr(other, kind)), None)
 
 
 def _first_differing_tensor(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> tuple[str | None, float | None]:
-    """The name of the first tensor that is not bit-equal, and the largest absolute difference in it.
+    """Return the name of the first tensor that is not bit-equal, and the largest absolute difference in it.
 
-    The difference is None if shape or dtype differ or only one side has the tensor. Both are None if nothing differs or one
-    side has no tensors.
+    The difference is None if shape or dtype differ or only one side has the tensor. Both results are None if all
+    tensors are equal or one side has no tensors.
     """
     if not one or not other:
         return None, None
@@ -176,7 +177,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, ...], Cause]:
-    """The settings that differ between two records, such as ``seed: 1 -> 2``, and the likely cause of different states.
+    """Return the settings that differ between two records, such as ``seed: 1 -> 2``, and the likely cause of differing states.
 
     The cause is the first of model, recipe, data and environment that differs, or arithmetic if none does.
     """
@@ -193,7 +194,7 @@ def declared_differences(one: RunRecord, other: RunRecord) -> tuple[tuple[str, .
 
 
 def environment_differences(one: Environment, other: Environment) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The fields that differ between two environments: those that can change the last bits of a result, and the others."""
+    """Return the fields that differ between two environments: those in `BIT_RELEVANT`, and all others."""
     names = [field.name for field in dataclasses.fields(Environment)]
     irrelevant = [name for name in names if name not in BIT_RELEVANT]
     relevant = [name for name in names if name in BIT_RELEVANT]
@@ -201,7 +202,10 @@ def environment_differences(one: Environment, other: Environment) -> tuple[tuple
 
 
 def setting_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The differences between two nested mappings, one line each: ``optimizer.lr: 0.1 -> 0.05``; None if missing."""
+    """Return a line for each value that differs between two nested mappings: ``optimizer.lr: 0.1 -> 0.05``.
+
+    A missing value is shown as None.
+    """
     left, right = _flattened(one), _flattened(other)
     return [
         f"{name}: {left.get(name)} -> {right.get(name)}"

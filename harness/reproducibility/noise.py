@@ -1,4 +1,4 @@
-"""Seed noise: how much the accuracy of a training varies with the seed alone, from recorded runs."""
+"""Seed noise: how much the accuracy of a training varies between seeds, estimated from recorded runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import scipy  # imports its submodules, which take a second, on first access
+
 from harness.errors import InputError
 from harness.training import RunRecord
 
@@ -22,32 +24,32 @@ _FALSE_ALARM_RATE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class SeedNoise:
-    """Correct test predictions after each epoch, by seed, of runs that differ only in the seed.
+    """The correct test predictions after each epoch of runs that differ only in the seed.
 
-    ``total`` is the number of test images.
+    ``counts`` maps each seed to the number after each epoch; ``total`` is the number of test images.
     """
 
     counts: Mapping[int, tuple[int, ...]]
     total: int
 
     def bound(self, epoch: int) -> float:
-        """The difference in correct predictions after an epoch that two runs exceed by chance with probability 0.01.
+        """Return the difference in correct predictions after an epoch that two runs exceed with probability 0.01.
 
         Two runs of the same training with different seeds are two samples of one distribution. If it is normal, their
         difference divided by ``s * sqrt(2)``, with ``s`` the standard deviation of n other runs, follows Student's t
         distribution with n - 1 degrees of freedom.
         """
-        from scipy import stats  # noqa: PLC0415 - a second to import
-
         after = [counts[epoch - 1] for counts in self.counts.values()]
-        quantile = float(stats.t.ppf(1 - _FALSE_ALARM_RATE / 2, df=len(after) - 1))
+        quantile = float(scipy.stats.t.ppf(1 - _FALSE_ALARM_RATE / 2, df=len(after) - 1))
         return quantile * statistics.stdev(after) * 2**0.5
 
 
 def seed_noise(record: RunRecord, others: Iterable[RunRecord] = ()) -> SeedNoise | None:
-    """The seed noise of a training, from runs with the same model, recipe and data and with other seeds.
+    """Return the seed noise of the training in ``record``, from runs of the same training with other seeds.
 
-    Records of other trainings are ignored. If none remains, the shipped counts are used. None for fewer than 5 runs.
+    Runs are of the same training if model, recipe and data are equal; all others in ``others`` are ignored. If none
+    remains, counts that are shipped with the harness are used. None is returned if fewer than 5 runs have as many
+    epochs as ``record``.
     """
     known = {
         other.seed: tuple(epoch.test_correct for epoch in other.epochs)
@@ -64,7 +66,7 @@ def seed_noise(record: RunRecord, others: Iterable[RunRecord] = ()) -> SeedNoise
 
 
 def read_records(folder: Path) -> tuple[RunRecord, ...]:
-    """All run records in a folder and its subfolders; an `InputError` if it does not exist or contains none."""
+    """Read all run records in a folder and its subfolders; raise an `InputError` if there are none."""
     found = []
     for path in sorted(folder.rglob("*.json")):
         try:
@@ -73,12 +75,12 @@ def read_records(folder: Path) -> tuple[RunRecord, ...]:
             continue
     if not found:
         expected = "expected a folder with run records of other seeds"
-        raise InputError(f"{expected}, got {str(folder)!r}, which contains none.")
+        raise InputError(f"{expected}, got {str(folder)!r}, which contains no records. Name another folder.")
     return tuple(found)
 
 
 def training_key(record: RunRecord) -> str:
-    """A text key that is equal for runs with the same graph digest, data digest and recipe."""
+    """Return a text that is equal for two runs exactly if they have the same graph digest, data digest and recipe."""
     return _entry_key(record.graph_digest, record.data_digest, record.recipe.to_mapping())
 
 

@@ -1,6 +1,6 @@
 """Repeating the training that a run record declares, and comparing the repetition with the record.
 
-The comparison is bit for bit in the recorded environment and statistical in any other.
+In the recorded environment, the comparison is bit for bit; in any other environment, it is statistical.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from harness.training import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rerun:
-    """A run record with the data and the initial model to repeat its training, on the recorded number of threads.
+    """A run record with the data and the initial model for repeating the training, on the recorded number of threads.
 
     Raises:
         InputError: model or data differ from those recorded.
@@ -57,7 +57,7 @@ class Rerun:
             )
 
     def train(self, *, observer: Observer | None = None) -> RunRecord:
-        """Train as many epochs as the record has."""
+        """Repeat the training up to the last step in the record, and return the record of the repetition."""
         if self.record.status == "complete":
             return self._train(observer, None)
         try:
@@ -78,7 +78,7 @@ class Rerun:
             self._train(observer, tracer)
         except TraceCompleteError:
             return tracer.trace
-        raise InputError(f"expected a training of at least {upto} steps, got {len(tracer.trace) + after}.")
+        raise InputError(f"expected a training of at least {upto} steps, got one of {len(tracer.trace) + after} steps.")
 
     def _train(self, observer: Observer | None, callback: StepCallback | None) -> RunRecord:
         spec = dataclasses.replace(self.record.spec, device=str(self.device), model=self.captured.name)
@@ -88,7 +88,7 @@ class Rerun:
 
 
 class _StopAfter:
-    """A step callback that interrupts the training after ``steps`` steps."""
+    """A step callback that stops the training after ``steps`` steps by a KeyboardInterrupt."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
@@ -110,7 +110,11 @@ class Replay:
     noise: SeedNoise | None
 
     def finding(self) -> Finding:
-        """The finding ``replay``; in an environment other than the recorded one, its best status is ``unknown``."""
+        """Return the finding ``replay``, which compares the repetition with the record.
+
+        In an environment other than the recorded one, only the accuracy is compared, and the best status is
+        ``unknown``.
+        """
         relevant, irrelevant = environment_differences(self.record.environment, self.repeated.environment)
         if self.record.device != self.repeated.device:
             relevant = (f"device: {self.record.device} -> {self.repeated.device}", *relevant)
@@ -120,7 +124,10 @@ class Replay:
         return self._compare_bits(difference, irrelevant)
 
     def _first_difference(self) -> str:
-        """The first digest or figure that differs, as a phrase; empty if all are equal."""
+        """Describe the first difference between the recorded and the repeated run; empty if there is none.
+
+        Digests, results of the epochs, and the numbers of epochs and digests are compared.
+        """
         found = bisect(self.record, self.repeated)
         if not found.equal:
             return found.describe()
@@ -128,7 +135,7 @@ class Replay:
             return f"completed epochs: recorded {len(self.record.epochs)}, now {len(self.repeated.epochs)}"
         recorded, now = ([digests.step for digests in run.digests] for run in (self.record, self.repeated))
         if recorded != now:
-            return f"equal digests, but of other steps: {len(recorded)} recorded, {len(now)} now"
+            return f"equal digests, but taken at other steps: {len(recorded)} recorded, {len(now)} now"
         return ""
 
     def _compare_bits(self, difference: str, irrelevant: tuple[str, ...]) -> Finding:
@@ -137,7 +144,7 @@ class Replay:
         return Finding(
             requirement="replay",
             status=Status.FAIL if difference else Status.PASS,
-            expected="the recorded digests and figures, bit for bit",
+            expected="the recorded digests and results, bit for bit",
             observed=difference or f"bit-equal over {epochs} epoch{'' if epochs == 1 else 's'}, {steps} steps",
             evidence=(
                 *self._counts(),
@@ -157,19 +164,19 @@ class Replay:
             evidence=(
                 *(f"the environment differs: {line}" for line in environment),
                 *self._counts(),
-                f"bits: {difference or 'equal nevertheless'}",
+                f"comparison of the bits: {difference or 'all equal'}",
             ),
             hint=hint,
         )
 
     def _accuracy_within_noise(self) -> tuple[Status, str, str]:
-        """Status, observation and hint from the correct predictions after the last epoch."""
+        """Compare the correct predictions after the last epoch; return status, observation and hint of the finding."""
         epochs = len(self.record.epochs)
         if len(self.repeated.epochs) < epochs:
             epoch = len(self.repeated.epochs) + 1
             return Status.FAIL, f"the loss became infinite or NaN in epoch {epoch}, which the record completed", ""
         if self.noise is None:
-            observed = "cannot compare: another environment, and the seed noise of this training is not known"
+            observed = "accuracy not compared: another environment, and the seed noise of this training is not known"
             hint = f"Train with {FEWEST_SEEDS} or more other seeds and pass the folder of their records as --seeds."
             return Status.UNKNOWN, observed, hint
         bound = self.noise.bound(epochs)

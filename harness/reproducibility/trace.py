@@ -21,10 +21,11 @@ _MAX_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepTrace:
-    """One training step: digests and tensors before and after it, and the optimizer's learning rates before it.
+    """One training step: digests and tensors before and after the step, and the optimizer's learning rates before it.
 
-    The digests of ``start`` cover the inputs of this step and the state before it. The tensors are empty if they were not kept;
-    ``before`` is also empty if it would equal ``after`` of the previous step.
+    The digests of ``start`` cover the inputs of this step and the state before it, those of ``end`` the state after it.
+    The tensors are empty if they were not kept; ``before`` is also empty if it would equal ``after`` of the previous
+    step.
     """
 
     start: StepDigests
@@ -43,14 +44,14 @@ Trace = tuple[StepTrace, ...]
 
 
 class TraceCompleteError(Exception):
-    """Raised by a `Tracer` after its last step, to end the training. Not a failure; the caller of ``train`` catches it."""
+    """Raised by a `Tracer` after its last step to end the training, which is no failure; the caller of ``train`` catches it."""
 
 
 class Tracer:
-    """A `StepCallback` that traces the steps ``after + 1`` to ``upto``, or to the end, of a model on ``device``.
+    """A `StepCallback` that traces the steps ``after + 1`` to ``upto`` of a training on ``device``.
 
-    After step ``upto`` the training ends with `TraceCompleteError`. Tensors are kept up to a total size of
-    ``max_bytes``; for later steps, only the digests are kept.
+    If ``upto`` is None, all later steps are traced; otherwise the training ends with `TraceCompleteError` after step
+    ``upto``. Tensors are kept up to a total size of ``max_bytes``; for later steps, only the digests are kept.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Tracer:
 
     @property
     def trace(self) -> Trace:
-        """The steps traced so far."""
+        """The trace of the steps so far."""
         return tuple(self._steps)
 
     def before_step(self, step: Step) -> None:
@@ -82,7 +83,7 @@ class Tracer:
         self._before = {} if unchanged else self._copy_tensors(step)
 
     def after_step(self, step: Step) -> None:
-        """Keep the state after the step."""
+        """Keep the state after the step; end the training after step ``upto``."""
         if self._start is not None:
             end = self._chain.after(step.number, step.module, step.optimizer)
             before, after = self._before, self._copy_tensors(step)
@@ -102,7 +103,7 @@ class Tracer:
 
 
 def write_trace(trace: Trace, path: Path) -> None:
-    """Write a trace as one safetensors file, for another process to read."""
+    """Write a trace as one safetensors file, which `read_trace` reads in another process."""
     tensors = {
         f"{step.number}/{moment}/{name}": tensor.contiguous()
         for step in trace
@@ -117,7 +118,7 @@ def write_trace(trace: Trace, path: Path) -> None:
 
 
 def read_trace(path: Path) -> Trace:
-    """Read a trace that `write_trace` wrote."""
+    """Read a trace from a file that `write_trace` wrote."""
     with safe_open(path, framework="pt") as file:
         steps = json.loads(file.metadata()["steps"])
         kept: dict[tuple[int, str], dict[str, Tensor]] = {}

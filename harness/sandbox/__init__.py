@@ -1,4 +1,4 @@
-"""Child processes that run a user's code: typed requests in, typed results or errors out, without pickle."""
+"""Worker processes that run a user's code; they receive typed requests and return typed results or errors, without pickle."""
 
 from harness.sandbox.protocol import Failure, Request, Workspace
 from harness.sandbox.runner import Ending, Job, Limits, Outcome, run_processes

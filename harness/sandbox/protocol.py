@@ -1,8 +1,9 @@
-"""What the harness and a worker process exchange: a request, the progress, and a result or an error.
+"""The data that the harness and a worker process exchange: a request, the progress, and a result or an error.
 
-Requests and results are frozen dataclasses of plain data. They travel as JSON files in a folder that the process has to
-itself, its workspace; tensors lie beside them as safetensors. Nothing is pickled. A worker process runs untrusted
-code, so its files are validated as untrusted input: regular files only, of limited size, checked against the types.
+Requests and results are frozen dataclasses of plain data. They are written as JSON files to a folder that belongs to
+one process, its workspace; tensors are written there as safetensors. Nothing is pickled. A worker process runs
+untrusted code, so its files are validated as untrusted input: regular files only, of limited size, checked against the
+types.
 """
 
 from __future__ import annotations
@@ -32,17 +33,17 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """The folder of one worker process: the request, the progress, the result and whatever files go with them.
+    """The folder of one worker process, with the request, the progress, the result and all files that belong to them.
 
-    `Request.perform` calls ``confine``, with the paths that can be read from then on, before it runs code of a submission.
-    It does nothing where the process is not confined.
+    `Request.perform` calls ``confine`` before it runs code of a submission, with the paths that can be read from then on.
+    ``confine`` does nothing where the process is not confined.
     """
 
     folder: Path
     confine: Callable[[Iterable[Path]], None] = lambda _: None
 
     def report(self, words: str) -> None:
-        """Append a line to the progress file."""
+        """Append a line with ``words`` to the progress file."""
         with (self.folder / PROGRESS_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{words}\n")
 
@@ -54,8 +55,9 @@ class Workspace:
 class Request(ABC, Generic[R]):
     """A task for a worker process: a frozen dataclass of plain data, see `harness.tables.read_table`.
 
-    The class is imported by the parent and by the worker process; only the latter calls `prepare` and `perform`, which returns
-    an instance of ``result_type``, a frozen dataclass of plain data, too.
+    The class is imported by the parent and by the worker process, but only the worker process calls `prepare` and
+    `perform`. The result of `perform` is an instance of ``result_type``, which is also a frozen dataclass of plain
+    data.
     """
 
     result_type: ClassVar[type[Any]]
@@ -63,24 +65,27 @@ class Request(ABC, Generic[R]):
     is_confined: ClassVar[bool] = False
 
     def fields(self) -> dict[str, Any]:
-        """The fields as plain data, from which `harness.tables.read_table` builds an equal request."""
+        """Return the fields as plain data, from which `harness.tables.read_table` builds an equal request."""
         return dataclasses.asdict(cast("Any", self))
 
     @abstractmethod
     def prepare(self) -> None:
-        """Import what `perform` needs, before a file in the user's folder with the name of a library can shadow it."""
+        """Import the Python modules that `perform` needs.
+
+        Later, a file in the user's folder with the name of a library could be imported instead of the library.
+        """
 
     @abstractmethod
     def perform(self, workspace: Workspace) -> R:
-        """Do the work.
+        """Perform the task in the worker process and return the result.
 
         Raises:
-            HarnessError: the work failed; the parent raises an error of the same kind.
+            HarnessError: the task failed; the parent process raises an error of the same kind.
         """
 
 
 ErrorKind = Literal["source", "capture", "input", "internal"]
-# The first class that fits an error says its kind.
+# The kind of an error is that of the first of these classes that it is an instance of.
 _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
     "source": ModelSourceError,
     "capture": CaptureError,
@@ -91,10 +96,10 @@ _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An error in a worker process, as plain data, with its formatted traceback, chained exceptions included.
+    """An error in a worker process, as plain data, with the formatted traceback of the error and of chained exceptions.
 
     ``kind`` stands for a class of `harness.errors`: ``source`` for `ModelSourceError`, ``capture`` for `CaptureError`,
-    ``internal`` for an error of the harness itself, ``input`` for any other that the user can correct.
+    ``internal`` for an error of the harness itself, ``input`` for any other error that the user can correct.
     """
 
     kind: ErrorKind
@@ -103,7 +108,7 @@ class Failure:
 
     @staticmethod
     def of(error: Exception) -> Failure:
-        """Convert an exception; any other than a `HarnessError` gets the kind ``internal``."""
+        """Convert an exception to a `Failure`; any exception other than a `HarnessError` gets the kind ``internal``."""
         lines = traceback.format_exception(error)
         if not isinstance(error, HarnessError):
             error = ExaminerError(f"a worker process failed with {type(error).__name__}: {first_line(error)}")
@@ -111,27 +116,30 @@ class Failure:
         return Failure(kind=kind, message=str(error), traceback="".join(lines))
 
     def error(self) -> HarnessError:
-        """The error to raise in this process, with the worker's traceback as its note."""
+        """Return the error to raise in the parent process, with the worker's traceback as its note."""
         error = _ERROR_CLASSES[self.kind](self.message)
         error.add_note(self.traceback)
         return error
 
 
 def own_caches(folder: Path) -> dict[str, str]:
-    """Environment variables with cache folders for compiled code: a process that is killed may leave a partial file."""
+    """Return environment variables that give a process its own cache folders for compiled code.
+
+    A process that is killed may leave a partial file, which other processes must not read.
+    """
     variables = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
     return {variable: str(folder / variable.lower()) for variable in variables}
 
 
 def write_request(request: Request[Any], folder: Path) -> None:
-    """Write a request, for `read_request`."""
+    """Write a request to the folder of a worker process, where `read_request` reads it."""
     kind = type(request)
     document = {"type": f"{kind.__module__}:{kind.__qualname__}", "fields": request.fields()}
     (folder / REQUEST_FILE).write_text(dumps(document), encoding="utf-8")
 
 
 def read_request(folder: Path) -> Request[Any]:
-    """Read what `write_request` wrote; raise an `ExaminerError` if its type is unknown or its fields do not fit."""
+    """Read the request in a folder; raise an `ExaminerError` if its type is unknown or its fields do not fit the type."""
     document = json.loads(read_limited(folder / REQUEST_FILE, MAX_RESULT_BYTES))
     module, _, name = str(document["type"]).partition(":")
     kind = getattr(importlib.import_module(module), name, None) if module.startswith("harness.") else None
@@ -144,14 +152,14 @@ def read_request(folder: Path) -> Request[Any]:
 
 
 def write_result(result: object, folder: Path) -> None:
-    """Write a `Failure` or the dataclass that a request's `perform` returned, for `read_result`."""
+    """Write a `Failure`, or the dataclass that `Request.perform` returned, to a folder, where `read_result` reads it."""
     key = "error" if isinstance(result, Failure) else "value"
     document = {"error": None, "value": None, key: dataclasses.asdict(cast("Any", result))}
     write_whole(folder / RESULT_FILE, dumps(document).encode())
 
 
 def read_result(request: Request[R], folder: Path) -> R | None:
-    """Read the result that the worker process of a request wrote; None if it wrote none.
+    """Read the result that the worker process of a request wrote to ``folder``; None if there is no result.
 
     Raises:
         HarnessError: the error that the worker process reported.
@@ -174,7 +182,7 @@ def read_result(request: Request[R], folder: Path) -> R | None:
 
 
 def unreadable(problem: Exception) -> ModelSourceError:
-    """The error for invalid files from a worker process, which only the model's code can have caused."""
+    """Return the error for invalid files from a worker process, of which only the model's code can be the cause."""
     return ModelSourceError(
         f"expected the process that runs the model's code to return its result, got unreadable data: {type(problem).__name__}: "
         f"{problem}. Does the code write or delete files when it is imported, or replace functions of Python's library?"
@@ -182,11 +190,12 @@ def unreadable(problem: Exception) -> ModelSourceError:
 
 
 def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -> bytes:
-    """Read a regular file written by an untrusted process, or only its ``last_bytes``.
+    """Read a regular file of at most ``max_bytes``, written by an untrusted process, or only its ``last_bytes``.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        OSError: it is too large, not readable, or not a regular file: a link or a pipe could lead elsewhere or block.
+        OSError: the file is too large, not readable, or not regular: a link could refer to a file elsewhere, and reading
+            from a pipe could block.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())

@@ -1,4 +1,4 @@
-"""Running worker processes: starting them, watching their time and output, and ending them with everything they started."""
+"""Running worker processes: starting them, watching their time and output, and killing them with their child processes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits of each process on wall time, in total and without progress, and on output; and of processes at a time."""
+    """Limits for worker processes.
+
+    ``seconds`` limits the wall time of a process, ``idle_seconds`` the wall time without progress, ``output_bytes`` the
+    size of the output, and ``parallel`` the number of processes at a time.
+    """
 
     seconds: float = math.inf
     idle_seconds: float = math.inf
@@ -59,7 +63,7 @@ class Limits:
 class Job:
     """A request, with the working folder and the additional environment variables of the process that performs it.
 
-    ``title`` precedes each progress line that `run_processes` announces; it may be empty.
+    ``title`` precedes each progress line that `run_processes` announces; an empty title is left out.
     """
 
     request: Request[Any]
@@ -69,7 +73,7 @@ class Job:
 
 
 class Ending(StrEnum):
-    """How a process ended."""
+    """The ways in which a worker process can end."""
 
     EXITED = "exited"
     TIMED_OUT = "timed out"
@@ -81,7 +85,8 @@ class Ending(StrEnum):
 class Outcome:
     """How a worker process ended, and its workspace folder.
 
-    The process was killed unless it exited. The exit code is negative for a signal.
+    The harness killed the process unless ``ending`` is `Ending.EXITED`. ``exit_code`` is the negative number of the
+    signal if a signal ended the process.
     """
 
     job: Job
@@ -91,7 +96,7 @@ class Outcome:
 
     @property
     def output(self) -> str:
-        """The end of the process's stdout and stderr, joined into one line."""
+        """The end of the stdout and stderr of the process, joined into one line."""
         output = b""
         with contextlib.suppress(OSError):
             output = read_limited(self.folder / OUTPUT_FILE, sys.maxsize, last_bytes=_SHOWN_OUTPUT_BYTES)
@@ -99,7 +104,7 @@ class Outcome:
 
     @property
     def progress(self) -> tuple[str, ...]:
-        """The complete lines of the progress file; empty if it cannot be read."""
+        """The complete lines of the progress file; empty if the file cannot be read."""
         return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
@@ -108,17 +113,17 @@ class Outcome:
 
 
 class Process(Protocol):
-    """The interface of a worker process, however it was started."""
+    """The methods of a worker process that do not depend on how the process was started."""
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Return the exit code of the process, which is negative for a signal; None while the process runs."""
 
     def end(self) -> int:
-        """Kill the process and all that it started, wait for it, and return its exit code."""
+        """Kill the process and its child processes, wait for the end of the process, and return its exit code."""
 
 
 class _GroupLeader(subprocess.Popen[bytes]):
-    """A process that leads its own process group, so that its children can be killed with it."""
+    """A process that leads its own process group, so that its child processes can be killed with it."""
 
     def end(self) -> int:
         try:
@@ -248,7 +253,10 @@ def _launched(
     working_folder: Path,
     descriptors: Sequence[int] = (),
 ) -> _GroupLeader:
-    """Start a worker process; its command line and environment are set only here."""
+    """Start a worker process.
+
+    No other function sets the command line and the environment of such a process.
+    """
     passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_VARIABLES)}
     # The package that is imported here, wherever it was found.
     package = str(Path(__file__).parents[2])
@@ -260,7 +268,7 @@ def _launched(
             stdout=output,
             stderr=subprocess.STDOUT,
             # PYTHONSAFEPATH keeps the working directory off the path until the libraries are imported: a file called
-            # torch.py beside the model must not be taken for the library. MPLBACKEND: no window waits for being closed.
+            # torch.py beside the model must not be taken for the library. MPLBACKEND: plots open no windows.
             env={
                 **passed,
                 "PYTHONPATH": os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))),
@@ -282,11 +290,12 @@ def run_processes(
     announce: Callable[[str], None] = lambda _: None,
     check: Callable[[Outcome], object] = lambda _: None,
 ) -> list[Outcome]:
-    """Run a worker process for each job, some in parallel, and return their outcomes; none outlives the call.
+    """Run a worker process for each job, some in parallel, and return their outcomes in the order of the jobs.
 
-    The workspaces are created in ``folder``. A process that exceeds the limits is killed. ``announce`` is called with
-    each new progress line, after the job's title; ``check``, with each outcome as soon as its process has ended. An
-    exception that either raises ends the other processes and propagates.
+    The workspaces are created in ``folder``. A process that exceeds the limits is killed; no process is left running.
+    ``announce`` is called with each new progress line, after the job's title; ``check``, with each outcome as soon as
+    its process has ended. If one of these two functions raises an exception, the other processes are killed and the
+    exception propagates.
     """
     waiting = list(enumerate(jobs))
     running: dict[int, _Running] = {}
@@ -317,7 +326,7 @@ def run_processes(
 
 @dataclass(kw_only=True)
 class _Running:
-    """A running process, its start on the monotonic clock, and the number of its progress lines already announced."""
+    """A running process, its start time on the monotonic clock, and the number of its progress lines already announced."""
 
     job: Job
     folder: Path
@@ -326,7 +335,7 @@ class _Running:
     announced: int = 0
 
     def ending(self, limits: Limits) -> Ending | None:
-        """How the process ended or which limit it exceeded; None while it may continue."""
+        """Return how the process ended or which limit was exceeded; None while the process may continue."""
         if self.process.poll() is not None:
             return Ending.EXITED
         if time.monotonic() > self.started + limits.seconds:
@@ -351,7 +360,7 @@ def _progress(folder: Path) -> tuple[str, ...]:
 
 
 def _status(path: Path) -> tuple[float, int]:
-    """A file's modification time and its size in bytes; minus infinity and 0 if it is missing."""
+    """Return the modification time of a file and its size in bytes; minus infinity and 0 if the file is missing."""
     try:
         status = path.stat(follow_symlinks=False)
     except OSError:

@@ -30,7 +30,10 @@ _MESSAGE_BYTES = 2**16
 
 
 def main(folder: Path, *, prepare: bool = True) -> None:
-    """Perform the request in a workspace and write its result, or the error that it raised, there."""
+    """Perform the request in a workspace; write the result, or the error that was raised, to the workspace.
+
+    With ``prepare``, the method `prepare` of the request is called first.
+    """
     try:
         request = read_request(folder)
         if prepare:

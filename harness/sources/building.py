@@ -38,7 +38,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ModelSourceError(
             f'expected constructor arguments as name=literal, such as "dropout_prob=0.1, width=16", got args={text[:200]!r}: '
-            f"{reason}. Literals are numbers, quoted strings, True, False, None, and tuples and lists of them"
+            f"{reason}. Literals are numbers, quoted strings, True, False, None, and tuples and lists of such values"
         ) from error
 
 
@@ -65,7 +65,7 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
     """Instantiate a class after ``torch.manual_seed(seed)``; ``name`` stands for the class in error messages.
 
     Raises:
-        ModelSourceError: the arguments do not match the constructor, or it raises an error.
+        ModelSourceError: the arguments do not match the constructor, or the constructor raises an error.
     """
     given = parse_arguments(arguments)
     parameters = inspect.signature(cls).parameters.values()
@@ -76,13 +76,13 @@ def build_model(cls: ModelClass, name: str, arguments: str, seed: int) -> nn.Mod
     if unknown and not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
         raise ModelSourceError(
             f"{name}: the constructor of {cls.__name__} takes no argument {', '.join(unknown)}: "
-            f"expected {', '.join(named) or 'none'}. Correct --args"
+            f"expected only {', '.join(named) or 'no arguments'}. Correct --args"
         )
     if needed:
         example = ", ".join(f"{parameter}=..." for parameter in needed)
         raise ModelSourceError(
             f"{name}: the constructor of {cls.__name__} needs {', '.join(needed)}: expected a class that can be built without "
-            f'arguments. Give each a default value, or pass values for them: --args "{example}"'
+            f'arguments. Give each argument a default value, or pass values: --args "{example}"'
         )
     restore_defaults()
     torch.manual_seed(seed)
@@ -98,7 +98,7 @@ def restore_defaults() -> str:
     """Reset torch's default dtype to float32 and its default device to the CPU, in case a user's file has set them.
 
     Returns:
-        A sentence on the defaults that were reset; empty if none were.
+        A sentence on the defaults that were reset; empty if no default was.
     """
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     try:
@@ -109,7 +109,7 @@ def restore_defaults() -> str:
     torch.set_default_device(None)
     if (dtype, device) == ("float32", "cpu"):
         return ""
-    return f"torch's default for new tensors, set to {dtype} on {device}, is taken back to float32 on cpu"
+    return f"torch's default for new tensors, set to {dtype} on {device}, is reset to float32 on cpu"
 
 
 def build_shipped(name: str, seed: int) -> nn.Module:
@@ -119,12 +119,13 @@ def build_shipped(name: str, seed: int) -> nn.Module:
 
 
 def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Module]:
-    """Import the model class of a source, see `harness.sources.source.module_source`, and return a factory for it.
+    """Import the model class of a source, see `harness.sources.source.module_source`, and return a factory for its instances.
 
-    The factory takes a seed, calls ``torch.manual_seed`` with it and returns a new module in train mode.
+    The factory takes a seed, calls ``torch.manual_seed`` with the seed and returns a new module in train mode.
 
     Raises:
-        ModelSourceError: the class cannot be imported or is ambiguous. From the factory: it cannot be instantiated.
+        ModelSourceError: the class cannot be imported or is ambiguous. The factory raises a `ModelSourceError` if the class
+            cannot be instantiated.
     """
     if source.shipped is not None:
         return functools.partial(build_shipped, source.shipped)

@@ -23,9 +23,10 @@ from harness.sources.source import ModelSource
 class ClassReport:
     """A model class of the user's file and, if its graph could not be captured, the error.
 
-    ``name`` is what the user types, such as ``net.py:Net``; ``key``, see `class_key`, identifies it however the file is
-    imported. ``parts`` are the keys of its submodules' classes and of its base classes; ``optional``, those of other
-    classes that its code refers to. ``excuse`` says why a failure is ignored, if the class cannot take the images.
+    ``name`` is what the user types, such as ``net.py:Net``; ``key``, see `class_key`, identifies the class however the
+    file is imported. ``parts`` holds the keys of its base classes and of the classes of its submodules; ``optional``,
+    those of other classes that its code refers to. ``excuse`` is the reason for which a failure is ignored, if the
+    class cannot take the images; else empty.
     """
 
     name: str
@@ -36,7 +37,7 @@ class ClassReport:
     excuse: str
 
     def with_texts(self, change: Callable[[str], str]) -> ClassReport:
-        """A copy with ``change`` applied to each key, the error message and the traceback."""
+        """Return a copy with ``change`` applied to each key, the error message and the traceback."""
         failure = self.failure
         if failure is not None:
             failure = replace(failure, message=change(failure.message), traceback=change(failure.traceback))
@@ -57,11 +58,11 @@ class CapturedClasses:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptureRequest(Request[CapturedClasses]):
-    """Import a private copy of a user's file and capture the graph of each model class in it.
+    """A request to import a private copy of a user's file and to capture the graph of each model class in it.
 
     The first progress line is the file's name; one line for each class follows.
 
-    ``arguments`` are the constructor's; ``input_shape`` is the shape of one input, without the batch dimension.
+    ``arguments`` are those of the constructor; ``input_shape`` is the shape of one input, without the batch dimension.
     """
 
     source: ModelSource
@@ -73,7 +74,10 @@ class CaptureRequest(Request[CapturedClasses]):
     is_confined = True
 
     def prepare(self) -> None:
-        """Limit torch to one thread and capture a small module, which imports what a capture needs."""
+        """Limit torch to one thread and capture a trivial ``nn.Module`` once.
+
+        Afterwards, the Python modules that are needed for capturing are imported.
+        """
         torch.set_num_threads(1)
         capture(nn.Flatten(), (1, 2, 2), name="nothing", twice=False)
 
@@ -81,7 +85,7 @@ class CaptureRequest(Request[CapturedClasses]):
         """Import the file, then build and capture each model.
 
         Raises:
-            ModelSourceError: the file cannot be imported, or does not define a model class or the one named.
+            ModelSourceError: the file cannot be imported, or does not define a model class or not the class named in ``source``.
         """
         workspace.report(self.source.text)
         with private_copy(self.source, workspace.folder) as (source, copy):
@@ -114,7 +118,7 @@ class CaptureRequest(Request[CapturedClasses]):
             explained.__cause__ = error.__cause__
             failure = Failure.of(explained)
         named = named_models(cls)
-        # What a class is built from shows when it is built; until then, what it names counts.
+        # A built model shows its submodules; if a class cannot be built, the classes that its code refers to are used.
         parts = named if model is None else {type(part) for part in model.modules()} | set(cls.__mro__)
         return captured, ClassReport(
             name=name,
@@ -127,13 +131,13 @@ class CaptureRequest(Request[CapturedClasses]):
 
 
 def _excuse(model: nn.Module, shape: tuple[int, ...]) -> str:
-    """Why a module whose capture failed cannot take inputs of ``shape``, found by calling it; empty if it may."""
+    """Return why a module that was not captured cannot take inputs of ``shape``; empty if no reason is found by calling it."""
     needed: list[inspect.Parameter] = []
     with contextlib.suppress(TypeError, ValueError):
         parameters = inspect.signature(model.forward).parameters.values()
         needed = [one for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
     if len(needed) > 1 and not any(True for _ in nn.Module.parameters(model)):
-        return f"its forward needs {len(needed)} arguments, and it has no parameters"
+        return f"its forward needs {len(needed)} arguments, and the model has no parameters"
     if shape[0] == 1 and not _accepts(model, shape):
         for colour in ((3, *shape[1:]), (3, 32, 32)):
             if _accepts(model, colour):
@@ -152,7 +156,7 @@ def _accepts(model: nn.Module, shape: tuple[int, ...]) -> bool:
 
 
 def _missing_name(error: BaseException, imported: ImportedFile) -> str:
-    """If a `NameError` caused the error, a sentence on why that name is undefined; else empty."""
+    """Return a sentence on why a name is undefined, if a `NameError` for this name caused the error; else empty."""
     cause = error.__cause__
     if not isinstance(cause, NameError) or cause.name is None:
         return ""

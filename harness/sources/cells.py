@@ -42,18 +42,18 @@ _MAGIC_LINE = re.compile(r"^(\s*)(?:(?:[A-Za-z_][\w, ]*=\s*)?[%!](?=\S)|\?+\w|[\
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A notebook's code cell, magics included, or a whole file; ``place`` names it in messages, such as ``cell 3``."""
+    """A code cell of a notebook, magics included, or a whole file; ``place`` is its name in messages, such as ``cell 3``."""
 
     place: str
     source: str
 
 
 def read_cells(path: Path) -> tuple[Cell, ...]:
-    """Read a ``.py`` file, as one cell, or the code cells of a notebook.
+    """Read a ``.py`` file as one cell, or a notebook as one cell for each of its code cells.
 
     Raises:
-        ModelSourceError: the file cannot be read, is not text in UTF-8 or the encoding that it declares, or is a notebook
-            without the suffix ``.ipynb`` or in another language.
+        ModelSourceError: the file cannot be read, is not text in UTF-8 or the declared encoding, or is a notebook
+            without the suffix ``.ipynb`` or in another language than Python.
     """
     try:
         content = path.read_bytes()
@@ -65,11 +65,13 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
     wanted = "a Jupyter notebook" if is_notebook else "Python code"
     problem = ""
     if not text.strip():
-        problem = f"an empty file ({len(content):,} bytes): expected {wanted} that defines the model. Save it again"
+        problem = (
+            f"an empty file ({len(content):,} bytes): expected {wanted} that defines the model. Save the file again"
+        )
     elif text.lstrip()[:15].lower().startswith(("<!doctype html", "<html")):
-        problem = "an HTML page that a browser saved: expected the file itself. Download it again, as raw file"
+        problem = "an HTML page that a browser saved: expected the file shown on the page. Download the raw file"
     elif not is_notebook and text.lstrip().startswith("{") and _is_notebook(text):
-        problem = f"a Jupyter notebook: expected Python code. Rename it to {path.stem}{NOTEBOOK_SUFFIX}"
+        problem = f"a Jupyter notebook: expected Python code. Rename the file to {path.stem}{NOTEBOOK_SUFFIX}"
     if problem:
         raise ModelSourceError(f"{path.name} is {problem}")
     if not is_notebook:
@@ -81,10 +83,10 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise ModelSourceError(
             f"{path.name} is not a Jupyter notebook: expected a JSON document with a list of cells, got "
-            f"{type(error).__name__}: {error}. Save it from Jupyter again, or name a .py file"
+            f"{type(error).__name__}: {error}. Save the notebook from Jupyter again, or name a .py file"
         ) from error
     if not str(language).lower().startswith(("python", "ipython")):
-        raise ModelSourceError(f"expected a Python notebook, got {path.name} with {language=}. Name another one")
+        raise ModelSourceError(f"expected a Python notebook, got {path.name} with {language=}. Name another notebook")
     return tuple(Cell(place=f"cell {number}", source=source) for number, source in sources)
 
 
@@ -92,7 +94,7 @@ def _decoded(path: Path, content: bytes, *, is_notebook: bool) -> str:
     """Decode the content of a file, with universal newlines.
 
     Raises:
-        ModelSourceError: it is binary, or in an encoding that Python or Jupyter cannot read.
+        ModelSourceError: the content is binary, or in an encoding that Python or Jupyter cannot read.
     """
     kind = next((kind for start, kind in _BINARY_FORMATS.items() if content.startswith(start)), None)
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
@@ -120,8 +122,12 @@ def _decoded(path: Path, content: bytes, *, is_notebook: bool) -> str:
     except UnicodeDecodeError as error:
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
         likely = next((name for name in ("utf-8", "cp1252") if _decodes(content, name)), None)
-        seems = f" It is probably {'cp1252 (Windows)' if likely == 'cp1252' else 'UTF-8'}." if likely else ""
-        declare = "" if is_notebook or not likely else f", or declare it in the first line: # -*- coding: {likely} -*-"
+        seems = f" The encoding is probably {'cp1252 (Windows)' if likely == 'cp1252' else 'UTF-8'}." if likely else ""
+        declare = (
+            ""
+            if is_notebook or not likely
+            else f", or declare the encoding in the first line: # -*- coding: {likely} -*-"
+        )
         raise ModelSourceError(
             f"{path.name} is not encoded in {expected.upper()}, as expected: byte 0x{byte:02x} in line {line}.{seems} "
             f"{_remedy(path, likely)}{declare}"
@@ -131,8 +137,8 @@ def _decoded(path: Path, content: bytes, *, is_notebook: bool) -> str:
 
 def _remedy(path: Path, encoding: str | None) -> str:
     name, new = shlex.quote(path.name), shlex.quote(f"new-{path.name}")
-    convert = f", or convert it: iconv -f {encoding} -t utf-8 {name} > {new}" if encoding else ""
-    return f"Save it as UTF-8 in an editor{convert}"
+    convert = f", or convert the file: iconv -f {encoding} -t utf-8 {name} > {new}" if encoding else ""
+    return f"Save the file as UTF-8 in an editor{convert}"
 
 
 def _decodes(content: bytes, encoding: str) -> bool:
@@ -168,12 +174,15 @@ def parse(source: str) -> ast.Module:
     try:
         return _tree(source)
     except SyntaxError:
-        # Only now: a line of Python can begin with a percent sign, within brackets or a string.
+        # Magics are removed only if needed: within brackets or a string, a line of Python can begin with a percent sign.
         return _tree(_without_magics(source))
 
 
 def is_exported_notebook(cell: Cell) -> bool:
-    """Whether a ``.py`` file has IPython magics or shell commands, verbatim or as ``get_ipython()`` calls."""
+    """Return whether a ``.py`` file has IPython magics or shell commands, as an exported notebook has.
+
+    The commands may stand verbatim or as calls of ``get_ipython()``.
+    """
     try:
         tree = _tree(cell.source)
     except SyntaxError:

@@ -1,4 +1,4 @@
-"""Choosing the model among several classes by their outputs and graphs; if ambiguous, the user must name one."""
+"""Choosing the model among several classes by their outputs and graphs; if the choice is ambiguous, the user must name one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.sources.capturing import ClassReport
 from harness.structure.identity import identity_digest
 
 _CLASSES = 10
-# Common names of a model; they sort a list and decide nothing.
+# Common names of a model, which are listed first.
 _USUAL_NAMES = ("Net", "Model")
 _MAX_REASON_CHARACTERS = 500
 
@@ -21,7 +21,8 @@ _MAX_REASON_CHARACTERS = 500
 class Candidate(ClassReport):
     """A class that may be the model, or a file that could not be imported.
 
-    ``model`` is None if it was not captured; ``notes`` are messages for the user about how its file was imported.
+    ``model`` is the captured class, None if the capture failed; ``notes`` are messages for the user about how the file
+    was imported.
     """
 
     model: CapturedModel | None
@@ -29,7 +30,7 @@ class Candidate(ClassReport):
 
     @property
     def output_shape(self) -> tuple[int | str, ...]:
-        """Shape of the output in eval mode; empty if the class was not captured."""
+        """The shape of the output in eval mode; empty if the class was not captured."""
         if self.model is None:
             return ()
         program = self.model.graph.evaluate
@@ -37,12 +38,12 @@ class Candidate(ClassReport):
 
     @property
     def classifies(self) -> bool:
-        """Whether the output has shape (N, 10)."""
+        """Whether the output has shape (N, 10): one number for each class and image."""
         shape = self.output_shape
         return len(shape) == 2 and isinstance(shape[0], str) and shape[1] == _CLASSES  # noqa: PLR2004 - images and classes
 
     def describe(self) -> str:
-        """The name to type for it, with its parameter count and output shape or its error."""
+        """Return the name to type for the class, with its parameter count and output shape or its error in parentheses."""
         if self.excuse:
             known = self.excuse
         elif self.failure is not None:
@@ -61,8 +62,8 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
 
     Classes that another candidate uses as a submodule or base class are building blocks and are left out. Of the
     others, those with an output of shape (N, 10) qualify; they count as one model if their graphs have the same
-    identity digest. A class that failed could be the model, so it makes the choice ambiguous, unless its ``excuse`` is
-    not empty or a qualifying class refers to it in its code.
+    identity digest. A class that failed could be the model and makes the choice ambiguous, unless the ``excuse`` of the
+    class is not empty or a qualifying class refers to it in its code.
 
     Raises:
         ModelSourceError: the choice is ambiguous, or no candidate can be built.
@@ -83,7 +84,7 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
     digests = {identity_digest(candidate.model.graph) for candidate in fitting if candidate.model is not None}
     if len(digests) == 1 and not open_ones:
         same = ", ".join(candidate.name for candidate in fitting[1:])
-        only_one = f"the only one that returns {_CLASSES} numbers for each image"
+        only_one = f"the only class that returns {_CLASSES} numbers for each image"
         why = f"which is the same network as {same}" if same else only_one
         return fitting[0], (f"taking {fitting[0].name}, {why}", *_left_out(candidates, fitting, owners))
     rest = sorted(
@@ -92,7 +93,7 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
     )
     listed = one_a_line(candidate.describe() for candidate in (*fitting, *rest))
     if all(candidate.failure is not None for candidate in models):
-        raise ModelSourceError(f"{text}: expected a model, got {len(models)} that cannot be captured:{listed}")
+        raise ModelSourceError(f"{text}: expected a model, got {len(models)} classes that cannot be captured:{listed}")
     reason = "no class that is clearly the model"
     if len(digests) > 1:
         reason = f"{len(digests)} different networks that return {_CLASSES} numbers for each image"
@@ -103,7 +104,10 @@ def choose(candidates: Sequence[Candidate], text: str) -> tuple[Candidate, tuple
 
 
 def _owners(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
-    """Map each building block's key to a candidate that is built from it, unless each is built from the other."""
+    """Map the key of each building block to a candidate that uses it as a submodule or base class.
+
+    Two classes of which each uses the other are no building blocks of one another.
+    """
     parts = {candidate.key: set(candidate.parts) for candidate in candidates}
     for _ in candidates:
         for used in parts.values():

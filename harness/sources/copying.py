@@ -1,7 +1,7 @@
 """A private copy of the user's project, made in the workspace of the worker process that imports the model.
 
 Files that the import writes stay in the copy. Symbolic links, large files and files beyond the size limits are not
-copied: the copy has symbolic links to them, through which they can be read but not written.
+copied: the copy has symbolic links to such files, through which they can be read but not written.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from harness.sources.source import ModelSource
 _MAX_FILE_BYTES = 16 * 2**20
 _MAX_BYTES = 128 * 2**20
 _MAX_ENTRIES = 5_000
-# Beside the submission: its parents' own files, and fewer of them.
+# Smaller limits for the files in the parent folders of the project.
 _MAX_FILE_BYTES_BESIDE = 2**20
 _MAX_FILES_BESIDE = 200
 _LINKED_FOLDERS = frozenset({".git", ".hg", ".svn", "node_modules"})
 _MAX_NAMED = 3
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# Of an audit event that changes a file, or an entry of a folder, which arguments are paths.
+# For each audit event that changes a file, or an entry of a folder: the numbers of the arguments that are paths.
 _CHANGES_FILE: Mapping[str, tuple[int, ...]] = {
     "os.truncate": (0,),
     "os.chmod": (0,),
@@ -51,7 +51,11 @@ _CHANGES_FOLDER = {
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateCopy:
-    """A copy, in ``base``, of the folder ``outside``, which is the user's project folder ``root`` or a parent of it."""
+    """A copy of the user's project in a worker process's workspace.
+
+    ``base`` is the copy of the folder ``outside``, which is the project folder ``root`` or a parent of it. ``linked``
+    names files and folders that exceeded the limits and were not copied.
+    """
 
     base: Path
     outside: Path
@@ -59,21 +63,21 @@ class PrivateCopy:
     linked: list[str] = field(default_factory=list)
 
     def inside(self, path: Path) -> Path:
-        """The path of a file's copy; the path unchanged if the file is not under ``outside``."""
+        """Return the path of the copy of a file; the same path if the file is not under ``outside``."""
         return self.base / path.relative_to(self.outside) if path.is_relative_to(self.outside) else path
 
     def original(self, text: str) -> str:
-        """A text with the paths of copies replaced by the original paths."""
+        """Return a text with the paths of copies replaced by the original paths."""
         return text.replace(str(self.base), str(self.outside).rstrip(os.sep))
 
     def notes(self) -> list[str]:
-        """A sentence on the files that exceeded the size limits, if any did."""
+        """Return a sentence on the files that exceeded the size limits; an empty list if there are none."""
         if not self.linked:
             return []
         more = len(self.linked) - _MAX_NAMED
         named = ", ".join(self.linked[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
         limit = f"{_MAX_ENTRIES:,} files or {_MAX_BYTES // 2**20} MiB"
-        return [f"{self.root} holds more than {limit}, which are copied: {named} can be read there, but not written"]
+        return [f"{self.root} holds more than {limit}, the most that is copied: {named} can be read, but not written"]
 
 
 @contextlib.contextmanager
@@ -84,7 +88,7 @@ def private_copy(source: ModelSource, folder: Path) -> Iterator[tuple[ModelSourc
         The source with its path in the copy, and the copy. Harness errors from the block name the original paths.
     """
     here, folder = source.working_folder, folder.resolve()
-    # Home and the temporary folder hold more than a submission: of these, only what is beside the file is copied.
+    # The home folder and the temporary folder hold more than a project: only files beside the model's file are copied.
     broad = (os.path.expanduser("~"), tempfile.gettempdir(), str(folder))  # noqa: PTH111 - there may be no home
     root = Path(source.root) if source.root and not _holds(source.root, broad) else here
     if source.path is None:
@@ -114,7 +118,10 @@ def _holds(folder: str, places: Iterable[str]) -> bool:
 
 
 def _copy_tree(copy: PrivateCopy, here: Path) -> None:
-    """Copy the root breadth-first, after the folders that lead to ``here``; link what exceeds the limits."""
+    """Copy the project folder breadth-first, but the folders that lead to ``here`` first.
+
+    Files and folders that exceed the limits are replaced by symbolic links.
+    """
     entries = size = 0
     waiting = deque([copy.root])
     while waiting:
@@ -159,7 +166,7 @@ def _is_code(name: str) -> bool:
 
 
 def _copy_beside(copy: PrivateCopy, folder: Path, inner: Path | None) -> None:
-    """Copy the small files of a folder and link its other entries, except ``inner``, which is copied separately."""
+    """Copy the small files of a folder and make links to its other entries, except ``inner``, which is copied separately."""
     target = copy.inside(folder)
     target.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -188,7 +195,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 class _Guard:
-    """An audit hook that rejects writes through the copy's links and to the original project by its absolute path."""
+    """An audit hook that rejects writes through links of the copy, and to the original project by absolute paths."""
 
     copy: PrivateCopy | None = None
     is_whole = False
@@ -220,7 +227,9 @@ class _Guard:
         real = os.path.join(os.path.realpath(folder), name) if of_entry else os.path.realpath(named)  # noqa: PTH118 - as above
         through_link = _is_in(named, copy.base) and not _is_in(real, copy.base)
         if through_link or (cls.is_whole and _is_in(real, copy.root)):
-            reason = "not copied, since it is large, a link, or outside of the submission: it can only be read"
+            reason = (
+                "not copied, since the file is large, a link, or outside of the project: such a file can only be read"
+            )
             raise PermissionError(errno.EACCES, reason, copy.original(named))
 
 

@@ -1,4 +1,4 @@
-"""Extracting the definitions of a file or a notebook from its syntax tree, without running it.
+"""Extracting the definitions of a file or a notebook from its syntax tree, without running the code.
 
 A notebook mixes definitions with downloads, plots and training. Only imports, classes, functions and simple constants
 are extracted. A simple constant is built from literals, names, attributes and operators, without a call.
@@ -18,14 +18,14 @@ _REFERENCES = (ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.expr_conte
 _OPERATIONS = (ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.IfExp)
 _OPERATORS = (ast.operator, ast.unaryop, ast.boolop, ast.cmpop)
 _SIMPLE = (*_LITERALS, *_REFERENCES, *_OPERATIONS, *_OPERATORS)
-# The head of a class in text that cannot be parsed, alone or as a string of a notebook.
+# The header of a class in text that cannot be parsed, on a line of its own or in a string of a notebook's JSON.
 _CLASS_HEAD = re.compile(r"(?m)(?:^|\")[ \t]*class[ \t]+(\w+)[ \t]*\(([^()]*)\)[ \t]*:")
 _LIBRARY_BASES = frozenset({"LightningModule", "Module", "Sequential"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """An extracted statement, with the name of its cell and the names that it binds: ``*`` for an ``import *``."""
+    """An extracted statement, with the name of its cell and the names that the statement binds: ``*`` for an ``import *``."""
 
     place: str
     node: ast.stmt
@@ -36,8 +36,9 @@ class Definition:
 class Definitions:
     """The statements extracted from a sequence of cells, in order, and the names that skipped code affects.
 
-    ``skipped`` maps names to the skipped code that binds them; ``altered`` maps classes to the skipped code that
-    redefines or changes them. There is a note for each cell that is not valid Python and each class defined repeatedly.
+    ``skipped`` maps names to a sentence on the skipped code that binds them; ``altered`` maps classes to a sentence on
+    the skipped code that redefines or changes them. ``notes`` has a message for each cell that is not valid Python and
+    each class that is defined repeatedly.
     """
 
     taken: tuple[Definition, ...]
@@ -47,7 +48,7 @@ class Definitions:
 
 
 def read_definitions(cells: Iterable[Cell], *, start: int = 0) -> Definitions:
-    """Extract the definitions of the cells, ignoring statements that end before line ``start``."""
+    """Extract the definitions of the cells, without statements that end before line ``start`` of a cell."""
     taken: list[Definition] = []
     skipped: dict[str, str] = {}
     altered: dict[str, str] = {}
@@ -78,7 +79,7 @@ def read_definitions(cells: Iterable[Cell], *, start: int = 0) -> Definitions:
             if isinstance(statement, ast.ClassDef):
                 class_places.setdefault(statement.name, []).append(cell.place)
     notes.extend(
-        f"{name} is defined {len(places)} times ({', '.join(places)}); the last one counts"
+        f"{name} is defined {len(places)} times ({', '.join(places)}); the last definition is used"
         for name, places in class_places.items()
         if len(places) > 1
     )
@@ -108,14 +109,17 @@ def _is_simple(value: ast.expr) -> bool:
 
 
 def _is_target(target: ast.expr) -> bool:
-    """Whether an assignment target is a name, a name's attribute as in ``Net.forward = f``, or a tuple of these."""
+    """Return whether an assignment target is a name, an attribute of a name as in ``Net.forward = f``, or a tuple of these."""
     if isinstance(target, ast.Tuple):
         return all(map(_is_target, target.elts))
     return isinstance(target, ast.Name) or (isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name))
 
 
 def _replaced_names(statement: ast.stmt) -> set[str]:
-    """Names that a statement rebinds or sets an attribute of; not ``Net = Net()``, which changes no class."""
+    """Return the names that a statement rebinds or sets an attribute of.
+
+    A statement such as ``Net = Net()`` changes no class and is left out.
+    """
     if not isinstance(statement, ast.Assign | ast.AugAssign | ast.AnnAssign) or statement.value is None:
         return set()
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
@@ -127,7 +131,7 @@ def _replaced_names(statement: ast.stmt) -> set[str]:
 
 
 def _bound_names(statement: ast.stmt) -> set[str]:
-    """Names that a statement binds in the module, including those in branches and loops."""
+    """Return the names that a statement binds in the module, including those bound in branches and loops."""
     if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return {statement.name}
     names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
@@ -147,25 +151,25 @@ def base_names(cells: Iterable[Cell]) -> dict[str, frozenset[str]]:
         except SyntaxError:
             bases = [(name, set(parents)) for name, parents in bases_in_text(cell.source).items()]
         for name, parents in bases:
-            # A second class of a name may derive from the first.
+            # A class may derive from an earlier class of the same name.
             found[name] = found.get(name, frozenset()) | parents
     return found
 
 
 def bases_in_text(text: str) -> dict[str, frozenset[str]]:
-    """Like `base_names`, for text that cannot be parsed: matches class headers by a regular expression."""
+    """Return the same as `base_names` for text that cannot be parsed, by matching class headers with a regular expression."""
     heads = (match.groups() for match in _CLASS_HEAD.finditer(text))
     return {name: frozenset(base.rpartition(".")[2].strip() for base in bases.split(",")) for name, bases in heads}
 
 
 def import_depth(cells: Iterable[Cell]) -> int:
-    """The largest number of leading dots in the cells' relative imports."""
+    """Return the largest number of leading dots in the relative imports of the cells."""
     nodes = (node for _, tree in parsed(cells) for node in ast.walk(tree))
     return max((node.level for node in nodes if isinstance(node, ast.ImportFrom)), default=0)
 
 
 def models_among(bases: Mapping[str, frozenset[str]]) -> frozenset[str]:
-    """Classes that derive, even indirectly, from ``Module``, ``Sequential`` or ``LightningModule``, by name."""
+    """Return the names of classes that derive, even indirectly, from ``Module``, ``Sequential`` or ``LightningModule``."""
     known = _LIBRARY_BASES
     while more := {name for name, parents in bases.items() if name not in known and parents & known}:
         known |= more
@@ -173,7 +177,7 @@ def models_among(bases: Mapping[str, frozenset[str]]) -> frozenset[str]:
 
 
 def hidden_models(cells: Iterable[Cell]) -> dict[str, str]:
-    """Map each model class that is defined inside a function or another block, not at the top level, to its place."""
+    """Map each model class defined inside a function or another block, not at the top level, to a phrase on the place."""
     places: dict[str, str] = {}
     for cell, tree in parsed(cells):
         models = models_among(base_names((cell,)))

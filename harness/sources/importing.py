@@ -1,6 +1,6 @@
 """Importing a user's file, notebook or package as the user would, and finding the model classes in it.
 
-This runs the user's code, so it is called in worker processes only.
+An import runs the user's code, so this module is used in worker processes only.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ _MAX_TABLE = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedFile:
-    """A file's model classes with the names to type for them, why others are undefined, and messages for the user."""
+    """The model classes of an imported file, and the names that could not be defined.
+
+    ``classes`` maps each model class to the name that the user types for it; ``failed`` maps model classes that were
+    not defined, and ``missing`` all undefined names, to the reason; ``notes`` are messages for the user.
+    """
 
     classes: Mapping[ModelClass, str]
     failed: Mapping[str, str]
@@ -56,10 +60,12 @@ class ImportedFile:
 
 
 def import_models(source: ModelSource) -> ImportedFile:
-    """Import a file, a notebook or a package and list its model classes; leaves the file's folder on ``sys.path``.
+    """Import a file, a notebook or a package and list its model classes.
+
+    Afterwards, ``sys.path`` includes the folder of the file.
 
     Raises:
-        ModelSourceError: it cannot be imported, or does not define a model class or the one named.
+        ModelSourceError: the file cannot be imported, or does not define a model class or not the class named in ``source``.
     """
     text, class_name = source.text, source.class_name
     path = Path(source.path) if source.path else None
@@ -67,7 +73,7 @@ def import_models(source: ModelSource) -> ImportedFile:
     # `from src.blocks import Block` is written for the project's root.
     sys.argv = [str(path or source.module)]
     cells = read_cells(path) if path else ()
-    # Names are chosen before the path grows: whatever is found until then is a library.
+    # Module names are chosen before sys.path is extended: a module that is found until then is a library.
     packages = _packages(path, import_depth(cells)) if path else {}
     module_name = ".".join((*list(packages)[-1:], _module_name(path, inner=bool(packages)))) if path else ""
     folder = source.working_folder
@@ -80,7 +86,7 @@ def import_models(source: ModelSource) -> ImportedFile:
     elif path.suffix == NOTEBOOK_SUFFIX or is_exported_notebook(*cells):
         if path.suffix != NOTEBOOK_SUFFIX:
             reader.notes.append(
-                f"{path.name} has commands of a notebook and is read like one: only its definitions are taken"
+                f"{path.name} has commands of a notebook and is read like a notebook: only its definitions are executed"
             )
         module = _new_module(module_name, path)
         with reader.beside():
@@ -120,12 +126,12 @@ def import_models(source: ModelSource) -> ImportedFile:
 
 
 def class_key(cls: type) -> str:
-    """The file and the qualified name of a class, which do not depend on how the file was imported."""
+    """Return the file and the qualified name of a class as a text that does not depend on how the file was imported."""
     return f"{_file_of(cls)}:{cls.__qualname__}"
 
 
 def is_user_file(file: str | None) -> bool:
-    """Whether a file is the user's Python code, not a library's or the harness's."""
+    """Return whether a file is the user's Python code, not that of a library or of the harness."""
     if not file or not file.endswith((".py", NOTEBOOK_SUFFIX)):
         return False
     path = Path(file)
@@ -134,7 +140,7 @@ def is_user_file(file: str | None) -> bool:
 
 
 def named_models(cls: ModelClass) -> set[ModelClass]:
-    """The user's model classes that the code of a class refers to, directly or through functions and collections."""
+    """Return the user's model classes that the code of a class refers to, directly or through functions and collections."""
     found: set[ModelClass] = set()
     seen: dict[int, object] = {}
     waiting: list[object] = [cls]
@@ -171,9 +177,9 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _models_of(module: ModuleType) -> dict[str, ModelClass]:
-    """The model classes that a module defines, by name; if there are none, those it imports from its own folder."""
+    """Return the model classes that a module defines, by name; if there are none, those that it imports from its own folder."""
     found: dict[ModelClass, str] = {}
-    # By type(), since an object may fail when asked for its class.
+    # By type(), since reading __class__ of a user's object may raise an exception.
     for name, value in vars(module).items():
         if (
             issubclass(type(value), type)
@@ -217,22 +223,22 @@ def _class_not_found(
     reason = missing.get(class_name) or (f"it is defined {hidden}" if hidden else "")
     found += f" ({reason})" if reason else ""
     expected = f"expected a class {class_name!r} derived from torch.nn.Module"
-    return f"{text}: {expected}, found {found}. Models that it defines: {names}"
+    return f"{text}: {expected}, found {found}. Models that the file defines: {names}"
 
 
 def _module_name(path: Path, *, inner: bool = False) -> str:
-    """The module name of a file or folder; outside a package, with the prefix ``model_`` if a library has it."""
+    """Return the module name of a file or folder; outside a package, with the prefix ``model_`` if a library has this name."""
     name = path.name.removesuffix(".py").removesuffix(NOTEBOOK_SUFFIX).replace(".", "_")
     taken = not inner and (name in sys.modules or importlib.util.find_spec(name) is not None)
     return f"model_{name}" if taken else name
 
 
 def _new_module(name: str, path: Path, folder: Path | None = None) -> ModuleType:
-    """Create and register an empty module for a file, or a package if ``folder`` is given."""
+    """Create an empty module for a file, or a package if ``folder`` is given, and add it to ``sys.modules``."""
     spec = ModuleSpec(name, SourceFileLoader(name, str(path)), origin=str(path))
     spec.has_location = True
     spec.submodule_search_locations = [str(folder)] if folder else None
-    # Registered before it runs: dataclasses and pickling inside the file look themselves up here.
+    # Registered before the file runs, since dataclasses and pickle look up the module in sys.modules.
     sys.modules[name] = importlib.util.module_from_spec(spec)
     return sys.modules[name]
 
@@ -244,7 +250,7 @@ def _run_file(packages: Mapping[str, Path], module: ModuleType, path: Path) -> N
 
 
 def _packages(path: Path, depth: int) -> dict[str, Path]:
-    """Map dotted package names to folders, outermost first, for the packages that a file's relative imports need."""
+    """Map dotted package names to folders, outermost package first, for the packages that a file's relative imports need."""
     if not depth:
         return {}
     top = path.parents[min(depth, len(path.parents)) - 1]
@@ -270,7 +276,7 @@ def _make_package(name: str, folder: Path, reader: _DefinitionReader | None = No
 
 @contextmanager
 def _import_errors(text: str, path: Path | None) -> Iterator[None]:
-    """Turn whatever an import raises into a `ModelSourceError` that says what to do."""
+    """Convert any exception that an import raises into a `ModelSourceError` with advice for the user."""
     try:
         yield
     except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -304,16 +310,16 @@ def _import_errors(text: str, path: Path | None) -> Iterator[None]:
 
 
 def line_of(error: BaseException, path: Path | None) -> str:
-    """The line of the user's file that raised an error, such as `` in line 3``; empty if it is in another file."""
+    """Return the line of the file ``path`` that raised an error, such as `` in line 3``; empty if another file raised it."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f" in line {lines[-1]}" if lines else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _DefinitionReader:
-    """Executes only the definitions of notebooks and of files that failed; records why each missing name is undefined.
+    """Executes only the definitions of notebooks and of files that failed, and records why names are undefined.
 
-    The user's files are those under ``root``.
+    The user's files are those under ``root``. ``missing`` maps each undefined name to the reason.
     """
 
     root: Path
@@ -322,7 +328,7 @@ class _DefinitionReader:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Within the block, if importing a user's file fails, execute only that file's definitions."""
+        """Within the block, if importing a user's file fails, execute the definitions of that file instead."""
         finder = _FinderBeside(self)
         sys.meta_path.insert(sys.meta_path.index(PathFinder), finder)
         try:
@@ -337,14 +343,14 @@ class _DefinitionReader:
         reason = f"{type(error).__name__}: {first_line(error)}"
         if lines:
             self.notes.append(
-                f"line {lines[0]} of {path.name} failed with {reason}; from there on only definitions are taken"
+                f"line {lines[0]} of {path.name} failed with {reason}; from there on, only definitions are executed"
             )
         else:
-            self.notes.append(f"{path.name} failed with {reason}; only its definitions are taken")
+            self.notes.append(f"{path.name} failed with {reason}; only its definitions are executed")
         self.run(module, path, cells, start=lines[0] if lines else 0)
 
     def run(self, module: ModuleType, path: Path, cells: Sequence[Cell], *, start: int = 0) -> None:
-        """Execute the definitions of the cells from line ``start`` on; record those that fail and continue."""
+        """Execute the definitions of the cells from line ``start`` on; record definitions that fail and continue."""
         definitions = read_definitions(cells, start=start)
         self.notes.extend(f"{path.name}: {note}" for note in definitions.notes)
         self.missing.update(definitions.skipped)
@@ -375,16 +381,16 @@ class _DefinitionReader:
         is_import = isinstance(definition.node, ast.Import | ast.ImportFrom)
         for name in definition.names:
             if is_import and name in self.missing:
-                # Why the file that is imported lacks it says more.
+                # The reason recorded for the imported file is more specific.
                 continue
             self.missing[name] = reason
             if not is_import:
-                # An earlier definition is not what is meant.
+                # An earlier definition of the name must not be used instead.
                 vars(module).pop(name, None)
 
 
 class _LoaderBeside(SourceFileLoader):
-    """Executes a user's file; if a statement fails, only the definitions from there on."""
+    """Executes a user's file; if a statement fails, executes only the definitions from that statement on."""
 
     def __init__(self, name: str, path: str, reader: _DefinitionReader) -> None:
         super().__init__(name, path)
@@ -408,7 +414,7 @@ class _FinderBeside(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        """The specification of a module; None if it is not on ``sys.path``."""
+        """Return the specification of a module; None if it is not on ``sys.path``."""
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
             file = Path(spec.loader.path)

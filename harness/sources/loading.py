@@ -1,7 +1,7 @@
-"""Loading a model: a shipped one is built in this process; each user's file is imported in a worker process.
+"""Loading a model: a shipped model is built in this process; each user's file is imported in a worker process.
 
-A worker process returns graphs and tensors as data. What a file does when it is imported (downloads, training, printing,
-exiting) happens in that process and ends with it.
+A worker process returns graphs and tensors as data. Side effects of importing a file (downloads, training, printing,
+exiting) happen in the worker process and end with the process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.sources.source import candidate_files, name_suffix, parse_source
 DEFAULT_SEED = 1
 # Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
 LOAD_TIMEOUT_SECONDS = 45.0
-# Torch imports it when a rebuilt module first computes shapes on the meta device; before that, this process would only wait.
+# Torch imports this module when a rebuilt module first computes shapes on the meta device. Until then this process only waits.
 _IMPORTED_LATE = "torch._dynamo"
 
 
@@ -43,13 +43,13 @@ def load_model(
     """Find a model, build it after ``torch.manual_seed(seed)`` and capture its graph.
 
     ``text`` is the MODEL argument, see `parse_source`; ``input_shape`` is the shape of one input, without the batch
-    dimension. ``arguments`` are the constructor's, see `parse_arguments`, and become part of the captured model's name.
-    Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: if there are several
-    files, as the import of each begins, and on which class was chosen and which were left out.
+    dimension. ``arguments`` are those of the constructor, see `parse_arguments`, and become part of the captured
+    model's name. Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: the file
+    that is being imported, if there are several, the class that was chosen, and the classes that were left out.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
-        CaptureError: it was built, but cannot be captured.
+        CaptureError: the model was built, but cannot be captured.
         ExaminerError: a worker process failed for a reason other than the model's code.
     """
     source = parse_source(text)
@@ -60,7 +60,8 @@ def load_model(
             raise ModelSourceError(msg)
         with torch.random.fork_rng(devices=[]):
             module = build_shipped(source.shipped, seed)
-        return capture(module, input_shape, name=text)
+        # Each shipped model is tested to be captured alike again.
+        return capture(module, input_shape, name=text, twice=False)
     files = candidate_files(source)
     requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
     numbers = {file.text: f"({number} of {len(files)})" for number, file in enumerate(files, start=1)}
@@ -80,7 +81,7 @@ def load_model(
     candidates = [candidate for of_file in loaded for candidate in of_file]
     chosen, reasons = choose(candidates, text)
     if chosen.model is None:
-        raise ExaminerError(f"{chosen.name} was chosen, but not captured")
+        raise ExaminerError(f"expected the graph of {chosen.name}, which was chosen as the model, got none")
     for note in dict.fromkeys(note for candidate in candidates for note in candidate.notes):
         announce(note)
     for reason in reasons:
@@ -90,7 +91,7 @@ def load_model(
 
 
 def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
-    """Load one of several files; on an error, return a candidate that holds the error."""
+    """Load one of several files; if this fails, return a candidate that holds the error."""
     try:
         return _load_file(request, outcome, timeout)
     except (ModelSourceError, CaptureError) as error:
@@ -106,8 +107,8 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
     result = outcome.result(request)
     if result is None:
         raise ModelSourceError(
-            f"{text} ended the process that imported it, without an error: expected a file that defines a model. "
-            f"Does it call exit() when imported?{f' Its last output: {outcome.output}' if outcome.output else ''}"
+            f"importing {text} ended the process without an error: expected a file that defines a model. "
+            f"Does the file call exit() when imported?{f' The last output was: {outcome.output}' if outcome.output else ''}"
         )
     try:
         models = [
@@ -128,13 +129,15 @@ def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
         )
     late = f"{text} did not finish loading within {timeout:.0f} seconds: expected"
     if not outcome.progress:
-        return f"{late} PyTorch to be imported by then, and it was not. The machine seems busy: try again later"
+        return (
+            f"{late} PyTorch to be imported by then, and that was not the case. The machine seems busy: try again later"
+        )
     if len(outcome.progress) == 1:
         return (
-            f"{late} a file that only defines the model. Does it train, download or wait when imported? "
+            f"{late} a file that only defines the model. Does the file train, download or wait when imported? "
             'Put such code under `if __name__ == "__main__":`'
         )
     return (
-        f"{late} a model that is captured in seconds, and it was still at {outcome.progress[-1][:200]}. Name the class that "
+        f"{late} a model that is captured in seconds, but {outcome.progress[-1][:200]} took longer. Name the class that "
         "you mean, or try again when the machine is less busy"
     )

@@ -19,7 +19,7 @@ from harness.sources.definitions import base_names, bases_in_text, models_among
 
 # Importing torch and capturing a model take some six seconds for each file.
 _MAX_FILES = 12
-# Environments, caches and builds hold other people's code. Hidden folders are left out, too.
+# Environments, caches and build folders hold code that is not the user's. Hidden folders are left out, too.
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv"})
 _MAX_ENTRIES = 20_000
 _MAX_BYTES = 200_000_000
@@ -29,9 +29,9 @@ _MAX_BYTES = 200_000_000
 class ModelSource:
     """A parsed MODEL argument, as plain data that can be sent to a worker process.
 
-    ``text`` is the argument as the user wrote it or, for a file found in a folder, that file's path. One of ``shipped``
-    (a name), ``path`` (absolute, of a file or folder) and ``module`` (a dotted name) is set. ``class_name`` is None if
-    the user named no class. For a file found in a folder, ``root`` is that folder.
+    ``text`` is the argument as the user wrote it or, for a file found in a folder, that file's path. Exactly one of
+    ``shipped`` (a name), ``path`` (absolute, of a file or folder) and ``module`` (a dotted name) is set. ``class_name``
+    is None if the user named no class. For a file found in a folder, ``root`` is that folder.
     """
 
     text: str
@@ -50,11 +50,12 @@ class ModelSource:
 def parse_source(text: str) -> ModelSource:
     """Parse a MODEL argument.
 
-    It is ``name``, ``net.py``, ``net.ipynb``, ``folder``, one of the last three with ``:Class``, or
-    ``package.module:Class``. A leading ``~`` is the home folder. A shipped model precedes a folder of that name.
+    The argument is ``name``, ``net.py``, ``net.ipynb``, ``folder``, one of the last three with ``:Class``, or
+    ``package.module:Class``. A leading ``~`` is the home folder. The name of a shipped model takes precedence over a
+    folder of that name.
 
     Raises:
-        ModelSourceError: it has none of these forms, or what it names does not exist.
+        ModelSourceError: the argument has none of these forms, or names something that does not exist.
     """
     if text in mnist_models.list_models():
         return ModelSource(text=text, shipped=text)
@@ -66,14 +67,14 @@ def parse_source(text: str) -> ModelSource:
     is_code = path.suffix in {".py", NOTEBOOK_SUFFIX}
     if place and (path.is_dir() or (is_code and path.is_file())):
         if any("\ud800" <= character <= "\udfff" for character in str(path.resolve())):
-            msg = f"expected a path in UTF-8, which PyTorch can trace code in, got {place!r}. Rename the file or folder"
+            msg = f"expected a path in UTF-8, which PyTorch needs to capture code, got {place!r}. Rename the file or folder"
             raise ModelSourceError(msg)
         return ModelSource(text=text, path=str(path.resolve()), class_name=class_name or None)
     if is_code or "/" in place or os.sep in place:
         reason = "is not a Python file or notebook" if path.exists() else "does not exist"
         raise ModelSourceError(
             f"model file {place!r} {reason}: expected a Python file (net.py), a notebook (net.ipynb) or a folder that defines "
-            "the model, or a class in it, such as net.py:Net"
+            "the model, or a class in one of these, such as net.py:Net"
         )
     if class_name and all(part.isidentifier() for part in place.split(".")):
         return ModelSource(text=text, module=place, class_name=class_name)
@@ -86,7 +87,9 @@ def parse_source(text: str) -> ModelSource:
 
 
 def candidate_files(source: ModelSource) -> list[ModelSource]:
-    """The files that may define the model of a source other than a shipped one: several for a folder, else one.
+    """Return the files that may define the model of a source: several for a folder, else one.
+
+    The source must not be a shipped model.
 
     Raises:
         ModelSourceError: a folder holds no such file, or too many to load.
@@ -107,11 +110,11 @@ def candidate_files(source: ModelSource) -> list[ModelSource]:
 
 
 def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path, ...]:
-    """The Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted by path.
+    """Return the Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted.
 
-    Sub-folders are included; links to folders are not followed. With a class name, only files that define it are
-    returned. The files are parsed, not run; if one cannot be parsed, its class headers are matched as text. Test files
-    are returned only if no other file defines a model.
+    Sub-folders are included; links to folders are not followed. With a class name, only files that define this class
+    are returned. The files are parsed, not run; if one cannot be parsed, its class headers are matched as text. Test
+    files are returned only if no other file defines a model.
 
     Raises:
         ModelSourceError: there is no such file, or the folder holds more than 20,000 entries.
@@ -125,7 +128,7 @@ def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path,
         sought = f"{class_name!r} that derives" if class_name else "that derives"
         raise ModelSourceError(
             f"the folder {str(folder)!r} holds no model: expected a Python file or a notebook with a class {sought} from "
-            "torch.nn.Module, in it or in a sub-folder. If there is one, name its file"
+            "torch.nn.Module, in the folder or in a sub-folder. If there is such a class, name its file"
         )
     return tuple(path for path in files if not _is_test(path.relative_to(folder))) or files
 
@@ -169,9 +172,10 @@ def _bases(path: Path) -> dict[str, frozenset[str]]:
 
 
 def module_source(text: str, captured: CapturedModel | None, *, arguments: str = "") -> ModelSource:
-    """Resolve a MODEL argument to the one file, class or shipped model for `harness.sources.building.module_builder`.
+    """Resolve a MODEL argument to the file, class or shipped model that `harness.sources.building.module_builder` needs.
 
-    ``text`` and ``arguments`` are those given to `load_model`; ``captured``, its result if any, names the class chosen.
+    ``text`` and ``arguments`` are those given to `load_model`; ``captured`` is the model that `load_model` returned, if
+    any, and names the chosen class.
 
     Raises:
         ModelSourceError: ``captured`` is None, and the folder holds several files that define models.
@@ -189,5 +193,5 @@ def module_source(text: str, captured: CapturedModel | None, *, arguments: str =
 
 
 def name_suffix(arguments: str) -> str:
-    """The suffix, such as ``(width=16)``, for the name of a model built with constructor arguments."""
+    """Return the suffix, such as ``(width=16)``, for the name of a model built with constructor arguments."""
     return f"({' '.join(arguments.split())})"

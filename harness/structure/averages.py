@@ -1,7 +1,7 @@
 """Find by experiment whether the output depends on the images only through an average of a whole feature map.
 
-It finds averages that operation names do not show: an average weights all positions of a feature map equally, whether
-it is written as a mean, a product with a constant matrix, a convolution or a cumulative sum.
+The experiment also finds averages that the names of operations do not show, such as a product with a constant matrix, a
+convolution with equal weights or a cumulative sum.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from harness.structure.pooling import GlobalPool, is_part, unflattened
 
 @dataclass(frozen=True, kw_only=True)
 class AverageSearch:
-    """The result of searching for a global average that feeds the head.
+    """The result of `search_average`.
 
     Args:
-        pool: the average; None if none was found.
-        multiples: a sentence for each sum over a whole map that is not an average.
-        undecided: titles of operations that may average a map.
+        pool: the global average on which the whole output depends; None if the search found no such average.
+        multiples: a sentence for each value that equals a multiple of the average of a whole map, but not the average.
+        undecided: titles of operations that may average a map, which the experiment could not exclude.
     """
 
     pool: GlobalPool | None = None
@@ -38,8 +38,8 @@ class AverageSearch:
 def search_average(flow: DataFlow, field_maps: Mapping[str, FieldMap], model: Interventions) -> AverageSearch:
     """Search for a global average that lies on every path from the images to the output.
 
-    The model is run on random maps, and on maps whose values are replaced by their average. If the outputs differ, no
-    average of that map feeds the head.
+    For each feature map on every path, the model is run once with the map replaced by random numbers and once with these
+    numbers replaced by their average. If the outputs differ, the output depends on more than the average of the map.
     """
     by_name = {operation.name: operation for operation in flow.program.operations}
     multiples, undecided = [], []
@@ -49,7 +49,7 @@ def search_average(flow: DataFlow, field_maps: Mapping[str, FieldMap], model: In
             continue
         trial = _Trial(flow, model, name)
         if field_map.certainty == "unknown":
-            # Which dimensions are rows and columns is not known: each may be.
+            # It is unknown which dimensions are rows and columns, so each dimension is tested.
             dims = [dim for dim, size in enumerate(trial.shape) if flow.shapes[name][dim] == size > 1]
             if not all(trial.depends_on_more_than_averages(trial.shape, [dim]) for dim in dims):
                 undecided += _origins(by_name[name], by_name, field_maps)
@@ -71,7 +71,7 @@ def search_average(flow: DataFlow, field_maps: Mapping[str, FieldMap], model: In
 
 
 def _candidates(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> dict[str, list[Operation]]:
-    """Values on every path to the output, last first, each with the operations that may average it."""
+    """Map each value that lies on every path to the output, the last value first, to operations that may average it."""
     found: dict[str, list[Operation]] = {}
     single = [operation.name for operation in flow.on_path if len(operation.outputs) == 1]
     for name in reversed([flow.graph.input_name, *single]):
@@ -98,18 +98,18 @@ def _candidates(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> dict[str,
 
 
 def _is_spread(field_map: FieldMap) -> bool:
-    """Whether the value is known to hold several positions of a feature map, in any layout."""
+    """Whether a value is known to hold several positions of a feature map, in any order of dimensions."""
     return field_map.certainty != "unknown" and any(field_map.positions(axis) > 1 for axis in AXES)
 
 
 def _takes_apart(reader: Operation, before: FieldMap, after: FieldMap) -> bool:
-    """Whether an operation slices a map, or its result has a single row or column or an unknown layout."""
+    """Whether ``reader`` slices a map, or returns a single row, a single column or a value of unknown layout."""
     single = any(before.positions(axis) > 1 == after.positions(axis) for axis in AXES)
     return single or reader.kind.family == "slicing" or not _is_spread(after)
 
 
 def _pieces(field_map: FieldMap, shape: tuple[int, ...]) -> tuple[tuple[int, ...], list[int]]:
-    """Split merged dimensions into their axes; return the shape and the indices of rows and columns in it."""
+    """Split merged dimensions into single axes; return the new shape and the indices of rows and columns in the shape."""
     pieces: list[tuple[str, int]] = []
     for axes, size in zip(field_map.axes, shape, strict=True):
         sizes = {axis: field_map.positions(axis) for axis in AXES if axis in axes}
@@ -119,7 +119,7 @@ def _pieces(field_map: FieldMap, shape: tuple[int, ...]) -> tuple[tuple[int, ...
 
 
 def _origins(operation: Operation, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> list[str]:
-    """Titles of the unsupported operations from which a value of unknown layout originates."""
+    """Titles of the untraceable operations that make the layout of an operation's result unknown."""
     sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in by_name and ref in field_maps]
     unknown = [by_name[ref] for ref in sources if field_maps[ref].certainty == "unknown"]
     if not unknown:
@@ -128,7 +128,7 @@ def _origins(operation: Operation, by_name: Mapping[str, Operation], field_maps:
 
 
 class _Trial:
-    """Runs of the model with one value replaced by random maps."""
+    """Runs of the model in which the value ``name`` is replaced by random numbers of the same shape."""
 
     def __init__(self, flow: DataFlow, model: Interventions, name: str) -> None:
         self._flow, self._model, self._name = flow, model, name
@@ -137,7 +137,11 @@ class _Trial:
         self._maps = model.normal(self.shape) + model.normal((*self.shape[:2], *([1] * (base.ndim - 2))))
 
     def depends_on_more_than_averages(self, pieces: tuple[int, ...], dims: list[int]) -> bool:
-        """Whether replacing the maps by their averages changes the output; False if no other map does."""
+        """Whether the output changes when the random maps are replaced by their averages over ``dims``.
+
+        False if the output does not change with other random maps either, or is not finite. ``pieces`` is the shape of
+        the maps in which ``dims`` are dimensions of their own.
+        """
         average = self._maps.view(pieces).mean(dims, keepdim=True).expand(pieces).reshape(self.shape)
         first, same, other = (self._output(maps) for maps in (self._maps, average, -3 * self._maps.flip(0)))
         size = torch.stack([first, other]).abs().max()
@@ -146,7 +150,7 @@ class _Trial:
         return bool((first - same).abs().max() > self._model.bound * size)
 
     def multiples_of_the_average(self, pieces: tuple[int, ...], dims: list[int]) -> dict[str, float]:
-        """Later values on every path to the output that equal the average times a constant, each with the constant."""
+        """Later values, on every path to the output, that equal a constant times the average, each with the constant."""
         averages = [maps.view(pieces).mean(dims).reshape(len(maps), -1) for maps in (self._maps, 1e3 * self._maps)]
         count = averages[0].shape[1]
         wanted = [

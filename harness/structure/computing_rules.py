@@ -21,7 +21,7 @@ from harness.structure.traced_values import (
     normalised_dims,
 )
 
-# How the reductions that may be part of a pooling combine what they read.
+# How reductions that may be part of a pooling combine the values of their operand.
 _HOW = {"amax": "maximum", "max": "maximum", "mean": "average", "sum": "sum"}
 
 
@@ -42,7 +42,7 @@ def _convolution(values: TracedValues, operation: Operation, arguments: Argument
     dilation = _pair(arguments.get("dilation"), (1, 1))
     padding = arguments.get("padding")
     if padding == "same":
-        # torch puts the odd pixel after: before = total // 2.
+        # If the total padding is odd, torch pads one pixel more after the map than before.
         before = tuple((d * (k - 1)) // 2 for d, k in zip(dilation, kernel, strict=True))
     else:
         before = (0, 0) if padding == "valid" else _pair(padding, (0, 0))
@@ -98,7 +98,11 @@ def _adaptive_pool(how: str) -> Rule:
 
 
 def _resize(reads: Callable[[int, int, float, bool], list[int]]) -> Rule:
-    """Rule for a resize; ``reads(position, inputs, scale, align_corners)`` returns the input positions of an output."""
+    """Make the rule for a resize.
+
+    ``reads(position, inputs, scale, align_corners)`` returns the input positions that an output position depends on;
+    ``inputs`` is the number of input positions along the axis.
+    """
 
     def rule(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
         field_map = _as_map(values.map_of(arguments["input"] if "input" in arguments else arguments["self"]))
@@ -114,7 +118,7 @@ def _resize(reads: Callable[[int, int, float, bool], list[int]]) -> Rule:
                 scale = np.float32(1.0 / factor)
             else:
                 scale = np.float32(inputs) / np.float32(outputs)
-            # torch copies an axis that keeps its size, except in the bicubic resize, which computes all the same.
+            # If an axis keeps its size, torch copies the values, except in a bicubic resize, which always interpolates.
             copies = inputs == outputs and reads is not _bicubic
             taps = [[o] if copies else sorted(set(reads(o, inputs, float(scale), align))) for o in range(outputs)]
             ratio = Fraction(inputs, outputs)
@@ -156,7 +160,7 @@ def _pad(values: TracedValues, operation: Operation, arguments: Arguments) -> Fi
     modes = {"reflection_pad2d": "reflect", "replication_pad2d": "replicate"}
     mode = modes.get(operation.kind.name, arguments.get("mode", "constant"))
     if not isinstance(amounts, tuple):
-        reason = "its padding is computed while it runs"
+        reason = "the padding is not a constant"
         raise UnknownReadsError(reason)
     for index in range(len(amounts) // 2):
         before, after = amounts[2 * index], amounts[2 * index + 1]
@@ -168,18 +172,18 @@ def _pad(values: TracedValues, operation: Operation, arguments: Arguments) -> Fi
             followed(inputs + before + after)
             positions = range(-before, inputs + after)
             taps = [[_padded(position, inputs, str(mode))] for position in positions]
-            # An unbounded input needs no padding, whichever values this one repeats.
+            # On an unbounded input, a padded position is an ordinary pixel, also if the padding copies other pixels.
             field_map = field_map.through(axis, taps, unbounded=[[position] for position in positions])
         elif field_map.axes[-1 - index] == ("C",):
             field_map = field_map.some_channels() if min(before, after) < 0 else field_map
         else:
-            reason = "it pads a dimension that is neither rows nor columns nor channels"
+            reason = "the operation pads a dimension other than rows, columns and channels"
             raise UnknownReadsError(reason)
     return field_map
 
 
 def _padded(position: int, size: int, mode: str) -> int:
-    """The input position that a padded position copies; outside the map if it copies none."""
+    """The input position that a padded position copies; zero padding copies none, and the position is returned as given."""
     match mode:
         case "reflect":
             period = 2 * (size - 1) or 1
@@ -198,7 +202,7 @@ def _shuffled(values: TracedValues, operation: Operation, arguments: Arguments) 
     up = operation.kind.name == "pixel_shuffle"
     factor = arguments["upscale_factor" if up else "downscale_factor"]
     if not isinstance(factor, int):
-        reason = "its factor is computed while it runs"
+        reason = "the factor is not a constant"
         raise UnknownReadsError(reason)
     for axis, outputs in zip(AXES, map_size(operation), strict=True):
         taps = [[o // factor] if up else list(range(o * factor, (o + 1) * factor)) for o in range(outputs)]
@@ -207,7 +211,7 @@ def _shuffled(values: TracedValues, operation: Operation, arguments: Arguments) 
 
 
 def _windowed(field_map: FieldMap, operation: Operation, windows: Sequence[_Window], how: str) -> FieldMap:
-    """The field map after an operation with a sliding window along each axis."""
+    """The field map of an operation's result, given the field map of its operand and a sliding window for each axis."""
     field_map = _as_map(field_map)
     for axis, outputs, window in zip(AXES, map_size(operation), windows, strict=True):
         offsets = [k * window.dilation - window.padding for k in range(followed(window.kernel))]
@@ -217,26 +221,26 @@ def _windowed(field_map: FieldMap, operation: Operation, windows: Sequence[_Wind
 
 
 def _as_map(field_map: FieldMap) -> FieldMap:
-    """The field map with rows and columns as its last two dimensions, also where these have size one.
+    """A copy of the field map in which the last two dimensions stand for rows and columns, also if of size one.
 
     Raises:
-        UnknownReadsError: its last two dimensions stand for other axes.
+        UnknownReadsError: the last two dimensions stand for other axes.
     """
     axes = list(field_map.axes)
     for place, axis in zip((-2, -1), AXES, strict=True):
         if len(axes) >= -place and axes[place] == () and field_map.positions(axis) == 1:
             axes[place] = (axis,)
     if axes[-2:] != [("H",), ("W",)]:
-        reason = "it works on a map whose last two dimensions are not rows and columns"
+        reason = "the last two dimensions of the operand are not rows and columns"
         raise UnknownReadsError(reason)
     return replace(field_map, axes=tuple(axes))
 
 
 def _pair(value: object, default: tuple[int, int]) -> tuple[int, int]:
-    """A setting for rows and columns, given to torch as one number or as two.
+    """Return a setting, such as a stride, as a pair for rows and columns; ``value`` is one number or two, or not given.
 
     Raises:
-        UnknownReadsError: it is computed at run time.
+        UnknownReadsError: the setting is not a constant.
     """
     if isinstance(value, int):
         return value, value
@@ -245,12 +249,12 @@ def _pair(value: object, default: tuple[int, int]) -> tuple[int, int]:
         return items[0], items[-1]
     if value is None or value == ():
         return default
-    reason = "a size in it is computed while it runs"
+    reason = "a kernel size, stride, padding or dilation is not a constant"
     raise UnknownReadsError(reason)
 
 
 def reduced(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
-    """The field map after a reduction, such as a mean, over some dimensions."""
+    """The field map of the result of a reduction, such as a mean, over some dimensions."""
     field_map = values.map_of(arguments.get("self"))
     count = len(field_map.axes)
     dims = normalised_dims(arguments.get("dim"), count)
@@ -265,7 +269,7 @@ def reduced(values: TracedValues, operation: Operation, arguments: Arguments) ->
 
 
 def _matrix_product(values: TracedValues, _operation: Operation, arguments: Arguments) -> FieldMap:
-    """Product with a weight matrix: reads the whole last dimension of the operand that depends on the image."""
+    """The field map of a product with a weight matrix, which depends on the whole last dimension of the other operand."""
     first = next((arguments[key] for key in ("input", "mat1", "self") if isinstance(arguments.get(key), Ref)), None)
     second = [arguments.get(key) for key in ("other", "mat2", "weight", "vec2")]
     if any(isinstance(operand, Ref) and operand.name in values.maps for operand in second):
@@ -283,14 +287,18 @@ def _softmax(values: TracedValues, _operation: Operation, arguments: Arguments) 
 
 
 def _batch_norm(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
-    """Ignore batch statistics in training; in evaluation, they make every position see the whole map."""
+    """The field map of a batch norm.
+
+    With batch statistics in evaluation, every position depends on the whole map; in training, the dependence on batch
+    statistics is ignored.
+    """
     if values.evaluates and arguments.get("training") is True:
         return _normalised(values, operation, arguments)
     return values.map_of(arguments["input"])
 
 
 def _normalised(values: TracedValues, operation: Operation, arguments: Arguments) -> FieldMap:
-    """Normalisation by statistics of the map: every position sees the whole map."""
+    """The field map of a normalisation, whose result depends on all positions along the normalised dimensions."""
     field_map = values.map_of(arguments["input"])
     if operation.kind.name == "instance_norm" and arguments.get("use_input_stats") is False:
         return field_map
@@ -300,7 +308,7 @@ def _normalised(values: TracedValues, operation: Operation, arguments: Arguments
 
 
 def _whole_over(field_map: FieldMap, dims: Iterable[int]) -> FieldMap:
-    """Make every position along some dimensions see the union of what all of them see."""
+    """A copy of the field map in which every position along ``dims`` depends on all pixels that any of them depends on."""
     for dim in dims:
         field_map = field_map.map_axes_of(dim, AxisField.whole_everywhere)
     return field_map

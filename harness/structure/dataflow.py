@@ -1,14 +1,14 @@
-"""Which values of a program depend on the images, which on weights alone, and which reach the output."""
+"""Which values of a program depend on the images, which on weights alone, and on which the output depends."""
 
 from __future__ import annotations
 
 from harness.graph.form import Graph, Operation, Program, Ref, Shape, bind
 
-# Over dimensions of one number each they leave it as it is.
+# Reductions that, over dimensions of size one, return their operand unchanged.
 _REDUCTIONS = frozenset({"amax", "amin", "mean", "prod", "sum"})
 _ADAPTIVE_POOLS = frozenset({"adaptive_avg_pool2d", "adaptive_max_pool2d"})
 _TAKES_SHAPE = frozenset({"expand_as", "type_as", "view_as"})
-# A literal on the right that changes no number.
+# For each operation, the constant second operand with which the result equals the first operand.
 _NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 
 
@@ -19,10 +19,10 @@ class DataFlow:
         graph: the graph of the program.
         program: the program.
         shapes: the shape of every value.
-        read: the graph's tensors that some operation reads, by name.
+        read: names of the graph's tensors that are operands of an operation.
         from_input: names of the values that depend on the images.
-        from_weights: names of the values that depend on the graph's tensors only.
-        on_path: the operations on the way from the images to the output, in order.
+        from_weights: names of the values that depend on the graph's tensors but not on the images.
+        on_path: the operations that depend on the images and on which the output depends, in order.
     """
 
     def __init__(self, graph: Graph, program: Program) -> None:
@@ -37,7 +37,7 @@ class DataFlow:
         self.read = {names.get(ref, ref) for operation in program.operations for ref in operation.refs()} & tensors
         self.from_weights = set(tensors)
         self.from_input = {graph.input_name}
-        # Sizes carry no pixels: only operations on tensors pass the images on.
+        # A size does not depend on pixels, so the dependence on the images is followed through tensor results only.
         for operation in program.operations:
             if operation.outputs or operation.op == "operator.getitem":
                 refs = set(operation.refs())
@@ -60,7 +60,7 @@ class DataFlow:
         )
 
     def only_through(self, *names: str) -> bool:
-        """Whether every path from the input to the output passes through one of the named values."""
+        """Whether every path from the input to the output passes through one of the values in ``names``."""
         reached = {self.graph.input_name}
         for operation in self.program.operations:
             if operation.name in names or operation.name not in self.from_input or _is_zero(operation):
@@ -70,17 +70,17 @@ class DataFlow:
         return self.program.output not in reached
 
     def is_weighted_convolution(self, operation: Operation) -> bool:
-        """Whether it is a convolution, transposed or not, that reads weights."""
+        """Whether an operation is a convolution, transposed or not, with weights as an operand."""
         return operation.kind.family in ("convolution", "transposed convolution") and self._reads_weights(operation)
 
     def is_weighted_product(self, operation: Operation) -> bool:
-        """Whether it multiplies by a matrix of weights, as a linear layer does, however it is written."""
+        """Whether an operation multiplies by a matrix of weights, as a product or as a sum of elementwise products."""
         if operation.kind.family == "matrix product":
             return self._reads_weights(operation)
         return self.summed_product(operation) is not None
 
     def summed_product(self, operation: Operation) -> Operation | None:
-        """The elementwise product of images and weights that this operation sums to a matrix product; else None."""
+        """The elementwise product of images and weights whose sum by ``operation`` is a matrix product; None if none is."""
         refs = list(operation.refs())
         product = self._by_name.get(refs[0]) if operation.kind.name in ("mean", "sum") and refs else None
         if product is None or product.kind.name != "mul":
@@ -110,14 +110,17 @@ class DataFlow:
 
 
 def _is_zero(operation: Operation) -> bool:
-    """Whether the result is always zero: a product with a literal zero."""
+    """Whether an operation multiplies by the constant zero, so that the result is always zero."""
     return operation.kind.name == "mul" and 0 in [
         argument for argument in operation.args if isinstance(argument, int | float)
     ]
 
 
 def numbers_read(operation: Operation) -> list[str]:
-    """Operands whose elements are read, each once; excludes those read only for their shape, as by ``view_as``."""
+    """Operands whose elements an operation reads, each once, without operands of which only the shape is read.
+
+    The second operand of ``view_as``, for example, only gives a shape.
+    """
     if operation.kind.family in ("creation", "random creation"):
         return []
     refs = list(dict.fromkeys(operation.refs()))
@@ -125,9 +128,9 @@ def numbers_read(operation: Operation) -> list[str]:
 
 
 def changes_nothing(operation: Operation, source: Shape, *, same_dtype: bool) -> bool:
-    """Whether the result equals the first operand, except for dimensions of size one.
+    """Whether an operation's result equals the first operand, except for dimensions of size one.
 
-    ``source`` is the shape of that operand, ``same_dtype`` whether the result has its dtype.
+    ``source`` is the shape of the first operand; ``same_dtype`` says whether operand and result have the same dtype.
     """
     bound, name, family = bind(operation), operation.kind.name, operation.kind.family
     same_dims = plain_dims(source) == plain_dims(operation.shape)
@@ -149,5 +152,5 @@ def changes_nothing(operation: Operation, source: Shape, *, same_dtype: bool) ->
 
 
 def plain_dims(shape: Shape) -> list[int | str]:
-    """The dimensions whose size is not one."""
+    """The sizes in a shape, without sizes of one."""
     return [dim for dim in shape if dim != 1]

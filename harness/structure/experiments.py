@@ -1,4 +1,4 @@
-"""Experiments that run a rebuilt model to check what was determined from its graph.
+"""Experiments that run a rebuilt model, to confirm properties that were determined from the model's graph.
 
 `harness.structure.interventions` defines the numerical tolerances.
 """
@@ -24,17 +24,17 @@ from harness.structure.probe import confirms, probe_receptive_field
 from harness.structure.structure import Structure
 
 TRAINING_PASSES = 10
-# As many layers in a row may start at zero.
+# With n steps, gradients are complete even if n - 1 layers in a row are initialised to zero.
 _GRADIENT_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldComparison:
-    """The traced receptive field compared with the probed one.
+    """The result of comparing the receptive fields traced in the graph with those found by experiment.
 
     Args:
-        checked: number of values compared, position by position: those whose traced field is exact.
-        disagreements: the values where they differ.
+        checked: number of values whose fields were compared; only values with an exact traced field are.
+        disagreements: names of the values whose traced field differs from the field found by experiment.
     """
 
     checked: int
@@ -43,12 +43,12 @@ class FieldComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """The gradients of a few training steps.
+    """Which parameters had no usable gradient in a few training steps.
 
     Args:
-        missing: trainable parameters without a gradient, or with zeros only, in every step.
-        not_finite: trainable parameters whose gradient holds NaN or infinity.
-        failure: why the backward pass failed; empty when it did not.
+        missing: trainable parameters whose gradient was absent or zero throughout in every step.
+        not_finite: trainable parameters whose gradient contained NaN or infinity.
+        failure: the error if a training step failed; empty otherwise.
     """
 
     missing: tuple[str, ...]
@@ -62,9 +62,9 @@ class Gradients:
 
 
 class Experiments:
-    """Experiments on copies of one model, on the CPU; each runs on first access.
+    """Experiments on copies of one captured model, on the CPU; each experiment runs when its result is first accessed.
 
-    Torch's global random state is preserved.
+    The experiments leave torch's global random state unchanged.
     """
 
     def __init__(self, captured: CapturedModel, structure: Structure) -> None:
@@ -73,7 +73,7 @@ class Experiments:
 
     @cached_property
     def fields(self) -> FieldComparison:
-        """Compare the traced and the probed receptive field of every value."""
+        """The comparison of each value's receptive field traced in the graph with the field found by experiment."""
         checked, disagreements = 0, []
         for name, found in probe_receptive_field(self._captured.to_module()).items():
             field_map = self._structure.field_maps.get(name)
@@ -88,8 +88,8 @@ class Experiments:
     def pooling_ignores_positions(self) -> bool | None:
         """Whether permuting the positions of the map before the head's global pooling leaves the output unchanged.
 
-        None when there is no such pooling, when it pools the image itself or a value whose last two dimensions are not rows
-        and columns, when evaluation draws random numbers, or when no prediction is finite.
+        None if the head has no global pooling, if the pooled value is the image or has other last dimensions than rows and
+        columns, if repeated evaluation passes differ, or if no prediction is finite.
         """
         pool = self._structure.head_pool
         if pool is None or pool.before == self._captured.graph.input_name or not self.evaluation_repeats:
@@ -110,51 +110,54 @@ class Experiments:
 
     @cached_property
     def training_passes_differ(self) -> bool:
-        """Whether any of ten training passes over the same images differs from the first.
+        """Whether any of ten further training passes over the same images has another output than the first pass.
 
-        Zero weights are first replaced by random ones: a zero-initialised branch would hide its randomness.
+        Zero weights are first replaced by random numbers, since the output cannot show dropout before a layer of zeros.
         """
         return self._training_differs(lambda module: {"output": module(self._images)})
 
     @cached_property
     def dropouts_draw(self) -> bool:
-        """As `training_passes_differ`, for the results of random operations: rounding can hide them in the output."""
+        """Whether the results of operations that draw random numbers differ between training passes over the same images.
+
+        Differences too small to change the output after rounding are found as well; see `training_passes_differ`.
+        """
         names = {op.name for op in self._captured.graph.train.operations if op.kind.draws}
         return self._training_differs(
             lambda module: {k: v for k, v in module.trace(self._images).items() if k in names}
         )
 
     def _training_differs(self, values: Callable[[GraphModule], dict[str, torch.Tensor]]) -> bool:
-        # A copy: training passes move the running statistics, which evaluation reads.
+        # A copy, since training passes update the running statistics that evaluation uses.
         module = copy.deepcopy(self._evaluating).train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             draw_zeros_anew(module)
             state, first = ModuleState(module), values(module)
             for _ in range(TRAINING_PASSES):
-                # Only what is drawn may differ, not what a pass leaves in a buffer.
+                # Buffers that a pass has changed are restored, so that only random numbers can make passes differ.
                 state.restore_tensors()
                 again = values(module)
-                # To the bit: what dropout changes may be as small as rounding.
+                # Compared exactly: the effect of dropout may be as small as a rounding error.
                 if not all(same_tensor(again[name], value) for name, value in first.items()):
                     return True
         return False
 
     @property
     def has_predictions(self) -> bool:
-        """Whether any prediction is finite, as experiments require."""
+        """Whether any prediction for random images is finite; without one, comparing predictions shows nothing."""
         return bool(self._predictions.isfinite().any())
 
     @cached_property
     def predictions_vary(self) -> bool:
-        """Whether different images get different predictions; a constant or NaN output would hide every effect."""
+        """Whether different images get different predictions; if the output is constant or NaN, experiments show nothing."""
         if not self._predictions.ndim or not self.has_predictions:
             return False
         return not self._same(self._predictions[:1].expand_as(self._predictions), self._predictions)
 
     @cached_property
     def distribution(self) -> Literal["probabilities", "log-probabilities"] | None:
-        """The kind of prediction, if each image's values or their exponentials sum to one; None if neither do."""
+        """Whether each image's outputs sum to one (probabilities) or their exponentials do; None if neither is the case."""
         rows = self._predictions
         if rows.ndim != 2 or rows.shape[1] == 1 or not rows.is_floating_point():  # noqa: PLR2004 - (batch, classes)
             return None
@@ -165,7 +168,7 @@ class Experiments:
 
     @cached_property
     def evaluation_repeats(self) -> bool:
-        """Whether repeated evaluation passes are bitwise equal."""
+        """Whether ten further evaluation passes over the same images return exactly the output of the first pass."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return all(same_tensor(self._evaluating(self._images), self._predictions) for _ in range(TRAINING_PASSES))
 
@@ -176,13 +179,13 @@ class Experiments:
             try:
                 alone = torch.cat([self._evaluating(image[None]) for image in self._images])
             except (RuntimeError, IndexError):
-                # Such as a squeeze that takes the batch dimension of a single image with it.
+                # For example, a squeeze that also removes the batch dimension of a single image.
                 return False
         return self._same(alone, self._predictions)
 
     @cached_property
     def permutation_equivariant(self) -> bool:
-        """Whether permuting the images permutes the predictions."""
+        """Whether permuting the images of a batch permutes the predictions in the same way."""
         if self._predictions.shape[:1] != (IMAGES,):
             return False
         order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(SEED))
@@ -200,7 +203,7 @@ class Experiments:
 
     @cached_property
     def gradients(self) -> Gradients:
-        """The gradients of a few training steps, as zero-initialised weights can block gradients in the first one."""
+        """The result of up to four training steps; after the first alone, zero weights can make other gradients zero."""
         module = self._captured.to_module().train()
         generator = torch.Generator().manual_seed(SEED)
         images = suitable(module, torch.randn((4 * IMAGES, *module.graph.input_shape), generator=generator))
@@ -214,7 +217,7 @@ class Experiments:
                 if output.requires_grad:
                     torch.autograd.backward(_loss(output, generator))
             except RuntimeError as error:
-                # Such as a value that was changed in place after something else had kept it for the backward pass.
+                # For example, an in-place operation changed a value that the backward pass needs.
                 return Gradients(missing=(), not_finite=(), failure=str(error).partition(". Hint:")[0])
             not_finite = _named(module, lambda gradient: gradient is not None and not bool(gradient.isfinite().all()))
             without = _named(module, lambda gradient: gradient is None or not bool(gradient.any()))
@@ -253,19 +256,19 @@ class Experiments:
         finite = self._predictions[self._predictions.isfinite()].double()
         size = finite.abs().max().clamp(min=1e-30) if len(finite) else 1.0
         both = a.isfinite() & b.isfinite()
-        # What is not finite must be so in the same places.
+        # Infinities and NaN must be equal and at the same positions.
         difference = torch.where(both, a.double() - b.double(), 0.0).abs().max() / size
         equal = bool((both | (a == b) | (a.isnan() & b.isnan())).all())
         return equal and bool(difference <= BOUNDS.get(self._predictions.dtype, 0.0))
 
 
 def _is_map(field_map: FieldMap) -> bool:
-    """Whether the value's last two dimensions are rows and columns, or stand for no axis."""
+    """Whether the last two dimensions of a value are rows and columns, or of size one and no axis of the image."""
     return all(axes in ((), (axis,)) for axes, axis in zip(field_map.axes[-2:], "HW", strict=False))
 
 
 def _loss(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Cross entropy with random labels; for an output without a row of scores per image, its mean."""
+    """Cross entropy with random labels; for an output that is not one row of scores per image, the output's mean."""
     if output.ndim < 2 or not output.is_floating_point():  # noqa: PLR2004 - images and scores
         return output.mean()
     scores = output.flatten(1)

@@ -1,7 +1,7 @@
-"""Trace through a program which input pixels each position of each value sees.
+"""Trace through a program which input pixels each position of each value depends on.
 
-In training, the dependence on the batch statistics of a batch normalisation is ignored. In evaluation, an operation that
-computes such statistics makes each position see the whole map.
+In the training program, the dependence on the batch statistics of batch norms is ignored. In the evaluation program, each
+position of the result of an operation that computes batch statistics depends on the whole map.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _RULES = {**COMPUTING_RULES, **SHAPE_RULES}
 
 
 def trace_fields(graph: Graph, program: Program) -> dict[str, FieldMap]:
-    """The receptive fields of one program's values, by name; values that do not depend on the image are absent.
+    """The receptive field of each value of a program, by name; values that do not depend on the image are absent.
 
     Raises:
         ValueError: the graph's input is not an image ``(channels, height, width)``.
@@ -40,7 +40,7 @@ def trace_fields(graph: Graph, program: Program) -> dict[str, FieldMap]:
 
 
 def _traced(values: TracedValues, operation: Operation) -> FieldMap | None:
-    """The field map of the operation's result; None if it does not depend on the pixel values."""
+    """The field map of an operation's result; None if the result does not depend on the values of the pixels."""
     if operation.op == "operator.getitem":
         source, index = operation.args
         if isinstance(source, Ref) and isinstance(index, int) and source.name in values.parts:
@@ -52,7 +52,7 @@ def _traced(values: TracedValues, operation: Operation) -> FieldMap | None:
         return None
     arguments = bind(operation)
     try:
-        # The maximum of two tensors shares its name with the one over a dimension.
+        # In torch, max and min are elementwise with two tensors and reductions with one.
         if kind.elementwise or (kind.name in ("max", "min") and "other" in arguments):
             return values.elementwise(refs, operation.shape)
         if kind.family == "reduction":
@@ -60,16 +60,16 @@ def _traced(values: TracedValues, operation: Operation) -> FieldMap | None:
         if kind.name in _RULES:
             return _RULES[kind.name](values, operation, arguments)
     except UnknownReadsError as reason:
-        return values.everything(operation.shape, refs, str(reason))
-    return values.everything(operation.shape, refs, f"what {operation.op} reads is not known")
+        return values.everything(operation.shape, refs, f"no exact receptive field of {operation.op}: {reason}")
+    return values.everything(operation.shape, refs, f"no exact receptive field of {operation.op}: no rule exists")
 
 
 class _SharedMemory:
-    """Tracks which values may share memory, and updates their field maps after in-place operations."""
+    """Records which values may share memory, and updates the field maps of such values after in-place operations."""
 
     def __init__(self, values: TracedValues, program: Program) -> None:
         self.values = values
-        # The first of the values that share memory, for each of them.
+        # For each value that shares memory, the first value in the same memory.
         self.owners: dict[str, str] = {}
         self.last_read = {ref: i for i, operation in enumerate(program.operations) for ref in operation.refs()}
         self.last_read[program.output] = len(program.operations)
@@ -81,7 +81,10 @@ class _SharedMemory:
             self.owners[operation.name] = self.owners.get(name, name)
 
     def write(self, name: str, field_map: FieldMap, index: int) -> None:
-        """Update the field maps of a value after an in-place write, and of later-read values that share its memory."""
+        """Update the field map of the value ``name`` after an in-place operation, number ``index`` of the program.
+
+        The field maps of other values in the same memory that a later operation reads are updated, too.
+        """
         maps, shapes = self.values.maps, self.values.shapes
         before = maps.get(name)
         maps[name] = field_map
@@ -91,5 +94,5 @@ class _SharedMemory:
         for other in (owner, *(key for key, value in self.owners.items() if value == owner)):
             if other != name and other in shapes and self.last_read.get(other, -1) > index:
                 refs = [ref for ref in (other, name) if ref in maps]
-                note = "an operation in place changes it through another value that shares its memory"
+                note = f"an in-place operation on {name} also changes {other}, as both share memory"
                 maps[other] = self.values.everything(shapes[other], refs, note)

@@ -1,12 +1,14 @@
-"""Receptive fields as data: which input pixels each position of a value sees, and how operations change this.
+"""Receptive fields as data, and how operations change receptive fields.
 
-Along one axis an operation is described by its *taps*: for each output position the input positions that it reads. A
-convolution, a pooling, a resize, a slice and a global mean differ only in their taps. What a value sees is a union of
-rectangles, one `FieldPath` for each path that leads to it (a skip connection adds a second), and a rectangle is one
-`AxisField` for the rows and one for the columns, which saves memory.
+The receptive field of a position of a value is the set of input pixels that the position depends on.
 
-"Sees" means that the operation reads the pixel: a pixel read with weight zero counts. Positions before the first pixel and
-after the last one, which padding adds, are kept.
+Along one axis an operation is described by its *taps*: for each output position, the list of input positions that the
+operation reads. A convolution, a pooling, a resize, a slice and a global mean differ only in their taps. The receptive
+field of a value is a union of rectangles, one `FieldPath` for each path from the image to the value (a skip connection adds a
+second path). A rectangle is stored as one `AxisField` for the rows and one for the columns, which saves memory.
+
+A position depends on each pixel that its computation reads, also if the pixel is multiplied by a weight of zero. Pixel indices
+below zero or beyond the last pixel, which padding adds, are kept.
 """
 
 from __future__ import annotations
@@ -25,22 +27,23 @@ AXES: tuple[Axis, Axis] = ("H", "W")
 Certainty = Literal["exact", "bound", "unknown"]
 Mask = npt.NDArray[np.bool_]
 Taps = list[list[int]]
-# What a dimension of a value stands for: axes merged into it, in order. () is a dimension of size one that stands for nothing.
+# The image axes that are merged into a dimension of a value, in order; () for a dimension of size one without an image axis.
 Axes = tuple[str, ...]
 
-# A value reached by more paths than this is described by the rectangle around all of them.
+# If more paths than this lead to a value, one rectangle around the fields of all paths describes the value.
 _MAX_PATHS = 16
 _RANK = {"exact": 0, "bound": 1, "unknown": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AxisField:
-    """The field of one path along one axis: the input positions that each position sees.
+    """The receptive field of one path along one axis: the input pixels that each position of a value depends on.
 
-    ``mask`` is ``(positions, input size)``, true where the position sees the pixel; ``low`` and ``high`` are the first and last
-    pixel each position sees on an unbounded input; ``jump`` the input pixels between the fields of neighbouring positions, None
-    where it is not uniform. ``collapsed`` says how the axis was reduced to one position, such as ``average``, and is
-    empty while it has not been; ``collapsed_from`` is how many positions it had before.
+    ``mask`` is ``(positions, input size)``, true where the position depends on the pixel; ``low`` and ``high`` are the first
+    and last pixel that each position depends on if the input is unbounded; ``jump`` is the distance in input pixels between
+    the fields of neighbouring positions, None if the distances differ. ``collapsed`` names the operation that reduced the
+    axis to one position, such as ``average``, and is empty if none did; ``collapsed_from`` is the number of positions
+    before the reduction.
     """
 
     mask: Mask
@@ -52,7 +55,7 @@ class AxisField:
 
     @classmethod
     def identity(cls, size: int) -> AxisField:
-        """The field along an axis of the image itself: every position sees one pixel."""
+        """The field along an axis of the image, of ``size`` pixels: every position depends on the pixel at its index."""
         pixels = tuple(range(size))
         return cls(mask=np.eye(size, dtype=np.bool_), low=pixels, high=pixels, jump=Fraction(1))
 
@@ -62,7 +65,7 @@ class AxisField:
         return len(self.low)
 
     def at(self, position: int) -> tuple[int, int]:
-        """First and last pixel seen by a position, which may lie in the padding."""
+        """First and last pixel that a position depends on; positions in the padding continue with the same jump."""
         inside = min(max(position, 0), self.positions - 1)
         offset = math.floor((position - inside) * (self.jump or 0))
         return self.low[inside] + offset, self.high[inside] + offset
@@ -70,10 +73,11 @@ class AxisField:
     def through(
         self, taps: Taps, *, stride: Fraction | None = Fraction(1), how: str = "other", unbounded: Taps | None = None
     ) -> AxisField:
-        """The field after an operation with these taps.
+        """The field of the result of an operation with the given taps.
 
-        The jump is multiplied by ``stride``, None if it is not uniform. ``how`` says what the operation does with what
-        it reads, kept if the axis is reduced to one position. ``unbounded`` are the taps for an unbounded input.
+        The jump is multiplied by ``stride``, which is None if the taps are not evenly spaced. ``how`` names the operation,
+        such as ``average``, and is stored if the axis is reduced to one position. ``unbounded`` are the taps on an
+        unbounded input, if different.
         """
         mask = np.zeros((len(taps), self.mask.shape[1]), dtype=np.bool_)
         low, high = [], []
@@ -96,21 +100,21 @@ class AxisField:
         )
 
     def broadcast(self, positions: int) -> AxisField:
-        """The field of a single position repeated for several; unchanged if it already has as many."""
+        """The field after the only position is repeated ``positions`` times; unchanged if there are as many positions."""
         if self.positions == positions:
             return self
         return replace(self.through([[0]] * positions, stride=None), collapsed="", collapsed_from=1)
 
     def whole(self, *, how: str = "other") -> AxisField:
-        """A single position that sees the union of what all positions see."""
+        """The field of a single position that depends on every pixel that any position of this field depends on."""
         return self.through([list(range(self.positions))], how=how)
 
     def whole_everywhere(self) -> AxisField:
-        """The same number of positions, each of which sees the union of what all see."""
+        """A field with as many positions, each of which depends on every pixel that any position depends on."""
         return self.whole().broadcast(self.positions)
 
     def within(self, other: AxisField) -> bool:
-        """Whether each position sees a subset of what the same position of the other field sees."""
+        """Whether, at each position, this field is contained in the field ``other``."""
         return (
             not bool((self.mask & ~other.mask).any())
             and all(a >= b for a, b in zip(self.low, other.low, strict=True))
@@ -120,7 +124,7 @@ class AxisField:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldPath:
-    """One path from the image to a value: the field along the rows and the field along the columns."""
+    """The receptive field of a value along one path from the image: the field along the rows and along the columns."""
 
     rows: AxisField
     columns: AxisField
@@ -130,7 +134,7 @@ class FieldPath:
         return self.rows if axis == "H" else self.columns
 
     def replaced(self, axis: Axis, field: AxisField) -> FieldPath:
-        """The same path with another field along one axis."""
+        """A copy of the path with the given field along one axis."""
         return replace(self, rows=field) if axis == "H" else replace(self, columns=field)
 
 
@@ -138,9 +142,9 @@ class FieldPath:
 class FieldMap:
     """The receptive field of one value.
 
-    ``axes`` lists the image axes of each dimension, from ``N``, ``C``, ``H``, ``W``; ``paths`` start at the image.
-    A certainty of ``bound`` means that it sees no more than this; ``note`` says why it is not exact; ``mixed`` means
-    that its channels may see different parts of what it sees as a whole.
+    ``axes`` lists, for each dimension of the value, the image axes merged into the dimension, from ``N``, ``C``, ``H``,
+    ``W``. The receptive field is the union of ``paths``. A certainty of ``bound`` means that the true field is contained in
+    the union; ``note`` says why the field is not exact; ``mixed`` means that channels may have different fields.
     """
 
     axes: tuple[Axes, ...]
@@ -150,11 +154,11 @@ class FieldMap:
     mixed: bool = False
 
     def map_axis(self, axis: Axis, change: Callable[[AxisField], AxisField]) -> FieldMap:
-        """Apply a function to every path's field along one axis."""
+        """A copy in which the function ``change`` was applied to every path's field along one axis."""
         return replace(self, paths=tuple(path.replaced(axis, change(path.along(axis))) for path in self.paths))
 
     def map_axes_of(self, dim: int, change: Callable[[AxisField], AxisField]) -> FieldMap:
-        """Apply a function to the fields along the axes that one dimension stands for."""
+        """A copy in which ``change`` was applied to the fields along the image axes of the dimension ``dim``."""
         changed = self
         for axis in AXES:
             if axis in self.axes[dim]:
@@ -170,35 +174,37 @@ class FieldMap:
         how: str = "other",
         unbounded: Taps | None = None,
     ) -> FieldMap:
-        """The field map after an operation with these taps along one axis; see `AxisField.through`."""
+        """The field map of the result of an operation with the given taps along one axis; see `AxisField.through`."""
         return self.map_axis(axis, lambda field: field.through(taps, stride=stride, how=how, unbounded=unbounded))
 
     def axis_of(self, dim: int) -> Axis | None:
-        """The axis of the image that a dimension stands for alone; None where it stands for something else."""
+        """The image axis, rows or columns, that is the only axis of the dimension ``dim``; None if there is none."""
         return next((axis for axis in AXES if self.axes[dim] == (axis,)), None)
 
     def positions(self, axis: Axis) -> int:
-        """Number of positions along an axis."""
+        """Number of positions of the value along an axis."""
         return self.paths[0].along(axis).positions
 
     def weakened(self, certainty: Certainty, note: str) -> FieldMap:
-        """A copy whose certainty is limited to at most the given one."""
+        """A copy with the given certainty and note; unchanged if the certainty is already as low or lower."""
         weaker = _RANK[certainty] > _RANK[self.certainty]
         return replace(self, certainty=certainty, note=note) if weaker else self
 
     def some_channels(self) -> FieldMap:
-        """The field map of a subset of channels: a bound if channels see different parts."""
+        """The field map of a subset of the value's channels, which is only a bound if channels may have different fields."""
         return (
-            self.weakened("bound", "it takes some of the channels, which see different parts") if self.mixed else self
+            self.weakened("bound", "some channels are selected, and channels have different receptive fields")
+            if self.mixed
+            else self
         )
 
     def same_paths(self, other: FieldMap) -> bool:
-        """Whether both field maps see the same pixels."""
+        """Whether both field maps have equal receptive fields at every position."""
         same_size = all(self.positions(axis) == other.positions(axis) for axis in AXES)
         return same_size and _covered(self.paths, other.paths) and _covered(other.paths, self.paths)
 
     def pruned(self) -> FieldMap:
-        """A copy without paths that others cover; if too many are left, one rectangle replaces them."""
+        """A copy without paths whose field another path contains; if more than 16 remain, one rectangle replaces them."""
         kept: list[FieldPath] = []
         for index, path in enumerate(self.paths):
             if not _covered([path], [*kept, *self.paths[index + 1 :]]):
@@ -206,23 +212,28 @@ class FieldMap:
         if len(kept) <= _MAX_PATHS:
             return replace(self, paths=tuple(kept))
         around = FieldPath(rows=_around([path.rows for path in kept]), columns=_around([path.columns for path in kept]))
-        note = f"reached by more than {_MAX_PATHS} paths; the figure is the rectangle around them"
+        note = (
+            f"more than {_MAX_PATHS} paths lead to a value, and the rectangle around the fields of all paths is given"
+        )
         return replace(self, paths=(around,)).weakened("bound", note)
 
     def seen(self) -> Mask:
-        """Which pixels each position sees: ``(rows, columns, input rows, input columns)``, true where seen."""
+        """A mask ``(rows, columns, input rows, input columns)``, true where the position depends on the pixel."""
         masks = [np.einsum("ip,jq->ijpq", path.rows.mask, path.columns.mask) for path in self.paths]
         union: Mask = np.logical_or.reduce(masks)
         return union
 
 
 def least_certain(maps: Iterable[FieldMap]) -> FieldMap:
-    """The field map with the lowest certainty; the first of several."""
+    """The field map with the lowest certainty; of several with the same certainty, the first."""
     return max(maps, key=lambda field_map: _RANK[field_map.certainty])
 
 
 def extents(fields: Sequence[AxisField]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """First and last pixel of each position over several paths, without paths that see nothing (last before first)."""
+    """First and last pixel that each position depends on over the fields of several paths along one axis.
+
+    A field whose last pixel comes before its first is empty and left out, unless all are empty.
+    """
     low, high = [], []
     for position in range(fields[0].positions):
         ends = [(field.low[position], field.high[position]) for field in fields]

@@ -23,15 +23,15 @@ OutputKind = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The end of the model.
+    """The output of a model, and the operations after the last layer with weights.
 
     Args:
-        kind: what the output is.
-        classes: number of columns of the output; None if it is not a matrix or this depends on the batch.
-        shape: the output's shape.
-        is_floating: whether it holds floating-point numbers.
+        kind: the kind of the output, such as logits.
+        classes: number of columns of the output; None if the output is not a matrix or the number depends on the batch.
+        shape: shape of the output.
+        is_floating: whether the output has a floating-point dtype.
         last_weighted: title and module of the last layer with weights.
-        after: activations, normalisations and dropouts after it, by title.
+        after: titles of the activations, normalisations and dropouts after the last layer with weights.
         changes: titles of operations that change the result of the last softmax.
     """
 
@@ -45,7 +45,7 @@ class Head:
 
 
 def describe_head(train: DataFlow, evaluate: DataFlow) -> Head:
-    """Describe the output of the evaluation program, and the operations before it in training."""
+    """Describe the output of the evaluation program, and the last operations of the training program."""
     path = evaluate.on_path
     shape: Shape = path[-1].shape if path else evaluate.shapes[evaluate.graph.input_name]
     classes = shape[-1] if len(shape) == 2 and isinstance(shape[-1], int) else None  # noqa: PLR2004 - (batch, classes)
@@ -63,7 +63,7 @@ def describe_head(train: DataFlow, evaluate: DataFlow) -> Head:
 
 
 def _last_weighted(flow: DataFlow) -> tuple[Operation | None, tuple[Operation, ...]]:
-    """The last layer with weights, and the operations between it and the output."""
+    """The last layer with weights, or None, and the operations between that layer and the output."""
     for index in reversed(range(len(flow.on_path))):
         operation = flow.on_path[index]
         if flow.is_weighted_convolution(operation) or flow.is_weighted_product(operation):
@@ -72,7 +72,7 @@ def _last_weighted(flow: DataFlow) -> tuple[Operation | None, tuple[Operation, .
 
 
 def _changes_of_scores(operations: tuple[Operation, ...]) -> Iterable[Operation]:
-    """Operations that change the scores on the way to the output, except the softmax that computes the output."""
+    """Those operations that are activations, gatings, dropouts, normalisations or softmaxes, except the last softmax."""
     softmaxes = [operation for operation in operations if operation.kind.family in ("softmax", "log-softmax")]
     changing = ("activation", "dropout", "gating", "normalisation")
     return [operation for operation in operations if operation.kind.family in changing or operation in softmaxes[:-1]]
@@ -81,7 +81,8 @@ def _changes_of_scores(operations: tuple[Operation, ...]) -> Iterable[Operation]
 def _output_kind(flow: DataFlow, classes: int | None) -> tuple[OutputKind, tuple[Operation, ...]]:
     """The kind of output, and the operations that change the result of the last softmax, in order.
 
-    The output counts as logits if a layer with weights follows the softmax, or if some path bypasses it.
+    The output counts as logits if a layer with weights follows the last softmax, or if a path from the images to the output
+    bypasses every softmax.
     """
     path, after = flow.on_path, _last_weighted(flow)[1]
     softmaxes = [operation for operation in after if operation.kind.family in ("softmax", "log-softmax")]
@@ -111,7 +112,7 @@ def _ends_in_sigmoid(flow: DataFlow) -> bool:
 
 
 def _keeps(operation: Operation, flow: DataFlow, *, logarithm: bool) -> bool:
-    """Whether an operation preserves the values of probabilities or log-probabilities, in any shape."""
+    """Whether an operation leaves probabilities, or log-probabilities if ``logarithm``, unchanged except in shape."""
     sources = [ref for ref in numbers_read(operation) if ref in flow.from_input]
     if len(sources) != 1:
         return False

@@ -1,9 +1,9 @@
 """The identity digest: equal for equivalent implementations of a network, different for different networks.
 
-Each program is rewritten into a canonical form: operations that do not reach the output, change no values, or only add
-or remove dimensions of size one are dropped; in-place forms, functional forms and synonyms are unified, as are forms of
-global averages; tensors are identified by their properties and uses, not by name. Two networks with equal digests
-compute the same function of the same weights up to rounding.
+Each program is rewritten into a canonical form. Operations on which the output does not depend, that change no values, or
+that only add or remove dimensions of size one are dropped. In-place forms, functional forms, synonyms and implementations of
+global averages are unified. Tensors are identified by their properties and uses, not by name. Two networks with equal
+digests compute the same function of the same weights up to rounding.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from harness.structure.pooling import global_averages
 
 _COMMUTATIVE = frozenset({"add", "maximum", "minimum", "mul"})
 _PAIRS = ("kernel_size", "stride", "padding", "dilation", "output_size")
-# Arguments that steer memory or the machine and not the numbers.
+# Arguments that affect memory or the choice of kernels, but not the values of the result.
 _IMMATERIAL = frozenset(
     {"cudnn_enabled", "memory_format", "pin_memory", "layout", "device", "non_blocking", "copy", "inplace"}
 )
@@ -45,15 +45,15 @@ class _Node:
     inputs: list[_Node]
     tensor: TensorSpec | None = None
     commutes: bool = False
-    # Zeros around the rows and columns: top, bottom, left, right; only a padding has them.
+    # Only for zero padding: the number of zeros at the top, bottom, left and right.
     padding: tuple[int, int, int, int] | None = None
-    # Where each dimension of more than one number comes from; only a permutation has it.
+    # Only for a permutation: the operand's dimension for each dimension of the result, sizes of one left out.
     order: list[int] | None = None
     signature: str = field(default="", repr=False)
 
 
 def identity_digest(graph: Graph) -> str:
-    """SHA-256 (hex) of the canonical form of both programs."""
+    """SHA-256 (hex) of the canonical form of a graph's training and evaluation programs."""
     lines: list[str] = [json.dumps(list(graph.input_shape))]
     for program in (graph.train, graph.evaluate):
         lines.append("program")
@@ -79,7 +79,7 @@ def _listing(output: _Node) -> list[str]:
 
 
 def _signature(node: _Node) -> str:
-    """Digest of a node and its ancestors, used to sort the operands of commutative operations."""
+    """Digest of a node and all its direct and indirect operands, by which operands of commutative operations are sorted."""
     if not node.signature:
         parts = [_signature(operand) for operand in node.inputs]
         text = json.dumps([node.label, sorted(parts) if node.commutes else parts])
@@ -102,7 +102,7 @@ class _Canonical:
                 self.shapes[name] = spec.shape
 
     def output(self) -> _Node:
-        """Return the node of the program's output."""
+        """Convert all operations, and return the node of the program's output."""
         for operation in self.program.operations:
             self.shapes[operation.name] = operation.shape
             node = self._node(operation)
@@ -160,13 +160,13 @@ class _Canonical:
             return first
         ranks = [sorted(kept).index(dim) for dim in kept]
         if first.order is not None:
-            # Two turns are one; the second may take back the first.
+            # Two permutations in a row are combined; together they may be the identity.
             ranks = [first.order[rank] for rank in ranks]
             first = first.inputs[0]
         return first if ranks == sorted(ranks) else _Node(f"permute {ranks}", [first], order=ranks)
 
     def _special(self, operation: Operation, name: str, bound: dict[str, Argument], first: _Node) -> _Node | None:
-        """The node of an operation that has a special canonical form; None for others."""
+        """The node of an operation that has a special canonical form; None for other operations."""
         match name:
             case "relu" | "relu6":
                 return _Node(name, [first])
@@ -216,7 +216,7 @@ class _Canonical:
             around = [rows, rows, columns, columns]
         node = self.nodes[source.name] if isinstance(source, Ref) else _Node("nothing", [])
         if node.padding is not None:
-            # Zeros put around the map first are the same zeros.
+            # A zero padding before the convolution equals a padding of the convolution.
             around = [a + b for a, b in zip(around, node.padding, strict=True)]
             node = node.inputs[0]
         settings = {"stride": stride, "padding": around, "dilation": dilation, "groups": bound.get("groups")}
@@ -224,7 +224,7 @@ class _Canonical:
         return _Node(f"conv2d {json.dumps(settings)}", [node, *operands])
 
     def _product(self, name: str, bound: Mapping[str, Argument]) -> _Node | None:
-        """Convert a product with a transposed weight matrix to a linear layer."""
+        """The node of a linear layer or of a product with a transposed weight matrix, which is equal; None for others."""
         if name == "linear":
             operands = [
                 self.nodes[value.name]
@@ -240,7 +240,7 @@ class _Canonical:
         return None
 
     def _plain(self, operation: Operation, name: str, bound: dict[str, Argument]) -> _Node:
-        """The node of any other operation: its settings by name, its operands in order."""
+        """The node of an operation without a special form: the settings by name and the operands in order."""
         operands: list[_Node] = []
 
         def described(key: str, value: Argument) -> object:
@@ -269,7 +269,7 @@ class _Canonical:
 
 
 def _plain_index(shape: Shape, dim: int) -> int | str:
-    """A dimension's index among those whose size is not one."""
+    """The index of a dimension among the dimensions whose size is not one; ``single`` if its own size is one."""
     if not shape:
         return 0
     place = dim % len(shape)

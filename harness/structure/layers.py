@@ -1,4 +1,4 @@
-"""The operations of a program for a layer table: titles, settings, parameter counts and costs."""
+"""The operations of a program as rows of a layer table: titles, settings, parameter counts and costs."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ _FIRST_OPERANDS = {"addmm": "mat1", "baddbmm": "batch1"}
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One operation of the training program, as a layer table shows it.
+    """One operation of the training program, as a row of a layer table.
 
     Args:
-        title: the layer's usual name, such as ``Conv2d``.
-        module: path of the submodule it runs in; empty for the model's own forward.
-        value: name of its result in the graph.
-        shape: output shape, batch as ``B``.
-        parameters: number of parameter elements that it is the first operation to read.
-        detail: its settings, such as ``3x3, stride 2``.
+        title: the usual layer name of the operation, such as ``Conv2d``.
+        module: path of the submodule whose forward runs the operation; empty for the model's own forward.
+        value: name of the operation's result in the graph.
+        shape: shape of the result, with ``B`` for the batch size.
+        parameters: number of elements of the parameters that this operation reads and no earlier operation reads.
+        detail: settings of the operation, such as ``3x3, stride 2``.
         macs: multiply-accumulates for one image; zero for activations, poolings and normalisations.
-        activation_bytes: memory of its result for one image.
+        activation_bytes: memory of the result for one image.
     """
 
     title: str
@@ -103,17 +103,17 @@ def operation_title(operation: Operation) -> str:
 
 
 def elements_per_image(shape: Shape) -> int:
-    """Number of elements of a value for one image, with a batch size of one."""
+    """Number of elements of a value for a batch of one image."""
     return math.prod(dim if isinstance(dim, int) else 1 for dim in shape)
 
 
 def by_x(values: Iterable[object]) -> str:
-    """Format sizes in the form ``3x3``."""
+    """Format sizes as text such as ``3x3``."""
     return "x".join(str(value) for value in values)
 
 
 def _macs(flow: DataFlow, operation: Operation) -> int:
-    """Multiply-accumulates for one image: one for each term of the sums in a convolution or matrix product."""
+    """Multiply-accumulates of an operation for one image: one for each term of a convolution's or matrix product's sums."""
     arguments = bind(operation)
     outputs = elements_per_image(operation.shape)
     product = flow.summed_product(operation)
@@ -121,7 +121,7 @@ def _macs(flow: DataFlow, operation: Operation) -> int:
         case "convolution":
             return outputs * elements_per_image(flow.weight_shape(operation)[1:])
         case "transposed convolution":
-            # Each input number is spread by a kernel to every output channel of its group.
+            # Each input element is multiplied by one kernel for each output channel of its group.
             source = arguments.get("input")
             spread = elements_per_image(flow.weight_shape(operation)[1:])
             return elements_per_image(flow.shapes[source.name]) * spread if isinstance(source, Ref) else 0
@@ -136,7 +136,7 @@ def _macs(flow: DataFlow, operation: Operation) -> int:
 
 
 def _einsum_macs(equation: Argument, shapes: list[Shape]) -> int:
-    """Multiply-accumulates of an einsum: one per combination of indices, none for a single operand."""
+    """Multiply-accumulates of an einsum: one for each combination of indices, none if there is a single operand."""
     if not isinstance(equation, str) or len(shapes) < 2:  # noqa: PLR2004 - a product has two sides
         return 0
     sizes: dict[str, Dim] = {}
@@ -149,7 +149,7 @@ def _einsum_macs(equation: Argument, shapes: list[Shape]) -> int:
 
 
 def _detail(flow: DataFlow, operation: Operation) -> str:
-    """An operation's settings, without those that have their default value."""
+    """The settings of a convolution, pooling or dropout as text, without default values; empty for other operations."""
     arguments = bind(operation)
     match operation.kind.name:
         case "conv2d":
@@ -166,7 +166,7 @@ def _detail(flow: DataFlow, operation: Operation) -> str:
 
 
 def dropout_probability(arguments: Mapping[str, Argument]) -> float:
-    """The drop probability of a dropout operation."""
+    """The drop probability in the arguments of a dropout operation; 0 if there is none."""
     p = arguments.get("p", arguments.get("dropout_p"))
     return float(p) if isinstance(p, int | float) else 0.0
 

@@ -1,4 +1,4 @@
-"""Operations that combine random numbers with the images, as a hand-written dropout or otherwise."""
+"""Operations that combine random numbers with values computed from the images, as a hand-written dropout does."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PASSES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """An operation on the way to the output that combines numbers drawn at random with the images.
+    """An operation that combines random numbers with values computed from the images, and on which the output depends.
 
     Args:
         operation: the operation.
-        drawn_by: names of the operations that draw, such as ``bernoulli``.
-        p: measured drop probability; None if the operation does anything but drop some numbers of an image and
-            multiply the others by one number.
-        elements: how many numbers are drawn for one image.
+        drawn_by: names of the operations that draw the random numbers, such as ``bernoulli``.
+        p: measured drop probability; None if the operation is not found to be a dropout, which sets some numbers to zero
+            and multiplies all others by the same number.
+        elements: how many random numbers are drawn for one image.
     """
 
     operation: Operation
@@ -35,7 +35,10 @@ class Draw:
 def find_draws(
     flow: DataFlow, field_maps: Mapping[str, FieldMap], model: Interventions | None, *, training: bool
 ) -> tuple[Draw, ...]:
-    """Operations that combine random numbers with the images; identifying a dropout requires a model to run."""
+    """Find the operations that combine random numbers with values computed from the images.
+
+    Drop probabilities are measured by running ``model``; without a model, ``p`` of every `Draw` is None.
+    """
     sources: dict[str, tuple[str, ...]] = {}
     on_path = {operation.name for operation in flow.on_path}
     found = []
@@ -61,12 +64,16 @@ def find_draws(
 
 
 def _dropped(model: Interventions, operation: Operation, source: str, *, training: bool) -> float | None:
-    """The fraction of numbers set to zero, if all others are multiplied by the same number; None otherwise."""
+    """The fraction of an operand's numbers that an operation sets to zero, measured over 20 passes.
+
+    None if the other numbers are not all multiplied by the same number, or if no image has only a part of the numbers set
+    to zero.
+    """
     shape = model.value(source, training=training).shape
     zeros = total = 0
     mixed = False
     for seed in range(_PASSES):
-        # No zeros: a number that was one would look dropped.
+        # Without zeros, which could not be told from numbers that a dropout sets to zero.
         before = 0.1 + model.normal(shape).abs()
         after = model.run([operation.name], {source: before}, training=training, seed=seed)[operation.name]
         if after.shape != before.shape:

@@ -1,4 +1,4 @@
-"""Global average poolings in a program, however they are written."""
+"""Global average poolings in a program, as a layer or as other operations with the same result."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class GlobalPool:
     """A global average pooling.
 
     Args:
-        value: name of the pooled value.
-        before: name of the map it pools.
-        module: path of the submodule it runs in.
-        map_size: rows and columns of the map.
-        feeds_head: whether the images reach the output only through it.
+        value: name of the average, which is the result of the pooling.
+        before: name of the feature map that is averaged.
+        module: path of the submodule whose forward runs the pooling.
+        map_size: number of rows and of columns of the feature map.
+        feeds_head: whether every path from the images to the output passes through the average.
     """
 
     value: str
@@ -35,7 +35,7 @@ class GlobalPool:
 
 
 def find_global_pools(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tuple[GlobalPool, ...]:
-    """Global average poolings on the way to the output."""
+    """The global average poolings on which the output depends, in order."""
     averages = global_averages(flow.program, field_maps)
     return tuple(
         GlobalPool(
@@ -54,7 +54,7 @@ def find_global_pools(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tup
 
 
 def other_averages(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tuple[str, ...]:
-    """For each other average before the output, why it is not global pooling."""
+    """For each average or average pooling before the output that is not global, a sentence that says why."""
     by_name = {operation.name: operation for operation in flow.program.operations}
     averages = global_averages(flow.program, field_maps)
     sentences = []
@@ -67,21 +67,21 @@ def other_averages(flow: DataFlow, field_maps: Mapping[str, FieldMap]) -> tuple[
         kernel = bind(operation).get("kernel_size")
         if size == [1, 1]:
             if len(flow.shapes[before]) == len(field_maps[before].axes) == _MAP_DIMS:
-                sentences.append(f"{words} averages a map of 1x1, which holds one value a channel already")
+                sentences.append(f"{words} averages a map of 1x1, which already has one value per channel")
         elif is_part(before, by_name, field_maps):
-            sentences.append(f"{words} averages {by_x(size)}, part of a map")
+            sentences.append(f"{words} averages a map of {by_x(size)} that is cropped from a larger map")
         elif after == [1, 1] and isinstance(kernel, tuple):
-            sentences.append(f"{words} averages {by_x((kernel * 2)[:2])} of {by_x(size)}")
+            sentences.append(f"{words} averages only {by_x((kernel * 2)[:2])} positions of a map of {by_x(size)}")
         elif after != [1, 1]:
-            sentences.append(f"{words} gives {by_x(after)}, not one value a channel")
+            sentences.append(f"{words} returns a map of {by_x(after)}, not one value per channel")
     return tuple(sentences)
 
 
 def global_averages(program: Program, field_maps: Mapping[str, FieldMap]) -> dict[str, str]:
-    """Values that are the plain average of a whole map, each with the map that it averages.
+    """Map the name of each value that is the average of a whole feature map to the name of the feature map.
 
     A pooling in several steps, such as a mean over columns and then over rows, or a sum and a division by the number of
-    positions, counts once, under its last value. Averages over part of a map are excluded.
+    positions, counts once, under the name of the last result. Averages over a part of a map are excluded.
     """
     by_name = {operation.name: operation for operation in program.operations}
     found: dict[str, str] = {}
@@ -117,7 +117,10 @@ def _source(operation: Operation, field_maps: Mapping[str, FieldMap]) -> str | N
 def _map_before(
     operation: Operation, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]
 ) -> str | None:
-    """The feature map at the start of a pooling: its last input whose rows and columns are not yet reduced."""
+    """The feature map that ``operation``, the last step of a pooling, averages; None if there is none.
+
+    The feature map is the last value before the pooling whose rows and columns are not reduced to one position.
+    """
     step: Operation | None = operation
     while step is not None:
         name = _source(step, field_maps)
@@ -130,7 +133,7 @@ def _map_before(
 def _map_before_sum(
     operation: Operation, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap], found: Mapping[str, str]
 ) -> str | None:
-    """The map averaged by a sum combined with a division by the number of positions; None if there is no such map."""
+    """The feature map that a sum and a division by the number of positions average; None if there is no such map."""
     pairs = [(path.rows, path.columns) for path in field_maps[operation.name].paths]
     counts = {math.prod(field.collapsed_from for field in pair if field.collapsed == "sum") for pair in pairs}
     scale = float(max(counts)) if len(counts) == 1 else math.nan
@@ -152,7 +155,10 @@ def _map_before_sum(
 
 
 def unflattened(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> str:
-    """The map before flattening or permutation, with rows and columns as its last two dimensions."""
+    """The value before a flattening or permutation of the map ``name``, with rows and columns as last two dimensions.
+
+    If there is no such value, ``name`` is returned.
+    """
     before = name
     while field_maps[before].axes[-2:] != (("H",), ("W",)):
         operation = by_name.get(before)
@@ -166,12 +172,12 @@ def unflattened(name: str, by_name: Mapping[str, Operation], field_maps: Mapping
 
 
 def _only_reshapes(operation: Operation) -> bool:
-    """Whether an operation preserves all values and their order."""
+    """Whether an operation keeps all numbers of its operand and their order."""
     return operation.kind.family in ("copy", "reshape")
 
 
 def _factor(operation: Operation) -> float | None:
-    """The constant that an operation multiplies by; None if it does something else."""
+    """The constant by which an operation multiplies its operand; None if the operation does anything else."""
     bound = bind(operation)
     other = bound.get("other")
     if not isinstance(other, int | float) or other == 0 or bound.get("rounding_mode") is not None:
@@ -186,14 +192,14 @@ def _factor(operation: Operation) -> float | None:
 
 
 def is_part(name: str, by_name: Mapping[str, Operation], field_maps: Mapping[str, FieldMap]) -> bool:
-    """Whether a map was cropped from a larger one, and only changed elementwise since then."""
+    """Whether a map was cropped from a larger map, and operations after the crop left the receptive fields unchanged."""
     operation = by_name.get(name)
     while operation is not None:
         sources = {ref for ref in operation.refs() if ref in field_maps}
         if len(sources) != 1:
             return False
         field_map, source = field_maps[operation.name], field_maps[sources.pop()]
-        # A pooling or a convolution makes a map of its own, whatever it leaves out.
+        # Only crops are found: the result of a pooling or a convolution counts as a whole map.
         if operation.kind.family in ("padding", "slicing"):
             if any(field_map.positions(axis) < source.positions(axis) for axis in AXES):
                 return True

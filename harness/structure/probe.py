@@ -1,8 +1,7 @@
-"""Receptive fields by experiment: one input pixel is set to NaN, which propagates wherever it is read.
+"""Receptive fields by experiment: one input pixel is set to NaN, and every number computed from the pixel becomes NaN.
 
-A NaN passes through sums, maxima, saturated activations and zero weights, where a gradient would vanish, so the values
-that become NaN are those that read the pixel. The experiment shares only the graph with
-`harness.structure.field_trace`, and must agree with it.
+A NaN passes through sums, maxima, saturated activations and products with zero weights, where a gradient would be zero. The
+experiment uses no code of `harness.structure.field_trace`, and both must find the same receptive fields.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ _IMAGES_A_PASS = 56
 _SEED = 7_919
 _MAP_DIMS = 4
 
-# Like the comparisons they hide a NaN, or give one that was not read: neither their results nor what depends on them can be
-# probed.
+# Operations, besides comparisons, whose result may be finite for a NaN operand, or NaN for a finite operand: neither their
+# results nor values that depend on the results can be probed.
 _HIDING = frozenset(
     """
     all any argmax argmin bernoulli empty empty_like index masked_fill pow sign topk where xlogy
@@ -34,21 +33,21 @@ _HIDING = frozenset(
 
 
 def probe_receptive_field(module: GraphModule, value_names: Collection[str] | None = None) -> dict[str, Mask]:
-    """Find by experiment which input pixels each value of the evaluation program reads.
+    """Find by experiment which input pixels each value of the evaluation program depends on.
 
-    Each pixel in turn is NaN in all its channels, in an image of its own among finite ones. Convolutions run on plain
-    im2col kernels: Winograd and vectorised ones would smear the NaN over a tile. 0.6 s for a network of 8,000 parameters
-    on 1x28x28 on one core of a 2020s x86 server.
+    For each pixel, the model runs on an image in which all channels of the pixel are NaN. Convolutions use im2col kernels,
+    since Winograd and vectorised kernels spread a NaN over neighbouring positions. The experiment takes 0.6 s for a
+    network of 8,000 parameters on images of 1x28x28 on one core of a 2020s x86 server.
 
     Args:
         module: the rebuilt model; not modified, as a copy is run on the CPU.
-        value_names: the values to probe; all of them by default.
+        value_names: names of the values to probe; all values by default.
 
     Returns:
-        For each value ``(rows, columns, input rows, input columns)``, true where the position reads the pixel in any
-        channel. A value without exactly four dimensions counts as one position. Omitted are: values that hold no
-        floating-point numbers or no batch dimension of their own, values that are NaN on a finite image, those that an
-        operation in place changes later, and those behind an operation that hides a NaN, such as a comparison.
+        For each value, by name, a mask ``(rows, columns, input rows, input columns)``, true where any channel of the
+        position depends on the pixel. A value that does not have four dimensions counts as one position. Omitted are
+        values without floating-point numbers, without a batch dimension, that are NaN for a finite image, that a later
+        operation changes in place, or that depend on an operation that hides a NaN, such as a comparison.
 
     Raises:
         ValueError: the graph's input is not an image ``(channels, height, width)``.
@@ -58,7 +57,7 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
         message = f"expected an image input (channels, height, width), got input_shape={list(graph.input_shape)}"
         raise ValueError(message)
     probed = copy.deepcopy(module).cpu().eval()
-    # What an operation in place changes later is no longer the value that was seen here.
+    # Values that an in-place operation changes later are left out.
     changed = {next(operation.refs(), "") for operation in graph.evaluate.operations if operation.kind.in_place}
     batch_axes = {
         operation.name: operation.shape.index("B")
@@ -77,7 +76,7 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
         axes = {name: axis for name, axis in batch_axes.items() if name in sound}
         found = _run(probed, clean, axes, _IMAGES_A_PASS)
         if found is None:
-            # The images of a batch influence each other: each gets a batch of its own.
+            # Images in the same batch influence each other, so each image runs in a batch of its own.
             found = _run(probed, clean, axes, 1)
     height, width = graph.input_shape[1:]
     return {
@@ -87,15 +86,15 @@ def probe_receptive_field(module: GraphModule, value_names: Collection[str] | No
 
 
 def confirms(field_map: FieldMap, probed: Mask) -> bool:
-    """Whether the probed field confirms the traced one: equal if that is exact, otherwise contained in it.
+    """Whether the receptive field found by experiment equals the traced field or, if only a bound, lies within it.
 
     Args:
-        field_map: the field traced by `harness.structure.field_trace`.
-        probed: the field found by `probe_receptive_field`.
+        field_map: the field of a value traced by `harness.structure.field_trace`.
+        probed: the field of the same value found by `probe_receptive_field`.
     """
     traced = field_map.seen()
     if len(field_map.axes) != _MAP_DIMS or field_map.axes[2:] != (("H",), ("W",)):
-        # Not rows and columns, in this order: compare what all positions see together.
+        # The dimensions are not rows and columns in this order: compare the unions of the fields of all positions.
         traced, probed = (np.any(mask, axis=(0, 1))[None, None] for mask in (traced, probed))
     if traced.shape != probed.shape:
         return False
@@ -103,13 +102,17 @@ def confirms(field_map: FieldMap, probed: Mask) -> bool:
 
 
 def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images: int) -> dict[str, Mask] | None:
-    """A mask ``(pixels, rows, columns)`` for each value; None if the finite image in the batch becomes NaN."""
+    """A mask ``(pixels, rows, columns)`` for each value, true where a NaN in the pixel makes the position NaN.
+
+    ``axes`` maps the names of the values to the index of the batch dimension; ``images`` is how many images with a NaN
+    run at once. Returns None if, in a batch of several images, the image without NaN gets a NaN result.
+    """
     pixels = math.prod(clean.shape[2:])
     parts: dict[str, list[Mask]] = {name: [] for name in axes}
     for start in range(0, pixels, images):
         count = min(images, pixels - start)
         batch = clean.repeat(count + (images > 1), 1, 1, 1)
-        # The i-th image lacks the i-th pixel; the last one, if there are several, is clean.
+        # In the i-th image of the batch the i-th pixel is NaN; if there are several images, the last has no NaN.
         each = torch.arange(count)
         batch.flatten(2)[each, :, start + each] = torch.nan
         values = probed.trace(batch)
@@ -125,7 +128,7 @@ def _run(probed: GraphModule, clean: torch.Tensor, axes: dict[str, int], images:
 
 
 def _transparent(operations: tuple[Operation, ...]) -> Iterator[Operation]:
-    """Operations that a NaN reaches without an earlier operation blocking it."""
+    """Operations that do not hide a NaN, and do not depend on the result of an operation that hides a NaN."""
     hidden: set[str] = set()
     for operation in operations:
         hides = operation.kind.family == "comparison" or operation.kind.name in _HIDING
@@ -141,7 +144,7 @@ def _transparent(operations: tuple[Operation, ...]) -> Iterator[Operation]:
 def _plain_kernels() -> Iterator[None]:
     mkldnn = torch.backends.mkldnn
     was_enabled = mkldnn.enabled
-    # Not mkldnn.flags(): it also sets TF32, which warns where there is none.
+    # Not by mkldnn.flags(), which also sets TF32 and warns on a processor without TF32.
     mkldnn.enabled = False  # type: ignore[assignment]  # torch types the property as its descriptor
     try:
         with torch.backends.nnpack.flags(enabled=False):

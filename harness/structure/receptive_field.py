@@ -1,9 +1,9 @@
-"""The size, jump and start of a value's receptive field, and a table of them.
+"""The size, jump and start of a value's receptive field, and a table of receptive fields.
 
 Conventions, after Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks" (Distill, 2019):
-*size* is the extent in input pixels that one position would see on an unbounded input, *jump* the distance in input pixels
-between the fields of neighbouring positions, *start* the first input pixel of position 0 (negative inside padding). Pixels
-beyond the input are counted; ``clipped`` is the part of the size inside the input.
+*size* is the number of input pixels, along one axis, that one position would depend on if the input were unbounded; *jump*
+is the distance in input pixels between the fields of neighbouring positions; *start* is the first input pixel of position 0
+(negative inside padding). The size counts pixels beyond the input; ``clipped`` is the part of the size inside the input.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _WINDOWS = frozenset({"avg_pool2d", "conv2d", "conv_transpose2d", "max_pool2d"})
 
 @dataclass(frozen=True, kw_only=True)
 class AxisExtent:
-    """The receptive field along one axis, see the module's conventions.
+    """The receptive field of a value along one axis, in the conventions of this module.
 
-    ``size`` and ``clipped`` are the largest over positions; ``jump`` is None where it is not uniform; ``intervals`` are
-    the first and last input pixel of every position, unclipped.
+    ``positions`` is the number of positions; ``size`` and ``clipped`` are the largest over all positions; ``jump`` is None
+    if the distances differ; ``intervals`` are the first and last input pixel of the field of every position, unclipped.
     """
 
     positions: int
@@ -39,7 +39,7 @@ class AxisExtent:
 
 @dataclass(frozen=True, kw_only=True)
 class ReceptiveField:
-    """The receptive field of one value."""
+    """The receptive field of one value along rows and columns; ``note`` says why the certainty is not ``exact``."""
 
     rows: AxisExtent
     columns: AxisExtent
@@ -48,17 +48,17 @@ class ReceptiveField:
 
     @property
     def size(self) -> int:
-        """The smaller of the sizes along rows and columns."""
+        """The smaller of the receptive field's two sizes, along rows and along columns, in pixels."""
         return min(self.rows.size, self.columns.size)
 
     @property
     def clipped(self) -> int:
-        """The smaller of the clipped sizes along rows and columns."""
+        """The smaller of the two sizes, along rows and along columns, of the part inside the input, in pixels."""
         return min(self.rows.clipped, self.columns.clipped)
 
 
 def field_of(field_map: FieldMap) -> ReceptiveField:
-    """The receptive field of the value that a field map describes."""
+    """Compute sizes, jumps and intervals of the receptive field from a value's field map."""
     return ReceptiveField(
         rows=_extent([path.rows for path in field_map.paths]),
         columns=_extent([path.columns for path in field_map.paths]),
@@ -76,7 +76,7 @@ def _extent(fields: list[AxisField]) -> AxisExtent:
     return AxisExtent(
         positions=fields[0].positions,
         size=size,
-        # A padding that repeats the map lets a position see its other end.
+        # With circular or reflecting padding, a position can depend on pixels at the opposite end of the map.
         clipped=min(clipped, size),
         jump=jumps.pop() if len(jumps) == 1 else None,
         start=low[0],
@@ -86,11 +86,12 @@ def _extent(fields: list[AxisField]) -> AxisExtent:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRow:
-    """An operation that slides a window or joins branches; figures for rows and columns are merged if equal.
+    """A row of the receptive-field table: an operation with a sliding window, or one that changes the receptive field.
 
-    ``value`` names its result. ``kernel`` and ``stride`` are in positions of the input map, and like ``padding`` are
-    empty where there is no window. Positions and jump are given before and after the operation, ``field`` after it; a
-    jump is in input pixels, None if it is not uniform.
+    ``value`` is the name of the operation's result. ``kernel`` and ``stride`` count positions of the operand; both, and
+    ``padding``, are empty if there is no window. ``positions_in`` and ``jump_in`` describe the operand, ``positions_out``,
+    ``jump_out`` and ``field`` the result; a jump is in input pixels, None if the distances differ. Texts contain one
+    number if rows and columns are equal, and else two, such as ``3x5``.
     """
 
     title: str
@@ -107,22 +108,22 @@ class FieldRow:
 
     @property
     def size(self) -> str:
-        """The field's size on an unbounded input."""
+        """The size of the receptive field on an unbounded input, as text."""
         return _both(self.field.rows.size, self.field.columns.size)
 
     @property
     def clipped(self) -> str:
-        """The part of the size inside the input."""
+        """The size of the part of the receptive field that lies inside the input, as text."""
         return _both(self.field.rows.clipped, self.field.columns.clipped)
 
     @property
     def certainty(self) -> Certainty:
-        """Whether the field is exact, a bound, or unknown."""
+        """Whether the receptive field is exact, an upper bound, or unknown."""
         return self.field.certainty
 
 
 def field_table(graph: Graph, field_maps: Mapping[str, FieldMap]) -> tuple[FieldRow, ...]:
-    """The rows for one model, in evaluation order; ``field_maps`` are those of the evaluation program."""
+    """The receptive-field table of a graph's evaluation program, in order; ``field_maps`` are the program's field maps."""
     rows = []
     for operation in graph.evaluate.operations:
         sources = [ref for ref in dict.fromkeys(operation.refs()) if ref in field_maps]
@@ -169,7 +170,10 @@ def _window(operation: Operation, graph: Graph) -> tuple[str, str, str]:
 
 
 def _whole(before: ReceptiveField, after: ReceptiveField) -> tuple[str, str, str]:
-    """Kernel, stride and padding without a window: a global mean has a kernel of the map's size, others have none."""
+    """Kernel, stride and padding, as text, of an operation without a window.
+
+    An operation that reduces a map to one position has a kernel of the map's size; for others the texts are empty.
+    """
     if (after.rows.positions, after.columns.positions) == (1, 1) and before.rows.positions > 1:
         size = _both(before.rows.positions, before.columns.positions)
         return size, size, "0"

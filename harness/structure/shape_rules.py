@@ -1,4 +1,4 @@
-"""Receptive-field rules for operations that only move values: reshapes, permutations, slices, joins, expansions."""
+"""Receptive-field rules for operations that move numbers unchanged: reshapes, permutations, slices, joins, expansions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.structure.traced_values import (
     normalised_dims,
 )
 
-# Stands for the batch size where sizes are multiplied; a prime that no layer has.
+# Replaces the batch size where sizes are multiplied; a prime that is no size in any layer.
 _BATCH = 1_000_003
 _MAP_DIMS = 4
 
@@ -35,12 +35,12 @@ def _concatenated(values: TracedValues, operation: Operation, arguments: Argumen
     if axis is None:
         return values.as_channels(refs, operation.shape)
     if len(pieces) != len(refs) or any(len(piece.paths) != 1 for piece in pieces):
-        reason = "it joins maps side by side that are reached by several paths"
+        reason = "the operation joins along rows or columns, and several or no paths lead from the image to an operand"
         raise UnknownReadsError(reason)
     first = pieces[0].paths[0]
     across: Axis = "W" if axis == "H" else "H"
     if any(not np.array_equal(piece.paths[0].along(across).mask, first.along(across).mask) for piece in pieces):
-        reason = "it joins maps side by side that see different parts of the other axis"
+        reason = "the operation joins along rows or columns, and the operands' fields differ along the other axis"
         raise UnknownReadsError(reason)
     fields = [piece.paths[0].along(axis) for piece in pieces]
     joined = AxisField(
@@ -64,13 +64,18 @@ def _reshaped(values: TracedValues, operation: Operation, arguments: Arguments) 
     axes = _regrouped(field_map, source, operation.shape)
     if axes is None:
         before, after = ("x".join(str(dim) for dim in shape) for shape in (source, operation.shape))
-        reason = f"it turns shape {before} into {after}, which mixes positions with something else"
+        reason = (
+            f"the reshape from {before} to {after} splits rows or columns, or merges the batch with rows or columns"
+        )
         raise UnknownReadsError(reason)
     return replace(field_map, axes=axes)
 
 
 def _regrouped(field_map: FieldMap, source: Shape, target: Shape) -> tuple[Axes, ...] | None:
-    """The axes that each dimension stands for after a reshape; None if the reshape splits an axis."""
+    """The image axes of each dimension after a reshape from ``source`` to ``target``.
+
+    None if the reshape splits rows, columns or the batch, or merges the batch with rows or columns.
+    """
     pieces: list[tuple[str, int]] = []
     for axes, dim in zip(field_map.axes, source, strict=True):
         size = _number(dim)
@@ -112,7 +117,7 @@ def _regrouped(field_map: FieldMap, source: Shape, target: Shape) -> tuple[Axes,
 
 
 def _number(dim: Dim) -> int:
-    """The numerical value of a size such as ``16*B``, with a prime in place of the batch size."""
+    """The numerical value of a size such as ``16*B``, with `_BATCH` for the batch size; -1 for other expressions."""
     if isinstance(dim, int):
         return dim
     product = 1
@@ -135,7 +140,7 @@ def _permuted(values: TracedValues, operation: Operation, arguments: Arguments) 
             dims = arguments["dims"]
             order = [dim % count for dim in dims if isinstance(dim, int)] if isinstance(dims, tuple) else order
         case "movedim":
-            reason = "it moves several dimensions at once"
+            reason = "no rule exists for movedim"
             raise UnknownReadsError(reason)
         case "t":
             order.reverse()
@@ -186,7 +191,7 @@ def _sliced(values: TracedValues, operation: Operation, arguments: Arguments) ->
             taps = [[index] for index in range(size)[chosen]]
         field_map = field_map.through(axis, taps, stride=Fraction(step) if isinstance(step, int) else None)
     elif is_spatial(field_map.axes[position]):
-        reason = "it takes part of a flattened map"
+        reason = "the operation selects a part of a dimension in which rows or columns are flattened"
         raise UnknownReadsError(reason)
     elif selects or operation.shape[position] != values.shape_of(arguments["self"])[position]:
         field_map = field_map.some_channels()
@@ -206,7 +211,7 @@ def _split(values: TracedValues, operation: Operation, arguments: Arguments) -> 
             part = field_map.through(axis, [[offset + index] for index in range(size)])
             offset += size
         elif is_spatial(field_map.axes[position]):
-            reason = "it takes part of a flattened map"
+            reason = "the operation splits a dimension in which rows or columns are flattened"
             raise UnknownReadsError(reason)
         else:
             part = field_map.some_channels()

@@ -1,7 +1,7 @@
 """The architecture of a graph: the model's state, and the operations that run in each mode.
 
-The analysis uses only the operations that run. A registered module that is never called is absent, whatever its name;
-an operation that runs is included, however it was written.
+The analysis uses only operations that run. A registered module that forward never calls does not count; an operation counts
+whether a module, a function or a method runs it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from harness.structure.receptive_field import ReceptiveField, field_of
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterCount:
-    """Sizes of the model's state in elements; a shared tensor counts once, and unused parameters count too.
+    """The number of elements of a model's parameters and other tensors; a shared tensor counts once.
 
-    ``unreached`` are parameters that no operation reads; ``hidden`` is state that is not a parameter or a normalisation
-    statistic, but is read by the programs; ``statistics`` are the running statistics of normalisations.
+    ``total`` and ``trainable`` include parameters that no operation reads, which ``unreached`` lists. ``hidden`` are
+    buffers and constants that operations read, except running statistics of normalisations; ``statistics`` is the number
+    of elements of these running statistics.
     """
 
     total: int
@@ -43,7 +44,7 @@ class ParameterCount:
 
     @property
     def hidden_elements(self) -> int:
-        """Number of elements of hidden state."""
+        """Number of elements of the buffers and constants in ``hidden``."""
         return sum(spec.elements for spec in self.hidden)
 
     @property
@@ -54,9 +55,10 @@ class ParameterCount:
 
 @dataclass(frozen=True, kw_only=True)
 class DropoutSite:
-    """One dropout: its location, probability in each mode, elements per image, and the modes in which it is active.
+    """One dropout: the submodule, the drop probability in each mode, and the modes in which the dropout is active.
 
-    ``drawn_by`` names the operations that draw the mask of a hand-written dropout, whose probability is measured.
+    ``elements`` is the number of elements per image that may be set to zero. For a hand-written dropout, ``drawn_by``
+    names the operations that draw the random mask, and the probabilities are measured.
     """
 
     module: str
@@ -69,13 +71,16 @@ class DropoutSite:
 
     @property
     def live(self) -> bool:
-        """Whether it drops values in training and none in evaluation."""
+        """Whether the dropout sets values to zero in training and none in evaluation."""
         return self.active_in_training and not self.active_in_evaluation and self.p > 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormSite:
-    """One batch norm: the modes in which it uses batch statistics, and whether training updates the running ones."""
+    """One batch norm: the modes in which batch statistics are used, and whether training updates the running statistics.
+
+    ``statistics_move`` is true if training updates the statistics that the batch norm uses in evaluation.
+    """
 
     module: str
     batch_statistics_in_training: bool
@@ -84,19 +89,19 @@ class BatchNormSite:
 
     @property
     def ordinary(self) -> bool:
-        """Whether it uses batch statistics in training and running statistics in evaluation."""
+        """Whether the batch norm uses batch statistics in training and updated running statistics in evaluation."""
         return self.batch_statistics_in_training and not self.batch_statistics_in_evaluation and self.statistics_move
 
     @property
     def stuck(self) -> bool:
-        """Whether it uses batch statistics in training, but in evaluation statistics that training never updates."""
+        """Whether the batch norm uses batch statistics in training, but never updated statistics in evaluation."""
         by_batch = self.batch_statistics_in_training and not self.batch_statistics_in_evaluation
         return by_batch and not self.statistics_move
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSite:
-    """A fully connected layer, including a convolution whose kernel covers a whole map."""
+    """A fully connected layer, or a convolution whose kernel covers the whole input map; ``detail`` gives the sizes."""
 
     module: str
     kind: Literal["linear", "convolution over the whole map"]
@@ -104,9 +109,10 @@ class LinearSite:
 
 
 class Structure:
-    """The architecture of one graph; each part is computed on first access.
+    """The architecture of one graph; each property is computed when first accessed.
 
-    If the values of the graph's tensors are given, experiments find what operation names do not show.
+    ``state`` maps the names of the graph's tensors to their values. If given, the model is also run, to find properties that
+    the names of operations do not show, such as a hand-written dropout.
     """
 
     def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -119,12 +125,12 @@ class Structure:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The operations of the training program in order, except those on sizes."""
+        """The operations of the training program that depend on the images, in order, without operations on sizes."""
         return list_layers(self._train)
 
     @cached_property
     def parameters(self) -> ParameterCount:
-        """Counts of parameters, and of state that a parameter count leaves out."""
+        """The number of elements of the parameters, and of the buffers and constants."""
         statistics = self._statistics()
         parameters = [spec for spec in self.graph.tensors if spec.kind == "parameter"]
         others = [spec for spec in self.graph.tensors if spec.kind != "parameter"]
@@ -138,7 +144,10 @@ class Structure:
 
     @cached_property
     def never_called(self) -> tuple[DeclaredModule, ...]:
-        """Leaf modules that are never used: neither program calls them or reads their tensors."""
+        """Registered modules that neither program calls and whose tensors neither program reads.
+
+        Modules with submodules and modules of type ``Identity`` are left out.
+        """
         paths = {operation.module for operation in self._operations}
         used = {path[:end] for path in paths for end in (*(i for i, c in enumerate(path) if c == "."), len(path))}
         used |= {_owner(name) for spec in self.graph.tensors if spec.name in self._read for name in spec.names}
@@ -147,7 +156,11 @@ class Structure:
 
     @cached_property
     def dropouts(self) -> tuple[DropoutSite, ...]:
-        """Dropouts before the output: in training order, then those only in evaluation, then hand-written ones."""
+        """The dropouts on which the output depends.
+
+        First the dropout operations in the order of the training program, then those that only evaluation has, then
+        hand-written dropouts in the same order.
+        """
         by_name = [[_drop_of(op) for op in flow.on_path if _drops(op)] for flow in self._flows]
         by_hand = [[_drop_by(draw, draw.p) for draw in draws if draw.p is not None] for draws in self._draws]
         sites = []
@@ -171,7 +184,10 @@ class Structure:
 
     @property
     def unknown_draws(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of operations that apply random noise other than dropout to the images, in training and evaluation."""
+        """Names of operations that draw random numbers for other uses than dropout, in training and in evaluation.
+
+        Only random numbers that are combined with values computed from the images count.
+        """
         train, evaluate = (
             tuple(dict.fromkeys(name for draw in draws if draw.p is None for name in draw.drawn_by))
             for draws in self._draws
@@ -180,19 +196,19 @@ class Structure:
 
     @cached_property
     def _draws(self) -> tuple[tuple[Draw, ...], tuple[Draw, ...]]:
-        """Operations that combine random numbers with the images, in training and in evaluation."""
+        """Operations that combine random numbers with values computed from images, in training and in evaluation."""
         return (
             find_draws(self._train, self.train_field_maps, self._drawing(self.graph.train), training=True),
             find_draws(self._evaluate, self.field_maps, self._drawing(self.graph.evaluate), training=False),
         )
 
     def _drawing(self, program: Program) -> Interventions | None:
-        """The model to experiment on; None if the program draws no random numbers, as rebuilding takes time."""
+        """The model on which to measure dropout; None if ``program`` draws no random numbers or no weights are given."""
         return self._experiments if self.random_operations(program) else None
 
     @staticmethod
     def random_operations(program: Program) -> tuple[str, ...]:
-        """Operations of a program other than dropout that draw random numbers, by name."""
+        """Names of the operations of a program, other than dropouts, that draw random numbers."""
         return tuple(
             operation.name
             for operation in program.operations
@@ -209,7 +225,7 @@ class Structure:
 
     @cached_property
     def batch_norms(self) -> tuple[BatchNormSite, ...]:
-        """Batch normalisations on the way to the output, in training order."""
+        """The batch norms on which the output depends, in the order of the training program."""
         pairs, _ = _paired(*([op for op in flow.on_path if op.kind.name == "batch_norm"] for flow in self._flows))
         doubtful = {other.name: next(other.refs()) for norm, other in pairs if other and not self._moves(norm, other)}
         moved = self._experiments.changed_by_training(doubtful) if doubtful and self._experiments is not None else set()
@@ -224,7 +240,10 @@ class Structure:
         )
 
     def _moves(self, norm: Operation, other: Operation) -> bool:
-        """Whether the operations show that training updates the buffers that a batch norm reads in evaluation."""
+        """Whether the training program's batch norm ``norm`` updates the statistics that ``other`` uses in evaluation.
+
+        False if the operations alone do not show this.
+        """
         train, evaluate = bind(norm), bind(other)
         buffers = {train.get("running_mean"), train.get("running_var")}
         written = {next(op.refs(), "") for op in self._operations if op.kind.in_place}
@@ -237,7 +256,7 @@ class Structure:
 
     @cached_property
     def fully_connected(self) -> tuple[LinearSite, ...]:
-        """Fully connected layers before the output, including convolutions whose kernel covers a whole map."""
+        """Fully connected layers, and convolutions whose kernel covers the whole input map, on which the output depends."""
         flow, sites = self._evaluate, []
         for operation in flow.on_path:
             if flow.is_weighted_product(operation):
@@ -254,17 +273,17 @@ class Structure:
 
     @cached_property
     def field_maps(self) -> Mapping[str, FieldMap]:
-        """The receptive field of every value of the evaluation program."""
+        """The receptive field of each value of the evaluation program, by name."""
         return trace_fields(self.graph, self.graph.evaluate)
 
     @cached_property
     def train_field_maps(self) -> Mapping[str, FieldMap]:
-        """The receptive field of every value of the training program."""
+        """The receptive field of each value of the training program, by name."""
         return trace_fields(self.graph, self.graph.train)
 
     @cached_property
     def global_pools(self) -> tuple[GlobalPool, ...]:
-        """Global average poolings before the output, however implemented; the one that feeds the head comes first."""
+        """The global average poolings on which the output depends; poolings on every path to the output come first."""
         found = find_global_pools(self._evaluate, self.field_maps)
         feeding = [pool for pool in reversed(found) if pool.feeds_head]
         if not feeding and self.average_search.pool is not None:
@@ -273,17 +292,17 @@ class Structure:
 
     @property
     def head_pool(self) -> GlobalPool | None:
-        """The global average pooling that feeds the head, if there is one."""
+        """The last global average pooling that every path to the output passes through; None if there is none."""
         return next((pool for pool in self.global_pools if pool.feeds_head), None)
 
     @cached_property
     def other_averages(self) -> tuple[str, ...]:
-        """For each other average before the output, why it is not global pooling."""
+        """For each average or average pooling before the output that is not global, a sentence that says why."""
         return other_averages(self._evaluate, self.field_maps)
 
     @cached_property
     def average_search(self) -> AverageSearch:
-        """The experimental search for the average that feeds the head, if no operation's name shows it."""
+        """The result of searching by experiment for a global average on every path; empty if no weights are given."""
         if self._experiments is None:
             return AverageSearch()
         return search_average(self._evaluate, self.field_maps, self._experiments)
@@ -294,9 +313,9 @@ class Structure:
 
     @cached_property
     def field_before_head(self) -> tuple[str, ReceptiveField]:
-        """The receptive field before the head's pooling, and the name of the value that has it.
+        """The name and the receptive field of the feature map that the head's global pooling averages.
 
-        Without a head pooling it is the field of the last value that is still a map of rows and columns.
+        Without such a pooling, the name and the field of the last value that has rows and columns.
         """
         names = [operation.name for operation in self._evaluate.on_path if operation.name in self.field_maps]
         maps = [name for name in names if {("H",), ("W",)} <= set(self.field_maps[name].axes)]
@@ -311,7 +330,7 @@ class Structure:
 
     @cached_property
     def head(self) -> Head:
-        """The kind of output, and the operations after the last layer with weights."""
+        """The kind of the model's output, and the operations after the last layer with weights."""
         return describe_head(self._train, self._evaluate)
 
     @property
@@ -319,7 +338,7 @@ class Structure:
         return self._train, self._evaluate
 
     def _statistics(self) -> set[str]:
-        """Names of running statistics and of their batch counters."""
+        """Names of the running statistics of normalisations and of the buffers that count batches."""
         norms = [bind(op) for op in self._operations if op.kind.name in ("batch_norm", "instance_norm")]
         arguments = [norm.get(key) for norm in norms for key in ("running_mean", "running_var")]
         statistics = {argument.name for argument in arguments if isinstance(argument, Ref)}
@@ -330,7 +349,7 @@ class Structure:
 
 
 def _owner(path: str) -> str:
-    """The path of the module that holds a tensor or another module."""
+    """The path of the module in which the tensor or module at ``path`` is registered."""
     return path.rpartition(".")[0]
 
 
@@ -346,7 +365,7 @@ class _Drop:
 
 
 def _drops(operation: Operation) -> bool:
-    """Whether the operation is a dropout, or an attention with dropout."""
+    """Whether an operation is a dropout, or an attention with dropout."""
     return operation.kind.family == "dropout" or bool(bind(operation).get("dropout_p"))
 
 
@@ -369,7 +388,10 @@ _Placed = TypeVar("_Placed", Operation, _Drop)
 def _paired(
     train: list[_Placed], evaluate: list[_Placed]
 ) -> tuple[list[tuple[_Placed, _Placed | None]], list[_Placed]]:
-    """Pair the n-th operations of a submodule in training and evaluation; also return unpaired ones of evaluation."""
+    """Pair the n-th operation of each submodule in training with the n-th in evaluation, or with None.
+
+    Also return the operations of evaluation that were not paired.
+    """
     remaining = list(evaluate)
     pairs: list[tuple[_Placed, _Placed | None]] = []
     for operation in train:
@@ -380,6 +402,6 @@ def _paired(
 
 
 def _active(operation: Operation | None) -> bool:
-    """Whether a dropout or a batch norm behaves as in training mode."""
+    """Whether a dropout drops values or a batch norm uses batch statistics; False for None."""
     arguments = {} if operation is None else bind(operation)
     return arguments.get("train", arguments.get("training")) is True

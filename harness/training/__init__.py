@@ -1,4 +1,4 @@
-"""Training: run specs, recipes, the training loop, engines, digests, checkpoints and run records."""
+"""The training of a model: run specs, recipes, the training loop, engines, digests, checkpoints and run records."""
 
 from harness.training.digests import INPUTS, STATES, DigestChain, StepDigests, state_digest, training_tensors
 from harness.training.engines import ENGINES, Engine, choose_engine

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Partial sums in a cache line of 64 bytes; ATen adds in float32, or float64 for such maps.
+# Number of float32 sums in a cache line of 64 bytes. For float64 maps, ATen adds in float64: a row fills twice as many lines.
 _LINE = 16
 
 
 def batch_norm(maps: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401 - as ATen's
-    """`aten::batch_norm`: bit-equal to ATen in the forward pass, equal up to rounding in the backward pass."""
+    """Compute `aten::batch_norm`: the result is bit-equal to ATen's, the gradients are equal to ATen's up to rounding."""
     *statistics, training, momentum, eps, cudnn = rest
     result: Tensor
     if training and torch.get_num_threads() > 1 and _pixels_together(maps) > 1:
@@ -40,10 +40,11 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        """The gradient of y = weight * (x - mean) / std + bias, by S. Ioffe and C. Szegedy, 2015, section 3.
+        """Return the gradients of y = weight * (x - mean) / std + bias with respect to x, weight and bias.
 
-        Computed by ATen's eval-mode batch norm, first backward, then forward, with a standard deviation of 1; the
-        actual factors are passed as its weight.
+        The formulas are those of S. Ioffe and C. Szegedy, 2015, section 3. ATen's eval-mode batch norm evaluates the
+        formulas, first in its backward and then in its forward pass, with a standard deviation of 1 and with all other
+        factors passed as its weight.
         """
         maps, weight, mean, inverse_std = ctx.saved_tensors
         together, channels = _pixels_together(maps), len(mean)
@@ -55,7 +56,7 @@ class _BatchNorm(torch.autograd.Function):
         result, *sums = torch.ops.aten.native_batch_norm_backward(
             wide_gradient, wide, scale.repeat(together), *fixed, *fixed, training, eps, (True, True, True)
         )
-        # Over the pixels, of gradient * (x - mean) and of the gradient.
+        # Sums over the pixels of each channel: of gradient * (x - mean), and of the gradient.
         products, total = torch.stack(sums).view(2, together, channels).sum(dim=1)
         slope, shift = -scale * products * inverse_std**2 / pixels, -scale * total / pixels
         line = (slope.repeat(together), shift.repeat(together))
@@ -65,7 +66,11 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _pixels_together(maps: Tensor) -> int:
-    """The number of pixels to view as one so that their channels fill cache lines; 1 if unneeded or impossible."""
+    """Return how many adjacent pixels to view as one, so that the channels of all of them fill whole cache lines.
+
+    The number is 1 if the channels of one pixel fill whole cache lines already, or if ``maps`` cannot be viewed in this
+    way.
+    """
     if maps.dim() != len("NCHW") or not maps.is_contiguous(memory_format=torch.channels_last):
         return 1
     batch, channels, height, width = maps.shape
@@ -74,5 +79,8 @@ def _pixels_together(maps: Tensor) -> int:
 
 
 def _wide(maps: Tensor, together: int) -> Tensor:
-    """Reshape (B, C, H, W) to (B * H * W / together, together * C); a view if channels are last in memory."""
+    """Reshape maps from (B, C, H, W) to (B * H * W / together, together * C).
+
+    The result is a view if ``maps`` is channels-last.
+    """
     return maps.permute(0, 2, 3, 1).reshape(-1, together * maps.shape[1])

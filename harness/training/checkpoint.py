@@ -2,8 +2,8 @@
 
 A run that is resumed from a checkpoint ends with the same bits as an uninterrupted run.
 
-The file name contains the epoch and the digest of the content, so that a damaged file is detected without a second file. The
-content is plain data (tensors, numbers, strings), read by `torch.load` with ``weights_only``.
+The name of a checkpoint file contains the epoch and the digest of the file's content, so that a damaged file is
+detected. The content is plain data (tensors, numbers, strings), read by `torch.load` with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from harness.files import write_whole
 
 
 class Checkpoints:
-    """The newest two checkpoints of one run, in a folder of its own; ``run`` identifies the run, as plain data.
+    """Saves and restores the checkpoints of one run; the newest two are kept.
+
+    ``folder`` belongs to this run alone. ``run`` identifies the run: plain data that are saved in each checkpoint and
+    compared when a checkpoint is restored.
 
     Raises:
         InputError: the folder cannot be created.
@@ -38,10 +41,10 @@ class Checkpoints:
         self._newest: Path | None = None
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write the state after ``epoch``, then remove all but the newest two checkpoints.
+        """Write the training state after ``epoch`` to a new checkpoint, then delete all but the newest two checkpoints.
 
         Raises:
-            InputError: the file cannot be written; the earlier checkpoints are left untouched.
+            InputError: the file cannot be written; the earlier checkpoints are kept.
         """
         buffer = io.BytesIO()
         torch.save({"run": self._run, **state}, buffer)
@@ -54,12 +57,13 @@ class Checkpoints:
         self._newest = path
 
     def restore(self, restore: Callable[[dict[str, Any]], None], *, warn: Callable[[str], None]) -> bool:
-        """Pass the newest usable state, loaded on the CPU, to ``restore``; return whether there was one.
+        """Load the newest usable checkpoint on the CPU and pass its state to ``restore``; return False if there is none.
 
-        ``warn`` is called with a message for each file that is damaged or that ``restore`` cannot use, which is skipped.
+        A file that is damaged, or that ``restore`` cannot use, is skipped, and ``warn`` is called with a message about
+        the file.
 
         Raises:
-            CheckpointError: the folder holds the checkpoints of another run.
+            CheckpointError: the newest readable checkpoint in the folder belongs to another run.
         """
         for path in reversed(self._all()):
             try:
@@ -84,9 +88,10 @@ class Checkpoints:
             if differing:
                 found = "; ".join(f"{key}={run.get(key)!r} instead of {self._run.get(key)!r}" for key in differing)
                 raise CheckpointError(
-                    f"expected a checkpoint of this run, got path={str(path)!r} of another one: {found}. "
-                    "Resume it as it was begun (threads: OMP_NUM_THREADS), name another folder with --out, or start over with "
-                    "--fresh, which deletes it."
+                    f"expected a checkpoint of this run, got path={str(path)!r} of another run: {found}. "
+                    "To resume the other run, repeat the settings that it was started with (OMP_NUM_THREADS sets the number of "
+                    "threads). To start a new run, name another folder with --out, or pass --fresh to delete the checkpoints "
+                    "in this folder."
                 )
             try:
                 restore(state)

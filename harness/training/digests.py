@@ -1,7 +1,8 @@
-"""Digests of a training run: of the inputs of each step, and of the training state after it.
+"""Digests of a training run: of the inputs of each step, and of the training state after the step.
 
-Two runs can be compared by their digests alone. The digests of a step's inputs (order, augmentation, dropout, learning rate)
-are chained, so each covers all steps so far. The digests of the state (parameters, buffers, optimizer) cover one step only.
+Two runs can be compared by their digests alone. The digests of a step's inputs (order, augmentation, dropout, learning
+rate) are chained: each covers the inputs of all steps so far. The digests of the state (parameters, buffers, optimizer)
+cover the state after one step only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ State = Literal["parameters", "buffers", "optimizer"]
 INPUTS: tuple[Input, ...] = ("order", "augmentation", "dropout", "rate")
 STATES: tuple[State, ...] = ("parameters", "buffers", "optimizer")
 
-# 64 bits: forgery is not a concern here, and two different states do not share a digest by chance.
+# 64 bits: two different states do not have the same digest by chance, and digests need not be protected against forgery.
 _SHOWN_DIGITS = 16
 
 
@@ -31,10 +32,10 @@ _SHOWN_DIGITS = 16
 class StepDigests:
     """Digests of a run after ``step`` steps (over all epochs): each the first 16 hex digits of a SHA-256.
 
-    Inputs, chained over all steps: ``order``, the image indices (images and labels if a loader reports no indices);
-    ``augmentation``, the transform of each image; ``dropout``, the random generator's state before each step;
-    ``rate``, the optimizer's learning rates, momenta and betas. State after the last step: ``parameters``, ``buffers``
-    and ``optimizer``, such as momentum buffers.
+    Digests of the inputs, chained over all steps so far: ``order``, the image indices (images and labels if a loader
+    reports no indices); ``augmentation``, the transform of each image; ``dropout``, the random generator's state before
+    each step; ``rate``, the optimizer's learning rates, momenta and betas. Digests of the state after step ``step``:
+    ``parameters``, ``buffers`` and ``optimizer``, the tensors of the optimizer such as momentum buffers.
     """
 
     step: int
@@ -48,9 +49,10 @@ class StepDigests:
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of the name, dtype, shape and bytes of each tensor, sorted by name.
+    """Return the SHA-256 (hex) of the names, dtypes, shapes and bytes of all tensors, taken in the order of their names.
 
-    Two states have the same digest exactly if no bit of any named tensor differs. The order of the mapping does not matter.
+    Two states have the same digest exactly if names, dtypes, shapes and bits of their tensors are equal. The order of
+    the mapping does not matter.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -61,7 +63,11 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[State, dict[str, Tensor]]:
-    """Tensors that training changes, by kind and name (optimizer: ``weight:momentum_buffer``), in module order."""
+    """Return the tensors that a training changes, by kind of state and by name, in the order of the modules.
+
+    A tensor of the optimizer's state has a name such as ``weight:momentum_buffer``: the parameter's name, and the key
+    in the state of the optimizer.
+    """
     parameters = dict(module.named_parameters())
     names = {id(parameter): name for name, parameter in parameters.items()}
     optimizer_state = {
@@ -75,14 +81,14 @@ def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 class DigestChain:
-    """Computes the digests of a run in progress on a device."""
+    """Computes the digests of a run step by step, while the run trains a model on ``device``."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._links: dict[Input, bytes] = dict.fromkeys(INPUTS, hashlib.sha256().digest())
 
     def add(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-        """Add the inputs of a step, before it is computed."""
+        """Extend the chained digests by the inputs of the next step; to be called before the step is computed."""
         seen = [batch.images, batch.labels] if batch.order is None else [batch.order]
         draws = batch.draws
         self._extend("order", seen)
@@ -93,18 +99,18 @@ class DigestChain:
         self._link("rate", json.dumps(rates).encode())
 
     def after(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> StepDigests:
-        """The digests after ``step`` steps."""
+        """Return the digests after ``step`` steps: of all inputs added so far, and of the current training state."""
         inputs = {kind: link.hex()[:_SHOWN_DIGITS] for kind, link in self._links.items()}
         tensors = training_tensors(module, optimizer)
         states = {kind: state_digest(tensors[kind])[:_SHOWN_DIGITS] for kind in STATES}
         return StepDigests(step=step, **inputs, **states)
 
     def state(self) -> dict[str, str]:
-        """The chained digests so far, as plain data."""
+        """Return the chained digests so far, in full length, as hex digits by kind of input."""
         return {kind: link.hex() for kind, link in self._links.items()}
 
     def restore(self, state: Mapping[str, str]) -> None:
-        """Continue from the digests returned by `state`."""
+        """Replace the chained digests by digests that `state` returned."""
         self._links = {kind: bytes.fromhex(state[kind]) for kind in INPUTS}
 
     def _extend(self, kind: Input, tensors: list[Tensor]) -> None:
@@ -115,6 +121,6 @@ class DigestChain:
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """The values of a tensor on any device, as bytes in row-major order."""
+    """Return the values of a tensor on any device as bytes, in row-major order."""
     # Through uint8, since numpy has no bfloat16.
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

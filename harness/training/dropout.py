@@ -1,8 +1,9 @@
-"""Dropout for the engines: sparse, with an explicit random generator, and switched off to compare engines.
+"""Three variants of dropout for the engines: sparse, with an explicit random generator, and without randomness.
 
-Sparse dropout draws the distances between dropped values. With p = 0.025, the usual dropout draws forty random numbers to
-drop one value, which takes a third of a small network's training time on a CPU. The distances are geometrically distributed,
-so one number per dropped value suffices: exactly the same distribution, from other random numbers.
+Sparse dropout draws the distances between dropped values. With p = 0.025, the usual dropout draws forty random numbers
+for each dropped value, and drawing takes a third of a small network's training time on a CPU. The distances are
+geometrically distributed, so one random number per dropped value suffices: the distribution is exactly the same, the
+random numbers are others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.graph import Operation, Program
 
-# ATen's native/Dropout.cpp: the negative saturation value of SELU.
+# The negative saturation value of SELU, as in ATen's native/Dropout.cpp.
 _ALPHA = 1.7580993408473766
 
 
@@ -30,8 +31,8 @@ def dropped_positions(count: int, p: float) -> Tensor:
     """Draw which of ``count`` values to drop, each independently with probability 0 <= p < 1.
 
     The distance to the next dropped value is geometric: floor(ln(1 - u) / ln(1 - p)) values are kept before it, for u
-    uniform on [0, 1) (L. Devroye, Non-Uniform Random Variate Generation, 1986, chapter X.2). Drawn in float64 from torch's
-    global CPU generator. Returns (K,) int64 positions in rising order, on the CPU.
+    uniform on [0, 1) (L. Devroye, Non-Uniform Random Variate Generation, 1986, chapter X.2). The numbers u are drawn in
+    float64 from torch's global CPU generator. The result holds (K,) int64 positions in rising order, on the CPU.
     """
     if p == 0:
         return torch.empty(0, dtype=torch.int64)
@@ -49,17 +50,18 @@ def dropped_positions(count: int, p: float) -> Tensor:
 
 
 def sparse_dropout(maps: Tensor, p: float, factor: float, *, in_place: bool) -> Tensor:
-    """Dropout of each value with probability ``p``, for maps of any shape, on the CPU.
+    """Apply dropout with probability ``p`` to each value of ``maps``, a tensor of any shape on the CPU.
 
-    The kept values are multiplied by ``factor``: 1 / (1 - p) for the usual dropout, 1 if the previous layer applies the factor.
-    With ``in_place``, the result is written into ``maps``, and nothing else may read its values.
+    The kept values are multiplied by ``factor``: 1 / (1 - p) for the usual dropout, 1 if the previous layer applies the
+    factor. With ``in_place``, the result may overwrite ``maps``, so that no other operation may read the values of
+    ``maps`` afterwards.
     """
     result: Tensor = _SparseDropout.apply(maps, p, factor, in_place)
     return result
 
 
 def sparse_relu_dropout(maps: Tensor, p: float, factor: float, *, in_place: bool) -> Tensor:
-    """ReLU followed by `sparse_dropout`, in one pass.
+    """Apply ReLU and then `sparse_dropout` with the same arguments, as one operation of autograd.
 
     Dropped values and values that ReLU sets to 0 both have gradient 0, so the backward pass needs the result only.
     """
@@ -105,7 +107,7 @@ class _SparseReluDropout(torch.autograd.Function):
 
 
 def _writable(ctx: Any, maps: Tensor, *, in_place: bool) -> Tensor:  # noqa: ANN401
-    """A dense tensor to write into: ``maps`` itself if it is dense and ``in_place`` is set, else a copy."""
+    """Return a dense tensor with the values of ``maps`` to write into: ``maps`` itself if dense and ``in_place``, else a copy."""
     memory_format = _memory_format(maps)
     if in_place and maps.is_contiguous(memory_format=memory_format):
         ctx.mark_dirty(maps)
@@ -120,7 +122,7 @@ def _memory_format(maps: Tensor) -> torch.memory_format:
 
 
 def _flat(dense: Tensor) -> Tensor:
-    """A 1-D view of a dense tensor, in memory order."""
+    """Return a 1-D view of a dense tensor, in the order of its memory."""
     return dense.as_strided((dense.numel(),), (1,))
 
 
@@ -128,9 +130,10 @@ def _flat(dense: Tensor) -> Tensor:
 
 
 def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[..., Tensor]]:
-    """ATen's dropout operations by name, drawing from ``generator``, or from torch's global one if it is None.
+    """Map the name of each dropout operation of ATen to a function that draws from ``generator``.
 
-    The generator is on the network's device. On a CPU, results are bit-equal to ATen's for the same random state.
+    If ``generator`` is None, the functions draw from torch's global generator; otherwise, it must be on the device of
+    the network. On a CPU, results are bit-equal to ATen's for the same random state.
     """
     return {
         f"aten.{name}{ending}.default": functools.partial(
@@ -146,7 +149,10 @@ def seeded_operations(generator: torch.Generator | None) -> dict[str, Callable[.
 
 
 def unseedable_operation(program: Program) -> str:
-    """The first random operation for which no generator can be set (all but dropout); an empty string if none."""
+    """Return the name of the first operation that draws random numbers and is no dropout; empty if there is none.
+
+    No generator can be set for such an operation.
+    """
     drawing = (operation for operation in program.operations if operation.kind.draws)
     return next((operation.op for operation in drawing if operation.kind.family != "dropout"), "")
 
@@ -182,7 +188,7 @@ def _dropout(
 
 
 def without_dropout(program: Program) -> Program:
-    """The program with p = 0 in every dropout."""
+    """Return a copy of a program with p = 0 in every dropout."""
 
     def drop_nothing(operation: Operation) -> Operation:
         if operation.kind.family != "dropout":
@@ -193,11 +199,11 @@ def without_dropout(program: Program) -> Program:
 
 
 class NothingDropped(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Context in which every dropout on the CPU keeps all values, with the scale that it applies to kept values.
+    """Context in which every dropout on the CPU keeps all values, but multiplies them by the factor for kept values.
 
-    All dropouts here draw with ``bernoulli_`` (1 is kept) or with ``rand`` (1 is an infinite distance to the next dropped
-    value); here both return ones. The result depends on the scale that an engine applies, but not on the order or the
-    memory layout in which it draws.
+    All dropouts of the engines draw with ``bernoulli_``, where 1 means that a value is kept, or with ``rand``, where 1
+    gives an infinite distance to the next dropped value. In this context both return ones. The result then depends on
+    the factor that an engine applies, but not on the order or the memory layout in which the engine draws.
     """
 
     def __torch_dispatch__(

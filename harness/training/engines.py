@@ -1,8 +1,9 @@
-"""Engines: how the steps of a training are computed.
+"""Engines: the ways in which the steps of a training can be computed.
 
-``eager`` runs the network as written and is the reference. ``fast`` computes the same with other random numbers in dropout and
-other rounding in the last bits; ``bf16`` rounds more coarsely; ``graph`` captures whole steps for a GPU, see
-`harness.training.step_graphs`. An engine is one entry of `ENGINES`; the run record names it.
+``eager`` runs the network as written and is the reference. ``fast`` computes the same with other random numbers in
+dropout and other rounding in the last bits; ``bf16`` computes in bfloat16, with larger rounding errors; ``graph``
+captures whole steps as CUDA graphs, see `harness.training.step_graphs`. Each engine is one entry of `ENGINES`; a run
+record holds the name of its engine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from harness.training.step_graphs import Branch, Capturer, CudaCapturer, StepGra
 from harness.training.steps import train_step
 from harness.training.verification import BFLOAT16, FLOAT32, OneStep, TwoStepsOnDevice, Verification
 
-# From images and labels to the loss and the number of correct predictions before the optimizer's step.
+# Computes a step: from images and labels to the loss and the number of correct predictions, both before the update.
 Compute = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Network = Callable[[Tensor], Tensor]
 
@@ -34,10 +35,11 @@ Network = Callable[[Tensor], Tensor]
 class Engine:
     """A way to compute training steps, on the types of device in ``devices``.
 
-    ``network`` returns a function that runs the training program of a module and draws from the generator if one is
-    given. ``verification`` compares the engine with the reference on a model before training; if it passes, ``auto``
-    selects the engine on the device types in ``automatic_on``. ``capturer`` captures whole steps on a device, for a
-    number of runs; it is None if steps are computed operation by operation.
+    ``network`` takes a module and, if each run has its own random generator, that generator, else None; it returns a
+    function that runs the training program of the module. ``verification`` compares the engine with the reference on a
+    model before training; if the results agree, the choice ``auto`` selects the engine on the device types in
+    ``automatic_on``. ``capturer`` builds the `Capturer` for a device and a number of runs; it is None if the engine
+    computes steps operation by operation.
     """
 
     name: str
@@ -49,21 +51,24 @@ class Engine:
 
     @property
     def is_reference(self) -> bool:
-        """Whether the engine runs the module unchanged and thus needs no verification."""
+        """Whether this is the reference engine, which runs the module unchanged and thus needs no verification."""
         return self.network is _as_written
 
     @property
     def has_own_random_generator(self) -> bool:
-        """Whether each run's network draws from a generator of its own instead of torch's global one."""
+        """Whether the network of each run draws from a generator of that run instead of torch's global generator."""
         return self.capturer is not None
 
     @property
     def supports_groups(self) -> bool:
-        """Whether the engine can compute a step of several runs at once."""
+        """Whether the engine can compute one step of several runs at once."""
         return self.capturer is not None
 
     def reason_against(self, module: nn.Module, device: torch.device) -> str:
-        """Why the engine cannot train a module on a device; empty if it can. Restores torch's global random state."""
+        """Return why the engine cannot train a module on a device; empty if it can.
+
+        Torch's global random state is preserved.
+        """
         if device.type not in self.devices:
             return f"{self.name} runs on {' and '.join(self.devices)}, not on {device.type}"
         if self.is_reference:
@@ -74,24 +79,27 @@ class Engine:
             try:
                 difference = self.verification.difference(self, REFERENCE, module, device)
             except (RuntimeError, InputError) as error:
-                return f"a step failed in {self.name}: {str(error).splitlines()[0][:120]}"
+                return f"the engine {self.name} failed to compute a step: {str(error).splitlines()[0][:120]}"
         return f"{self.name} differs from {REFERENCE.name} in {difference}" if difference else ""
 
     def prepare(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator | None = None
     ) -> Compute:
-        """The function that computes one step of a run, with the run's own generator if the engine uses one."""
+        """Return the function that computes one step of a run.
+
+        ``generator`` is the random generator of the run, for an engine that gives each run its own; else None.
+        """
         if generator is None:
             return functools.partial(train_step, self.network(module, None), optimizer)
         group = self.group([self.branch(module, optimizer, generator)])
         return lambda images, labels: group([(images, labels)])[0]
 
     def branch(self, module: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> Branch:
-        """Describe one run as a branch to pass to `group`."""
+        """Describe one run, given by module, optimizer and random generator, as a branch to pass to `group`."""
         return Branch(module=module, network=self.network(module, generator), optimizer=optimizer, generator=generator)
 
     def group(self, branches: Sequence[Branch]) -> StepGraphs:
-        """The function that computes one step of each run of a group.
+        """Return the function that computes one step of several runs at once; ``branches`` describes the runs.
 
         Raises:
             InputError: the engine does not support groups.
@@ -104,9 +112,10 @@ class Engine:
 
 
 def choose_engine(choice: str, module: nn.Module, device: torch.device) -> tuple[Engine, str]:
-    """The engine for a network on a device and, if ``auto`` had to fall back to the reference, the reason.
+    """Return the engine called ``choice`` and, if ``auto`` had to fall back to the reference engine, the reason.
 
-    ``auto`` is the first engine that is automatic on the device if it passes its verification, else the reference.
+    ``auto`` selects the engine that is automatic on this type of device if it passes its verification on ``module``,
+    else the reference engine; for a module that is not captured, it selects the reference engine without a reason.
 
     Raises:
         InputError: the engine does not exist, or it cannot train this network on this device.
@@ -118,9 +127,11 @@ def choose_engine(choice: str, module: nn.Module, device: torch.device) -> tuple
         reason = automatic.reason_against(module, device)
         return (REFERENCE, reason) if reason else (automatic, "")
     if choice not in ENGINES:
-        raise InputError(f"expected an engine, got engine={choice!r}. Use one of: auto, {', '.join(ENGINES)}.")
+        raise InputError(
+            f"expected the name of an engine, got engine={choice!r}. Use one of: auto, {', '.join(ENGINES)}."
+        )
     if reason := ENGINES[choice].reason_against(module, device):
-        msg = f"expected an engine that can train this network here, got engine={choice!r}: {reason}. Use eager."
+        msg = f"expected an engine that can train this network on {device}, got engine={choice!r}: {reason}. Use eager."
         raise InputError(msg)
     return ENGINES[choice], ""
 
@@ -159,13 +170,18 @@ def _fused(module: nn.Module, operations: Mapping[str, Callable[..., Any]]) -> N
 
 def _captured(module: nn.Module) -> GraphModule:
     if not isinstance(module, GraphModule):
-        msg = f"expected a captured network, got a {type(module).__name__}. Capture it, or use the engine eager."
+        msg = (
+            f"expected a captured network, got a {type(module).__name__}. Capture the network, or use the engine eager."
+        )
         raise InputError(msg)
     return module
 
 
 def _channels_last(network: Network) -> Network:
-    """Wrap a network to receive its images in channels-last layout, which is faster and kept by convolutions."""
+    """Wrap a network so that its images are converted to channels-last layout.
+
+    Convolutions are faster in this layout, and their results have the same layout.
+    """
 
     def run(images: Tensor) -> Tensor:
         _, channels, height, width = images.shape
@@ -185,7 +201,7 @@ def _in_float32(function: Callable[..., Tensor], scores: Tensor, dim: int, dtype
     return function(scores, dim, dtype=dtype or _at_least_float32(scores.dtype))
 
 
-# On a GPU autocast computes these in float32; on a CPU it would round probabilities to 8 bits.
+# Autocast computes these operations in float32 on a GPU, but in bfloat16 with a significand of 8 bits on a CPU.
 _FLOAT32_OPERATIONS = {
     "aten.log_softmax.int": functools.partial(_in_float32, functional.log_softmax),
     "aten.softmax.int": functools.partial(_in_float32, functional.softmax),
@@ -198,7 +214,7 @@ ENGINES = {
         REFERENCE,
         Engine(name="fast", devices=("cpu",), network=_fast, verification=OneStep(FLOAT32), automatic_on=("cpu",)),
         Engine(name="bf16", devices=("cpu",), network=_bf16, verification=OneStep(BFLOAT16)),
-        # Not automatic before a record shows that it has run on a GPU.
+        # Not automatic until a run record shows that this engine has trained on a GPU.
         Engine(
             name="graph", devices=("cuda",), network=_seeded, verification=TwoStepsOnDevice(), capturer=CudaCapturer
         ),

@@ -1,4 +1,4 @@
-"""The predictions of a model on the test images."""
+"""Predicting the test images with a model, and counting correct predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_PREDICTION = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Mean cross entropy, number of correct predictions, number of images."""
+    """The result of evaluating a model: mean cross entropy, number of correct predictions and number of images."""
 
     loss: float
     correct: int
@@ -28,10 +28,10 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """The prediction for each test image, on the CPU, and the mean cross entropy.
+    """The predictions of a model for the test images, as tensors on the CPU, and their mean cross entropy.
 
-    ``labels``: (N,) int64, the true classes. ``classes``: (N,) int64, the class with the highest output; -1 where an output is
-    NaN, which is never correct. ``probabilities``: (N, 10) float32, softmax of the outputs.
+    ``labels``: (N,) int64, the true classes. ``classes``: (N,) int64, the class with the highest output; -1 where an
+    output is NaN, which is never correct. ``probabilities``: (N, 10) float32, softmax of the outputs.
     """
 
     labels: Tensor
@@ -41,20 +41,23 @@ class Predictions:
 
     @property
     def correct(self) -> Tensor:
-        """(N,) bool, which predictions are correct."""
+        """Whether each prediction is correct, (N,) bool."""
         return self.classes == self.labels
 
     @property
     def misclassified(self) -> list[int]:
-        """Indices of the test images that are predicted wrongly."""
+        """The indices of the test images whose predicted class is wrong, in rising order."""
         return torch.nonzero(~self.correct).flatten().tolist()
 
     def evaluation(self) -> Evaluation:
-        """The mean loss and the numbers of correct predictions and of images."""
+        """Summarise the predictions: mean cross entropy, number of correct predictions and number of images."""
         return Evaluation(loss=self.loss, correct=int(self.correct.sum()), total=len(self.labels))
 
     def confusion(self) -> list[list[int]]:
-        """The confusion matrix: true classes in rows, predicted classes in columns. A NaN is counted in no column."""
+        """Count the images of each true class (rows) for each predicted class (columns).
+
+        Images with a NaN in the output are not counted.
+        """
         valid = self.classes != _NO_PREDICTION
         pairs = CLASSES * self.labels[valid] + self.classes[valid]
         table: list[list[int]] = torch.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES).tolist()
@@ -62,9 +65,9 @@ class Predictions:
 
 
 def predict(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Predictions:
-    """Predict all test images, in eval mode, on the device where model and data are.
+    """Predict all test images in eval mode, on the device of the module and the data.
 
-    No random numbers are consumed, and the module's mode is restored afterwards.
+    Afterwards, the global random state of PyTorch and the module's train or eval mode are as before.
 
     Raises:
         InputError: the output's shape is not (B, 10).
@@ -89,12 +92,15 @@ def predict(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Pr
 
 
 def evaluate(module: nn.Module, dataset: Dataset) -> Evaluation:
-    """Evaluate a model on all test images; raises the same errors as `predict`."""
+    """Predict all test images and return mean loss and number of correct predictions.
+
+    The errors are those of `predict`.
+    """
     return predict(module, dataset).evaluation()
 
 
 def forward(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Compute the model's output and check that its shape is (B, 10).
+    """Compute the output of a network for B images and check that the output has shape (B, 10).
 
     Raises:
         InputError: the output has another shape or is not a tensor.
@@ -102,17 +108,18 @@ def forward(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     output: object = network(images)
     if not isinstance(output, Tensor) or output.shape != (len(images), CLASSES):
         found = f"shape={tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        msg = f"expected the model's output to have shape=({len(images)}, {CLASSES}) for {len(images)} images, got {found}."
+        msg = f"expected the model's output to have shape=({len(images)}, {CLASSES}) for {len(images)} images, got {found}. "
+        msg += "Return one number for each of the 10 classes."
         raise InputError(msg)
     return output
 
 
 def count_correct(output: Tensor, labels: Tensor) -> Tensor:
-    """The number of correct predictions, as a scalar tensor on the output's device."""
+    """Count the outputs that predict their label; return a scalar tensor on the device of the outputs."""
     return (_classes(output) == labels).sum()
 
 
 def _classes(output: Tensor) -> Tensor:
     highest, classes = output.max(dim=1)
-    # max() treats NaN as the largest value, and its class could happen to be the correct one.
+    # max() treats NaN as the largest value, and the class of the NaN could happen to be the correct one.
     return torch.where(highest.isnan(), _NO_PREDICTION, classes)

@@ -1,7 +1,8 @@
-"""A training program rewritten to run faster on a CPU: the same computation in fewer passes over memory.
+"""Rewriting a training program to run faster on a CPU: the same computation with fewer passes over memory.
 
-Batch norm, ReLU and dropout become a batch norm whose weights include dropout's scale, and one in-place pass for ReLU
-and dropout. Rewriting uses the graph only; `harness.training.verification` compares the results on every model.
+A batch norm, a ReLU and a dropout in sequence become a batch norm whose weights include the scale of the dropout, and
+one operation for ReLU and dropout that works in place. The rewriting depends on the graph only;
+`harness.training.verification` compares the results with those of the original program on every model.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from harness.graph.form import Ref
 from harness.training.batch_norm import batch_norm
 from harness.training.dropout import sparse_dropout, sparse_relu_dropout
 
-# Above this, drawing one number per value is as fast.
+# From this drop probability on, the usual dropout, which draws one number per value, is as fast as sparse dropout.
 _SPARSE_BELOW = 0.25
 _BATCH_NORM = "aten.batch_norm.default"
-# Their backward passes do not read their results, so the next operation may overwrite them.
+# Operations whose backward pass does not read their result, so that the next operation may overwrite the result.
 _OVERWRITABLE = (_BATCH_NORM, "aten.conv2d.default")
 
 
 def _scaled_batch_norm(p: float, maps: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
-    """Batch norm including the scale of the next dropout, which is positive and so commutes with a ReLU between."""
+    """Compute batch norm, multiplied by 1 / (1 - p), the scale of the dropout that follows.
+
+    The scale is positive: applied before a ReLU, it gives the same result as applied after the ReLU.
+    """
     factor = 1 / (1 - p)
     return batch_norm(maps, weight * factor, bias * factor, *rest)
 
@@ -40,14 +44,17 @@ FUSED_OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 def fused(program: Program) -> Program:
-    """Replace each dropout, and the batch norm and ReLU directly before it, by `FUSED_OPERATIONS`."""
+    """Replace each dropout with a small p, and the batch norm and ReLU directly before it, by `FUSED_OPERATIONS`.
+
+    Also replace each view by a reshape, and each ReLU by an in-place ReLU if the input may be overwritten.
+    """
     by_name = {operation.name: operation for operation in program.operations}
     uses = Counter(name for operation in program.operations for name in operation.refs())
     uses[program.output] += 1
     rewritten: dict[str, Operation | None] = {}
 
     def sole_input(user: Operation) -> Operation | None:
-        """The operation that computes the first argument, if no other operation reads its result."""
+        """Return the operation that computes the first argument of ``user`` if only ``user`` reads the result, else None."""
         match user.args[:1]:
             case (Ref(name),) if uses[name] == 1:
                 return by_name.get(name)
@@ -56,7 +63,7 @@ def fused(program: Program) -> Program:
     for operation in program.operations:
         before = sole_input(operation)
         if operation.op == "aten.view.default":
-            # The memory layout may differ from the captured one, and then a view may not exist.
+            # In a memory layout other than the captured one, the view may be impossible.
             rewritten[operation.name] = replace(operation, op="aten.reshape.default")
         elif operation.op == "aten.relu.default" and _is_overwritable(before):
             rewritten[operation.name] = replace(operation, op="aten.relu_.default")
@@ -83,7 +90,7 @@ def _is_overwritable(source: Operation | None) -> bool:
 
 
 def _sparse_probability(operation: Operation) -> float:
-    """The drop probability of a dropout that is to become sparse; 0 for any other operation."""
+    """Return the drop probability of a dropout to be replaced by sparse dropout; 0 for any other operation."""
     match operation.args:
         case (Ref(), float(p), True) if operation.kind.name == "dropout" and 0 < p < _SPARSE_BELOW:
             return p

@@ -2,12 +2,13 @@
 
 """SGD, Adam and AdamW steps for CUDA graphs, with the hyperparameters read from a tensor on the device.
 
-Learning rate, momentum and Adam's bias corrections change from step to step, but a graph fixes all numbers computed in
-Python, so they are read from a tensor on the device that is filled before each launch. Torch's own optimizers accept a
-tensor for the rate only (SGD if ``fused``, Adam if ``capturable``), and none for a momentum that a one-cycle schedule
-changes. The updates are therefore written out here, with torch's order of operations and on torch's own state; the
-optimizer object remains what checkpoints, digests and schedules use. The results differ from torch's in the last bit,
-since a product with the rate is rounded before it is subtracted.
+Learning rate, momentum and Adam's bias corrections change from step to step, but a CUDA graph fixes all numbers
+computed in Python. These hyperparameters are therefore read from a tensor on the device that is filled before each
+launch. Torch's own optimizers accept a tensor for the learning rate only (SGD if ``fused``, Adam if ``capturable``),
+and none for a momentum that a one-cycle schedule changes. The updates are therefore written out here, with torch's
+order of operations and on the state of torch's optimizer; checkpoints, digests and schedules use the optimizer object
+as usual. The results differ from torch's in the last bit, since the product of learning rate and gradient is rounded
+before the subtraction.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Update(Protocol):
-    """An optimizer step whose changing hyperparameters are passed as scalar tensors on the device."""
+    """Computes the step of an optimizer; the hyperparameters that change are passed as scalar tensors on the device."""
 
     parameters: list[Tensor]
     count: int
 
     def numbers(self) -> list[float]:
-        """The ``count`` hyperparameters of the next step. Must be called exactly once per step."""
+        """Return the ``count`` hyperparameters of the next step; to be called exactly once per step."""
 
     def apply(self, gradients: Tensors, numbers: Sequence[Tensor]) -> None:
-        """Update the parameters."""
+        """Update the parameters in place from their gradients; ``numbers`` holds the hyperparameters as scalar tensors."""
 
 
 def update_of(optimizer: torch.optim.Optimizer) -> Update:
-    """The `Update` for an SGD, Adam or AdamW optimizer that has taken a step, so that its state exists."""
+    """Return the `Update` for an SGD, Adam or AdamW optimizer, which must have taken a step so that its state exists."""
     return _Sgd(optimizer) if isinstance(optimizer, torch.optim.SGD) else _Adam(optimizer)
 
 
 class _Sgd:
-    """The update of `torch.optim.SGD`."""
+    """Computes the step of `torch.optim.SGD`."""
 
     count = 2
 
@@ -71,7 +72,7 @@ class _Sgd:
 
 
 class _Adam:
-    """The update of `torch.optim.Adam` and `torch.optim.AdamW`."""
+    """Computes the step of `torch.optim.Adam` or `torch.optim.AdamW`."""
 
     count = 7
 
@@ -82,7 +83,7 @@ class _Adam:
         states = [optimizer.state[parameter] for parameter in self.parameters]
         self._means = [state["exp_avg"] for state in states]
         self._squares = [state["exp_avg_sq"] for state in states]
-        # One step counter for all parameters, which are updated together; it is on the CPU.
+        # All parameters are updated together and share one step counter, a tensor on the CPU.
         self._steps = states[0]["step"]
         for state in states:
             state["step"] = self._steps
@@ -121,5 +122,5 @@ class _Adam:
 
 
 def _with_gradient(group: Mapping[str, Any]) -> list[Tensor]:
-    """The parameters that the loss depends on: those that got a gradient in the previous step."""
+    """Return the parameters that the loss depends on: those with a gradient from the previous step."""
     return [parameter for parameter in group["params"] if parameter.grad is not None]

@@ -1,4 +1,4 @@
-"""Training a group of runs together: the same step of all of them is computed at once."""
+"""Training a group of runs together: each step is computed for all runs at once."""
 
 from __future__ import annotations
 
@@ -34,13 +34,15 @@ OnEnd = Callable[[Member, RunRecord | Exception], None]
 
 
 def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resume: bool = True) -> None:
-    """Train several runs step by step together; each result is bit-equal to that of `train` for this run alone.
+    """Train several runs step by step together; the results of each are bit-equal to those of `train` for that run alone.
 
-    A run that ends, diverges or fails does not affect the others; those that resume from a later checkpoint end earlier.
+    A run that ends, diverges or fails does not affect the others. A run that resumes from a later checkpoint than the
+    others ends earlier.
 
-    All specs must have the same recipe, engine, device and graph. ``on_end`` is called as soon as a run ends, with its
-    record (``complete`` or ``diverged``) or the exception that ended it, for example because the engine cannot train
-    this model or cannot compute groups. Without ``resume``, the checkpoints are deleted.
+    All specs must have the same recipe, engine, device and graph. ``on_end`` is called as soon as a run ends, with the
+    member and either the run's record (``complete`` or ``diverged``) or the exception that ended the run, for example
+    because the engine cannot train this model or cannot compute groups. Without ``resume``, existing checkpoints of the
+    runs are deleted.
 
     Raises:
         KeyboardInterrupt: after ``on_end`` was called with the record so far of every run that had not ended.
@@ -71,7 +73,7 @@ def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resu
 
 
 class _GroupMember:
-    """A run of a group in progress; ``batch`` is the input of its next step."""
+    """A run of a group in progress; ``batch`` holds the images and labels of the next step."""
 
     batch: Batch
 
@@ -83,7 +85,7 @@ class _GroupMember:
         self._ended = False
 
     def advance(self, done: tuple[Tensor, Tensor] | None) -> bool:
-        """Pass the result of a step (None before the first) to the run; return False if it has ended."""
+        """Pass the result of a step (None before the first) to the run; return False if the run has ended."""
         try:
             self.batch = self._steps.send(done) if done else next(self._steps)
         except StopIteration:
@@ -95,33 +97,33 @@ class _GroupMember:
         return not self._ended
 
     def end(self, result: RunRecord | Exception) -> None:
-        """Report how the run ended, once."""
+        """Call ``on_end`` with the run's record or exception, unless it was called before."""
         if not self._ended:
             self._ended = True
             self._on_end(self._member, result)
 
 
 def _drive(running: list[_GroupMember]) -> None:
-    """Compute the steps of a group. Its runs share a recipe, so the batches of a step have the same size."""
+    """Compute the steps of a group until all runs have ended; the runs share a recipe, so their batches have the same size."""
     while running:
         group = running
         try:
             compute = group[0].run.engine.group([member.run.branch() for member in group])
             while len(running) == len(group):
                 done = compute([(member.batch.images, member.batch.labels) for member in group])
-                # A graph always computes all its branches. When a run ends, a graph of the others is captured, since the
-                # state of the ended one must not change any more.
+                # A graph always computes all its branches. When a run ends, a graph of the remaining runs is captured, since
+                # the state of the ended run must not change any more.
                 running = [member for member, result in zip(group, done, strict=True) if member.advance(result)]
         except torch.OutOfMemoryError as error:
             detail = str(error).splitlines()[0]
-            msg = f"not enough memory for {len(group)} runs at a time: {detail} Train fewer at a time (--jobs)."
+            msg = f"not enough memory for {len(group)} runs at a time: {detail} Train fewer runs at a time (--jobs)."
             running = _fail(running, InputError(msg))
         except Exception as error:  # noqa: BLE001 - reported as the failure of each run
             running = _fail(running, error)
 
 
 def _fail(members: list[_GroupMember], error: Exception) -> list[_GroupMember]:
-    """End all runs with an exception; returns an empty list, the remaining runs."""
+    """End all runs with the same exception; return the list of remaining runs, which is empty."""
     for member in members:
         member.end(error)
     return []

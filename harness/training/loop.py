@@ -1,4 +1,4 @@
-"""The training loop: one run, from a module, its spec and data to a run record."""
+"""The training loop, which trains a module as a run spec declares and returns a run record."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ Steps = Generator[Batch, tuple[Tensor, Tensor], None]
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A run was stopped by a KeyboardInterrupt; ``record`` has its completed epochs. With checkpoints, it can be resumed."""
+    """Raised if a KeyboardInterrupt stops a run; ``record`` holds the completed epochs.
+
+    A run with checkpoints can be resumed.
+    """
 
     def __init__(self, record: RunRecord) -> None:
         super().__init__(f"interrupted after {len(record.epochs)} of {record.recipe.epochs} epochs")
@@ -44,7 +47,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class DivergedError(Exception):
-    """The loss became infinite or NaN. Internal: `train` returns a record with status ``diverged``."""
+    """Raised inside the training loop if the loss is infinite or NaN; `train` then returns a record with status ``diverged``."""
 
 
 def train(
@@ -61,25 +64,28 @@ def train(
     """Train a model and test it after each epoch.
 
     Args:
-        module: (B, 1, 28, 28) float to (B, 10) logits or log-probabilities. It is trained in place, starting from its
-            current weights (see `initialise`), and left on the device of the run.
-        spec: the description of the run.
+        module: maps images (B, 1, 28, 28) to logits or log-probabilities (B, 10). The module is trained in place,
+            starting from its current weights (see `initialise`), and stays on the device of the run.
+        spec: the declaration of the run.
         data: the data set to train and test on.
-        engine: ``spec.engine``, as returned by `choose_engine` for this module; by default looked up and verified here.
-        checkpoint_dir: folder of this run alone for a checkpoint after each epoch; None writes none.
-        resume: continue from a checkpoint found there, with the bits of an uninterrupted run. False deletes them.
-        observer: is called as the run proceeds.
-        hooks: replaces batches or evaluation, or adds callbacks.
+        engine: the engine named in ``spec``, if `choose_engine` has already verified it for this module.
+        checkpoint_dir: folder for the checkpoints of this run alone, one after each epoch; None writes no checkpoints.
+        resume: whether to continue from the newest checkpoint in ``checkpoint_dir``; the results are bit-equal to those
+            of an uninterrupted run. False deletes existing checkpoints.
+        observer: the object whose methods are called as the run proceeds.
+        hooks: replacements of the batches or the evaluation, and callbacks around each step.
 
     Returns:
-        The record, ``complete`` or ``diverged``. The global random state of PyTorch is restored.
+        The record, with the status ``complete`` or ``diverged``. The global random state of PyTorch is restored.
 
     Raises:
-        TrainingInterrupted: a KeyboardInterrupt came; the last completed epoch is on disk and in the exception's record.
+        TrainingInterrupted: a KeyboardInterrupt came. The exception's record holds the completed epochs; with
+            ``checkpoint_dir``, the last of them has a checkpoint.
         InputError: the output's shape is not (B, 10), the model has no trainable parameters, the seed is out of range, a
             checkpoint cannot be written, or the engine does not exist or cannot train this model.
-        RecipeError: the batch size leaves a single image in the last batch for a model with batch norm.
-        CheckpointError: the folder holds the checkpoints of another run.
+        RecipeError: the batch size leaves a single image in the last batch for a model with batch norm, or the schedule
+            cannot be used with this number of steps.
+        CheckpointError: ``checkpoint_dir`` holds a checkpoint of another run.
     """
     device = torch.device(spec.device)
     with preserved_randomness(device):
@@ -94,7 +100,7 @@ def train(
 
 
 def _drive(steps: Steps, compute: Compute) -> None:
-    """Compute the steps of one run."""
+    """Compute all steps of one run."""
     batch = next(steps, None)
     while batch:
         done = compute(batch.images, batch.labels)
@@ -105,7 +111,10 @@ def _drive(steps: Steps, compute: Compute) -> None:
 
 
 class Run:
-    """A run in progress: its state and the epochs so far. Arguments as for `train`; the engine must be verified."""
+    """A run in progress: the state of the training and the results of the epochs so far.
+
+    The arguments are those of `train`; ``engine`` must have been verified for the module.
+    """
 
     def __init__(
         self,
@@ -138,7 +147,10 @@ class Run:
         self._began = time.monotonic()
 
     def steps(self, checkpoints: Checkpoints | None) -> Steps:
-        """Generate all remaining steps, continuing from the newest checkpoint if there is one."""
+        """Yield the batch of each remaining step and receive the step's loss and number of correct predictions.
+
+        The steps begin after the newest usable checkpoint, if there is one.
+        """
         if checkpoints:
             initial = copy.deepcopy(self._state())
             if not checkpoints.restore(self._restore, warn=self._observer.on_warning):
@@ -151,21 +163,24 @@ class Run:
             self._observer.on_epoch(result)
 
     def compute(self) -> Compute:
-        """The function that computes one step of this run."""
+        """Return the function that computes one step of this run."""
         return self.engine.prepare(self._module, self._optimizer, self._streams.dropout)
 
     def branch(self) -> Branch:
-        """This run's branch of a step that is computed for a group of runs."""
-        # An engine that gives runs no generator computes no groups either, and `Engine.group` refuses it.
+        """Describe this run as one branch of a group of runs, whose steps are computed at once."""
+        # An engine that gives runs no generator of their own computes no groups either: `Engine.group` raises an error.
         generator = self._streams.dropout or torch.Generator(self._device)
         return self.engine.branch(self._module, self._optimizer, generator)
 
     def checkpoints(self, folder: Path | None, *, resume: bool) -> Checkpoints | None:
-        """The run's checkpoints in a folder; without ``resume``, the existing ones are deleted."""
+        """Return the checkpoints of this run in ``folder``, or None if ``folder`` is None.
+
+        Without ``resume``, existing checkpoints in the folder are deleted.
+        """
         if folder is None:
             return None
         here = environment(self._device)
-        # In all this a run must agree with the one whose checkpoint it resumes from. Its record names one environment.
+        # A checkpoint can be used only by a run with the same values, since the record of a run names one environment.
         identity = {
             "model": self.spec.model,
             "graph_digest": self.spec.graph_digest,
@@ -183,7 +198,7 @@ class Run:
         return checkpoints
 
     def record(self, status: Literal["complete", "interrupted", "diverged"]) -> RunRecord:
-        """The record of the run so far."""
+        """Return the record of the run so far, with the given status."""
         completed = len(self.epochs) * self._steps_per_epoch
         return RunRecord(
             **self.spec.declared(),
@@ -194,7 +209,7 @@ class Run:
             status=status,
             epochs=tuple(self.epochs),
             state_digest=self._state_digest,
-            # Of a diverged run the last steps matter most; otherwise, an unfinished epoch is left out.
+            # The digests of an unfinished epoch are left out, except those of a diverged run, whose last steps matter most.
             digests=tuple(digests for digests in self._digests if status == "diverged" or digests.step <= completed),
             environment=environment(self._device),
             started=self._started,
@@ -202,16 +217,16 @@ class Run:
         )
 
     def record_so_far(self) -> RunRecord:
-        """The record of an interrupted run."""
-        # It is complete if only the last checkpoint or the last call of the observer was interrupted.
+        """Return the record of a run that was interrupted."""
+        # The run is complete if only the last checkpoint or the last call of the observer was interrupted.
         return self.record("complete" if len(self.epochs) == self.spec.recipe.epochs else "interrupted")
 
     def _wall_seconds(self) -> float:
-        """Wall time so far, over all sessions."""
+        """Return the wall time of the run so far in seconds, including the time up to the checkpoint that was resumed."""
         return time.monotonic() - self._began
 
     def _state(self) -> dict[str, Any]:
-        """Everything that the remaining steps depend on, as plain data."""
+        """Return all state that the remaining steps and the record depend on, as plain data and tensors."""
         return {
             "module": self._module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -225,7 +240,7 @@ class Run:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state returned by `_state`."""
+        """Set the run to a state that `_state` returned."""
         self._module.load_state_dict(state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scheduler:
@@ -239,7 +254,7 @@ class Run:
         self._began -= state["seconds"]
 
     def _next_epoch(self) -> Generator[Batch, tuple[Tensor, Tensor], EpochResult]:
-        """Train for one epoch and evaluate."""
+        """Train for one epoch, evaluate the model and return the results; a generator of the same kind as `steps`."""
         began = time.monotonic()
         lr, totals = yield from self._train_epoch()
         tested = self._hooks.evaluate(self._module, self._data)
@@ -269,7 +284,7 @@ class Run:
         return schedule is not None and schedule.interval == "step"
 
     def _train_epoch(self) -> Generator[Batch, tuple[Tensor, Tensor], tuple[float, _EpochTotals]]:
-        """Train on all training images once. Returns the last step's learning rate and the epoch's totals."""
+        """Train on all training images once. Returns the learning rate of the last step and the totals of the epoch."""
         group = self._optimizer.param_groups[0]
         totals, reported = _EpochTotals(), time.monotonic()
         before = len(self.epochs) * self._steps_per_epoch
@@ -291,7 +306,7 @@ class Run:
             for callback in self._hooks.callbacks:
                 callback.after_step(step)
             totals.add(loss, correct, len(batch.labels))
-            # Reading a value makes the host wait for the device, so it is done by the clock and not at each step.
+            # Reading a value makes the host wait for the device, so results are read ten times a second, not at each step.
             if last or time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
                 totals.settle()
                 reported = time.monotonic()
@@ -307,7 +322,7 @@ class Run:
 
 
 class _EpochTotals:
-    """Loss and correct predictions of an epoch so far; the results of steps stay on the device until `settle`."""
+    """Sums of loss and correct predictions in an epoch so far; the results of steps stay on the device until `settle`."""
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
@@ -319,7 +334,7 @@ class _EpochTotals:
 
     @property
     def loss(self) -> float:
-        """Mean loss per image, over the settled steps."""
+        """Mean loss per image, over all steps that `settle` has added."""
         return self._loss_sum / self.seen
 
     def add(self, loss: Tensor, correct: Tensor, size: int) -> None:
@@ -328,7 +343,10 @@ class _EpochTotals:
         self._sizes.append(size)
 
     def settle(self) -> None:
-        """Add the results of the steps since the last call, in order, so that its timing does not change the sums."""
+        """Add the results of the steps since the last call to the sums.
+
+        The results are added in the order of the steps, so that the sums do not depend on when this method is called.
+        """
         for loss, size in zip(torch.stack(self._losses).tolist(), self._sizes, strict=True):
             if not math.isfinite(loss):
                 raise DivergedError
@@ -345,6 +363,6 @@ def _check_last_batch(module: nn.Module, spec: RunSpec, *, images: int) -> None:
     if left_over == 1 and has_batch_norm:
         raise RecipeError(
             f"recipe {recipe.name}: expected a batch size that leaves more than one image in the last batch, since "
-            f"batch norm has no variance over one, got batch_size={recipe.batch_size} for {images} images. "
+            f"batch norm needs several images in train mode, got batch_size={recipe.batch_size} for {images} images. "
             "Use another batch size."
         )

@@ -1,4 +1,4 @@
-"""The machine: its devices, and the properties that can change the last bits of a result."""
+"""The devices of the machine, and its properties that can change the last bits of a result."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from harness.tables import Range, require_ranges
 
 # If one of these fields of `Environment` differs, every value may differ in its last bits.
 BIT_RELEVANT = ("torch", "cpu_capability", "threads", "accelerator", "cuda", "driver", "deterministic")
-# glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, and the largest value that it takes for the second.
+# Options of glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, and the largest legal value of M_MMAP_THRESHOLD.
 _TRIM, _MMAP, _LARGEST_MMAP = -1, -3, 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Software and hardware that a result was computed with. If any of it differs, so may the last bits of a result.
+    """The software and hardware that a result was computed with; others may change the last bits of a result.
 
-    Versions of this package, Python, PyTorch (with its build) and torchvision; `git_commit` of the package; operating system
-    with version and architecture (``platform``); name of the CPU (None if not reported), the instruction set that PyTorch uses
-    on it, such as ``AVX2``, and the number of threads. On CUDA only, else None: name of the device (``accelerator``), version
-    of CUDA that PyTorch was built for, and of the NVIDIA driver, if known. ``deterministic``: whether
-    `torch.use_deterministic_algorithms` is on.
+    Versions of this package, Python, PyTorch (with its build) and torchvision; `git_commit` of the package; operating
+    system with version and architecture (``platform``); name of the CPU (None if not reported), the instruction set
+    that PyTorch uses on this CPU, such as ``AVX2``, and the number of threads. On CUDA only, else None: name of the
+    device (``accelerator``), version of CUDA that PyTorch was built for, and version of the NVIDIA driver, if known.
+    ``deterministic``: whether `torch.use_deterministic_algorithms` is on.
     """
 
     harness: str
@@ -53,7 +53,7 @@ class Environment:
 
 
 def environment(device: torch.device | None = None) -> Environment:
-    """The environment of a run on ``device``; by default on the best device found."""
+    """Return the environment of a run on ``device``; by default, on the device that ``auto`` stands for."""
     device = device or resolve_device("auto")
     on_cuda = device.type == "cuda"
     return Environment(
@@ -74,7 +74,7 @@ def environment(device: torch.device | None = None) -> Environment:
 
 
 def available_devices() -> tuple[str, ...]:
-    """Types of the devices found, best last: ``cpu``, then ``mps`` and ``cuda`` if available."""
+    """Return the types of the devices that torch can use here: ``cpu``, then ``mps`` and ``cuda`` if available."""
     found = ["cpu"]
     if torch.backends.mps.is_available():
         found.append("mps")
@@ -84,10 +84,12 @@ def available_devices() -> tuple[str, ...]:
 
 
 def resolve_device(choice: str) -> torch.device:
-    """The device for ``auto`` (the best one found), ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
+    """Return the device called ``cpu``, ``mps``, ``cuda`` or ``cuda:N``.
+
+    ``auto`` stands for the last device of `available_devices`.
 
     Raises:
-        InputError: this machine has no such device, or it is not the name of one.
+        InputError: this machine has no device called ``choice``.
     """
     found = available_devices()
     if choice == "auto":
@@ -102,9 +104,10 @@ def resolve_device(choice: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc (if it is the C library) keep freed memory for the rest of the process.
+    """Make glibc (if it is the C library) keep freed memory in the process instead of returning it to the system.
 
-    The system zeroes returned memory before it is used again, which takes up to a fifth of a training step on a CPU.
+    The system zeroes returned memory before the process can use it again, which takes up to a fifth of a training step
+    on a CPU.
     """
     if sys.platform != "linux":
         return
@@ -115,7 +118,7 @@ def keep_freed_memory() -> None:
 
 
 def git_commit(checkout: Path) -> str | None:
-    """The commit of a git checkout, followed by ``-dirty`` if files differ from it; None if git reports none."""
+    """Return the commit of a git checkout, with the suffix ``-dirty`` if files differ from it; None if git reports no commit."""
     if not (checkout / ".git").exists():
         return None
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -126,7 +129,7 @@ def git_commit(checkout: Path) -> str | None:
 
 
 def _processor() -> str | None:
-    """Name of the CPU. On Linux, ``platform.processor()`` is empty, so it is read from /proc."""
+    """Return the name of the CPU, on Linux from /proc/cpuinfo, since ``platform.processor()`` is empty there."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

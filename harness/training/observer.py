@@ -1,4 +1,4 @@
-"""Observers: what a program implements to follow a training, such as a progress bar."""
+"""Observers: objects whose methods the training loop calls, for example to update a progress bar."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from harness.training.run_spec import RunSpec
 
 
 class Observer(Protocol):
-    """Follows one run. The training loop waits for each call, so they should return quickly."""
+    """The methods that the training loop calls during one run.
+
+    The loop waits for each call, so methods should return quickly.
+    """
 
     def on_start(self, *, spec: RunSpec, steps: int, done: tuple[EpochResult, ...]) -> None:
-        """Called before the first step: ``steps`` per epoch; ``done`` are the epochs restored from a checkpoint."""
+        """Called before the first step.
+
+        ``steps`` is the number of steps per epoch, ``done`` holds the epochs that were restored from a checkpoint.
+        """
 
     def on_step(self, *, epoch: int, step: int, steps: int, loss: float, correct: int, seen: int) -> None:
         """Called about ten times a second and after the last step of an epoch.
@@ -20,17 +26,17 @@ class Observer(Protocol):
         Args:
             epoch: number of the epoch, from 1.
             step: number of the step in the epoch, from 1.
-            steps: steps in an epoch.
-            loss: mean loss of the epoch so far.
-            correct: correct predictions of the epoch so far.
-            seen: images of the epoch so far.
+            steps: number of steps in an epoch.
+            loss: mean training loss in the epoch so far.
+            correct: number of correct predictions in the epoch so far.
+            seen: number of training images in the epoch so far.
         """
 
     def on_epoch(self, result: EpochResult) -> None:
-        """Called after an epoch, its evaluation and its checkpoint."""
+        """Called after each epoch, when the model has been evaluated and the checkpoint written."""
 
     def on_warning(self, message: str) -> None:
-        """Called with something that the user should know and that does not stop the run."""
+        """Called with a message for the user about a problem that does not stop the run, such as a damaged checkpoint."""
 
 
 class NullObserver:

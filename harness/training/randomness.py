@@ -1,7 +1,8 @@
-"""Independent random streams from one declared seed.
+"""Independent random streams, which are sequences of random numbers, from one declared seed.
 
-Each use of randomness has a stream of its own, derived by name, so that turning one off (no dropout, no augmentation) does not
-change the numbers of the others. Evaluation consumes no random numbers.
+Each use of randomness (order of the images, augmentation, dropout) has a stream of its own, whose seed depends on the
+declared seed and on the name of the stream. Without one of the uses, such as dropout, the random numbers of the others
+stay the same. Evaluation consumes no random numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _OWN_GENERATOR: ContextVar[torch.Generator | None] = ContextVar("own_generator",
 
 
 def derived_seed(seed: int, stream: str) -> int:
-    """A seed for one stream: the first 63 bits of the SHA-256 of ``seed/stream``."""
+    """Return the seed of the random stream called ``stream``: the first 63 bits of the SHA-256 of the text ``seed/stream``."""
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -42,7 +43,7 @@ def initialise(build: Callable[[], Module], *, seed: int) -> Module:
 
 @contextmanager
 def preserved_randomness(device: torch.device) -> Iterator[None]:
-    """Restore the global random states of PyTorch (of the CPU and of the device) at the end of the block."""
+    """At the end of the block, restore the global random states of PyTorch for the CPU and for ``device``."""
     before = global_random_state(device)
     try:
         yield
@@ -51,12 +52,12 @@ def preserved_randomness(device: torch.device) -> Iterator[None]:
 
 
 class RandomStreams:
-    """The streams of one run: order of the images, augmentation, and dropout (whatever the model itself draws).
+    """The random streams of one run: order of the images, augmentation, and dropout (all draws of the model itself).
 
-    Order and augmentation are drawn on the CPU, so that they are the same on every device. Dropout draws from the device's
-    global generator, since a module cannot be given another, unless the engine passes one.
-
-    With ``own_dropout``, dropout has a generator of this run, ``dropout``, and the global one is left untouched.
+    Order and augmentation are drawn on the CPU, so that they are the same on every device. Dropout draws from the
+    device's global generator, which this class seeds, since only an engine can make a module draw from another
+    generator. For such an engine, ``own_dropout`` creates the generator ``dropout`` for this run and leaves the global
+    generator untouched.
 
     Raises:
         InputError: the seed is out of range.
@@ -75,14 +76,14 @@ class RandomStreams:
             torch.manual_seed(derived_seed(seed, "dropout"))
 
     def state(self) -> dict[str, Any]:
-        """The state of all streams, as tensors."""
+        """Return the states of all streams by name, as tensors."""
         state: dict[str, Any] = {"order": self.order.get_state(), "augmentation": self.augmentation.get_state()}
         if self.dropout is not None:
             return {**state, "dropout": self.dropout.get_state()}
         return {**state, "global": global_random_state(self._device)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore the states returned by `state`."""
+        """Set all streams to states that `state` returned."""
         self.order.set_state(state["order"])
         self.augmentation.set_state(state["augmentation"])
         if self.dropout is not None:
@@ -92,7 +93,10 @@ class RandomStreams:
 
     @contextmanager
     def before_step(self) -> Iterator[None]:
-        """Within the block, `network_random_state` returns the state of this run's generator, for the digests of a step."""
+        """Within the block, make `network_random_state` use this run's own dropout generator, if there is one.
+
+        The digests of a step are computed in the block.
+        """
         token = _OWN_GENERATOR.set(self.dropout)
         try:
             yield
@@ -106,13 +110,13 @@ def _check_seed(seed: int) -> None:
 
 
 def network_random_state(device: torch.device) -> torch.Tensor:
-    """State of the generator that the model of the current run draws from, as bytes on the CPU."""
+    """Return the state of the generator that the model of the current run draws from, as bytes on the CPU."""
     own = _OWN_GENERATOR.get()
     return device_random_state(device) if own is None else own.get_state()
 
 
 def device_random_state(device: torch.device) -> torch.Tensor:
-    """State of a device's global generator, as bytes on the CPU."""
+    """Return the state of a device's global generator, as bytes on the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_rng_state(device)
     if device.type == "mps":
@@ -121,7 +125,7 @@ def device_random_state(device: torch.device) -> torch.Tensor:
 
 
 def global_random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The global random states of the CPU and of a device, by device type."""
+    """Return the states of the global generators of the CPU and of a device, by device type."""
     return {
         kind: device_random_state(device if kind == device.type else torch.device(kind))
         for kind in {"cpu", device.type}
@@ -129,7 +133,7 @@ def global_random_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_global_random_state(device: torch.device, state: dict[str, torch.Tensor]) -> None:
-    """Restore the states returned by `global_random_state`."""
+    """Set the global generators to states that `global_random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,7 +1,8 @@
-"""Recipes: how a network is trained, as data.
+"""Recipes: descriptions of how a network is trained, as data.
 
-The format (TOML or a plain mapping) is described in ``docs/recipes.md``. Each optimizer and schedule is a dataclass whose
-fields are the keys of its section; a dataclass with the name of a PyTorch class configures that class.
+The format (TOML or a plain mapping) is described in ``docs/recipes.md``. Each optimizer and schedule is a dataclass
+whose fields are the keys of its section in a recipe; a dataclass with the name of a PyTorch class configures that
+class.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ _NotNegative = Annotated[float, Range(least=0)]
 _Momentum = Annotated[float, Range(least=0, below=1)]
 _Fraction = Annotated[float, Range(least=0, most=1)]
 _InnerFraction = Annotated[float, Range(above=0, below=1)]
-# Far above any training, far below where sizes and products of them overflow.
+# A limit far above the counts of any training, and far below counts whose products overflow.
 _Count = Annotated[int, Range(least=1, most=1_000_000)]
 _MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Settings:
-    """Base class that checks each field against the range in its annotation."""
+    """Base class of all settings; checks each field against the range in its annotation."""
 
     def __post_init__(self) -> None:
         require_ranges(self, RecipeError)
@@ -56,7 +57,7 @@ class _Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(_Settings):
-    """Stochastic gradient descent with momentum (`torch.optim.SGD`); ``lr`` is the peak rate."""
+    """Stochastic gradient descent with momentum (`torch.optim.SGD`); ``lr`` is the learning rate that a schedule multiplies."""
 
     name: ClassVar[str] = "sgd"
 
@@ -68,12 +69,12 @@ class SGD(_Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         holds = self.momentum > 0 or not self.nesterov
-        _expect(holds, "a momentum above 0 with nesterov", nesterov=self.nesterov, momentum=self.momentum)
+        _expect(holds, "a momentum above 0 for nesterov=True", nesterov=self.nesterov, momentum=self.momentum)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adam(_Settings):
-    """Adam (`torch.optim.Adam`)."""
+    """The optimizer Adam (`torch.optim.Adam`)."""
 
     name: ClassVar[str] = "adam"
 
@@ -84,7 +85,7 @@ class Adam(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (`torch.optim.AdamW`)."""
+    """The optimizer Adam with decoupled weight decay (`torch.optim.AdamW`)."""
 
     name: ClassVar[str] = "adamw"
 
@@ -93,9 +94,10 @@ class AdamW(Adam):
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycleLR(_Settings):
-    """Raises the rate to ``max_lr`` and lowers it, after each step (`torch.optim.lr_scheduler.OneCycleLR`).
+    """Raises the learning rate to ``max_lr``, then lowers it, after each step (`torch.optim.lr_scheduler.OneCycleLR`).
 
-    As in PyTorch, the optimizer's own ``lr`` is replaced, and momentum (Adam's first beta) is cycled between 0.85 and 0.95.
+    As in PyTorch, the optimizer's own ``lr`` is replaced, and momentum (Adam's first beta) is cycled between 0.85 and
+    0.95.
     """
 
     name: ClassVar[str] = "one-cycle"
@@ -109,11 +111,11 @@ class OneCycleLR(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupCosine(_Settings):
-    """Linear warm-up, half a cosine down, then constant, changing after each step.
+    """Raises the learning rate linearly, lowers it along half a cosine, then keeps it constant; changes after each step.
 
-    With ``T`` steps in all, ``w = int(warmup * T)`` and ``e = int(until * T)``, step ``t`` (from 0) runs at ``lr``
-    times ``(t + 1) / w`` before ``w``, ``floor + (1 - floor) * (1 + cos(pi * (t - w) / (e - w))) / 2`` before ``e``
-    and ``floor`` after.
+    With ``T`` steps in all, ``w = int(warmup * T)`` and ``e = int(until * T)``, the learning rate of step ``t`` (from
+    0) is ``lr`` times ``(t + 1) / w`` before ``w``, ``floor + (1 - floor) * (1 + cos(pi * (t - w) / (e - w))) / 2``
+    before ``e`` and ``floor`` after.
     """
 
     name: ClassVar[str] = "warmup-cosine"
@@ -128,7 +130,7 @@ class WarmupCosine(_Settings):
         _expect(0 <= self.warmup < self.until <= 1, "0 <= warmup < until <= 1", warmup=self.warmup, until=self.until)
 
     def factors(self, total: int) -> Callable[[int], float]:
-        """The factor on ``lr`` as a function of the step, for a run of ``total`` steps."""
+        """Return the function from the number of a step to the factor on ``lr``, for a run of ``total`` steps."""
         rise, fall = int(self.warmup * total), int(self.until * total)
 
         def factor(step: int) -> float:
@@ -143,9 +145,10 @@ class WarmupCosine(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceLROnPlateau(_Settings):
-    """Multiplies the rate by ``factor`` after more than ``patience`` epochs without a lower test loss (`ReduceLROnPlateau`).
+    """Multiplies the learning rate by ``factor`` after more than ``patience`` epochs without a lower test loss.
 
-    As in the published recipe, the schedule depends on the test set, which makes the accuracy slightly optimistic.
+    The class is torch's `ReduceLROnPlateau`. As in the published recipe, the learning rate depends on the test images,
+    which makes the test accuracy slightly too high.
     """
 
     name: ClassVar[str] = "plateau"
@@ -184,7 +187,7 @@ class MultiStepLR(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class CosineAnnealingLR(_Settings):
-    """Half a cosine from ``lr`` down to ``floor * lr`` over all epochs, changing after each epoch (`CosineAnnealingLR`)."""
+    """Lowers the learning rate along half a cosine from ``lr`` to ``floor * lr``, after each epoch (`CosineAnnealingLR`)."""
 
     name: ClassVar[str] = "cosine"
     interval: ClassVar[Interval] = "epoch"
@@ -198,18 +201,18 @@ Schedule = OneCycleLR | WarmupCosine | ReduceLROnPlateau | StepLR | MultiStepLR 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(_Settings):
-    """How to train: everything that determines a run except the network, the data and the seed.
+    """The settings of a training: everything that determines a run except network, data, seed, engine and environment.
 
     Args:
-        name: its name in messages and records.
-        batch_size: images for each step; a smaller last batch is kept.
-        epochs: passes over the training images.
+        name: the name of the recipe in messages and records.
+        batch_size: number of images in each step; the last step of an epoch may have fewer.
+        epochs: number of passes over the training images.
         optimizer: which optimizer, with its settings.
         schedule: how the learning rate changes; None keeps it constant.
         augmentation: random transforms of the training images; None for none.
 
     Raises:
-        RecipeError: a value out of range.
+        RecipeError: a value is out of range.
     """
 
     name: str
@@ -224,7 +227,8 @@ class Recipe(_Settings):
         """Read a recipe from a mapping in the format of ``docs/recipes.md``, as parsed from TOML or JSON.
 
         Raises:
-            RecipeError: an unknown key (with the nearest known one), a missing one, a wrong type or a value out of range.
+            RecipeError: a key is unknown (the message names the nearest known key) or missing, or a value has a wrong type or is
+                out of range.
         """
         where = f"recipe {name}"
         table = expect_mapping(mapping, where=where, error=RecipeError)
@@ -233,7 +237,7 @@ class Recipe(_Settings):
         return read_table(cls, {**table, "name": name}, where=where, error=RecipeError)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The recipe without its name, as plain data with every setting; `from_mapping` reads it back."""
+        """Return the recipe with every setting but without the name, as plain data that `from_mapping` reads."""
         plain: dict[str, Any] = {"batch_size": self.batch_size, "epochs": self.epochs}
         plain["optimizer"] = {"name": self.optimizer.name, **_plain(self.optimizer)}
         if self.schedule is not None:
@@ -243,12 +247,12 @@ class Recipe(_Settings):
         return plain
 
     def with_epochs(self, epochs: int) -> Self:
-        """The same recipe with another number of epochs; a schedule over the whole run covers the new number."""
+        """Return the recipe with another number of epochs; a schedule over the whole run covers the new number."""
         return dataclasses.replace(self, epochs=epochs)
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a TOML file; the file's stem is its name.
+    """Read a recipe from a TOML file; the name of the recipe is the stem of the file name.
 
     Raises:
         RecipeError: there is no such file, it is not TOML, or it is not a recipe.
@@ -267,7 +271,9 @@ def build_optimizer(optimizer: Optimizer, module: nn.Module) -> torch.optim.Opti
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
-        raise InputError(f"expected a model with trainable parameters, got {type(module).__name__} with none.")
+        raise InputError(
+            f"expected a model with trainable parameters, got {type(module).__name__} with none. Set requires_grad=True."
+        )
     kind: type[torch.optim.Optimizer] = getattr(torch.optim, type(optimizer).__name__)
     return kind(trainable, **dataclasses.asdict(optimizer))
 
@@ -278,13 +284,18 @@ def build_schedule(
     """Create the PyTorch scheduler for a run of ``epochs`` epochs with ``steps`` optimizer steps each.
 
     Raises:
-        RecipeError: a one-cycle schedule whose rise takes exactly one step, for which torch divides by zero.
+        RecipeError: the rise of a one-cycle schedule takes exactly one step, for which torch divides by zero.
     """
     match schedule:
         case OneCycleLR():
             # PyTorch divides by pct_start * total - 1.
             total, start = epochs * steps, schedule.pct_start
-            _expect(start * total != 1, "a rise over more or less than one step", pct_start=start, steps=total)
+            _expect(
+                start * total != 1,
+                "a one-cycle schedule whose rise, pct_start * steps, is not exactly one step",
+                pct_start=start,
+                steps=total,
+            )
             return lr_scheduler.OneCycleLR(optimizer, total_steps=total, **dataclasses.asdict(schedule))
         case WarmupCosine():
             return lr_scheduler.LambdaLR(optimizer, schedule.factors(epochs * steps))

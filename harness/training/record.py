@@ -1,6 +1,6 @@
 """The run record: the results of one training run with one seed, stored as a JSON file.
 
-Described in ``docs/run-record.md``, with a schema in ``docs/schemas/run.schema.json``.
+The format is described in ``docs/run-record.md``, with a schema in ``docs/schemas/run.schema.json``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _MAX_BYTES = 2**28
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """One epoch, numbered from 1: learning rate of its last step, wall time including evaluation, in seconds.
+    """The results of one epoch; epochs are numbered from 1.
 
-    ``train_loss`` (mean cross entropy) and ``train_correct`` (correct predictions) are measured in train mode, on each
-    batch before its optimizer step; ``test_loss`` and ``test_correct`` on the test images after the epoch.
+    ``lr`` is the learning rate of the last step, ``seconds`` the wall time including evaluation. ``train_loss`` (mean
+    cross entropy) and ``train_correct`` (correct predictions) are measured in train mode, on each batch before its
+    optimizer step; ``test_loss`` and ``test_correct`` are measured on the test images after the epoch.
     """
 
     epoch: int
@@ -45,10 +46,10 @@ class EpochResult:
         for part in ("train", "test"):
             correct, total = getattr(self, f"{part}_correct"), getattr(self, f"{part}_total")
             if not 0 <= correct <= total or total == 0:
-                msg = (
-                    f"expected 0 <= {part}_correct <= {part}_total, got {part}_correct={correct}, {part}_total={total}."
+                raise InputError(
+                    f"expected 0 <= {part}_correct <= {part}_total and {part}_total > 0, got {part}_correct={correct}, "
+                    f"{part}_total={total}."
                 )
-                raise InputError(msg)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +57,22 @@ class RunRecord(RunSpec):
     """One training run: its `RunSpec`, its data set and its results.
 
     Args:
-        data_name: name of the data set, such as ``mnist`` or ``digits``; ``data_title`` is its name for a reader.
+        data_name: name of the data set, such as ``mnist`` or ``digits``; ``data_title`` is the name to print.
         data_digest: SHA-256 of the decoded data.
         validation: number of training images that were left out of the training and tested on instead of the test images; 0 if
             the test images were used.
-        status: ``complete``: all declared epochs; ``interrupted``: stopped from outside before that; ``diverged``: the loss
+        status: ``complete``: all declared epochs; ``interrupted``: only some of the declared epochs; ``diverged``: the loss
             became infinite or NaN in the epoch after the last one of ``epochs``.
         epochs: the completed epochs, in order.
         state_digest: `state_digest` of the model after the last completed epoch.
-        digests: from before the first step to the end of the last completed epoch, or the step where divergence was noticed.
-        environment: the machine it ran on.
+        digests: digests of the run, from before the first step to the end of the last completed epoch, or to the step at which
+            divergence was noticed.
+        environment: the software and hardware that the run was computed with.
         started: start time, UTC, ISO 8601.
-        wall_seconds: wall time, over all sessions.
+        wall_seconds: wall time of the run in seconds, including the time before it was resumed.
 
     Raises:
-        InputError: the parts contradict each other.
+        InputError: fields contradict each other or are out of range.
     """
 
     data_name: str
@@ -92,30 +94,32 @@ class RunRecord(RunSpec):
         numbers = [result.epoch for result in self.epochs]
         declared = self.recipe.epochs
         if numbers != list(range(1, len(numbers) + 1)) or len(numbers) > declared:
-            raise InputError(f"expected epochs numbered from 1 to at most {declared}, got {numbers}.")
+            raise InputError(f"expected epochs numbered from 1 to at most {declared}, got epochs {numbers}.")
         if (len(numbers) == declared) != (self.status == "complete"):
             raise InputError(
-                f"expected the status to agree with the epochs, got status={self.status!r} with {len(numbers)} of "
-                f"{declared} declared epochs."
+                f"expected status='complete' exactly if all {declared} declared epochs are completed, got "
+                f"status={self.status!r} with {len(numbers)} completed epochs."
             )
         if len({result.test_total for result in self.epochs}) > 1:
-            msg = f"expected the same test set in all epochs, got test_total={[result.test_total for result in self.epochs]}."
-            raise InputError(msg)
+            totals = [result.test_total for result in self.epochs]
+            raise InputError(f"expected the same number of test images in all epochs, got test_total={totals}.")
         steps = [digests.step for digests in self.digests]
         if steps[:1] != [0] or sorted(set(steps)) != steps:
             raise InputError(f"expected digests at increasing steps, starting at step 0, got steps {steps}.")
         try:
             datetime.fromisoformat(self.started)
         except ValueError:
-            raise InputError(f"expected started to be an ISO 8601 time, got started={self.started!r}.") from None
+            raise InputError(
+                f"expected started to be an ISO 8601 date and time, got started={self.started!r}."
+            ) from None
 
     @property
     def spec(self) -> RunSpec:
-        """The declaration of the run."""
+        """The `RunSpec` that declares the run."""
         return RunSpec(**self.declared())
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON data, in the form of ``docs/schemas/run.schema.json``."""
+        """Return the record as plain JSON data, in the form of ``docs/schemas/run.schema.json``."""
         plain = dataclasses.asdict(self)
         return {
             "schema": SCHEMA,
@@ -127,17 +131,17 @@ class RunRecord(RunSpec):
 
     @classmethod
     def from_json(cls, document: object, *, where: str = "run record") -> Self:
-        """Read parsed JSON in the form of `to_json`; messages begin with ``where``, such as the file's path.
+        """Build a record from parsed JSON in the form of `to_json`; ``where``, such as a file's path, begins error messages.
 
         Raises:
-            InputError: not a run record, written in another format version, or contradicting itself.
+            InputError: the document is no run record, has another schema, or contradicts itself.
         """
         table = dict(expect_mapping(document, where=where, error=InputError))
         schema = table.pop("schema", None)
         if schema != SCHEMA:
             raise InputError(
-                f"{where}: expected schema={SCHEMA!r}, got schema={shown(schema)}. Name a run record; one of "
-                "another schema is read by the version of the harness that wrote it."
+                f"{where}: expected a run record with schema={SCHEMA!r}, got schema={shown(schema)}. Name a run record; to read "
+                "a record with another schema, install the version of the harness that wrote the record."
             )
         return read_table(cls, table, where=where, error=InputError)
 
@@ -152,7 +156,7 @@ class RunRecord(RunSpec):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read a record's JSON file.
+        """Read a run record from its JSON file.
 
         Raises:
             InputError: the file cannot be read or is not a run record.

@@ -1,4 +1,4 @@
-"""The folder of a run: checkpoints while it trains; record, weights and wrong predictions when it ends."""
+"""The folder of a run: it holds checkpoints during the training; record, weights and wrong predictions after its end."""
 
 from __future__ import annotations
 
@@ -40,10 +40,12 @@ def train_into(
     observer: Observer | None = None,
     hooks: TrainingHooks | None = None,
 ) -> RunRecord:
-    """Train into a folder, or resume the unfinished run of the same spec in it; the other arguments are those of `train`.
+    """Train a model and write checkpoints and results to a folder, or resume the unfinished run of the same spec there.
+
+    The other arguments are those of `train`, which may raise further errors.
 
     Raises:
-        TrainingInterrupted: a KeyboardInterrupt came; the record so far is written.
+        TrainingInterrupted: a KeyboardInterrupt came; the record of the completed epochs is written.
         InputError: the folder cannot be written to, or another process writes to it.
     """
     with opened(folder):
@@ -76,7 +78,7 @@ def opened(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"could not create the folder {str(folder)!r}: {error.strerror}. Name another one with --out."
+        msg = f"could not create the folder {str(folder)!r}: {error.strerror}. Name another folder with --out."
         raise InputError(msg) from error
     with sole_writer(folder):
         yield
@@ -84,7 +86,7 @@ def opened(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class WrongPredictions:
-    """The wrong predictions on the test images of a run's final weights.
+    """The wrong predictions for the test images, made by the model of a run with its final weights.
 
     ``state_digest`` and ``data_digest`` are those of the run's record. ``wrong``: (image index, predicted class) pairs,
     sorted by index; the class is -1 where an output is NaN.
@@ -96,7 +98,7 @@ class WrongPredictions:
 
     @classmethod
     def read(cls, path: Path) -> WrongPredictions:
-        """Read the predictions file of a run's folder.
+        """Read the file with the wrong predictions from a run's folder.
 
         Raises:
             InputError: the file cannot be read or is not a predictions file.
@@ -112,9 +114,10 @@ class WrongPredictions:
 
 
 def write_end(folder: Path, module: nn.Module, record: RunRecord, data: Dataset) -> None:
-    """Write the record of a run that ended and, if it is complete, the weights and the predictions that are wrong.
+    """Write the record of a run that has ended and, if it is complete, the weights and the wrong predictions.
 
-    Record and weights of an earlier finished run are kept: their start time is added to their file names.
+    Record and weights of an earlier run that was not interrupted are kept: their file names get the start time of that
+    run. An unreadable record is renamed, too.
 
     Raises:
         InputError: the folder cannot be written to.

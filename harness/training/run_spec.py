@@ -1,4 +1,4 @@
-"""The description of a training run: everything that is decided before its first step."""
+"""The declaration of a training run: all settings that are fixed before the first step."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class RunSpec:
         source: how the user specified the model: a shipped name, a file or a class; empty if trained through the API.
         arguments: constructor arguments of the user's model, as given on the command line.
         graph_digest: exact digest of the captured graph.
-        recipe: how to train; ``recipe.epochs`` is the declared number of epochs.
+        recipe: the settings of the training; ``recipe.epochs`` is the declared number of epochs.
         seed: the seed that all randomness but the initial weights is derived from, 0 to 2**63 - 1.
         engine: name of the engine that computes the steps; ``auto`` must be resolved with `choose_engine` first.
         device: where to train, such as ``cpu`` or ``cuda:0``.
-        digest_every: steps between two digests of the state; one is also taken at the end of each epoch.
+        digest_every: number of steps between two digests of the state, which is also digested after each epoch.
 
     Raises:
         InputError: the engine is ``auto``, or a number is out of range.
@@ -47,11 +47,11 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         if self.engine == "auto":
-            raise InputError("expected the name of an engine, got engine='auto'. Resolve it with choose_engine first.")
+            raise InputError("expected the name of an engine, got engine='auto'. Call choose_engine to replace 'auto'.")
         require_ranges(self, InputError)
 
     def declared(self) -> dict[str, Any]:
-        """The fields by name, without those that a subclass adds."""
+        """Return the fields of `RunSpec` by name, without the fields that a subclass adds."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(RunSpec)}
 
     @staticmethod
@@ -66,7 +66,7 @@ class RunSpec:
         arguments: str = "",
         digest_every: int = DIGEST_EVERY,
     ) -> RunSpec:
-        """The spec of a captured model's training; the other arguments are the fields of the same name."""
+        """Build the spec for training a captured model; the other arguments are the fields of the same name."""
         return RunSpec(
             model=captured.name,
             source=source,

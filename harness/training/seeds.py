@@ -1,10 +1,11 @@
 """Training one model under many seeds.
 
-On a CPU, each seed is trained in a process of its own with one thread, as many at a time as there are cores. On a GPU, seeds are
-trained in this process: as the branches of one CUDA graph, or one after the other with an engine that captures no graph.
+On a CPU, each seed is trained in a process of its own with one thread, a given number at a time. On a GPU, seeds are
+trained in this process: as the branches of one CUDA graph, or one after the other with an engine that captures no
+graph.
 
 Each result is bit-equal to that of a separate run with the same engine (and, on a CPU, one thread). A seed that fails
-does not affect the others, and finished seeds are kept: repeating the call trains only the remaining ones.
+does not affect the others, and the results of finished seeds are kept: a repeated call trains only the remaining seeds.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ from harness.training.run_spec import RunSpec
 _SECONDS_TO_STOP = 60
 # torch._dynamo takes seconds to import, and the first optimizer imports it.
 _PRELOADED_MODULES = ["harness.training", "torch._dynamo"]
-# Fields of a spec in which a finished run must agree with the one asked for, besides the seed.
+# Besides the seed: fields in which a finished run must agree with the requested spec, so that it is not trained again.
 _IDENTITY = ("graph_digest", "recipe", "engine", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedsJob:
-    """Model, data and spec shared by all seeds; pickled and sent to the training processes.
+    """The model, the data and the spec that all seeds share; pickled and sent to the training processes.
 
     ``load_model`` is called with ``seed=`` and returns the captured model with the initial weights of that seed;
-    ``load_data`` returns the data set; ``spec`` describes the runs, and each seed replaces ``spec.seed``.
+    ``load_data`` returns the data set; ``spec`` describes the runs, with another ``seed`` for each run.
     """
 
     load_model: Callable[..., CapturedModel]
@@ -62,13 +63,16 @@ class SeedsJob:
             raise InputError(msg)
 
     def load(self, seed: int) -> tuple[CapturedModel, RunSpec]:
-        """The model of one seed and the description of its run."""
+        """Load the model with the initial weights of one seed; return the model and the spec of its run."""
         captured = self.load_model(seed=seed)
         digest = captured.graph.exact_digest()
         return captured, dataclasses.replace(self.spec, seed=seed, model=captured.name, graph_digest=digest)
 
     def train(self, seed: int, folder: Path, observer: Observer, *, fresh: bool) -> RunRecord:
-        """Train one seed in this process, into its folder."""
+        """Train the run of one seed in this process, with checkpoints and results in ``folder``.
+
+        With ``fresh``, existing checkpoints are deleted.
+        """
         captured, spec = self.load(seed)
         return train_into(folder, captured.to_module(), spec, self.load_data(), resume=not fresh, observer=observer)
 
@@ -77,8 +81,8 @@ class SeedsJob:
 class SeedOutcome:
     """How the training of one seed ended.
 
-    ``record`` is its record, ``complete`` or ``diverged``, also in ``folder`` with its weights and checkpoints. If the run
-    did not end, it is None and ``problem`` says why.
+    ``record`` is the record of the run, ``complete`` or ``diverged``; the file with this record is in ``folder``, with
+    checkpoints and weights. If the run did not reach such an end, ``record`` is None and ``problem`` is the reason.
     """
 
     seed: int
@@ -88,34 +92,38 @@ class SeedOutcome:
 
 
 class SeedsObserver(Protocol):
-    """Follows the training of many seeds; the methods are those of `Observer`, with the seed."""
+    """The methods that `train_seeds` calls as seeds proceed: those of `Observer`, with the seed as an additional argument."""
 
     def on_seed_start(self, seed: int, *, epochs: int, steps: int, done: int) -> None:
-        """Called before a seed's first step: declared epochs, steps per epoch, epochs restored from a checkpoint."""
+        """Called before the first step of a seed.
+
+        ``epochs`` is the declared number of epochs, ``steps`` the number of steps per epoch, and ``done`` the number of
+        epochs that were restored from a checkpoint.
+        """
 
     def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
-        """Called about ten times a second for each running seed."""
+        """Called about ten times a second for each seed that is being trained."""
 
     def on_seed_epoch(self, seed: int, result: EpochResult) -> None:
-        """Called after a seed's epoch."""
+        """Called after each epoch of a seed, with the results of the epoch."""
 
     def on_seed_warning(self, seed: int, message: str) -> None:
-        """Called with something that the user should know and that does not stop the seed."""
+        """Called with a message for the user about a problem that does not stop the seed, such as a damaged checkpoint."""
 
     def on_seed_end(self, outcome: SeedOutcome) -> None:
-        """Called when a seed has ended, and for each seed that an earlier call has finished."""
+        """Called when the training of a seed has ended, and for each seed that an earlier call of `train_seeds` has finished."""
 
 
 class SeedsInterrupted(KeyboardInterrupt):
-    """The training of ``seeds`` seeds was stopped by a KeyboardInterrupt; ``outcomes`` are those of the finished ones."""
+    """Raised if a KeyboardInterrupt stops the training of ``seeds`` seeds; ``outcomes`` are those of the finished seeds."""
 
     def __init__(self, outcomes: tuple[SeedOutcome, ...], seeds: int) -> None:
-        super().__init__(f"interrupted; {len(outcomes)} of {seeds} seeds are finished and kept")
+        super().__init__(f"interrupted; {len(outcomes)} of {seeds} seeds are finished, and their results are kept")
         self.outcomes = outcomes
 
 
 def seed_folder(folder: Path, seed: int) -> Path:
-    """The subfolder of ``folder`` that holds the run of one seed."""
+    """Return the subfolder of ``folder`` that holds the run of one seed."""
     return folder / f"seed-{seed}"
 
 
@@ -135,19 +143,20 @@ def train_seeds(
     checkpoint is resumed.
 
     Args:
-        job: what to train.
-        seeds: the seeds.
-        folder: contains one subfolder per seed. No other process may write to it meanwhile.
+        job: the model, the data and the spec.
+        seeds: the seed of each run.
+        folder: contains one subfolder per seed. No other process may write to the folder during the call.
         processes: how many seeds to train at a time; on a GPU, how many branches a graph has.
-        observer: is called as the seeds proceed.
-        fresh: train all seeds from the start.
-        enough: called after each seed that has ended; once it is true, no seed is started, and those that run are interrupted.
+        observer: the object whose methods are called as the seeds proceed.
+        fresh: whether to train all seeds from the start, without the results of earlier calls.
+        enough: called after each seed that has ended; when ``enough`` returns True, no further seed is started, and the running
+            seeds are interrupted.
 
     Returns:
         The outcome of each seed that has ended, in the order of ``seeds``.
 
     Raises:
-        SeedsInterrupted: a KeyboardInterrupt came; the running seeds have written their state.
+        SeedsInterrupted: a KeyboardInterrupt came; the running seeds have written their checkpoints.
         InputError: the data cannot be loaded.
     """
     seeds = tuple(seeds)
@@ -170,7 +179,7 @@ def train_seeds(
 
 
 def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, SeedOutcome]:
-    """The outcomes of seeds whose folder holds a complete or diverged record of the same training."""
+    """Return the outcomes of the seeds whose folder holds a complete or diverged record of the same training."""
     found: dict[int, SeedOutcome] = {}
     data = None
     for seed in seeds:
@@ -188,7 +197,7 @@ def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, 
 
 @dataclass(frozen=True, kw_only=True)
 class _Call:
-    """The arguments of one call of `train_seeds`, and the outcomes so far."""
+    """The arguments of one call of `train_seeds`, and the outcomes of the seeds so far."""
 
     job: SeedsJob
     folder: Path
@@ -204,7 +213,7 @@ class _Call:
         return _EventForwarder(functools.partial(self.forward, seed))
 
     def end(self, seed: int, result: RunRecord | str) -> None:
-        """Add and report the outcome of a seed: its record, or why there is none."""
+        """Store the outcome of a seed and report it to the observer; ``result`` is the record or the reason why there is none."""
         record, problem = (result, "") if isinstance(result, RunRecord) else (None, result)
         folder = seed_folder(self.folder, seed)
         self.outcomes[seed] = SeedOutcome(seed=seed, folder=folder, record=record, problem=problem)
@@ -212,18 +221,19 @@ class _Call:
 
 
 def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
-    """Train each seed in a process of its own, ``count`` at a time."""
+    """Train each seed in a process of its own, ``count`` processes at a time."""
     # A fork server imports PyTorch once for all; forking this process itself would copy the locks of its threads.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     context.set_forkserver_preload(_PRELOADED_MODULES)
     if method == "forkserver":
-        # Ctrl-C reaches the fork server, too, which would answer with a traceback while it imports. It inherits what is blocked.
+        # Ctrl-C sends SIGINT to the fork server, too, which would print a traceback during its imports. It inherits the
+        # set of blocked signals.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     waiting = seeds[::-1]
-    # By the connection that a process reports on.
+    # Seed and process, by the connection on which the process reports.
     running: dict[Connection, tuple[int, BaseProcess]] = {}
     try:
         while waiting or running:
@@ -246,7 +256,7 @@ def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
 
 
 def _receive(call: _Call, seed: int, process: BaseProcess, connection: Connection) -> bool:
-    """Receive and forward one event of a process; return True if the process has ended."""
+    """Receive one event of a process and forward it to the observer; return True if the process has ended."""
     try:
         method, arguments = connection.recv()
     except EOFError:
@@ -261,7 +271,7 @@ def _receive(call: _Call, seed: int, process: BaseProcess, connection: Connectio
 
 
 def _stop(processes: list[BaseProcess]) -> None:
-    """Interrupt the processes and wait until they have written their state; kill those that do not end."""
+    """Interrupt the processes and wait until they have written their checkpoints; kill those that do not end in time."""
     for process in processes:
         if process.pid and process.is_alive():
             os.kill(process.pid, signal.SIGINT)
@@ -273,8 +283,8 @@ def _stop(processes: list[BaseProcess]) -> None:
 
 
 def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connection: Connection) -> None:  # noqa: FBT001 - a process takes positions
-    # Ctrl-C reaches every process of the terminal's process group. In a group of its own, only the parent interrupts this one,
-    # and once. A shell lets background processes ignore SIGINT, so the handler is set again.
+    # Ctrl-C sends SIGINT to all processes of the terminal's process group. This process gets a group of its own, so that
+    # only the parent interrupts it. A shell makes background processes ignore SIGINT, so the handler is set again.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -297,8 +307,8 @@ def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connect
 
 def _exit_reason(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"its process was killed by {signal.Signals(-code).name}"
-    return f"its process ended with exit code {code} before the run did"
+        return f"the process that trained this seed was killed by {signal.Signals(-code).name}"
+    return f"the process that trained this seed ended with exit code {code} before the end of the run"
 
 
 def _train_in_turn(call: _Call, seeds: list[int]) -> None:
@@ -314,7 +324,7 @@ def _train_in_turn(call: _Call, seeds: list[int]) -> None:
 
 
 def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
-    """Train ``count`` seeds at a time in this process, as the branches of one graph."""
+    """Train ``count`` seeds at a time in this process, as the branches of one CUDA graph."""
     if not seeds:
         return
     data = call.job.load_data().to(torch.device(call.job.spec.device))
@@ -360,7 +370,7 @@ def _problem(error: Exception) -> str:
 
 
 class _EventForwarder:
-    """An observer of one run that sends each event as a `SeedsObserver` method name and keyword arguments."""
+    """An observer of one run that passes each call to ``send``, as the name of a `SeedsObserver` method and its arguments."""
 
     def __init__(self, send: Callable[[str, dict[str, object]], object]) -> None:
         self._send = send

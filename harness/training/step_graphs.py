@@ -1,24 +1,29 @@
 """Whole steps as CUDA graphs: one launch for a step of one run, or of several runs side by side.
 
-Not yet run on a GPU: tested on the CPU, where a recorder of operations replaces CUDA.
+This module has not run on a GPU yet. Its tests run on the CPU, where CUDA is replaced by an object that records
+operations.
 
-A small network on a GPU waits for the host, which launches some hundred kernels per step. A CUDA graph is launched as one; with
-one branch per run, several runs keep the device busy. Kernels, addresses and every number computed in Python are fixed when a
-graph is captured. Therefore:
+A small network on a GPU waits for the host, which launches some hundred kernels per step. A CUDA graph of the step
+needs a single launch; with one branch per run, several runs keep the device busy. Kernels, addresses and every number
+computed in Python are fixed when a graph is captured. Therefore:
 
-* **Inputs** are copied into buffers of the graph. Each batch size, such as that of an epoch's last, has a graph of its own.
-* **Optimizer steps** read their changing numbers from the device, see `harness.training.graph_optimizers`.
-* **Random numbers**: each run draws from a generator of its own, registered with the graph and advanced by each launch. A
-  network that draws by other means than dropout accepts none and is refused.
-* **Warm-up**: steps that load kernels and set up libraries must have no effect; state and generators are restored after them.
-* **Streams**: autograd runs a gradient on the stream of its forward pass, and a stream outside of the capture would invalidate
-  it. Each branch is warmed up and captured on a stream of its own, and no autograd graph of the warm-up remains.
+* **Inputs** are copied into buffers of the graph. Each batch size, such as that of an epoch's last batch, has a graph
+  of its own.
+* **Optimizer steps** read the hyperparameters that change from the device, see `harness.training.graph_optimizers`.
+* **Random numbers**: each run draws from a generator of its own, registered with the graph and advanced by each launch.
+  A network with random operations other than dropout is refused, since no generator can be set for them.
+* **Warm-up**: before a capture, some steps are run to load kernels and set up libraries. State and generators are
+  restored afterwards, so that these steps have no effect.
+* **Streams**: autograd computes a gradient on the CUDA stream of its forward pass, and a stream outside of the capture
+  would invalidate the capture. Each branch is warmed up and captured on a stream of its own, and no autograd graph of
+  the warm-up remains.
 
-A run has the same bits alone (as a group of one) and in a group: its branch holds the same kernels, on its own buffers, with its
-own generator, and cuDNN uses deterministic algorithms chosen without timing. Branches share no memory that either writes: torch's
-allocator reuses memory only on the stream it was used on, and cuBLAS has a workspace per stream. (Torch has 32 streams; of more
-branches, some share a stream and run one after another.) What torch computes by atomic additions, such as the gradient of
-adaptive pooling to more than one value, is not reproducible on a GPU, alone or in a group.
+A run has the same bits alone (as a group of one) and in a group: its branch holds the same kernels, on its own buffers,
+with its own generator, and cuDNN uses deterministic algorithms chosen without timing. No branch reads or writes memory
+that another branch writes: torch's allocator reuses memory only on the stream that it was used on, and cuBLAS has a
+workspace per stream. (Torch has 32 streams; with more branches, some share a stream and run one after another.) What
+torch computes by atomic additions, such as the gradient of adaptive pooling to more than one value, is not reproducible
+on a GPU, alone or in a group.
 """
 
 from __future__ import annotations
@@ -38,9 +43,9 @@ from harness.training.evaluation import count_correct, forward
 from harness.training.graph_optimizers import Update, update_of
 from harness.training.steps import train_step
 
-# The work of one branch in a step.
+# Computes one step of one branch.
 Work = Callable[[], None]
-# Images and labels of a run's step; its loss and number of correct predictions before the update.
+# Of one step of a run: the images and labels; the loss and the number of correct predictions before the update.
 StepInput = tuple[Tensor, Tensor]
 StepResult = tuple[Tensor, Tensor]
 
@@ -49,10 +54,10 @@ _WARM_UPS = 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Branch:
-    """One run of a group: the module whose parameters and buffers its steps change, and what they are computed with.
+    """One run of a group: the module to train, and the network function, optimizer and generator that compute its steps.
 
-    ``network`` runs the training program and draws from ``generator`` only, the run's own, on the module's device. The optimizer
-    is torch's SGD, Adam or AdamW with one parameter group.
+    ``network`` runs the training program of ``module`` and draws only from ``generator``, which belongs to this run and
+    is on the module's device. The optimizer is torch's SGD, Adam or AdamW with one parameter group.
     """
 
     module: nn.Module
@@ -62,37 +67,41 @@ class Branch:
 
 
 class Capturer(Protocol):
-    """Captures steps on a type of device. Each of the works computes one branch; branches share no tensors."""
+    """Captures steps on one type of device.
+
+    A step is given as functions without arguments, the works, each of which computes one branch; branches share no
+    tensors.
+    """
 
     def warm_up(self, works: Sequence[Work]) -> None:
-        """Run the works once, under the conditions of the later capture."""
+        """Run each work once, under the same conditions as in the later capture."""
 
     def capture(self, works: Sequence[Work], generators: Sequence[torch.Generator]) -> Work:
-        """Return a function that runs the works (one per branch) again on the same tensors; they draw from ``generators``.
+        """Return a function that runs the works (one per branch) again on the same tensors.
 
-        Whether capturing runs them as well depends on the device.
+        The works draw from ``generators``. Whether capturing runs the works as well depends on the device.
         """
 
 
 class CudaCapturer:
-    """Captures ``branches`` works as one CUDA graph, each on a separate stream."""
+    """Captures a step of ``branches`` branches as one CUDA graph, each branch on a separate CUDA stream."""
 
     def __init__(self, device: torch.device, branches: int) -> None:
         self._device = device
         with torch.cuda.device(device):
-            # Graphs may share a pool if they run one after another and are captured on one stream.
+            # Graphs may share a memory pool if they run one after another and are captured on the same stream.
             self._pool = torch.cuda.graph_pool_handle()
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._side_streams = [torch.cuda.Stream() for _ in range(branches)]  # type: ignore[no-untyped-call]
 
     def warm_up(self, works: Sequence[Work]) -> None:
-        """Run the works on their streams."""
+        """Run each work once on its stream, and wait until the device has finished."""
         with torch.cuda.device(self._device), _deterministic_cudnn():
             self._fork_and_join(works)
             torch.cuda.synchronize()
 
     def capture(self, works: Sequence[Work], generators: Sequence[torch.Generator]) -> Work:
-        """Capture the works as parallel branches, without running them.
+        """Capture the works as parallel branches of a graph, without running them.
 
         Raises:
             InputError: a step contains an operation that cannot be captured.
@@ -131,7 +140,10 @@ class CudaCapturer:
 
 @contextmanager
 def _deterministic_cudnn() -> Iterator[None]:
-    """Make cuDNN use deterministic algorithms, chosen without timing, which could differ between branches."""
+    """In the block, make cuDNN use deterministic algorithms that are chosen without timing.
+
+    Chosen by timing, the algorithms could differ between branches.
+    """
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -142,9 +154,10 @@ def _deterministic_cudnn() -> Iterator[None]:
 
 
 class StepGraphs:
-    """Computes one step of each run of a group at once; a graph is captured when a batch size first occurs.
+    """Computes one step of each run of a group at once, by a captured graph.
 
-    From the first step on, parameters, buffers and optimizer states of the runs must only be changed in place.
+    A graph is captured when a batch size first occurs. From the first step on, parameters, buffers and optimizer states
+    of the runs must only be changed in place.
     """
 
     def __init__(self, branches: Sequence[Branch], capturer: Capturer) -> None:
@@ -155,7 +168,7 @@ class StepGraphs:
         self._latest: _StepGraph | None = None
 
     def __call__(self, inputs: Sequence[StepInput]) -> list[StepResult]:
-        """Compute one step of each run from its images and labels, all with the same batch size.
+        """Compute one step of each run; ``inputs`` holds the images and labels of each, all of the same batch size.
 
         Returns:
             Mean loss and number of correct predictions of each run, on the device.
@@ -165,7 +178,7 @@ class StepGraphs:
         """
         sizes = {len(labels) for _, labels in inputs}
         if len(sizes) != 1 or len(inputs) != len(self._branches):
-            msg = f"expected batches of one size for {len(self._branches)} runs, got sizes={sorted(sizes)} for {len(inputs)}."
+            msg = f"expected {len(self._branches)} batches of one size, one per run, got {len(inputs)} of sizes={sorted(sizes)}."
             raise InputError(msg)
         (size,) = sizes
         if size not in self._graphs:
@@ -185,7 +198,7 @@ class StepGraphs:
         snapshots = [_Snapshot(branch) for branch in self._branches]
         try:
             if not self._updates:
-                # Torch's optimizers create their state in their first step, which schedules also check for.
+                # Torch's optimizers create their state in the first step; schedules check that it has been taken.
                 self._capturer.warm_up(
                     [functools.partial(_plain_step, *run) for run in zip(self._branches, inputs, strict=True)]
                 )
@@ -205,7 +218,7 @@ def _plain_step(branch: Branch, inputs: StepInput) -> None:
 
 
 class _StepGraph:
-    """The steps of a group for one batch size: the graph's buffers, and how they are filled and read."""
+    """The graph of a group's step for one batch size, with the buffers for its inputs, hyperparameters and results."""
 
     replay: Work
 
@@ -214,7 +227,7 @@ class _StepGraph:
         self._labels = [labels.clone() for _, labels in inputs]
         device = self._images[0].device
         self._numbers = torch.zeros(len(branches), updates[0].count, device=device)
-        # Outside of the pool, into which another graph may write.
+        # Outside of the memory pool, which another graph may overwrite.
         self._losses = torch.zeros(len(branches), device=device)
         self._corrects = torch.zeros(len(branches), dtype=torch.int64, device=device)
         self.gradients: list[tuple[Tensor, ...]] = [()] * len(branches)
@@ -236,7 +249,7 @@ class _StepGraph:
     def fill(self, inputs: Sequence[StepInput], numbers: Sequence[Sequence[float]]) -> None:
         torch._foreach_copy_(self._images, [images for images, _ in inputs])
         torch._foreach_copy_(self._labels, [labels for _, labels in inputs])
-        # Safe from pageable memory: the driver has read it when the call returns.
+        # Non-blocking is safe, since the driver has read pageable memory when the call returns.
         self._numbers.copy_(torch.tensor(numbers, dtype=torch.float32), non_blocking=True)
 
     def results(self) -> list[StepResult]:
@@ -245,7 +258,7 @@ class _StepGraph:
 
 
 class _Snapshot:
-    """A copy of a run's state, to undo the effects of warm-up and capture."""
+    """A copy of a run's tensors and random state, to undo the effects of warm-up and capture."""
 
     def __init__(self, branch: Branch) -> None:
         self._branch = branch
@@ -254,7 +267,7 @@ class _Snapshot:
         self._generator = branch.generator.get_state()
 
     def restore(self) -> None:
-        """Restore the state in place, since a graph refers to tensors by their addresses."""
+        """Copy the saved values back into the same tensors, since a graph refers to tensors by their addresses."""
         with torch.no_grad():
             for tensor, before in self._tensors:
                 tensor.copy_(before)

@@ -1,8 +1,9 @@
-"""The steps of a training: batches, the optimizer step, and the callbacks and hooks around them.
+"""The steps of a training: batches, the optimizer step, and the callbacks and hooks around each step.
 
-The loss is the mean cross entropy of the model's output, that is the negative log-likelihood of ``log_softmax(output)``. For
-logits this is the usual loss; for log-probabilities, which ``log_softmax`` leaves unchanged, it is the plain negative
-log-likelihood up to rounding. Models with either output train alike and need not declare which they return.
+The loss is the mean cross entropy of the model's output, that is the negative log-likelihood of
+``log_softmax(output)``. For logits this is the usual loss; for log-probabilities, which ``log_softmax`` leaves
+unchanged, it is the plain negative log-likelihood up to rounding. Models with either output are trained in the same way
+and need not declare which of the two they return.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from harness.training.recipe import Recipe
 class Batch:
     """The images of one step: (B, 1, 28, 28) float, augmented and normalised, with (B,) int64 labels.
 
-    ``order``, (B,) int64 on the CPU, holds the indices of the training images, and ``draws`` their augmentation; both
-    are None for batches from a user's loader.
+    ``order``, (B,) int64 on the CPU, holds the indices of the training images; ``draws`` holds the random parameters of
+    their augmentation, or None without augmentation. Both are None for batches from a user's loader.
     """
 
     images: Tensor
@@ -37,9 +38,10 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
-    """One step of a training, as passed to callbacks: its number, from 1, over all epochs, and the model in train mode.
+    """One step of a training, as passed to callbacks.
 
-    In ``before_step`` the optimizer has the learning rate of this step, in ``after_step`` that of the next.
+    ``number`` counts from 1 over all epochs; ``module`` is in train mode. In ``before_step`` the optimizer has the
+    learning rate of this step, in ``after_step`` that of the next.
     """
 
     number: int
@@ -49,17 +51,20 @@ class Step:
 
 
 class StepCallback(Protocol):
-    """Called around every step. An exception raised here ends the training."""
+    """An object whose methods are called before and after every step.
+
+    An exception raised by a method ends the training.
+    """
 
     def before_step(self, step: Step) -> None:
-        """Called when the batch is ready, before the forward pass."""
+        """Called when the batch of the step is ready, before the forward pass."""
 
     def after_step(self, step: Step) -> None:
-        """Called after the optimizer and the learning-rate schedule have stepped."""
+        """Called when the optimizer and the learning-rate schedule have taken their step."""
 
 
 def shuffled_batches(data: Dataset, recipe: Recipe, streams: RandomStreams, _epoch: int = 1) -> Iterator[Batch]:
-    """All training images once, in a new random order.
+    """Yield the batches of one epoch: all training images once, in a new random order, augmented and normalised.
 
     The random streams continue from epoch to epoch, so the epoch's number is not used.
     """
@@ -78,10 +83,10 @@ def shuffled_batches(data: Dataset, recipe: Recipe, streams: RandomStreams, _epo
 def train_step(
     network: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One optimizer step.
+    """Compute one optimizer step on the mean cross entropy of a batch.
 
     Returns:
-        The mean loss and the number of correct predictions, both from before the step and still on the device.
+        The mean loss and the number of correct predictions before the update, as tensors on the device.
 
     Raises:
         InputError: the output's shape is not (B, 10).
@@ -96,10 +101,11 @@ def train_step(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingHooks:
-    """The parts of a training that a caller may replace or add to.
+    """The parts of a training that a caller may replace (``batches`` and ``evaluate``) or add (``callbacks``).
 
-    ``batches`` yields the batches of an epoch, given the data, the recipe, the run's random streams and the epoch's number
-    from 1; ``evaluate`` evaluates the model after each epoch; ``callbacks`` are called around every step, in their order.
+    ``batches`` yields the batches of an epoch, given the data, the recipe, the run's random streams and the epoch's
+    number from 1; ``evaluate`` evaluates the model after each epoch; ``callbacks`` are called around every step, in
+    their order.
     """
 
     batches: Callable[[Dataset, Recipe, RandomStreams, int], Iterator[Batch]] = shuffled_batches

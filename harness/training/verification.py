@@ -1,4 +1,4 @@
-"""Verification of an engine: its results on a model are compared with the reference before training."""
+"""Verification of an engine: before a training, the results of the engine on the model are compared with the reference."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _IMAGES = 16
 # 2nd ed., 2002, section 2.1).
 FLOAT32 = 2.0**-24
 BFLOAT16 = 2.0**-8
-# Largest absolute error per tensor in float64, relative to its largest value or 1; a wrong operation is off by far more.
+# Tolerance in float64, see `_difference`; the errors of a wrong operation are far larger.
 _EXACT = 1e-9
-# The same in float32, after two steps on the device.
+# Tolerance in float32, after two steps on the training device.
 _AFTER_TWO_STEPS = 1e-3
-# Values that rounding may move across a ReLU's threshold in each operation, however few are expected.
+# Number of values of each operation that rounding may move across the threshold of a ReLU, even if fewer are expected.
 _STRAY_FLIPS = 4
 
 
 class Verification(Protocol):
-    """Compares an engine with the reference, whose results are correct by definition, on a model."""
+    """Compares the results of an engine on a model with those of the reference, which are correct by definition."""
 
     def difference(self, engine: Engine, reference: Engine, module: GraphModule, device: torch.device) -> str:
-        """What the engine computes differently, as a noun phrase; empty if nothing.
+        """Return what ``engine`` computes differently from ``reference``, as a noun phrase; empty if nothing.
 
-        The model is on the CPU and is not changed; ``device`` is where it is to be trained.
+        ``module`` is on the CPU and is not changed; ``device`` is where it is to be trained.
 
         Raises:
             RuntimeError: an operation does not run in the engine.
@@ -52,14 +52,15 @@ class OneStep:
       of the engine's narrowest format, always with relative errors below 1, and log-probabilities must be normalised as
       accurately as in float32.
 
-    Dropout keeps its p and scales its values, but drops none (`NothingDropped`), so engines may draw differently.
+    Dropout multiplies all values by its factor but drops none (`NothingDropped`), since engines may draw different
+    random numbers.
     """
 
     unit_roundoff: float
 
     def difference(self, engine: Engine, reference: Engine, module: GraphModule, device: torch.device) -> str:
-        """See `Verification.difference`."""
-        del device  # engines that are verified by this run on the CPU only
+        """Return what differs in one training pass, as a noun phrase; see `Verification.difference`."""
+        del device  # all engines with this verification run on the CPU only
         with NothingDropped():  # type: ignore[no-untyped-call]
             found, expected = (_step(each, module, torch.float64) for each in (engine, reference))
             if difference := _difference(found.tensors(), expected.tensors(), _EXACT):
@@ -70,7 +71,7 @@ class OneStep:
             ("the output", _error(_per_image(found.output), _per_image(expected.output)), bounds.output),
             ("the gradient", _error(found.gradient(), expected.gradient()), bounds.gradient),
         ):
-            # NaN fails every comparison; an error of 1 is that of zeros, which no bound may accept.
+            # NaN fails every comparison; a result of zeros has an error of 1, which must never be accepted.
             if not (error <= bound and error < 1):
                 return f"{name}, by a relative error of {error:.2g} where rounding explains up to {bound:.2g}"
         if _normalisation_error(expected.output) <= 1 < _normalisation_error(found.output):
@@ -82,11 +83,12 @@ class OneStep:
 class TwoStepsOnDevice:
     """Compares parameters and buffers after two optimizer steps without dropout, on the training device.
 
-    For engines with a generator for each run: a model that draws random numbers by other means than dropout is refused.
+    This verification is for engines that give each run its own generator. A model with random operations other than
+    dropout is refused, since these accept no generator.
     """
 
     def difference(self, engine: Engine, reference: Engine, module: GraphModule, device: torch.device) -> str:
-        """See `Verification.difference`."""
+        """Return what differs after two steps, as a noun phrase; see `Verification.difference`."""
         if operation := unseedable_operation(module.graph.train):
             return f"{operation}, which draws random numbers and accepts no generator"
         found, expected = (_trained(each, module, device) for each in (engine, reference))
@@ -95,19 +97,23 @@ class TwoStepsOnDevice:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds for relative errors in the 2-norm: of the image-dependent part of the output, and of the whole gradient."""
+    """The largest relative errors, in the 2-norm, that rounding explains.
+
+    ``output`` is for the outputs minus their mean over the images, ``gradient`` for the gradient of all parameters
+    together.
+    """
 
     output: float
     gradient: float
 
 
 def rounding_bounds(module: GraphModule, unit_roundoff: float) -> Bounds:
-    """How far rounding to the unit roundoff u may move a network's output and gradients; infinite where n w >= 1 (see below).
+    """Bound the errors of output and gradients that rounding with unit roundoff u explains; infinite if n w >= 1 (see below).
 
     *One operation.* Its result is stored in the engine's format, with a relative error of at most u. Sums of products are
     accumulated in float32; over K products they add gamma_K = K v / (1 - K v) with v = 2^-24 (N. J. Higham, Accuracy and
-    Stability of Numerical Algorithms, 2nd ed., 2002, section 3.1). K is the number of inputs of one output of the widest weight.
-    Each operation thus has the error w = u + gamma_K.
+    Stability of Numerical Algorithms, 2nd ed., 2002, section 3.1). K is the largest number of products in
+    one output value of a layer. Each operation thus has the error w = u + gamma_K.
 
     *The output.* The images, each operation's result and each weight where it is used are rounded: n roundings, which
     by Higham's lemma 3.1 multiply to 1 + theta with abs(theta) <= gamma_n = n w / (1 - n w). The bound assumes that no
@@ -137,7 +143,7 @@ def rounding_bounds(module: GraphModule, unit_roundoff: float) -> Bounds:
 
 
 def gamma(n: int, u: float) -> float:
-    """Bound for the relative error of n roundings, n u / (1 - n u) (Higham, 2002, lemma 3.1); infinite if n u >= 1."""
+    """Bound the relative error of n roundings by n u / (1 - n u) (Higham, 2002, lemma 3.1); infinite if n u >= 1."""
     return n * u / (1 - n * u) if n * u < 1 else math.inf
 
 
@@ -167,7 +173,7 @@ def _step(engine: Engine, module: GraphModule, dtype: torch.dtype) -> _Step:
 
 
 def _trained(engine: Engine, module: GraphModule, device: torch.device) -> dict[str, Tensor]:
-    """Parameters and buffers after two steps without dropout."""
+    """Return the parameters and buffers of a module after two optimizer steps of an engine without dropout."""
     graph = replace(module.graph, train=without_dropout(module.graph.train))
     model = GraphModule(graph, {**dict(module.named_parameters()), **dict(module.named_buffers())}).to(device).train()
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.01, momentum=0.9)
@@ -181,7 +187,11 @@ def _trained(engine: Engine, module: GraphModule, device: torch.device) -> dict[
 
 
 def _difference(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> str:
-    """The first tensor that differs by more than the tolerance, relative to its largest value or 1; empty if none."""
+    """Return the name of the first tensor of ``expected`` that differs from ``found``; empty if none does.
+
+    A tensor differs if the error of a value exceeds ``tolerance`` times the largest absolute value in the tensor, or
+    times 1 if that is larger.
+    """
     for name, tensor in expected.items():
         scale = max(float(tensor.abs().nan_to_num().max()), 1.0) if tensor.numel() else 1.0
         if name not in found or not torch.allclose(
@@ -192,12 +202,12 @@ def _difference(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance
 
 
 def _per_image(output: Tensor) -> Tensor:
-    """The output without its mean over the images: (B, 10)."""
+    """Subtract from the outputs, (B, 10), their mean over the images."""
     return output - output.mean(dim=0)
 
 
 def _error(found: Tensor, expected: Tensor) -> float:
-    """Relative error in the 2-norm, over the values that are finite in the reference."""
+    """Return the relative error of ``found`` in the 2-norm, over the values that are finite in ``expected``."""
     finite = expected.isfinite()
     off = float((found.double() - expected.double())[finite].norm())
     size = float(expected.double()[finite].norm())
@@ -205,9 +215,10 @@ def _error(found: Tensor, expected: Tensor) -> float:
 
 
 def _normalisation_error(output: Tensor) -> float:
-    """How far log-probabilities, (B, C), are from probabilities whose sum is 1, relative to the accuracy of float32.
+    """Return how far sums of probabilities are from 1, divided by the accuracy of such sums in float32.
 
-    Each log-probability x has an absolute error of about gamma_C (1 + abs(x)), the relative error of its exponential.
+    ``output`` holds log-probabilities, (B, C). Each log-probability x has an absolute error of about gamma_C (1 +
+    abs(x)), which is also the relative error of its exponential.
     """
     accuracy = gamma(output.shape[1], FLOAT32) * (1 + float(output.abs().max()))
     return float((output.double().exp().sum(dim=1) - 1).abs().max()) / accuracy

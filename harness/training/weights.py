@@ -1,4 +1,4 @@
-"""Weight files: written as safetensors; read as safetensors or as files of `torch.save`, without executing any code in them."""
+"""Weight files: written as safetensors, read as safetensors or as files of `torch.save` without executing code in the files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_NAMED = 5
 def save_weights(module: nn.Module, path: Path, *, about: Mapping[str, str]) -> None:
     """Write a model's parameters and buffers as safetensors, atomically, with metadata in the file's header.
 
-    A tensor with several names is written once, under the first of them, as `safetensors.torch.save_model` does.
+    ``about`` is the metadata. A tensor with several names is written once, under the first name.
 
     Raises:
         InputError: the file cannot be written.
@@ -48,7 +48,8 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load weights from a file into a model: a value for every entry of its ``state_dict``.
 
     The file is a safetensors file, or one of `torch.save` (suffix .pt, .pth, .bin or .ckpt), which is read with
-    ``weights_only``: no code in it is executed. A tensor shared under several names may be stored under any or all.
+    ``weights_only``: no code in the file is executed. A tensor shared under several names may be stored under any of
+    the names.
 
     Raises:
         InputError: the file cannot be read, holds objects other than plain tensors, or the tensors of another model.
@@ -71,17 +72,20 @@ def load_weights(module: nn.Module, path: Path) -> None:
     faults = faults or list(_contradictions(given, shared))
     if faults:
         more = f" and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
-        msg = f"expected the weights of this model, got path={str(path)!r}: {'; '.join(faults[:_MAX_NAMED])}{more}."
+        msg = f"expected the weights of this model, got path={str(path)!r}: {'; '.join(faults[:_MAX_NAMED])}{more}. "
+        msg += "Name a file that was saved from this model."
         raise InputError(msg)
     try:
         module.load_state_dict(given, strict=False)
     except RuntimeError as problem:
-        msg = f"expected the weights of this model, got path={str(path)!r}, which cannot be copied: {first_line(problem)}."
+        msg = (
+            f"expected the weights of this model, got path={str(path)!r} with unusable tensors: {first_line(problem)}."
+        )
         raise InputError(msg) from problem
 
 
 def _names_of_tensors(module: nn.Module) -> list[list[str]]:
-    """The names of each tensor in the ``state_dict``; a shared tensor has several."""
+    """Return the names of each tensor in the ``state_dict``; a tensor that is shared has several names."""
     names: dict[int, list[str]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         names.setdefault(id(tensor), []).append(name)
@@ -89,7 +93,7 @@ def _names_of_tensors(module: nn.Module) -> list[list[str]]:
 
 
 def _why_unfit(given: Tensor, own: Tensor) -> str:
-    """Why a tensor cannot be copied into one of the model's; empty if it can."""
+    """Return why the tensor ``given`` of a file cannot be copied into the model's tensor ``own``; empty if it can."""
     if given.layout is not torch.strided or given.is_quantized or given.is_meta:
         kind = "quantised" if given.is_quantized else "without data (meta)" if given.is_meta else str(given.layout)
         return f"is {kind}, not a plain tensor"
@@ -101,7 +105,7 @@ def _why_unfit(given: Tensor, own: Tensor) -> str:
 
 
 def _contradictions(given: Mapping[str, Tensor], shared: list[list[str]]) -> Iterator[str]:
-    """Messages about shared tensors of the model for which the file has different values under different names."""
+    """Yield a message for each shared tensor of the model with different values under different names in the file."""
     for names in shared:
         first, *others = [name for name in names if name in given] or [""]
         for name in others:
@@ -115,8 +119,8 @@ def _safe_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         return load(content)
     except (SafetensorError, KeyError, ValueError) as problem:
         raise InputError(
-            f"expected weights as safetensors, got path={str(path)!r}, which is not valid: {problem}. Files of torch.save are "
-            f"recognised by their suffix: {', '.join(_TORCH_SUFFIXES)}."
+            f"expected weights as safetensors, got path={str(path)!r}, which is not valid: {problem}. If torch.save wrote the "
+            f"file, rename the file with one of the suffixes {', '.join(_TORCH_SUFFIXES)}."
         ) from problem
 
 
@@ -130,15 +134,15 @@ def _torch_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         # Foreign content can fail in any way.
         # The message of PyTorch would advise to load the file without weights_only.
         asked = re.search(r"GLOBAL (\S+)", str(problem))
-        reason = f"it asks for {asked[1]}" if asked else f"it cannot be read ({type(problem).__name__})"
+        reason = f"the file refers to {asked[1]}" if asked else f"the file cannot be read ({type(problem).__name__})"
         raise InputError(
             f"expected a file of torch.save that holds tensors and nothing else, got path={str(path)!r}, which was "
-            f"refused before any code in it ran: {reason}. Save only the state_dict, or use safetensors."
+            f"refused before any code in the file ran: {reason}. Save only the state_dict of the model, or use safetensors."
         ) from problem
     if isinstance(found, Mapping):
         found = next((found[key] for key in _NESTED if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        msg = f"expected a state_dict (names and tensors), got path={str(path)!r} with a {type(found).__name__} of other objects."
-        msg += " Save model.state_dict()."
+        msg = f"expected a state_dict, which maps names to tensors, got path={str(path)!r} with another "
+        msg += f"{type(found).__name__}. Save model.state_dict()."
         raise InputError(msg)
     return {str(name): tensor for name, tensor in found.items()}

@@ -163,7 +163,7 @@ complete = true
 
 
 def test_each_model_gets_a_verdict_or_a_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No class ends in an internal error, and what is wrong with it is said; torch's defaults are taken back, with a note."""
+    """No class ends in an internal error, and what is wrong with it is said; torch's defaults are reset, with a note."""
     monkeypatch.setenv("WORKSPACES", str(tmp_path))
     path = tmp_path / "net.py"
     path.write_text(FILE, encoding="utf-8")
@@ -173,7 +173,7 @@ def test_each_model_gets_a_verdict_or_a_cause(tmp_path: Path, monkeypatch: pytes
     result = outcome.result(request)
 
     assert result is not None, outcome.output
-    assert any("set to float64 on a device that is missing here, is taken back" in note for note in result.notes)
+    assert any("set to float64 on a device that is missing here, is reset" in note for note in result.notes)
     failing = {}
     for number, report in enumerate(result.classes):
         name = report.name.rpartition(":")[2]

@@ -27,16 +27,16 @@ pytestmark = pytest.mark.smoke
 
 CONTROLS = Path(__file__).parents[1] / "controls"
 DEFECTS = {
-    "draws_random": (Axis.REPEAT, "it draws from Python's random, which the run's seed does not reach"),
-    "draws_numpy": (Axis.REPEAT, "it draws from numpy.random, which the run's seed does not reach"),
-    "reads_time": (Axis.REPEAT, "it reads the clock (a function of time)"),
-    "draws_urandom": (Axis.REPEAT, "it draws from os.urandom, which no seed reaches"),
-    "uses_id": (Axis.REPEAT, "it uses id(), a memory address"),
+    "draws_random": (Axis.REPEAT, "the code draws from Python's random, which the run's seed does not set"),
+    "draws_numpy": (Axis.REPEAT, "the code draws from numpy.random, which the run's seed does not set"),
+    "reads_time": (Axis.REPEAT, "the code reads the clock (a function of time)"),
+    "draws_urandom": (Axis.REPEAT, "the code draws from os.urandom, which no seed sets"),
+    "uses_id": (Axis.REPEAT, "the code uses id(), a memory address"),
     "drops_in_eval": (Axis.PURE, "the network draws from torch's random state in eval mode: dropout"),
-    "counts_calls": (Axis.RESUME, "it keeps state outside its state_dict, in its attribute calls"),
-    "evaluation_draws": (Axis.EVALUATION, "it draws from torch's random state in an evaluation"),
+    "counts_calls": (Axis.RESUME, "the code keeps state outside the state_dict, in attribute calls"),
+    "evaluation_draws": (Axis.EVALUATION, "the code draws from torch's random state in an evaluation"),
     "loader_ignores_seed": (Axis.ORDER, "the seed is ignored"),
-    "loader_collapses": (Axis.ORDER, "seeds collapse: 5 different values of order of images under 8 seeds"),
+    "loader_collapses": (Axis.ORDER, "seeds have equal effects: 5 different values of order of images under 8 seeds"),
 }
 # Not guaranteed, or not applicable: cloud_3 and five_step_4 have no augmentation.
 MAY_BE_SKIPPED = {Axis.THREADS, Axis.DETERMINISTIC, Axis.AUGMENTATION}
@@ -87,7 +87,7 @@ def test_additions_in_no_fixed_order_are_found() -> None:
         tries = (repeat(model, model.trace(), interventions) for _ in range(5))
         found = next(finding for finding in tries if finding.status is Status.FAIL)
 
-    assert found.evidence[0].startswith("cause: it runs an operation that adds in no fixed order")
+    assert found.evidence[0].startswith("cause: the code runs an operation that adds in no fixed order")
 
 
 def test_hash_order_is_found() -> None:
@@ -95,7 +95,7 @@ def test_hash_order_is_found() -> None:
     found = checked("hash_order")
 
     assert {Axis.HASH} == failed(found)
-    assert found[Axis.HASH].evidence[0].startswith("cause: it depends on how Python hashes text")
+    assert found[Axis.HASH].evidence[0].startswith("cause: the code depends on how Python hashes text")
 
 
 def test_what_is_drawn_at_import_is_found() -> None:
@@ -103,7 +103,9 @@ def test_what_is_drawn_at_import_is_found() -> None:
     found = checked("draws_at_import")
 
     assert {Axis.FRESH} == failed(found)
-    assert "cause: it draws from Python's random, which the run's seed does not reach" == found[Axis.FRESH].evidence[0]
+    assert (
+        "cause: the code draws from Python's random, which the run's seed does not set" == found[Axis.FRESH].evidence[0]
+    )
 
 
 @pytest.mark.parametrize("name", ["reference", "cloud_3", "five_step_4"])

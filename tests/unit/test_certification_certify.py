@@ -160,7 +160,9 @@ def test_a_killed_worker_is_trained_again_and_listed(undisturbed: tuple[Certific
     certificate = certified(tmp_path / "runs", Quiet(on_epoch=kill), load)
 
     assert results(undisturbed[0]) == results(certificate)
-    assert [(victim, "its process was killed by SIGKILL")] == [(one.seed, one.problem) for one in certificate.crashes]
+    assert [(victim, "the process that trained this seed was killed by SIGKILL")] == [
+        (one.seed, one.problem) for one in certificate.crashes
+    ]
 
 
 def test_two_at_once_in_one_folder(undisturbed: tuple[Certificate, Path], tmp_path: Path) -> None:

@@ -113,12 +113,12 @@ def remove_one(document: dict[str, Any]) -> None:
 
 
 UNFIT: dict[str, tuple[Change, str]] = {
-    "no JSON object": (dict.clear, "it has no 'machine_info'"),
+    "no JSON object": (dict.clear, "the file has no 'machine_info'"),
     "no calibration": (
         lambda document: document["benchmarks"][1]["extra_info"].clear(),
-        "with the harness's calibration; it has no 'calibration'",
+        "saved by pytest-benchmark, but the file has no 'calibration'",
     ),
-    "no benchmark": (lambda document: document["benchmarks"].clear(), "it contains no benchmark"),
+    "no benchmark": (lambda document: document["benchmarks"].clear(), "the file contains no benchmark"),
     "no blocks": (lambda document: calibration(document).pop("sittings"), "expected a value for blocks"),
     "another CPU": (
         lambda document: document["machine_info"]["cpu"].update(brand_raw="Other CPU"),
@@ -167,7 +167,7 @@ UNFIT: dict[str, tuple[Change, str]] = {
     ),
     "no variation": (
         lambda document: calibration(document).update(sittings=calibration(document)["sittings"][:1] * 8),
-        "expected times that vary, as measured ones do",
+        "expected times that vary, as measured times do",
     ),
     "waiting": (lambda document: calibration(document).update(waits=1), "sleeps or waits in each round"),
 }
@@ -192,7 +192,7 @@ def test_a_missing_file_is_an_error(command: Command, baseline: Path, tmp_path: 
     code, out, err = command("bench", "compare", missing, baseline)
 
     assert (2, "") == (code, out)
-    assert f"expected a saved benchmark run, but there is no file '{missing}'. Save one with `tox -e bench`" in err
+    assert f"expected a saved benchmark run, but there is no file '{missing}'. Save a run with `tox -e bench`" in err
 
 
 def test_a_file_of_another_kind_is_an_error(command: Command, baseline: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_file_of_another_kind_is_an_error(command: Command, baseline: Path, tm
     text, list_ = tmp_path / "text.json", tmp_path / "list.json"
     text.write_text("no JSON", encoding="utf-8")
     list_.write_text("[]", encoding="utf-8")
-    for path, words in ((text, "is not valid JSON"), (tmp_path, "Is a directory"), (list_, "list indices")):
+    for path, words in ((text, "is not valid JSON"), (tmp_path, "Is a directory"), (list_, "another structure")):
         code, _, err = command("bench", "compare", baseline, path)
 
         assert 2 == code

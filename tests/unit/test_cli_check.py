@@ -62,7 +62,7 @@ def test_check_shows_evidence_when_asked(command: Command) -> None:
     """--evidence shows the evidence for passed requirements, too."""
     _, out, _ = command("check", "cloud_2", "--evidence")
 
-    assert "averages the whole 8x8 map; feeds the head" in " ".join(out.split())
+    assert "averages the whole 8x8 map, on every path to the output" in " ".join(out.split())
 
 
 @pytest.mark.usefixtures("worker_here")

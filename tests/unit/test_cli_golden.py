@@ -84,7 +84,7 @@ def test_a_changed_model_fails(command: Command, models: dict[str, CapturedModel
     code, out, err = command("golden", "check", "cloud_2")
     assert (1, "") == (code, err)
     assert "fail     weights   0.bias has other values" in out
-    assert "If the change is intended, `harness golden update cloud_2` records it." in words(out)
+    assert "If the change is intended, record the new results with `harness golden update cloud_2`." in words(out)
 
 
 @pytest.mark.usefixtures("recorded")
@@ -93,8 +93,8 @@ def test_another_environment_is_undecided(command: Command) -> None:
     before = torch.get_num_threads()
     code, out, _ = command("golden", "check", "cloud_2", "--threads", 77)
     assert (3, before) == (code, torch.get_num_threads())
-    assert "unknown  outputs   within tolerance, but no golden for torch" in out
-    assert "`harness golden update cloud_2 --threads 77` here adds this environment" in words(out)
+    assert "unknown  outputs   within tolerance, but no results recorded for torch" in out
+    assert "`harness golden update cloud_2 --threads 77` here to add this environment" in words(out)
 
 
 def test_a_model_without_a_golden_fails(command: Command) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_golden_is_replaced(command: Command, recorded: Path) -> None:
     """A message says that the recorded outputs of other environments are lost."""
     (recorded / "cloud_2.safetensors").write_bytes(b"not a golden")
     code, out, err = command("golden", "update", "cloud_2")
-    assert (0, True) == (code, "new, with torch" in out)
+    assert (0, True) == (code, "new golden, with results for torch" in out)
     assert err.startswith(
         "the golden is replaced, and what it recorded in other environments is lost: expected a golden, but"
     )

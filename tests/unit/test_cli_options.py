@@ -18,7 +18,7 @@ FAULTY: dict[str, tuple[str, tuple[str, ...]]] = {
     "syntax error": ("class Net(\n", ("is not valid Python", "line 1")),
     "needs arguments": (
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, width):\n        super().__init__()\n",
-        ("the constructor of Net needs width", "Give each a default value"),
+        ("the constructor of Net needs width", "Give each argument a default value"),
     ),
     "raises at import": (
         "from pathlib import Path\nPath('nosuch.csv').read_text()\n",
@@ -95,8 +95,8 @@ def test_a_file_that_ends_the_process(command: Command, tmp_path: Path) -> None:
     code, out, err = command("check", path)
 
     assert (2, "") == (code, out)
-    assert "ended the process that imported it" in paragraph(err)
-    assert "Its last output: farewell" in paragraph(err)
+    assert "ended the process without an error" in paragraph(err)
+    assert "The last output was: farewell" in paragraph(err)
 
 
 @pytest.mark.smoke

@@ -71,7 +71,7 @@ def test_a_folder_of_records_gives_the_seed_noise(short_run: Run, command: Comma
     assert "in 99 of 100 cases, from 5 other seeds" in " ".join(out.split())
 
     code, _, err = command("replay", elsewhere, "--seeds", tmp_path / "none")
-    assert (2, True) == (code, "which contains none" in err)
+    assert (2, True) == (code, "which contains no records" in err)
 
 
 def test_an_altered_record_fails(short_run: Run, command: Command) -> None:

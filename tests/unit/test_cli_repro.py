@@ -58,7 +58,7 @@ def test_a_nondeterministic_model_fails(command: Command, tmp_path: Path, option
 
     assert 1 == code
     assert "fail     repeat in the process                  differs at step 1 in tensor head.weight by " in out
-    assert "cause: it draws from os.urandom" in out
+    assert "cause: the code draws from os.urandom" in out
     assert "os.urandom is called in line 8 of net.py" in out
     assert "fail     captured graph draws anew" in out
 

@@ -306,7 +306,7 @@ def test_interrupted_seeds_resume(seeds_recipe: Path, command: Command, monkeypa
     again_code, out, _ = command(*seeds_arguments(seeds_recipe, "--seeds", "0-1"))
 
     assert (130, 0) == (code, again_code)
-    assert "of 2 seeds are finished and kept" in " ".join(err.split())
+    assert "of 2 seeds are finished, and their results are kept" in " ".join(err.split())
     assert "2 of 2 seeds complete" in " ".join(out.split())
 
 

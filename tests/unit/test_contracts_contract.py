@@ -174,14 +174,14 @@ MALFORMED = {
     'any_of = "gap"': r"^mine.toml: expected any_of to be a list, got any_of='gap' \(str\)",
     '[head]\noutput = "softmax"': r"^mine.toml, \[head\]: expected output to be one of 'log-probabilities', 'logits', got",
     'classes = 3\n[head]\noutput = "softmax"': r"^mine.toml: expected output to be one of 'log-probabilities', 'logits',",
-    "input = [1, 28, 0]": r"^mine.toml: expected input to be a list of sizes above 0 such as .*, got input=\[1, 28, 0\]",
-    "input = []": r"expected input to be a list of sizes above 0",
+    "input = [1, 28, 0]": r"^mine.toml: expected input to be a list of at most 8 sizes above 0, .*, got input=\[1, 28, 0\]",
+    "input = []": r"expected input to be a list of at most 8 sizes above 0",
     "input = [1, true]": r"expected input\[1\] to be a whole number, got input\[1\]=True",
     'classes = "10"': r"expected classes to be a whole number, got classes='10' \(str\)",
     "classes = 0": r"^mine.toml: expected classes >= 1, got classes=0",
     "name = 7": r"expected name to be a text, got name=7 \(int\)",
     "accuracy = 3": r"^mine.toml, accuracy: expected a table of keys and values, got 3 \(int\)",
-    'extends = "era"': r"^mine.toml: expected extends to be digits or era-s6 or era-s7 or five-steps or reference, got 'era'",
+    'extends = "era"': r"^mine.toml: expected extends to name a built-in contract, digits or .* or reference, got 'era'",
 }
 
 

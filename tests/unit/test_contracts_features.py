@@ -33,7 +33,7 @@ def test_one_of_several(shipped: Shipped) -> None:
     model = shipped("five_step_2")
     assert Status.PASS == decided(model, 'any_of = ["gap", "linear"]', "any_of").status
     finding = decided(model, 'any_of = ["gap"]', "any_of")
-    assert (Status.FAIL, "none of them") == (finding.status, finding.observed)
+    assert (Status.FAIL, "none of these features") == (finding.status, finding.observed)
     assert "nn.AdaptiveAvgPool2d(1)" in finding.hint
 
 
@@ -64,12 +64,12 @@ class Excited(nn.Module):
 @pytest.mark.parametrize(
     ("net", "reason"),
     [
-        (Pooling(nn.AvgPool2d(5)), "AvgPool2d 1 averages 5x5 of 8x8"),
-        (Pooling(nn.AvgPool2d((8, 5))), "AvgPool2d 1 averages 8x5 of 8x8"),
-        (Pooling(nn.AvgPool2d(4), left=16), "AvgPool2d 1 gives 2x2, not one value a channel"),
+        (Pooling(nn.AvgPool2d(5)), "AvgPool2d 1 averages only 5x5 positions of a map of 8x8"),
+        (Pooling(nn.AvgPool2d((8, 5))), "AvgPool2d 1 averages only 8x5 positions of a map of 8x8"),
+        (Pooling(nn.AvgPool2d(4), left=16), "AvgPool2d 1 returns a map of 2x2, not one value per channel"),
         (
             Pooling(nn.MaxPool2d(8), nn.AdaptiveAvgPool2d(1)),
-            "AdaptiveAvgPool2d 2 averages a map of 1x1, which holds one value a channel already",
+            "AdaptiveAvgPool2d 2 averages a map of 1x1, which already has one value per channel",
         ),
     ],
     ids=["part", "part of the rows", "several", "one position"],
@@ -85,8 +85,11 @@ def test_the_pooling_of_the_head_comes_first() -> None:
     """The one on a side branch follows it."""
     finding = decided(capture(Excited(), (1, 10, 10), name="net", twice=False), "[gap]\nrequired = true", "gap")
 
-    assert "present: adaptive_avg_pool2d_1 in pool averages the whole 8x8 map; feeds the head" == finding.observed
-    assert finding.evidence[1].endswith("on a side branch, not the head")
+    assert (
+        "present: adaptive_avg_pool2d_1 in pool averages the whole 8x8 map, on every path to the output"
+        == finding.observed
+    )
+    assert finding.evidence[1].endswith(", on a side branch only")
 
 
 def test_a_dropout_of_nothing_names_the_constructor_s_arguments() -> None:

@@ -51,21 +51,21 @@ def test_a_budget_is_strict_or_inclusive() -> None:
         below.expected,
         below.observed,
     )
-    assert "remove at least 1" == below.hint
+    assert "remove at least 1 of the parameters" == below.hint
     assert Status.PASS == decided(model, "[parameters]\nbelow = 8001", "parameters").status
     assert Status.PASS == decided(model, "[parameters]\nmax = 8000", "parameters").status
     assert Status.FAIL == decided(model, "[parameters]\nmax = 7999", "parameters").status
     assert Status.PASS == decided(model, "[parameters]\nmin = 8000", "parameters").status
     small = decided(model, "[parameters]\nmin = 8001", "parameters")
-    assert (Status.FAIL, "the contract asks for a larger model") == (small.status, small.hint)
+    assert (Status.FAIL, "add parameters: the contract requires a larger model") == (small.status, small.hint)
 
 
 def test_hidden_state_counts() -> None:
     """A buffer and a plain tensor count towards the budget, by name, unless the contract says otherwise."""
     model = sized(100, buffer=7, plain=5)
     counted = decided(model, "[parameters]\nmax = 111", "parameters")
-    assert (Status.FAIL, "112 parameters (100 and 12 hidden)") == (counted.status, counted.observed)
-    assert any("12 numbers in constants and buffers, counted" in line for line in counted.evidence)
+    assert (Status.FAIL, "112 parameters, 12 of them in constants and buffers") == (counted.status, counted.observed)
+    assert any("12 elements of constants and buffers, counted" in line for line in counted.evidence)
     assert any("table (7)" in line and "plain (5)" in line for line in counted.evidence)
     assert Status.PASS == decided(model, "[parameters]\nmax = 112", "parameters").status
     assert Status.PASS == decided(model, "[parameters]\nmax = 100\nhidden_state = false", "parameters").status
@@ -75,7 +75,7 @@ def test_unread_parameters_are_named() -> None:
     """Parameters that forward never reads count, are named, and the hint suggests removing them."""
     finding = decided(sized(100, unread=30), "[parameters]\nmax = 80", "parameters")
     assert Status.FAIL == finding.status
-    assert any("30 of them are never read by forward: unread" in line for line in finding.evidence)
+    assert any("30 parameters are never read by forward: unread" in line for line in finding.evidence)
     assert "removing the modules that forward never calls is enough" in finding.hint
 
 
@@ -92,7 +92,7 @@ def test_the_receptive_field_at_its_bounds(shipped: Shipped) -> None:
     ):
         assert status == decided(model, f"[receptive_field]\n{text}", "receptive_field").status, text
     finding = decided(model, "[receptive_field]\nmin = 23", "receptive_field")
-    assert "22 (exact)" == finding.observed
+    assert "22 pixels (exact)" == finding.observed
     assert "add a convolution" in finding.hint
 
 
@@ -149,17 +149,17 @@ class Answering(nn.Module):
 @pytest.mark.parametrize(
     ("step", "observed"),
     [
-        (torch.squeeze, "logits of shape (B, 10), but (10) for one image"),
+        (torch.squeeze, "logits of shape (B, 10), but of shape (10) for one image"),
         (
             lambda scores: scores[0] if scores.size(0) == 1 else scores,
-            "logits of shape (B, 10), but (10) for one image",
+            "logits of shape (B, 10), but of shape (10) for one image",
         ),
         (
             lambda scores: scores / 0,
-            "logits of shape (B, 10), but NaN or infinite for random images, and for those between",
+            "logits of shape (B, 10), but with NaN or infinity, both for normally distributed images",
         ),
-        (torch.log, "logits of shape (B, 10), but NaN or infinite"),
-        (lambda scores: scores > 0, "logits of shape (B, 10), but whole numbers or truth values"),
+        (torch.log, "logits of shape (B, 10), but with NaN or infinity"),
+        (lambda scores: scores > 0, "logits of shape (B, 10), but integers or booleans"),
         (torch.sum, "logits of shape ()"),
     ],
 )

@@ -22,7 +22,7 @@ def test_a_cause_makes_a_difference_when_released(
     found = attribute((SOURCE, OTHER), lambda released: "differs" if released & effective else None)
 
     assert causes == found.causes
-    assert len(causes) == sum(line.startswith("cause: it uses") for line in found.evidence)
+    assert len(causes) == sum(line.startswith("cause: the code uses") for line in found.evidence)
     assert " ".join(cause.hint for cause in causes) == found.hint
 
 
@@ -45,7 +45,7 @@ def test_without_an_effect_of_pinning_the_cause_is_unknown() -> None:
     """If the runs differ with all sources pinned, none of them is named as the cause."""
     found = attribute((SOURCE,), lambda _: "differs at step 3")
 
-    assert ((), ("cause unknown: with one pinned, it still differs at step 3",)) == (found.causes, found.evidence)
+    assert ((), ("cause unknown: with one pinned, the run still differs at step 3",)) == (found.causes, found.evidence)
 
 
 def test_source_names_are_unique() -> None:

@@ -16,7 +16,7 @@ def test_a_difference_fails_a_guaranteed_axis(axis: Axis) -> None:
 
     assert (Status.PASS, "bit-equal") == (compared(axis, None).status, compared(axis, None).observed)
     assert (Status.FAIL, "differs at step 3 in the order of the images") == (found.status, found.observed)
-    assert ("the first difference suggests: data order",) == found.evidence
+    assert ("likely cause, derived from the first difference: data order",) == found.evidence
 
 
 @pytest.mark.parametrize("axis", [Axis.THREADS, Axis.DETERMINISTIC])

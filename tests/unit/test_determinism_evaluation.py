@@ -28,8 +28,8 @@ def pure(model: ModelUnderTest) -> Finding:
 @pytest.mark.parametrize(
     ("build", "cause"),
     [
-        (lambda: Net(counts_evaluation_passes), "cause: it changes attribute calls in an evaluation"),
-        (Learning, "cause: it changes buffer norm.running_mean in an evaluation"),
+        (lambda: Net(counts_evaluation_passes), "cause: the code changes attribute calls in an evaluation"),
+        (Learning, "cause: the code changes buffer norm.running_mean in an evaluation"),
     ],
     ids=["attribute", "buffer"],
 )
@@ -71,10 +71,10 @@ def test_dropout_that_is_active_in_eval_mode_is_located() -> None:
 @pytest.mark.parametrize(
     ("disturb", "cause"),
     [
-        (counts_evaluation_passes, "cause: it changes attribute calls in an evaluation"),
+        (counts_evaluation_passes, "cause: the code changes attribute calls in an evaluation"),
         (
             lambda net, features: features if net.training else features * os.urandom(1)[0],
-            "cause: it draws from os.urandom",
+            "cause: the code draws from os.urandom",
         ),
     ],
     ids=["attribute", "os.urandom"],
@@ -99,7 +99,7 @@ def test_an_evaluation_that_draws_from_the_trainings_stream_is_found() -> None:
     between, twice = evaluation_between(model, model.trace()), pure(model)
 
     assert "differs at step 4 in the state of the random generator that dropout draws from" == between.observed
-    assert between.evidence[0].startswith("cause: it draws from torch's random state in an evaluation")
+    assert between.evidence[0].startswith("cause: the code draws from torch's random state in an evaluation")
     assert "the evaluation changes torch's random state" == twice.observed
     assert twice.evidence[0].startswith("cause: the evaluation itself, since the network in eval mode leaves")
 

@@ -45,7 +45,7 @@ def test_a_report_has_every_axis_in_order(tmp_path: Path) -> None:
     """A deterministic model in a file passes; without a captured graph its axis is not applicable."""
     found = checked(write_model(tmp_path))
 
-    assert "not applicable: it was not captured" == found[Axis.GRAPH].observed
+    assert "not applicable: the model was not captured" == found[Axis.GRAPH].observed
     assert [] == [finding.describe() for finding in found.values() if finding.status is Status.FAIL]
 
 
@@ -60,8 +60,13 @@ def test_what_is_drawn_at_import_differs_in_a_fresh_process(tmp_path: Path) -> N
 
     assert Status.PASS is found[Axis.REPEAT].status
     assert Status.FAIL is found[Axis.FRESH].status
-    assert "cause: it draws from Python's random, which the run's seed does not reach" == found[Axis.FRESH].evidence[0]
-    assert "not applicable: the training differs in a fresh process already" == found[Axis.HASH].observed
+    assert (
+        "cause: the code draws from Python's random, which the run's seed does not set" == found[Axis.FRESH].evidence[0]
+    )
+    assert (
+        "not applicable: the training already differs in a fresh process with the same PYTHONHASHSEED"
+        == found[Axis.HASH].observed
+    )
 
 
 @pytest.mark.smoke
@@ -73,7 +78,7 @@ def test_a_dependence_on_the_hash_seed_is_found(tmp_path: Path) -> None:
 
     assert Status.PASS is found[Axis.FRESH].status
     assert Status.FAIL is found[Axis.HASH].status
-    assert found[Axis.HASH].evidence[0].startswith("cause: it depends on how Python hashes text")
+    assert found[Axis.HASH].evidence[0].startswith("cause: the code depends on how Python hashes text")
 
 
 @pytest.mark.usefixtures("worker_here")
@@ -137,12 +142,12 @@ def test_one_step_is_too_few() -> None:
     [
         (
             "print('farewell', flush=True); os._exit(3)",
-            "ended the process that trained it: expected .* Its last output: farewell",
+            "ended the process that trained the model: expected .* The last output was: farewell",
         ),
         ("os.kill(os.getpid(), 9)", "It was killed by signal 9; is there enough memory"),
         (
             "(folder / 'progress.txt').write_text('fresh process: pass\\n'); os._exit(0)",
-            "after reporting 'fresh process: pass'.*It printed nothing",
+            "after reporting 'fresh process: pass'.*Nothing was printed",
         ),
         ("time.sleep(60)", "made no step in 0 seconds: expected a training that advances"),
         ("while True: print('x' * 1000)", "printed more than 67,108,864 bytes"),

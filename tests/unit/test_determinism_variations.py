@@ -49,7 +49,7 @@ def test_state_in_a_global_is_found() -> None:
 
     model = model_of(load)
 
-    assert repeated(model).evidence[0].startswith("cause: it keeps something from one run to the next in a global")
+    assert repeated(model).evidence[0].startswith("cause: the code keeps a value from one run to the next in a global")
 
 
 def test_an_unknown_cause_is_reported_as_unknown() -> None:
@@ -149,7 +149,7 @@ def test_state_outside_the_state_dict_is_lost(build: Callable[[], Net], place: s
 
     assert (
         Status.FAIL,
-        f"cause: it keeps state outside its state_dict, in its {place}, which no checkpoint holds",
+        f"cause: the code keeps state outside the state_dict, in {place}, which no checkpoint holds",
     ) == (
         found.status,
         found.evidence[0],
@@ -172,7 +172,7 @@ def test_the_random_state_of_numpy_is_lost() -> None:
     found = resume(model, model.trace())
 
     assert (Status.FAIL, "differs at step 4 in the order of the images") == (found.status, found.observed)
-    assert "cause: it continues with numpy's random state, which no checkpoint holds" == found.evidence[0]
+    assert "cause: the code depends on numpy's random state, which no checkpoint holds" == found.evidence[0]
 
 
 def test_a_global_generator_is_lost() -> None:
@@ -194,7 +194,7 @@ def test_a_global_generator_is_lost() -> None:
     found = resume(model, model.trace())
 
     assert (Status.FAIL, "differs at step 4 in the order of the images") == (found.status, found.observed)
-    assert found.evidence[0].startswith("cause: it keeps something from one run to the next in a global")
+    assert found.evidence[0].startswith("cause: the code keeps a value from one run to the next in a global")
     assert 2 == len(found.evidence)
 
 
@@ -209,7 +209,7 @@ def test_a_draw_at_import_is_not_attributed_to_resuming() -> None:
     reference = model.trace()
 
     assert (
-        "not applicable: the training differs when its files are imported again, stopped or not"
+        "not applicable: the training differs when its files are imported again, even if it is not stopped"
         == resume(model, reference).observed
     )
     assert Status.PASS is repeated(model).status
@@ -226,7 +226,7 @@ def test_an_error_in_load_state_dict_is_a_finding() -> None:
     model = built(Refusing)
     found = resume(model, model.trace())
 
-    assert (Status.FAIL, "cannot be resumed: KeyError: 'conv'") == (found.status, found.observed)
+    assert (Status.FAIL, "the training cannot be resumed: KeyError: 'conv'") == (found.status, found.observed)
 
 
 @pytest.mark.smoke
@@ -244,7 +244,10 @@ def test_attributes_that_a_graph_freezes_are_named(constant_graph: CapturedModel
     counting = disturbed(counts_training_passes)
     found = rebuilt_graph(counting, counting.trace(), constant_graph, "")
 
-    assert "the module changes attribute calls in training; a graph holds the value from its capture" in found.evidence
+    assert (
+        "the module changes attribute calls in training; a graph holds the value from the time of its capture"
+        in found.evidence
+    )
 
 
 def seeds(model: ModelUnderTest) -> dict[str, Finding]:
@@ -291,7 +294,7 @@ def test_a_loader_may_refuse_a_seed() -> None:
         "seed=4294967297 is refused: ValueError: Seed must be between 0 and 2**32 - 1" == found[Axis.ORDER].evidence[0]
     )
     assert (
-        "not applicable: the loader is your own, and its images include what it draws"
+        "not applicable: the images of your own loader already include its random draws"
         == found[Axis.AUGMENTATION].observed
     )
 
@@ -320,7 +323,7 @@ def test_a_deterministic_network_passes_on_every_axis() -> None:
         Axis.RESUME: "bit-equal",
         Axis.GRAPH: "not applicable: no graph was asked for",
         Axis.DETERMINISTIC: "bit-equal",
-        Axis.WEIGHTS: "differs in all 21 pairs of 7 seeds; of a seed only the lower 32 bits count",
+        Axis.WEIGHTS: "differs in all 21 pairs of 7 seeds; only the lower 32 bits of a seed are used",
         Axis.ORDER: "differs in all 21 pairs of 7 seeds",
         Axis.AUGMENTATION: "not applicable: the recipe has no augmentation",
         Axis.DROPOUT: "differs in all 21 pairs of 7 seeds",
@@ -337,7 +340,7 @@ def test_a_network_that_does_not_repeat_is_not_compared_further() -> None:
         found = {one.requirement: one for one in vary(model, model.trace(), interventions, None, "")}
 
     assert found[Axis.REPEAT].status is Status.FAIL
-    assert found[Axis.REPEAT].evidence[0].startswith("cause: it draws from Python's random")
+    assert found[Axis.REPEAT].evidence[0].startswith("cause: the code draws from Python's random")
     assert {"not applicable: the training does not repeat itself"} == {
         found[axis].observed for axis in (Axis.THREADS, Axis.EVALUATION, Axis.RESUME, Axis.GRAPH, Axis.DETERMINISTIC)
     }

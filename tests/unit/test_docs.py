@@ -11,11 +11,14 @@ import click
 import pytest
 
 import mnist_models
+from benchmarks.replication import RECORDS
 from docs import check_site, generated_pages
 from harness.cli.app import app
+from harness.cli.replicate import model_outcome
 from harness.contracts import load_contract
 from harness.errors import InputError
 from harness.training import Recipe
+from tests.certificates import made_up_certificate
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md")]
@@ -109,10 +112,115 @@ def test_the_page_of_models_has_a_row_for_each(name: str) -> None:
     card = mnist_models.model_card(name)
     rows = [line for line in generated_pages.models_page().splitlines() if line.startswith(f"| [`{name}`]")]
 
-    assert [True] == [
-        f"| {card.parameters:,} | `{card.contract}` |" in row and row.endswith(f"| {card.expected.outcome} |")
-        for row in rows
+    _, found = generated_pages.replicated(RECORDS)
+    ending = f"| {card.expected.outcome} | {model_outcome(found, name)} |"
+    assert [True] == [f"| {card.parameters:,} | `{card.contract}` |" in row and row.endswith(ending) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates of four models: three runs each, but two of `rf_study_3`, which has no log."""
+    folder = tmp_path_factory.mktemp("records")
+    lasts = {"cloud_2": (9_876, 9_880, 9_884), "pipeline_third": (9_934, 9_938, 9_942), "rf_study_3": (9_940, 9_948)}
+    for name, last in lasts.items():
+        made_up_certificate(name, last, runs=3).write(folder / f"{name}.json")
+    # Its log is of 25 epochs.
+    short = Recipe.from_mapping(mnist_models.model_card("rf_study_5").recipe, name="short").with_epochs(15)
+    made_up_certificate("rf_study_5", (9_920, 9_924, 9_928), runs=3, recipe=short).write(folder / "rf_study_5.json")
+    return folder
+
+
+def cells(page: str, model: str) -> list[list[str]]:
+    """The cells of a page's table rows that begin with the model's name."""
+    rows = [
+        [cell.strip(" []`") for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"
     ]
+    return [row for row in rows if row[0].split("`")[0] == model]
+
+
+def test_the_replication_page_has_a_row_for_each_published_figure(records: Path) -> None:
+    """Each model has three rows: published, our mean, interval, runs, outcome; what was not run or cannot be tested says so."""
+    page = generated_pages.replication_page(records)
+
+    best, last, mean = cells(page, "pipeline_third")
+    assert ["best", "9,943.0", "9,938.0"] == best[1:4]
+    assert ["last", "9,938.0", "9,938.0"] == last[1:4]
+    assert ["mean of the last three", "9,937.7", "9,938.0"] == mean[1:4]
+    assert [["3", "consistent"]] * 3 == [row[-2:] for row in (best, last, mean)]
+    assert [["9,941.0", "", "", "", "not run"], ["9,941.0", "", "", "", "not run"]] == [
+        row[2:] for row in cells(page, "cloud_1")[:2]
+    ]
+    best, last, _ = cells(page, "rf_study_3")
+    assert ("9,851.0", "2", "below what we see") == (best[2], *best[-2:])
+    assert "not testable: no training log is published" == last[-1]
+    assert (
+        "not testable: the published log and the recipe have different numbers of epochs"
+        == cells(page, "rf_study_5")[0][-1]
+    )
+    assert 3 * 16 == sum(len(cells(page, name)) for name in mnist_models.list_models())
+
+
+def test_the_replication_page_says_how_it_was_computed(records: Path) -> None:
+    """Joint and corrected confidence, pooled deviation and models, machines, unfinished and shared runs."""
+    page = generated_pages.replication_page(records)
+
+    # Of cloud_2, its twin and pipeline_third three figures each, and the best of rf_study_3.
+    assert "| confidence | 95 % for all figures together, 99.50 % for each |" in page
+    assert "pooled over pipeline_second, pipeline_third, rf_study_3 |" in page
+    assert "| trained on | engine fast on cpu, processor not reported, torch 2.15.0 |" in page
+    assert "* `rf_study_3`: 2 of 3 seeds so far\n" in page
+    assert "* `pipeline_second`: the runs of `cloud_2`, which is the same network under the same recipe\n" in page
+
+
+def test_the_replication_page_names_percentages_that_contradict_their_counts(tmp_path: Path) -> None:
+    """The three lines of the log of `pipeline_third`, with or without records."""
+    page = generated_pages.replication_page(tmp_path)
+
+    assert "The log of `pipeline_third` prints percentages that its own counts contradict:" in page
+    assert ["952", "957", "967"] == re.findall(r"^\* document 002, line (\d+): Prints 99", page, flags=re.MULTILINE)
+    assert "9,932, 9,943 and 9,938 of 10,000" in page
+    assert 3 * 15 + 1 == page.count("not run |")
+
+
+def test_the_table_of_models_has_the_outcome_of_the_replication(records: Path) -> None:
+    """One outcome for all figures, or each outcome with its figures; `-` for a model of our own."""
+    page = generated_pages.models_page(records)
+    outcomes = {name: cells(page, name)[0][-1] for name in mnist_models.list_models()}
+
+    assert "-" == outcomes["reference"]
+    assert "not run" == outcomes["cloud_1"]
+    assert "above what we see: best; consistent: last, mean of the last three" == outcomes["cloud_2"]
+    assert "consistent" == outcomes["pipeline_third"]
+    assert "below what we see" == outcomes["rf_study_3"]
+    assert "not testable: the published log and the recipe have different numbers of epochs" == outcomes["rf_study_5"]
+
+
+def test_the_page_of_certificates_shows_verdict_figures_and_picture(tmp_path: Path) -> None:
+    """Every figure of the summary, the rule, the machine and a picture."""
+    made_up_certificate("reference", [9_939, *[9_950, 9_961] * 24, 9_950], runs=50).write(tmp_path / "reference.json")
+    page = generated_pages.certificates_page(tmp_path)
+    generated_pages.draw_certificates(tmp_path / "site", tmp_path)
+
+    assert (
+        "Verdict: **pass**, the pass rate is above 80 %. A run passes with at least 99.4 % of the test images correct in each "
+        "of the last 5 epochs."
+    ) in page
+    assert ("| 49 of 50 passed, 98.0 %; 95 % interval 89.4 to 99.9 %, one-sided 95 % lower bound 90.9 % |") in page
+    assert "| mean 9,955.1, standard deviation over seeds 6.0, lowest 9,939 of 10,000 |" in page
+    assert "| trained on | engine fast on cpu, processor not reported, torch 2.15.0 |" in page
+    (picture,) = re.findall(r"!\[.*\]\((.*)\)", page)
+    assert "<svg" in (tmp_path / "site" / picture).read_text("utf-8")
+
+
+def test_an_unfinished_certificate_shows_no_verdict(tmp_path: Path) -> None:
+    """12 of 50 seeds so far have a pass rate but no interval; a model without a certificate is not run."""
+    assert "## reference\n\nNot run.\n" in generated_pages.certificates_page(tmp_path)
+    made_up_certificate("reference", [9_950, 9_961] * 6, runs=50).write(tmp_path / "reference.json")
+    page = generated_pages.certificates_page(tmp_path)
+
+    assert "No verdict: 12 of 50 seeds so far. A run passes with" in page
+    assert "| pass rate | 12 of 12 passed, 100.0 % |" in page
+    assert "Verdict" not in page
 
 
 def test_generated_pages_that_are_no_longer_written_are_deleted(tmp_path: Path) -> None:

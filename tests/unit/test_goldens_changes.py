@@ -63,4 +63,4 @@ def test_the_first_difference_of_two_trainings_is_located() -> None:
     assert "differs before the first step in the buffers" == training_change(
         old, (digests(0, buffers="f" * 16), *old[1:])
     )
-    assert "ends after step 20, not 30" == training_change(old, old[:3])
+    assert "ends after step 20, not after step 30" == training_change(old, old[:3])

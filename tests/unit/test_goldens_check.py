@@ -131,10 +131,10 @@ def test_an_environment_that_is_not_recorded_is_unknown(path: Path, monkeypatch:
     monkeypatch.setattr(check_module, "train_briefly", lambda *_: pytest.fail("it was trained"))
     findings = check(captured_net(), path)
     assert "ppuu" == statuses(findings)
-    assert "within tolerance, but no golden for torch" in findings["outputs"].observed
+    assert "within tolerance, but no results recorded for torch" in findings["outputs"].observed
     assert "77 threads" in findings["outputs"].observed
     assert "recorded environments: torch" in findings["training"].evidence[-1]
-    assert f"`{REMEDY}` here adds this environment" in findings["training"].hint
+    assert f"`{REMEDY}` here to add this environment" in findings["training"].hint
 
 
 def test_other_weights_in_another_environment_are_unknown(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +160,8 @@ def test_other_bits_on_another_machine_are_unknown(path: Path, monkeypatch: pyte
     assert "pppp" == statuses(check(captured_net(), path))
     findings = check(with_state(captured_net(), "conv2.weight", all_next_floats), path)
     assert "puuu" == statuses(findings)
-    assert "made on another machine: processor: " in findings["outputs"].evidence[-1]
-    assert f"`{REMEDY}` here replaces its results" in findings["outputs"].hint
+    assert "recorded on another machine: processor: " in findings["outputs"].evidence[-1]
+    assert f"`{REMEDY}` here to replace the results" in findings["outputs"].hint
 
 
 def test_another_recipe_is_named(path: Path) -> None:
@@ -188,7 +188,7 @@ def test_other_images_fail(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs for other images cannot be compared with the recorded ones."""
     monkeypatch.setattr(check_module, "fixed_images", lambda: torch.zeros(4, 1, 28, 28))
     finding = check(captured_net(), path)["outputs"]
-    assert (Status.FAIL, "the fixed images differ from the recorded ones") == (finding.status, finding.observed)
+    assert (Status.FAIL, "the fixed images differ from the recorded images") == (finding.status, finding.observed)
 
 
 @pytest.mark.parametrize("damaged", [True, False], ids=["damaged", "missing"])

@@ -32,16 +32,19 @@ def test_reading_and_writing_gives_the_same_bytes(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (lambda content: content[:-1] + bytes([content[-1] ^ 1]), "is damaged: its content does not match its digest"),
+        (
+            lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+            "is damaged: the content does not match the recorded digest",
+        ),
         (
             lambda content: content.replace(b"net.py:Net", b"not.py:Net"),
-            "is damaged: its content does not match its digest",
+            "is damaged: the content does not match the recorded digest",
         ),
         (lambda content: content[:-100], "cannot be read: SafetensorError"),
         (lambda _: b"", "cannot be read: SafetensorError"),
         (
             lambda content: content.replace(b"golden/1", b"golden/9"),
-            "has format='harness.golden/9', of another version",
+            "has format='harness.golden/9'. Record the golden again",
         ),
         (lambda content: content.replace(b'"golden"', b'"silver"'), "cannot be read: KeyError: 'golden'"),
     ],

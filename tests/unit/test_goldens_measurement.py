@@ -24,7 +24,9 @@ def test_a_model_that_does_not_repeat_has_no_golden(monkeypatch: pytest.MonkeyPa
     training = net_golden().bits[0].training
     runs = iter([training, training[:3]])
     monkeypatch.setattr(measurement, "train_briefly", lambda *_: next(runs))
-    with pytest.raises(InputError, match=r"two runs of net on cpu, but the training ends after step 20, not 50\. Find"):
+    with pytest.raises(
+        InputError, match=r"two runs of net on cpu, but the training ends after step 20, not after step 50\. Find"
+    ):
         measure_golden(captured_net(), spec_of(captured_net()))
     outputs = iter([{"logits": torch.zeros(1)}, {"logits": torch.ones(1)}])
     monkeypatch.setattr(measurement, "depth_outputs", lambda *_: next(outputs))

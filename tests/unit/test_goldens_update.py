@@ -45,14 +45,14 @@ def test_an_update_without_changes_returns_the_old_golden() -> None:
 
 def test_a_first_golden_is_new() -> None:
     """With the environment that it was made in."""
-    assert (f"new, with {entry_here().key.describe()}",) == update(captured_net(), None)[1]
+    assert (f"new golden, with results for {entry_here().key.describe()}",) == update(captured_net(), None)[1]
 
 
 def test_a_new_environment_is_added() -> None:
     """Entries of other environments are kept, and so is everything that does not depend on the environment."""
     old = golden_with(other_entry())
     golden, changes = update(captured_net(), old)
-    assert (f"new: {entry_here().key.describe()}",) == changes
+    assert (f"new results for {entry_here().key.describe()}",) == changes
     assert ((entry_here(), other_entry()), old.depths) == (golden.bits, golden.depths)
 
 
@@ -64,7 +64,7 @@ def test_changed_weights_drop_other_environments() -> None:
         line.partition(":")[0] for line in changes[:-1]
     ]
     assert f"conv2.weight: {entry_here().tensors['conv2.weight']} -> " in changes[0]
-    assert changes[-1].startswith("dropped, since the initial weights changed: torch")
+    assert changes[-1].startswith("results removed, since the initial weights changed: torch")
     assert changes[-1].endswith("77 threads")
     assert [entry_here().key] == [entry.key for entry in golden.bits]
 
@@ -75,7 +75,7 @@ def test_changed_weights_are_found_by_the_outputs_if_bits_cannot_be_compared() -
     assert 2 == len(update(with_state(captured_net(), "conv2.weight", all_next_floats), old)[0].bits)
     golden, changes = update(with_state(captured_net(), "head.weight", one_percent), old)
     assert 1 == len(golden.bits)
-    assert ["logits", f"new: {entry_here().key.describe()}"] == [changes[0].partition(":")[0], changes[1]]
+    assert ["logits", f"new results for {entry_here().key.describe()}"] == [changes[0].partition(":")[0], changes[1]]
     assert "% of the largest value" in changes[0]
 
 
@@ -95,10 +95,10 @@ def test_a_changed_recipe_or_graph_drops_other_environments() -> None:
     recipe = dataclasses.replace(RECIPE, optimizer=dataclasses.replace(RECIPE.optimizer, lr=0.05))
     _, changes = update(captured_net(), old, recipe)
     assert "recipe: optimizer.lr: 0.1 -> 0.05" == changes[0]
-    assert changes[-1].startswith("dropped, since the recipe changed")
+    assert changes[-1].startswith("results removed, since the recipe changed")
     _, changes = update(captured_net(padding=1), old)
     assert "graph: conv1 (conv2d): padding (0, 0) -> (1, 1)" in changes
-    assert changes[-1].startswith("dropped, since the graph changed")
+    assert changes[-1].startswith("results removed, since the graph changed")
 
 
 def test_another_source_and_other_images_are_listed() -> None:
@@ -106,5 +106,5 @@ def test_another_source_and_other_images_are_listed() -> None:
     old = dataclasses.replace(golden_with(entry_here(), other_entry()), source="old.py:Net", images="0" * 16)
     golden, changes = update(captured_net(), old)
     assert ("source: old.py:Net -> net.py:Net", f"images: {'0' * 16} -> {net_golden().images}") == changes[:2]
-    assert changes[2].startswith("dropped, since the fixed images changed")
+    assert changes[2].startswith("results removed, since the fixed images changed")
     assert "net.py:Net" == golden.source

@@ -31,9 +31,9 @@ class Net(nn.Module):
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        (torch.sum, r"its output is float32 of shape \(\)"),
-        (lambda scores: scores > 0, r"its output is bool of shape \(B, 3\)"),
-        (lambda scores: scores.mean(0), r"its output is float32 of shape \(3\)"),
+        (torch.sum, r"the model's output is float32 of shape \(\)"),
+        (lambda scores: scores > 0, r"the model's output is bool of shape \(B, 3\)"),
+        (lambda scores: scores.mean(0), r"the model's output is float32 of shape \(3\)"),
     ],
 )
 def test_what_gives_no_row_of_scores_is_not_trained(step: Step, words: str) -> None:

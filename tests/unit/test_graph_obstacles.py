@@ -81,28 +81,28 @@ def cast(_: Net, maps: Tensor) -> Tensor:
 OBSTACLES: dict[str, tuple[Step, tuple[str, ...]]] = {
     "batch norm over sub-batches": (
         sub_batches,
-        ("at view in line", "puts several images together", "batch norm over parts of a batch cannot be captured"),
+        ("at view in line", "forward combines several images", "batch norm over parts of a batch cannot be captured"),
     ),
-    "a divided batch": (in_parts, ("at chunk in line", "what it runs depends on the number of images")),
+    "a divided batch": (in_parts, ("at chunk in line", "the operations depend on the number of images")),
     "a loop over the images": (one_by_one, ("in line", "without a loop over the images")),
     "a branch on the batch size": (for_small_batches, ("at line", "an if on x.size(0)")),
     "a fixed batch": (
         lambda _, maps: maps.view(4, 2, 3, 3),
-        ("at view in line", "it fixes the batch size to 4", "write -1 or x.size(0)"),
+        ("at view in line", "forward accepts only batches of 4 images", "write -1 or x.size(0)"),
     ),
     "a number in a text": (
         noting,
-        ("reads a number from a tensor as a Python number in line", "print outside forward"),
+        ("forward converts a tensor to a Python number in line", "print outside forward"),
     ),
     "a number as a factor": (
         lambda _, maps: maps * maps.max().item(),
-        ("reads a number from a tensor as a Python number in line", ".item()"),
+        ("forward converts a tensor to a Python number in line", ".item()"),
     ),
-    "a list of numbers": (lambda _, maps: maps - maps.mean((0, 2, 3)).tolist()[0], ("as a Python number in line",)),
-    "a conversion": (lambda _, maps: maps / float(maps.max()), ("depends on the values of the images in line",)),
-    "numpy": (by_numpy, ("a tensor leaves PyTorch in line", "use torch's own operations")),
-    "data": (by_data, ("hides it from autograd in line", "such as by .data")),
-    "autocast": (cast, ("a nested block of autocast in line", "--engine bf16")),
+    "a list of numbers": (lambda _, maps: maps - maps.mean((0, 2, 3)).tolist()[0], ("to a Python number in line",)),
+    "a conversion": (lambda _, maps: maps / float(maps.max()), ("depend on the values of the images in line",)),
+    "numpy": (by_numpy, ("forward converts a tensor to an object outside PyTorch in line", "use operations of torch")),
+    "data": (by_data, ("in a way that autograd does not record in line", "such as by .data")),
+    "autocast": (cast, ("forward contains an autocast block in line", "--engine bf16")),
     "an operation that is not allowed": (
         lambda _, maps: maps + torch.linalg.svdvals(maps).mean(),
         ("operation 'aten.linalg_svdvals.default' in line", "not on the allow-list"),

@@ -59,7 +59,7 @@ def without(key: str) -> Callable[[Document], object]:
         (lambda document: document["fidelity"].update(sure=True), "'sure' is not a known key"),
         (lambda document: document["fidelity"].update(repeatable="yes"), "expected repeatable to be true or false"),
         (lambda document: document["fidelity"].update(other_size="larger"), "expected other_size to be one of"),
-        (lambda document: document["eval"].update(output="nothing"), "its output 'nothing' is not defined"),
+        (lambda document: document["eval"].update(output="nothing"), "as output, found 'nothing', which no value has"),
     ],
 )
 def test_a_damaged_document_is_refused(written: Path, change: Callable[[Document], object], words: str) -> None:
@@ -96,7 +96,7 @@ def test_tensors_of_another_model_are_refused_when_rebuilt(written: Path) -> Non
     """What the tensors are is checked where they are used: a rebuilt module names the first that does not fit."""
     save_file({"other": torch.zeros(1)}, written.with_suffix(".safetensors"))
 
-    with pytest.raises(GraphFormatError, match="found nothing"):
+    with pytest.raises(GraphFormatError, match="got nothing"):
         read_captured(written, "model").to_module()
 
 
@@ -123,7 +123,10 @@ def operation(document: dict[str, Any], index: int = 0) -> dict[str, Any]:
 
 
 DAMAGED: dict[str, tuple[Change, str]] = {
-    "version": (lambda d: d.update(schema="harness.graph/2"), r"'harness.graph/1', found schema='harness.graph/2'"),
+    "version": (
+        lambda d: d.update(schema="harness.graph/2"),
+        r"schema='harness.graph/1', got schema='harness.graph/2': export",
+    ),
     "no version": (lambda d: d.pop("schema"), r"graph: expected a string under 'schema', found nothing"),
     "no input": (lambda d: d.pop("input"), r"graph.input: expected an object, found NoneType"),
     "tensors as a table": (lambda d: d.update(tensors={}), r"graph: expected a list under 'tensors', found dict"),
@@ -139,15 +142,15 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     ),
     "a negative size": (
         lambda d: d["tensors"][0].update(shape=[-1]),
-        r"graph.tensors\[0\]: expected sizes from 0",
+        r"graph.tensors\[0\]: expected a list of sizes, from 0",
     ),
     "a truth as a size": (
         lambda d: d["tensors"][0].update(shape=[True]),
-        r"graph.tensors\[0\]: expected sizes from 0",
+        r"graph.tensors\[0\]: expected a list of sizes, from 0",
     ),
     "a tensor in the batch size": (
         lambda d: d["tensors"][0].update(shape=["B"]),
-        r"graph.tensors\[0\]: expected sizes without the batch",
+        r"graph.tensors\[0\]: expected a list of integers",
     ),
     "a giant side": (
         lambda d: d["tensors"][0].update(shape=[10**4000]),
@@ -155,52 +158,61 @@ DAMAGED: dict[str, tuple[Change, str]] = {
     ),
     "a giant tensor": (
         lambda d: d["tensors"][0].update(shape=[10**8, 10**8]),
-        r"graph.tensors\[0\]: 'shape' .* more than 100,000,000 numbers",
+        r"graph.tensors\[0\]: expected 'shape' of at most 100,000,000 elements",
     ),
     "giant together": (
         lambda d: [d["tensors"][i].update(shape=[10**8]) for i in (0, 1)],
-        r"tensors hold 200,000,000 numbers together: at most 100,000,000",
+        r"at most 100,000,000 elements in all tensors of the graph together, got 200,000,000",
     ),
     "too many dimensions": (
         lambda d: d["tensors"][0].update(shape=[1] * 9),
-        r"graph.tensors\[0\]: 'shape' has 9 entries, at most 8",
+        r"graph.tensors\[0\]: expected at most 8 entries under 'shape', got 9",
     ),
     "a giant image": (
         lambda d: d["input"].update(shape=[1, 4, 10**6]),
-        r"images of shape \[1, 4, 1000000\]: each dimension may be at most",
+        r"dimensions of at most 1,024, got images of shape \[1, 4, 1000000\]",
     ),
     "a giant result": (
         lambda d: operation(d)["outputs"][0].update(shape=["B", 10**5, 10**5]),
-        r"graph.train.operations\[0\].outputs\[0\]: .* more than 100,000,000 numbers",
+        r"graph.train.operations\[0\].outputs\[0\]: .* at most 100,000,000 elements",
     ),
     "a size that is a page of text": (
         lambda d: operation(d)["outputs"][0].update(shape=["B" * 1000]),
-        r"graph.train.operations\[0\].outputs\[0\]: expected sizes",
+        r"graph.train.operations\[0\].outputs\[0\]: expected a list of sizes",
     ),
     "too many operations": (
         lambda d: d["train"].update(operations=[operation(d)] * 20_001),
-        r"graph.train: 'operations' has 20,001 entries, at most 20,000",
+        r"graph.train: expected at most 20,000 entries under 'operations', got 20,001",
     ),
     "an undefined value": (
         lambda d: operation(d)["args"].append({"ref": "nowhere"}),
-        r"train program: operation 'conv2d' reads 'nowhere', which is not defined before it",
+        r"train program: operation 'conv2d' reads 'nowhere', which is neither the input nor a tensor",
     ),
     "a cycle": (
         lambda d: operation(d)["args"].append({"ref": "dropout"}),
-        r"train program: operation 'conv2d' reads 'dropout', which is not defined before it",
+        r"train program: operation 'conv2d' reads 'dropout', which is neither the input nor a tensor",
     ),
     "an operation that reads itself": (
         lambda d: operation(d)["args"].append([{"ref": "conv2d"}]),
         r"operation 'conv2d' reads 'conv2d'",
     ),
     "a missing tensor": (lambda d: d["tensors"].pop(0), r"operation 'conv2d' reads 'conv.weight'"),
-    "a value twice": (lambda d: operation(d, 1).update(name="conv2d"), r"train program: 'conv2d' is defined twice"),
-    "a tensor twice": (lambda d: d["tensors"].append(d["tensors"][0]), r"the graph defines 'conv.weight' twice"),
+    "a value twice": (
+        lambda d: operation(d, 1).update(name="conv2d"),
+        r"expected a new name for each operation, found 'conv2d' twice",
+    ),
+    "a tensor twice": (
+        lambda d: d["tensors"].append(d["tensors"][0]),
+        r"all tensors of the graph, found 'conv.weight' twice",
+    ),
     "an alias that is another tensor": (
         lambda d: d["tensors"][1].update(aliases=["conv.weight"]),
-        r"the graph defines 'conv.weight' twice",
+        r"all tensors of the graph, found 'conv.weight' twice",
     ),
-    "an undefined output": (lambda d: d["eval"].update(output="end"), r"eval program: its output 'end' is not defined"),
+    "an undefined output": (
+        lambda d: d["eval"].update(output="end"),
+        r"eval program: expected the name of a value as output, found 'end'",
+    ),
     "an unknown kind of argument": (
         lambda d: operation(d)["args"].append({"code": "print()"}),
         r"graph.train.operations\[0\]: expected an argument",

@@ -209,6 +209,7 @@ def test_full():
 """
 
 
+@pytest.mark.smoke  # a whole process: slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [([], ["test_unit"]), (["-m", "full"], ["test_full"]), (["-m", "smoke or bench"], ["test_smoke", "test_bench"])],

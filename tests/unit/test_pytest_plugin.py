@@ -214,6 +214,7 @@ def test_a_broken_test_file_does_not_keep_the_requirements_from_being_checked(
     result.stdout.fnmatch_lines([words])
 
 
+@pytest.mark.smoke  # a whole process: slow
 @pytest.mark.parametrize("module", ["harness/__init__.py", "harness.py"])
 def test_beside_a_project_with_a_package_of_that_name(module: str, project: pytest.Pytester) -> None:
     """A project with its own `harness` runs its tests as ever, and is told why its models cannot be checked there."""
@@ -248,6 +249,7 @@ def test_a_contract_that_cannot_be_read_is_a_usage_error(
     assert words in result.stderr.str() + result.stdout.str()
 
 
+@pytest.mark.smoke  # a whole process: slow
 def test_it_costs_nothing_where_it_is_not_used(project: pytest.Pytester) -> None:
     """In a project that does not ask for it the plugin is there, and PyTorch is not imported."""
     project.makepyfile("import sys\ndef test_own():\n    assert 'torch' not in sys.modules")

@@ -64,5 +64,5 @@ def test_records_are_read_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
 
     assert (RECORD,) == read_records(tmp_path)
-    with pytest.raises(InputError, match="which contains none"):
+    with pytest.raises(InputError, match="which contains no records"):
         read_records(tmp_path / "nowhere")

@@ -73,7 +73,7 @@ def test_another_environment_is_compared_statistically(change: dict[str, Any]) -
         "another environment; correct predictions differ by 0, within the seed noise: at most"
     )
     assert any(f"the environment differs: {name}: " in line for line in finding.evidence)
-    assert "bits: equal nevertheless" in finding.evidence
+    assert "comparison of the bits: all equal" in finding.evidence
 
 
 def test_an_accuracy_outside_the_noise_fails() -> None:
@@ -173,7 +173,7 @@ def test_a_range_of_steps_is_traced(captured: CapturedModel, run: RunRecord) -> 
 
     assert [3, 4] == [step.number for step in trace]
     assert trace[-1].end == next(found for found in run.digests if found.step == 4)
-    with pytest.raises(InputError, match="expected a training of at least 10 steps, got 9"):
+    with pytest.raises(InputError, match="expected a training of at least 10 steps, got one of 9 steps"):
         rerun.trace(8, 10)
 
 

@@ -70,7 +70,7 @@ def test_arguments_reach_the_constructor(load: Load, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         ("", '--args "width=..."'),
-        ("width=10, depth=2", "takes no argument depth: expected width, bias"),
+        ("width=10, depth=2", "takes no argument depth: expected only width, bias"),
         ("width='ten'", "building Net(width='ten') failed: TypeError"),
     ],
 )

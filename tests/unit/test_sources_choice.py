@@ -25,7 +25,7 @@ def test_building_blocks_and_other_networks_are_not_taken(load: Load, tmp_path: 
 
     assert f"{path}:Ours" == model.name
     assert [
-        f"taking {path}:Ours, the only one that returns 10 numbers for each image",
+        f"taking {path}:Ours, the only class that returns 10 numbers for each image",
         f"left out: {path}:Block, a building block of {path}:Ours",
         f"left out: {path}:Colour (it takes images of shape (3, 28, 28))",
     ] == notes
@@ -137,7 +137,7 @@ def test_a_loss_does_not_stop_a_choice(load: Load, tmp_path: Path) -> None:
 
     _, notes = load(path)
 
-    assert f"left out: {path}:Loss (its forward needs 2 arguments, and it has no parameters)" == notes[-1]
+    assert f"left out: {path}:Loss (its forward needs 2 arguments, and the model has no parameters)" == notes[-1]
 
 
 def test_classes_that_name_each_other_are_no_blocks(load: Load, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_a_class_that_is_not_there(load: Load, tmp_path: Path) -> None:
     content = f'{NET}\nif __name__ == "__main__":\n    from torch import nn{guarded}\n'
     write(tmp_path, {"net.py": content, "guarded.py": f'if __name__ == "__main__":\n    pass{guarded}\n'})
 
-    assert "found nothing. Models that it defines: Net" in refusal(load, tmp_path / "net.py:Nett")
+    assert "found nothing. Models that the file defines: Net" in refusal(load, tmp_path / "net.py:Nett")
     assert "Inner' derived from torch.nn.Module, found nothing (it is defined under `if __name__ == " in refusal(
         load, tmp_path / "net.py:Inner"
     )
@@ -67,7 +67,7 @@ def test_a_package_that_is_missing(load: Load, tmp_path: Path) -> None:
     _, notes = load(tmp_path / "spare.py")
 
     reason = "ModuleNotFoundError: No module named 'nosuchsummary'"
-    assert [f"line 1 of spare.py failed with {reason}; from there on only definitions are taken"] == notes
+    assert [f"line 1 of spare.py failed with {reason}; from there on, only definitions are executed"] == notes
     assert "failed with ModuleNotFoundError: No module named 'nosuchlayers'" in refusal(load, tmp_path / "needed.py")
     assert "the module 'nosuchlayers' is neither installed nor in the folder of the file" in refusal(
         load, tmp_path / "base.py"
@@ -111,7 +111,7 @@ def test_user_files_are_recognised(file: str | None, users: bool) -> None:  # no
     assert users is is_user_file(file)
 
 
-REST = "; from there on only definitions are taken"
+REST = "; from there on, only definitions are executed"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,9 @@ def test_a_file_that_a_notebook_exported(commands: str, load: Load, tmp_path: Pa
     model, notes = load(write(tmp_path, {"work.py": content}) / "work.py")
 
     assert model.name.endswith("work.py:Net")
-    assert ["work.py has commands of a notebook and is read like one: only its definitions are taken"] == notes
+    assert [
+        "work.py has commands of a notebook and is read like a notebook: only its definitions are executed"
+    ] == notes
 
 
 def test_a_notebook_treats_the_file_beside_it_alike(load: Load, tmp_path: Path) -> None:

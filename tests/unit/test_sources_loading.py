@@ -100,8 +100,8 @@ def test_a_process_that_is_too_slow(tmp_path: Path) -> None:
     ("progress", "words"),
     [
         (("{0}",), "did not finish loading within 0 seconds: expected a file that only defines the model"),
-        (("{0}", "{0}:Net", "{0}:Deep"), "and it was still at {0}:Deep. Name the class that you mean"),
-        ((), "expected PyTorch to be imported by then, and it was not"),
+        (("{0}", "{0}:Net", "{0}:Deep"), "but {0}:Deep took longer. Name the class that you mean"),
+        ((), "expected PyTorch to be imported by then, and that was not the case"),
     ],
 )
 def test_a_file_of_a_folder_that_is_too_slow(

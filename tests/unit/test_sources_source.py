@@ -117,7 +117,7 @@ def test_a_folder_with_too_many_models(tmp_path: Path) -> None:
     [
         ("old.py", ("# élève\n" + IMPORTS + flat("Old")).encode("cp1252"), "is not encoded in UTF-8"),
         ("old.py", (IMPORTS + flat("Old")).encode("utf-16"), "is encoded in UTF-16"),
-        ("old.py", notebook(IMPORTS + flat("Old")).encode(), "Rename it to old.ipynb"),
+        ("old.py", notebook(IMPORTS + flat("Old")).encode(), "Rename the file to old.ipynb"),
         ("old.ipynb", notebook(IMPORTS + flat("Old"))[:-9].encode(), "is not a Jupyter notebook"),
         ("old.py", (IMPORTS + flat("Old") + "print 'done'\n").encode(), "is not valid Python"),
     ],

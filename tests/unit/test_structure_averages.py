@@ -111,7 +111,7 @@ def test_what_cannot_be_told_is_unknown(name: str) -> None:
 
     for rule in ("required", "forbidden"):
         finding = decided(model, f"[gap]\n{rule} = true", "gap")
-        assert (Status.UNKNOWN, f"unknown: whether {operation} averages a whole map could not be shown") == (
+        assert (Status.UNKNOWN, f"unknown: whether {operation} averages a whole map could not be determined") == (
             finding.status,
             finding.observed,
         )

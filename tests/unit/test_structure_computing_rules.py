@@ -58,7 +58,7 @@ def test_a_hostile_size_is_not_followed() -> None:
     graph = convolution_graph(kernel=(10**7, 1), shape=("B", 1, 10**7, 1))
     field_map = trace_fields(graph, graph.evaluate)["y"]
     assert "unknown" == field_map.certainty
-    assert "10,000,000 positions is more than" in field_map.note
+    assert "10,000,000 positions is larger than the limit" in field_map.note
 
 
 @pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])

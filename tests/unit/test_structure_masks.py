@@ -89,7 +89,7 @@ def test_random_numbers_that_make_no_dropout_are_named(name: str) -> None:
 def test_what_is_drawn_decides_the_requirement() -> None:
     """A mask passes, unless evaluation draws it, too; noise leaves it open, except beside a dropout in training."""
     mask, noise = MASKS["comparison"], OTHERS["added noise"][0]
-    unknown = "unknown: whether randn_like makes a dropout in"
+    unknown = "unknown: whether randn_like acts as a dropout in"
 
     def dropped(maps: Tensor) -> Tensor:
         return functional.dropout(maps, 0.1)
@@ -101,6 +101,6 @@ def test_what_is_drawn_decides_the_requirement() -> None:
 
     assert ["pass", "fail", "unknown", "unknown", "pass"] == [finding.status for finding in findings]
     assert "ACTIVE in evaluation" in findings[1].evidence[0]
-    assert [f"{unknown} training could not be shown", f"{unknown} evaluation could not be shown"] == [
+    assert [f"{unknown} training could not be determined", f"{unknown} evaluation could not be determined"] == [
         finding.observed for finding in findings[2:4]
     ]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from harness.certification import ConsistencyRule
 from harness.contracts import builtin_contracts, examine, load_contract
 from harness.findings import Status
-from harness.graph import CapturedModel, Graph
+from harness.graph import CapturedModel, Graph, capture
 from harness.structure import Structure
 from harness.training import Recipe, initialise, state_digest
 from mnist_models import Summary, SummaryRow, create_model, list_models, model_card
@@ -131,6 +131,13 @@ def test_output(name: str, shipped: Shipped) -> None:
 def test_capture_is_faithful(name: str, shipped: Shipped) -> None:
     """The captured graph repeats, and answers as the model does, bit for bit."""
     assert () == shipped(name).fidelity.differences
+
+
+@pytest.mark.smoke
+@each_model
+def test_capture_is_repeatable(name: str) -> None:
+    """A second capture gives the same graph, which loading a shipped model takes for granted."""
+    assert capture(create_model(name), name=name).fidelity.repeatable
 
 
 @each_model

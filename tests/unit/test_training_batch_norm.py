@@ -118,6 +118,7 @@ def test_two_threads_repeat_their_bits() -> None:
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
+@pytest.mark.smoke  # it trains
 def test_a_training_on_two_threads_repeats_its_bits() -> None:
     """The engine verifies with two threads and trains to the same digests again."""
     torch.manual_seed(0)

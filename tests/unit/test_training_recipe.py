@@ -127,7 +127,7 @@ def change(path: str, value: object) -> dict[str, Any]:
         ("optimizer.lr", float("inf"), "expected lr to be a finite number, got lr=inf"),
         ("optimizer.lr", None, "expected a value for lr"),
         ("optimizer.momentum", 1, "expected 0 <= momentum < 1, got momentum=1.0"),
-        ("optimizer.momentum", 0, "expected a momentum above 0 with nesterov, got nesterov=True, momentum=0.0"),
+        ("optimizer.momentum", 0, "expected a momentum above 0 for nesterov=True, got nesterov=True, momentum=0.0"),
         ("optimizer.weight_decay", -1, "expected weight_decay >= 0"),
         ("optimizer.nesterov", 1, "expected nesterov to be true or false, got nesterov=1 (int)"),
         ("optimizer.beta", 1, "'beta' is not a known key."),

@@ -62,7 +62,7 @@ def test_every_recipe_fits_the_published_schema(optimizer: dict[str, Any], sched
 
 
 BAD: list[tuple[str, object, str]] = [
-    ("schema", "harness.run/2", "expected schema='harness.run/1', got schema='harness.run/2'"),
+    ("schema", "harness.run/2", "expected a run record with schema='harness.run/1', got schema='harness.run/2'"),
     ("status", "done", "expected status to be one of 'complete', 'interrupted', 'diverged', got status='done'"),
     ("seed", "1", "expected seed to be a whole number"),
     ("extra", 1, "'extra' is not a known key"),
@@ -74,11 +74,11 @@ BAD: list[tuple[str, object, str]] = [
 ]
 # What a schema cannot say: one value against another.
 CONTRADICTIONS: list[tuple[str, object, str]] = [
-    ("recipe.epochs", 3, "got status='complete' with 2 of 3 declared epochs"),
-    ("status", "diverged", "got status='diverged' with 2 of 2 declared epochs"),
-    ("recipe.epochs", 1, "expected epochs numbered from 1 to at most 1, got [1, 2]"),
-    ("epochs.1.epoch", 3, "expected epochs numbered from 1 to at most 2, got [1, 3]"),
-    ("epochs.1.test_total", 20_000, "expected the same test set in all epochs"),
+    ("recipe.epochs", 3, "all 3 declared epochs are completed, got status='complete' with 2 completed epochs"),
+    ("status", "diverged", "all 2 declared epochs are completed, got status='diverged' with 2 completed epochs"),
+    ("recipe.epochs", 1, "expected epochs numbered from 1 to at most 1, got epochs [1, 2]"),
+    ("epochs.1.epoch", 3, "expected epochs numbered from 1 to at most 2, got epochs [1, 3]"),
+    ("epochs.1.test_total", 20_000, "expected the same number of test images in all epochs"),
     ("epochs.0.test_correct", 10_001, "expected 0 <= test_correct <= test_total"),
     ("epochs.0.train_correct", 60_001, "expected 0 <= train_correct <= train_total"),
     ("started", "yesterday", "got started='yesterday'"),

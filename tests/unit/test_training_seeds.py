@@ -119,7 +119,7 @@ def test_a_killed_seed_affects_no_other_and_is_resumed(tmp_path: Path) -> None:
     outcomes = trained(range(4), tmp_path, load, RecordingObserver(at=(2, 1), then=kill))
 
     killed = outcomes[2]
-    assert (killed.record, killed.problem) == (None, "its process was killed by SIGKILL")
+    assert (killed.record, killed.problem) == (None, "the process that trained this seed was killed by SIGKILL")
     for outcome in (*outcomes[:2], outcomes[3]):
         assert bits(outcome.record) == bits(solo(outcome.seed))
     before = {seed: (seed_folder(tmp_path, seed) / "record.json").stat().st_mtime_ns for seed in (0, 1, 3)}
@@ -143,7 +143,7 @@ def test_an_interruption_keeps_finished_seeds(tmp_path: Path) -> None:
 
     assert 2 not in {outcome.seed for outcome in stop.value.outcomes}
     assert len(stop.value.outcomes) >= 1
-    assert f"{len(stop.value.outcomes)} of 4 seeds are finished and kept" in str(stop.value)
+    assert f"{len(stop.value.outcomes)} of 4 seeds are finished, and their results are kept" in str(stop.value)
     assert multiprocessing.active_children() == []
     assert RunRecord.read(seed_folder(tmp_path, 2) / "record.json").status in ("interrupted", "complete")
     observer = RecordingObserver()

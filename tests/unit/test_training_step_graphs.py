@@ -393,7 +393,7 @@ def test_a_group_without_room_says_what_to_do(captured: CapturedModel, monkeypat
         return capture_one(self, works, generators)
 
     monkeypatch.setattr(Recorder, "capture", too_much)
-    expected = "not enough memory for 3 runs at a time: CUDA out of memory. Train fewer at a time (--jobs)."
+    expected = "not enough memory for 3 runs at a time: CUDA out of memory. Train fewer runs at a time (--jobs)."
     assert dict.fromkeys(SEEDS, expected) == {seed: str(result) for seed, result in together(captured).items()}
 
 
@@ -505,7 +505,7 @@ def test_interrupted_seeds_are_kept_and_gone_on_with(
     captured: CapturedModel, solo: dict[int, object], tmp_path: Path
 ) -> None:
     """The first two end, the third is stopped after an epoch; the same call trains what is left of it."""
-    with pytest.raises(SeedsInterrupted, match="2 of 4 seeds are finished and kept"):
+    with pytest.raises(SeedsInterrupted, match="2 of 4 seeds are finished, and their results are kept"):
         seeds_of(captured, tmp_path, SeedsWitness((3, 1), KeyboardInterrupt()))
     assert "interrupted" == RunRecord.read(tmp_path / "seed-3" / "record.json").status
     witness = SeedsWitness()

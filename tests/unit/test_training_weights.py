@@ -94,8 +94,8 @@ def test_a_whole_module_is_refused(tmp_path: Path) -> None:
         (None, "none.safetensors", "cannot be read"),
         (b"", "empty.safetensors", "expected weights as safetensors"),
         (b"not weights", "text.safetensors", "expected weights as safetensors"),
-        (b"", "empty.pt", "refused before any code in it ran"),
-        (b"not weights", "text.pt", "refused before any code in it ran"),
+        (b"", "empty.pt", "refused before any code in the file ran"),
+        (b"not weights", "text.pt", "refused before any code in the file ran"),
     ],
 )
 def test_what_holds_no_weights_is_named(content: bytes | None, name: str, message: str, tmp_path: Path) -> None:
