@@ -22,8 +22,8 @@ from harness.determinism.variations import pinned_trace, vary
 from harness.errors import InputError
 from harness.findings import Finding
 from harness.graph import read_captured
-from harness.sandbox import Request, Workspace
 from harness.reproducibility.trace import Trace, write_trace
+from harness.sandbox import Request, Workspace
 from harness.sources import ModelSource
 from harness.sources.copying import private_copy
 from harness.training import RunSpec, train_step

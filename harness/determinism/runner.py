@@ -38,10 +38,10 @@ from harness.determinism.variations import attribution_steps
 from harness.errors import InputError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, write_captured
-from harness.sandbox import Ending, Job, Limits, Outcome, run_processes
-from harness.sandbox.protocol import unreadable
 from harness.reproducibility.comparison import Difference, describe_difference, first_difference
 from harness.reproducibility.trace import Trace, read_trace
+from harness.sandbox import Ending, Job, Limits, Outcome, run_processes
+from harness.sandbox.protocol import unreadable
 from harness.sources import module_source
 from harness.training import RunSpec
 
