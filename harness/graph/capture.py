@@ -232,8 +232,8 @@ def set_mode(module: nn.Module, name: str, *, training: bool) -> None:
     except Exception as error:
         msg = (
             f"{name}: {'train' if training else 'eval'}() fails{place_of_error(error)}: {type(error).__name__}: "
-            f"{first_line(error)}. Expected the method train(mode=True) of torch.nn.Module; rename a method of your own that does "
-            "something else"
+            f"{first_line(error)}. Expected the method train(mode=True) of torch.nn.Module; rename a method of your own "
+            "that does something else"
         )
         raise CaptureError(msg) from error
 

@@ -336,9 +336,7 @@ def test_own_train_and_eval_methods_are_called_as_statements() -> None:
         next(operation for operation in program.operations if operation.kind.family == "dropout").args[2]
         for program in (drops.graph.train, drops.graph.evaluate)
     )
-    with pytest.raises(
-        CaptureError, match=r"eval\(\) fails: TypeError: .* Expected the method train\(mode=True\) of torch.nn.Module"
-    ):
+    with pytest.raises(CaptureError, match=r"eval\(\) fails: TypeError: .* Expected the method train"):
         capture(KerasLike(lambda _, scores: scores), (1, 5, 5), name="net")
 
 
