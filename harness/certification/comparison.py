@@ -71,7 +71,7 @@ class PairedComparison:
         if len(self.seeds) < 2:  # noqa: PLR2004 - a standard deviation needs two
             raise InputError(
                 f"expected at least two seeds for which both A and B have a run, got {len(self.seeds)}. Certify A and B with the "
-                "same contract and the same salt."
+                "same contract and the same --salt, so that both are trained with the same seeds."
             )
         if not self.margin >= 0:
             raise InputError(f"expected margin >= 0, got margin={self.margin}.")

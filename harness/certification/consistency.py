@@ -45,8 +45,8 @@ class ConsistencyRule:
             )
         if self.rule == "last" and (self.last is None or not 1 <= self.last <= self.max_epochs):
             raise ContractError(
-                f"expected last from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}. Set "
-                "the key 'last' to the number of last epochs that the rule counts."
+                f"expected the key 'last' to be from 1 to max_epochs={self.max_epochs} with rule='last', got last={self.last}. "
+                "Set the key 'last' to the number of last epochs that the rule counts."
             )
 
     @classmethod

@@ -54,7 +54,9 @@ def replicate(
 
     documented = [model for model in mnist_models.list_models() if mnist_models.model_card(model).sources]
     if name not in ("all", *documented):
-        raise InputError(f"expected a model of a document, or all, got {name!r}. Use one of: {', '.join(documented)}.")
+        raise InputError(
+            f"expected all, or a model that a document publishes, got {name!r}. Use one of: {', '.join(documented)}."
+        )
     names = documented if name == "all" else [name]
     folder = Path(records) if records else None
     certificates: dict[str, Certificate] = {}

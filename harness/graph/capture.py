@@ -58,7 +58,7 @@ def capture(
     example = torch.randn((_EXAMPLE_BATCH, *input_shape), generator=generator, dtype=torch.float32, device="cpu")
     with (
         warnings.catch_warnings(),
-        _garbage_left(),
+        _garbage_collector_disabled(),
         computing_threads(1),
         _plain_defaults(),
         _plain_operations(),
@@ -86,8 +86,11 @@ def capture(
 
 
 @contextmanager
-def _garbage_left() -> Iterator[None]:
-    """Collect no garbage inside the block: an export, and what it imports, make a million objects that mostly stay."""
+def _garbage_collector_disabled() -> Iterator[None]:
+    """Disable the cyclic garbage collector inside the block.
+
+    An export and its imports create about a million objects, most of them long-lived: collections would free little.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -149,7 +152,7 @@ def _require_plain(module: nn.Module, name: str) -> None:
     """Refuse modules compiled by torch.jit, and tensors that a graph cannot hold."""
     for path, child in module.named_modules():
         if isinstance(child, torch.jit.ScriptModule):
-            msg = f"{name} cannot be captured: {path or 'it'} is compiled by torch.jit. Use the plain module"
+            msg = f"{name} cannot be captured: {path or 'the model'} is compiled by torch.jit. Use the module before torch.jit"
             raise CaptureError(msg)
     for tensor_name, tensor in named_tensors(module):
         kind = ""
@@ -188,8 +191,8 @@ def _after_first_pass(module: nn.Module, example: torch.Tensor, name: str) -> Mo
         again = {tensor_name: tensor for tensor_name, tensor in named_tensors(module) if tensor_name not in earlier}
         if changed := [key for key in again if key not in made or not same_tensor(again[key], made[key])]:
             msg = (
-                f"{name} cannot be captured: forward makes {', '.join(changed[:_LISTED])}, and changes or makes it again in each "
-                "pass. Register parameters, buffers and layers in __init__"
+                f"{name} cannot be captured: forward creates {', '.join(changed[:_LISTED])}, and creates or changes the same "
+                "tensors again in each pass. Register parameters, buffers and layers in __init__"
             )
             raise CaptureError(msg)
         state.restore()
@@ -229,7 +232,8 @@ def set_mode(module: nn.Module, name: str, *, training: bool) -> None:
     except Exception as error:
         msg = (
             f"{name}: {'train' if training else 'eval'}() fails{place_of_error(error)}: {type(error).__name__}: "
-            f"{first_line(error)}. Expected the method of torch.nn.Module, train(mode=True): give another method another name"
+            f"{first_line(error)}. Expected the method train(mode=True) of torch.nn.Module; rename a method of your own "
+            "that does something else"
         )
         raise CaptureError(msg) from error
 

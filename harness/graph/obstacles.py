@@ -55,7 +55,7 @@ def why_not_exported(error: Exception, module: nn.Module, example: torch.Tensor)
         return _why_batch_matters(module, example)
     for words, sentence in _KNOWN:
         if any(word in text for word in words):
-            return sentence.format(place=place or _place_of_write(module, example))
+            return sentence.format(place=place or _place_of_data_access(module, example))
     return f"torch.export fails{place}: {type(error).__name__}: {first_line(error)}"
 
 
@@ -91,8 +91,11 @@ def _failure(module: nn.Module, example: torch.Tensor, size: int) -> str:
     return ""
 
 
-def _place_of_write(module: nn.Module, example: torch.Tensor) -> str:
-    """The location of the first access to ``Tensor.data`` in forward, as by `place_of`; empty if there is none."""
+def _place_of_data_access(module: nn.Module, example: torch.Tensor) -> str:
+    """Run forward and return the location of the first access to ``Tensor.data``, such as `` in line 3 of net.py``.
+
+    The location is empty if user code makes no such access.
+    """
     places: list[str] = []
 
     class Watch(TorchFunctionMode):

@@ -119,12 +119,14 @@ def build_shipped(name: str, seed: int) -> nn.Module:
 
 
 def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Module]:
-    """Import the model class of a source, see `harness.sources.source.module_source`, and return a factory for its instances.
+    """Import the model class of ``source`` and return a function that builds instances of the class.
 
-    The factory takes a seed, calls ``torch.manual_seed`` with the seed and returns a new module in train mode.
+    The function takes a seed, calls ``torch.manual_seed`` with the seed and returns a new module in train mode. ``arguments``
+    are the constructor arguments as text, such as ``dropout_prob=0.1, width=16``, see `parse_arguments`. `module_source` in
+    `harness.sources.source` returns a suitable source.
 
     Raises:
-        ModelSourceError: the class cannot be imported or is ambiguous. The factory raises a `ModelSourceError` if the class
+        ModelSourceError: the class cannot be imported or is ambiguous. The function raises a `ModelSourceError` if the class
             cannot be instantiated.
     """
     if source.shipped is not None:

@@ -110,7 +110,8 @@ class RunRecord(RunSpec):
             datetime.fromisoformat(self.started)
         except ValueError:
             raise InputError(
-                f"expected started to be an ISO 8601 date and time, got started={self.started!r}."
+                "expected the key 'started' to be a date and time in ISO 8601, such as 2026-01-31T12:00:00+00:00, got "
+                f"started={self.started!r}."
             ) from None
 
     @property

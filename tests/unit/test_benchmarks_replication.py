@@ -36,7 +36,7 @@ def test_without_records_no_model_has_runs(tmp_path: Path) -> None:
     assert {} == recorded(tmp_path)
     assert {} == recorded(tmp_path / "none")
     (tmp_path / "cloud_2.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(InputError, match="expected schema="):
+    with pytest.raises(InputError, match="expected a certificate with schema="):
         recorded(tmp_path)
 
 

@@ -142,7 +142,7 @@ def test_runs_on_validation_images_are_recorded_and_refused(here: Path, command:
         (("certify", "nosuch", "--data", "digits"), "nosuch"),
         (("compare", "nosuch.json", "cloud_2"), "which cannot be read"),
         (("compare", "short.json", "cloud_2"), "is not valid JSON"),
-        (("replicate", "reference"), "expected a model of a document, or all"),
+        (("replicate", "reference"), "expected all, or a model that a document publishes"),
         (("power", "--sd", "-1", "--correlation", "0.5"), "got sd=-1.0"),
         (("power", "--sd", "0.05", "--correlation", "2"), "got correlation=2.0"),
         (("power", "--sd", "0.05", "--correlation", "0.5", "--target", "x"), "expected --target"),

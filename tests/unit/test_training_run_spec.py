@@ -19,7 +19,7 @@ from tests.made_up import RECIPE, network, record, spec
     [
         (
             {"engine": "auto"},
-            r"expected the name of an engine, got engine='auto'\. Resolve it with choose_engine first",
+            r"expected the name of an engine, got engine='auto'\. Call choose_engine to replace",
         ),
         ({"digest_every": 0}, r"expected digest_every >= 1, got digest_every=0"),
     ],
