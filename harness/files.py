@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +102,33 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+_TEMPORARY_PREFIX = "harness-"
+# Only a folder with such a file was made by `temporary_folder`.
+_TEMPORARY_LOCK = ".mnist-harness-temporary"
+
+
+@contextlib.contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """Create a temporary folder that is deleted at the end of the ``with`` block, also if this process is killed.
+
+    In the latter case, the next call of this function by the same user deletes it: the process that uses such a folder
+    holds a lock on it.
+    """
+    place = Path(tempfile.gettempdir())
+    for abandoned in place.glob(f"{_TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            _delete_if_abandoned(abandoned)
+    with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY_PREFIX}{name}-", ignore_cleanup_errors=True) as folder:
+        lock = filelock.FileLock(Path(folder, _TEMPORARY_LOCK))
+        with lock.acquire(blocking=False):
+            yield Path(folder)
+
+
+def _delete_if_abandoned(folder: Path) -> None:
+    status, lock = folder.lstat(), folder / _TEMPORARY_LOCK
+    own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    if stat.S_ISDIR(status.st_mode) and own and lock.is_file():
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock).acquire(blocking=False):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from harness.determinism.requests import (
 )
 from harness.determinism.variations import attribution_steps
 from harness.errors import InputError
+from harness.files import temporary_folder
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, write_captured
 from harness.reproducibility.comparison import Difference, describe_difference, first_difference
@@ -90,8 +90,7 @@ def check_determinism(
     """
     started = time.monotonic()
     spec, dataset = shortened(spec, dataset, steps=steps)
-    with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
-        folder = Path(name)
+    with temporary_folder("determinism") as folder:
         tensors = ("train_images", "train_labels", "test_images", "test_labels")
         save_file({fact: getattr(dataset, fact).contiguous() for fact in tensors}, folder / DATA_FILE)
         if captured is not None:
@@ -101,7 +100,7 @@ def check_determinism(
             source=module_source(spec.source, captured, arguments=spec.arguments),
             hooks_file=str(hooks_file.resolve()) if hooks_file else None,
             data={fact: getattr(dataset, fact) for fact in ("name", "title", "digest", "mean", "std", "source")},
-            inputs=name,
+            inputs=str(folder),
         )
         check = _Check(folder=folder, setup=setup, limits=Limits(idle_seconds=idle_seconds), announce=announce)
         findings = check.findings(None if captured else why_not_captured)

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from harness.files import temporary_folder
 from harness.sandbox.kernel import machine
 from harness.sandbox.layers import Layer, LayerState
 from harness.sandbox.protocol import (
@@ -137,14 +138,15 @@ class _Worker:
     """A worker process that imports PyTorch once and forks a process for each request, see `harness.sandbox.worker`."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="harness-worker-")
+        self._resources = contextlib.ExitStack()
+        folder = self._resources.enter_context(temporary_folder("worker"))
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = _launched(
                 ["--serve", str(theirs.fileno())],
-                Path(self._folder.name),
+                folder,
                 variables,
-                working_folder=Path(self._folder.name),
+                working_folder=folder,
                 descriptors=[theirs.fileno()],
             )
         self._codes: dict[str, int | None] = {}
@@ -198,7 +200,7 @@ class _Worker:
         self._control.close()
         code = self._process.end()
         self._codes = {name: code if known is None else known for name, known in self._codes.items()}
-        self._folder.cleanup()
+        self._resources.close()
         return code
 
 

@@ -7,15 +7,14 @@ exiting) happen in the worker process and end with the process.
 from __future__ import annotations
 
 import importlib
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
+from harness.files import temporary_folder
 from harness.graph import CapturedModel, capture, read_captured
 from harness.sandbox import Ending, Failure, Job, Limits, Outcome, run_processes
 from harness.sandbox.protocol import unreadable
@@ -73,9 +72,9 @@ def load_model(
 
     no_gpu = {"CUDA_VISIBLE_DEVICES": ""}
     jobs = [Job(request=one, working_folder=one.source.working_folder, variables=no_gpu) for one in requests]
-    with ThreadPoolExecutor(1) as meanwhile, tempfile.TemporaryDirectory(prefix="harness-model-") as folder:
+    with ThreadPoolExecutor(1) as meanwhile, temporary_folder("model") as folder:
         meanwhile.submit(importlib.import_module, _IMPORTED_LATE)
-        outcomes = run_processes(jobs, Path(folder), limits=Limits(seconds=timeout), announce=announce_file)
+        outcomes = run_processes(jobs, folder, limits=Limits(seconds=timeout), announce=announce_file)
         load = _load_file if len(files) == 1 else _load_file_or_report
         loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
     candidates = [candidate for of_file in loaded for candidate in of_file]
