@@ -111,6 +111,8 @@ def worker_here(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     class Ended:
         """A finished process with the exit code 0."""
 
+        layers = ()
+
         def poll(self) -> int:
             return 0
 

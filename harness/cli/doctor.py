@@ -15,12 +15,13 @@ from harness.datasets import data_choices
 @click.command()
 @report_options
 def doctor(output: Output) -> None:
-    """Describe this machine: versions, devices, threads, engines and data sets.
+    """Describe this machine: versions, devices, threads, engines, the layers of the sandbox and data sets.
 
     The MNIST files that are found are verified. The report says how to get data sets and devices that are missing.
     """
     from harness.data import find_mnist, is_offline
     from harness.reporting import facts_table
+    from harness.sandbox import available_layers
     from harness.training import ENGINES, available_devices, environment
 
     machine = environment()
@@ -29,6 +30,10 @@ def doctor(output: Output) -> None:
     facts = [(name.replace("_", " "), "-" if value is None else str(value)) for name, value in vars(machine).items()]
     facts.append(("devices", ", ".join(devices)))
     facts += [("engines", "; ".join(f"{name} on {', '.join(engine.devices)}" for name, engine in ENGINES.items()))]
+    layers = available_layers()
+    facts += [(f"sandbox ({one.layer})", one.detail if one.holds else f"no: {one.detail}") for one in layers]
+    if not layers:
+        facts.append(("sandbox", "no: its layers need Linux on x86-64 or aarch64"))
     missing = [] if len(devices) > 1 else ["an accelerator (optional): a CPU trains the small models in minutes"]
     places: list[dict[str, Any]] = []
     for place in status.places:
@@ -44,6 +49,7 @@ def doctor(output: Output) -> None:
     content = {
         "environment": dataclasses.asdict(machine),
         "devices": list(devices),
+        "sandbox": [dataclasses.asdict(one) for one in layers],
         "data": places,
         "offline": is_offline(),
         "missing": missing,

@@ -1,6 +1,21 @@
 """Worker processes that run a user's code; they receive typed requests and return typed results or errors, without pickle."""
 
+from harness.sandbox.layers import Layer, LayerState
+from harness.sandbox.probe import available_layers
 from harness.sandbox.protocol import Failure, Request, Workspace
-from harness.sandbox.runner import Ending, Job, Limits, Outcome, run_processes
+from harness.sandbox.runner import Ending, Job, Limits, Outcome, run_processes, warm_workers
 
-__all__ = ["Ending", "Failure", "Job", "Limits", "Outcome", "Request", "Workspace", "run_processes"]
+__all__ = [
+    "Ending",
+    "Failure",
+    "Job",
+    "Layer",
+    "LayerState",
+    "Limits",
+    "Outcome",
+    "Request",
+    "Workspace",
+    "available_layers",
+    "run_processes",
+    "warm_workers",
+]

@@ -87,13 +87,15 @@ class Outcome:
     """How a worker process ended, and its workspace folder.
 
     The harness killed the process unless ``ending`` is `Ending.EXITED`. ``exit_code`` is the negative number of the
-    signal if a signal ended the process.
+    signal if a signal ended the process. ``layers`` are the layers that confined the process before it ran code of a
+    submission; empty if it was not confined.
     """
 
     job: Job
     folder: Path
     ending: Ending
     exit_code: int
+    layers: tuple[LayerState, ...] = ()
 
     @property
     def output(self) -> str:
@@ -116,6 +118,10 @@ class Outcome:
 class Process(Protocol):
     """The methods of a worker process that do not depend on how the process was started."""
 
+    @property
+    def layers(self) -> tuple[LayerState, ...]:
+        """The layers that confine the process; empty if it is not confined, or not yet."""
+
     def poll(self) -> int | None:
         """Return the exit code of the process, which is negative for a signal; None while the process runs."""
 
@@ -125,6 +131,8 @@ class Process(Protocol):
 
 class _GroupLeader(subprocess.Popen[bytes]):
     """A process that leads its own process group, so that its child processes can be killed with it."""
+
+    layers = ()
 
     def end(self) -> int:
         try:
@@ -210,6 +218,10 @@ class _Forked:
 
     worker: _Worker
     folder: Path
+
+    @property
+    def layers(self) -> tuple[LayerState, ...]:
+        return self.worker.layers.get(str(self.folder), ())
 
     def poll(self) -> int | None:
         return self.worker.exit_code(self.folder)
@@ -315,8 +327,11 @@ def run_processes(
                     ending = one.ending(limits)
                     one.announce(announce)
                     if ending is not None:
-                        exit_code = running.pop(number).process.end()
-                        outcomes[number] = Outcome(job=one.job, folder=one.folder, ending=ending, exit_code=exit_code)
+                        process = running.pop(number).process
+                        exit_code = process.end()
+                        outcomes[number] = Outcome(
+                            job=one.job, folder=one.folder, ending=ending, exit_code=exit_code, layers=process.layers
+                        )
                         check(outcomes[number])
                 if running:
                     time.sleep(_SECONDS_BETWEEN_CHECKS)

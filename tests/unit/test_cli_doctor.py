@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.datasets import PUBLISHED
+from harness.sandbox import Layer
+from harness.sandbox.kernel import machine
 from harness.training import ENGINES
 
 Command = Callable[..., tuple[int, str, str]]
@@ -44,3 +47,14 @@ def test_doctor_names_a_damaged_file(command: Command, tmp_path: Path, monkeypat
 
     assert f"{name} damaged" in words
     assert f"{PUBLISHED['mnist'].files[0].name} missing" in words
+
+
+@pytest.mark.skipif(machine() is None, reason="the layers are implemented for Linux on x86-64 and aarch64")
+def test_doctor_lists_the_layers_of_the_sandbox(command: Command) -> None:
+    """Each layer is listed with its version or extent, or with the reason why it does not hold."""
+    _, out, _ = command("doctor", "--json", "-")
+    found = json.loads(out)["sandbox"]
+
+    assert list(Layer) == [one["layer"] for one in found]
+    assert [] == [one for one in found if not one["detail"]]
+    assert {"limits", "seccomp"} <= {one["layer"] for one in found if one["holds"]}

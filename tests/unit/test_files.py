@@ -13,7 +13,7 @@ from harness.files import temporary_folder
 def test_a_temporary_folder_is_deleted_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It exists inside the block only, whatever the block raises."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(KeyError), temporary_folder("model") as folder:
+    with pytest.raises(KeyError), temporary_folder("model") as folder:  # noqa: PT012 - the block must fail inside
         (folder / "file").touch()
         raise KeyError
 

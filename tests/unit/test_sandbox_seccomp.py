@@ -40,8 +40,8 @@ def decision(program: bytes, architecture: str, number: int, arguments: Sequence
         if code == 0x20:
             (accumulator,) = struct.unpack_from("=I", data, value)
         elif code == 0x06:
-            kind, detail = value & 0xFFFF0000, value & 0xFFFF
-            return {0x7FFF0000: ALLOWED, 0x80000000: KILLED}.get(kind, detail)
+            outcomes: dict[int, str | int] = {0x7FFF0000: ALLOWED, 0x80000000: KILLED}
+            return outcomes.get(value & 0xFFFF0000, int(value & 0xFFFF))
         else:
             met = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[code]
             place += if_true if met else if_false

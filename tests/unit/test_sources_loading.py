@@ -50,7 +50,9 @@ def test_a_damaged_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 class Ended:
     """A process that exited with 0."""
 
-    def poll(self) -> int:
+        layers = ()
+
+        def poll(self) -> int:
         return 0
 
     end = poll
@@ -115,6 +117,8 @@ def test_a_file_of_a_folder_that_is_too_slow(
 
     class Hanging:
         """A process that hangs until it is ended."""
+
+        layers = ()
 
         def poll(self) -> None:
             return None

@@ -1,0 +1,48 @@
+"""Which layers of the sandbox hold on this machine for the current user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.files import temporary_folder
+from harness.sandbox.layers import LayerState
+from harness.sandbox.protocol import Request, Workspace
+from harness.sandbox.runner import Job, Limits, run_processes
+
+_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confined:
+    """The result of a process that was confined and did nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfinementRequest(Request[Confined]):
+    """A request to be confined and to do nothing else."""
+
+    result_type = Confined
+    is_confined = True
+
+    def prepare(self) -> None:
+        """Import nothing."""
+
+    def perform(self, workspace: Workspace) -> Confined:
+        """Confine the process."""
+        workspace.confine([])
+        return Confined()
+
+
+def available_layers() -> tuple[LayerState, ...]:
+    """Confine a process and return the state of each layer; empty where no layer is implemented.
+
+    Raises:
+        HarnessError: the process could not be confined.
+    """
+    request = ConfinementRequest()
+    with temporary_folder("probe") as folder:
+        (outcome,) = run_processes(
+            [Job(request=request, working_folder=folder)], folder, limits=Limits(seconds=_SECONDS)
+        )
+        outcome.result(request)
+    return outcome.layers
