@@ -50,9 +50,9 @@ def test_a_damaged_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 class Ended:
     """A process that exited with 0."""
 
-        layers = ()
+    layers = ()
 
-        def poll(self) -> int:
+    def poll(self) -> int:
         return 0
 
     end = poll
