@@ -180,7 +180,7 @@ def test_another_declaration_in_the_same_folder_is_refused(undisturbed: tuple[Ce
     folder = undisturbed[1]
     with pytest.raises(InputError, match="got a certificate whose declaration differs in rule"):
         certify(declaration(IMPOSSIBLE), job(), folder, processes=2, observer=Quiet())
-    with pytest.raises(InputError, match="which differs in design"):
+    with pytest.raises(InputError, match="whose declaration differs in design"):
         certify(declaration(design=FixedDesign(runs=2)), job(), folder, processes=2, observer=Quiet())
 
 
