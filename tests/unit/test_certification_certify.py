@@ -178,9 +178,9 @@ def test_two_at_once_in_one_folder(undisturbed: tuple[Certificate, Path], tmp_pa
 def test_another_declaration_in_the_same_folder_is_refused(undisturbed: tuple[Certificate, Path]) -> None:
     """Neither rule nor design of a declared certification can be changed; the message names what differs."""
     folder = undisturbed[1]
-    with pytest.raises(InputError, match="found that of another, which differs in rule"):
+    with pytest.raises(InputError, match="got a certificate whose declaration differs in rule"):
         certify(declaration(IMPOSSIBLE), job(), folder, processes=2, observer=Quiet())
-    with pytest.raises(InputError, match="which differs in design"):
+    with pytest.raises(InputError, match="whose declaration differs in design"):
         certify(declaration(design=FixedDesign(runs=2)), job(), folder, processes=2, observer=Quiet())
 
 

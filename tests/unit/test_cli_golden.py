@@ -134,7 +134,7 @@ def test_a_damaged_golden_is_replaced(command: Command, recorded: Path) -> None:
     code, out, err = command("golden", "update", "cloud_2")
     assert (0, True) == (code, "new golden, with results for torch" in out)
     assert err.startswith(
-        "the golden is replaced, and what it recorded in other environments is lost: expected a golden, but"
+        "the golden cannot be read and is replaced; outputs recorded in other environments are lost: expected a golden, but"
     )
 
 

@@ -78,4 +78,4 @@ def test_verify_fails_a_model_that_does_not_learn(
     code, out, _ = command(*verify_arguments(short_recipe, "--data", "digits", "--quick"))
 
     assert 1 == code
-    assert "Look for a layer that passes no gradient" in out
+    assert "Look for a layer whose parameters get no gradient" in out

@@ -144,7 +144,7 @@ def test_one_step_is_too_few() -> None:
             "print('farewell', flush=True); os._exit(3)",
             "ended the process that trained the model: expected .* The last output was: farewell",
         ),
-        ("os.kill(os.getpid(), 9)", "It was killed by signal 9; is there enough memory"),
+        ("os.kill(os.getpid(), 9)", "Signal 9 killed the process; is there enough memory"),
         (
             "(folder / 'progress.txt').write_text('fresh process: pass\\n'); os._exit(0)",
             "after reporting 'fresh process: pass'.*Nothing was printed",
