@@ -92,7 +92,7 @@ class _NotApplicableError(Exception):
 
 
 def _limit_resources() -> str:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) if machine() else 0
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) if machine() else 0
     memory = pages * resource.getpagesize() + _ADDITIONAL_MEMORY
     limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": _FILE_BYTES, "RLIMIT_NOFILE": _OPEN_FILES}
     if pages:
