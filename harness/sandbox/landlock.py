@@ -53,7 +53,7 @@ def restrict_files(*, readable: Iterable[Path], writable: Iterable[Path]) -> Non
     """Confine the calling thread and its future children for good.
 
     They can read and execute what is ``readable``, or lies beneath, and also change what is ``writable``. Paths that do
-    not exist are ignored. From version 4 on, they can neither connect nor bind TCP sockets; from version 6 on, they can
+    not exist, or cannot be opened, are ignored. From version 4 on, they can neither connect nor bind TCP sockets; from version 6 on, they can
     neither signal processes nor connect to abstract Unix sockets outside.
 
     Raises:
@@ -72,7 +72,7 @@ def restrict_files(*, readable: Iterable[Path], writable: Iterable[Path]) -> Non
     try:
         for paths, rights in ((readable, _READ), (writable, every)):
             for path in paths:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                     _allow(ruleset, path, rights & every)
         system_call(_RESTRICT_SELF, ruleset, 0)
     finally:
