@@ -53,8 +53,8 @@ def restrict_files(*, readable: Iterable[Path], writable: Iterable[Path]) -> Non
     """Confine the calling thread and its future children for good.
 
     They can read and execute what is ``readable``, or lies beneath, and also change what is ``writable``. Paths that do
-    not exist, or cannot be opened, are ignored. From version 4 on, they can neither connect nor bind TCP sockets; from version 6 on, they can
-    neither signal processes nor connect to abstract Unix sockets outside.
+    not exist, or cannot be opened, are ignored. From version 4 on, they can neither connect nor bind TCP sockets; from
+    version 6 on, they can neither signal processes nor connect to abstract Unix sockets outside.
 
     Raises:
         OSError: the kernel does not offer Landlock, or refused.
