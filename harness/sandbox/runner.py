@@ -157,6 +157,7 @@ class _Worker:
                 working_folder=folder,
                 descriptors=[theirs.fileno()],
             )
+        self.is_closed = False
         self._codes: dict[str, int | None] = {}
         self.layers: dict[str, tuple[LayerState, ...]] = {}
 
@@ -205,6 +206,7 @@ class _Worker:
 
     def close(self) -> int:
         """End the worker and all processes that it forked, and return its exit code."""
+        self.is_closed = True
         self._control.close()
         code = self._process.end()
         self._codes = {name: code if known is None else known for name, known in self._codes.items()}
@@ -254,7 +256,7 @@ def start_process(folder: Path, job: Job) -> Process:
     if not (job.request.is_confined and machine()):
         return _launched([str(folder)], folder, job.variables, working_folder=job.working_folder)
     key = tuple(sorted(job.variables.items()))
-    if key not in _workers:
+    if key not in _workers or _workers[key].is_closed:
         _workers[key] = _Worker(job.variables)
     return _workers[key].start(folder)
 

@@ -125,6 +125,7 @@ class Server:
             if machine():
                 process_control(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:
+                self._close_other_files()
                 _redirect_output(folder / OUTPUT_FILE)
                 _use_private_folders(folder)
                 _perform(request, Workspace(folder=folder, confine=self._confinement(folder)))
@@ -139,6 +140,12 @@ class Server:
                 sys.stderr.flush()
             # Neither the exit functions nor the finalisers of the submission run.
             os._exit(code & 0xFF)
+
+    def _close_other_files(self) -> None:
+        """Close what the worker has open, except standard streams and the socket to the runner."""
+        kept = self._control.fileno()
+        os.closerange(3, kept)
+        os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
     def _confinement(self, folder: Path) -> Any:  # noqa: ANN401 - the type is that of `Workspace.confine`
         def confine(readable: Iterable[Path]) -> None:
