@@ -121,7 +121,11 @@ def replication_rows(found: Replication) -> tuple[tuple[str, ...], list[tuple[st
 
 
 def model_outcome(found: Replication, model: str) -> str:
-    """The outcomes of a model's figures in a few words: one for all figures that can be tested, or each with its figures."""
+    """Summarise the outcomes of a model's published accuracy figures.
+
+    If all testable figures have the same outcome, return that outcome; otherwise list each outcome with the names of its
+    figures. If no figure is testable, return the first outcome with its reason; ``-`` if the model has no figures.
+    """
     figures: dict[str, list[str]] = {}
     untestable: list[str] = []
     for one in found.figures:

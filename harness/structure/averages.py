@@ -103,7 +103,11 @@ def _is_spread(field_map: FieldMap) -> bool:
 
 
 def _takes_apart(reader: Operation, before: FieldMap, after: FieldMap) -> bool:
-    """Whether ``reader`` slices a map, or returns a single row, a single column or a value of unknown layout."""
+    """Whether ``reader`` may separate the positions of a feature map.
+
+    It does if it slices the map, if its result has a single row or a single column, or if it is not known which
+    dimensions of the result hold rows and columns.
+    """
     single = any(before.positions(axis) > 1 == after.positions(axis) for axis in AXES)
     return single or reader.kind.family == "slicing" or not _is_spread(after)
 
