@@ -6,11 +6,9 @@ The axes of the evaluation are in `harness.determinism.evaluation`.
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from harness.determinism.interventions import Interventions, deterministic_algor
 from harness.determinism.model_under_test import ModelUnderTest
 from harness.determinism.snapshot import RANDOM_STATES, TORCH_RANDOM, StateSnapshot
 from harness.errors import HarnessError
+from harness.files import temporary_folder
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, computing_threads
 from harness.reproducibility.comparison import Difference, describe_difference, first_difference
@@ -191,11 +190,11 @@ def _stop_and_resume(
 
     Returns the trace of all steps and the names of the items that are not in the checkpoint and differ in a new module.
     """
-    with tempfile.TemporaryDirectory(prefix="harness-determinism-") as name:
+    with temporary_folder("determinism") as folder:
         module, tracer = model.module(), Tracer(model.device)
         stop = _StopAfter((model.spec.recipe.epochs + 1) // 2)
         with suppress(TrainingInterrupted):
-            model.trace(module, tracer=tracer, observer=stop, folder=Path(name))
+            model.trace(module, tracer=tracer, observer=stop, folder=folder)
         stopped = StateSnapshot(module, model.device)
         if GLOBALS.name not in kept:
             model.reimport()
@@ -206,7 +205,7 @@ def _stop_and_resume(
         in_checkpoint = module.state_dict()
         lost = [name for name in changed if name != TORCH_RANDOM and name.partition(" ")[2] not in in_checkpoint]
         stopped.restore(again, kept)
-        return model.trace(again, tracer=tracer, folder=Path(name), upto=upto), lost
+        return model.trace(again, tracer=tracer, folder=folder, upto=upto), lost
 
 
 def _lost_state(name: str) -> NondeterminismSource:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import platform
+import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 MACHINES = ("x86_64", "aarch64")
 
 
@@ -17,6 +18,18 @@ def machine() -> str | None:
     """The processor architecture, if the layers of the sandbox are implemented for it on this operating system."""
     found = platform.machine()
     return found if sys.platform == "linux" and found in MACHINES else None
+
+
+def require_machine() -> str:
+    """The processor architecture, as `machine` returns it.
+
+    Raises:
+        OSError: the layers of the sandbox are not implemented here.
+    """
+    found = machine()
+    if found is None:
+        raise OSError(errno.ENOSYS, "expected Linux on x86-64 or aarch64")
+    return found
 
 
 @functools.cache
@@ -56,3 +69,16 @@ def forbid_new_privileges() -> None:
         OSError: the kernel refused.
     """
     process_control(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends; end it now if ``parent`` is its parent no longer.
+
+    A change of the user undoes this.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    process_control(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -12,10 +12,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.sandbox.kernel import (
-    PR_SET_PDEATHSIG,
+    end_with_parent,
     forbid_new_privileges,
-    machine,
     process_control,
+    require_machine,
     system_call,
 )
 from harness.sandbox.landlock import landlock_version, restrict_files
@@ -57,10 +57,8 @@ class LayerState:
 
 def confine_worker() -> None:
     """Refuse this process, which imports only libraries, all system calls that no training needs, where that is possible."""
-    architecture = machine()
-    if architecture is not None:
-        with contextlib.suppress(OSError):
-            install_filter(refusals_for_workers(architecture))
+    with contextlib.suppress(OSError):
+        install_filter(refusals_for_workers(require_machine()))
 
 
 def confine_submission(folder: Path, *, readable: Iterable[Path], slot: int) -> tuple[LayerState, ...]:
@@ -92,22 +90,23 @@ class _NotApplicableError(Exception):
 
 
 def _limit_resources() -> str:
-    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) if machine() else 0
-    memory = pages * resource.getpagesize() + _ADDITIONAL_MEMORY
-    limits = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": _FILE_BYTES, "RLIMIT_NOFILE": _OPEN_FILES}
-    if pages:
-        limits["RLIMIT_AS"] = memory
-    for name, value in limits.items():
-        _, hard = resource.getrlimit(getattr(resource, name))
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    limits = {
+        resource.RLIMIT_AS: pages * resource.getpagesize() + _ADDITIONAL_MEMORY,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: _FILE_BYTES,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+    }
+    for limit, value in limits.items():
+        _, hard = resource.getrlimit(limit)
         lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(getattr(resource, name), (lowest, lowest))
+        resource.setrlimit(limit, (lowest, lowest))
     return f"{_ADDITIONAL_MEMORY >> 30} GiB of memory, {_FILE_BYTES >> 30} GiB per file, {_OPEN_FILES} open files"
 
 
 def _become_other_user(folder: Path, places: Iterable[Path], slot: int) -> str:
     """Give ``folder`` to an unused user and become that user; needs root."""
-    architecture = machine()
-    if architecture is None or os.geteuid() != 0:
+    if os.geteuid() != 0:
         raise _NotApplicableError("needs root")
     private = next((place for place in places if place.exists() and not _readable_by_others(place)), None)
     if private is not None and not landlock_version():
@@ -123,7 +122,7 @@ def _become_other_user(folder: Path, places: Iterable[Path], slot: int) -> str:
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
     # Landlock limits what this capability, to read all files, is good for.
-    _set_capabilities(architecture, 1 << _CAP_DAC_READ_SEARCH if private is not None else 0)
+    _set_capabilities(1 << _CAP_DAC_READ_SEARCH if private is not None else 0)
     return f"user {user}"
 
 
@@ -132,11 +131,11 @@ def _readable_by_others(path: Path) -> bool:
     return all(place.stat().st_mode & 0o001 for place in (*resolved.parents, *([resolved] * resolved.is_dir())))
 
 
-def _set_capabilities(architecture: str, capabilities: int) -> None:
+def _set_capabilities(capabilities: int) -> None:
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     # Effective, permitted, inheritable: the lower 32 bits of each, then the higher.
     data = (ctypes.c_uint32 * 6)(capabilities, capabilities, 0, 0, 0, 0)
-    system_call(_CAPSET[architecture], ctypes.byref(header), ctypes.byref(data))
+    system_call(_CAPSET[require_machine()], ctypes.byref(header), ctypes.byref(data))
 
 
 def _restrict_files(folder: Path, places: Iterable[Path]) -> str:
@@ -149,11 +148,6 @@ def _restrict_files(folder: Path, places: Iterable[Path]) -> str:
 
 
 def _refuse_calls(parent: int) -> str:
-    architecture = machine()
-    if architecture is None:
-        raise _NotApplicableError("needs Linux on x86-64 or aarch64")
-    process_control(PR_SET_PDEATHSIG, 9)
-    if os.getppid() != parent:
-        os._exit(1)
-    install_filter(refusals_for_submissions(architecture, os.getpid()))
+    end_with_parent(parent)
+    install_filter(refusals_for_submissions(require_machine(), os.getpid()))
     return "no programs, processes, sockets, signals, links or changes of metadata"

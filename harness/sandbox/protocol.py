@@ -26,7 +26,7 @@ from harness.files import write_whole
 from harness.tables import parse_document, read_table
 
 REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progress.txt", "result.json", "output.txt"
-MAX_RESULT_BYTES = 64 * 2**20
+MAX_RESULT_BYTES, MAX_MESSAGE_BYTES = 64 * 2**20, 2**16
 
 R = TypeVar("R")
 

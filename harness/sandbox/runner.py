@@ -22,6 +22,7 @@ from harness.files import temporary_folder
 from harness.sandbox.kernel import machine
 from harness.sandbox.layers import Layer, LayerState
 from harness.sandbox.protocol import (
+    MAX_MESSAGE_BYTES,
     OUTPUT_FILE,
     PROGRESS_FILE,
     Request,
@@ -34,7 +35,6 @@ from harness.sandbox.protocol import (
 _SECONDS_BETWEEN_CHECKS = 0.05
 _SHOWN_OUTPUT_BYTES, _SHOWN_OUTPUT_CHARACTERS = 4_000, 300
 _MAX_PROGRESS_BYTES = 2**20
-_MESSAGE_BYTES = 2**16
 # A process that is killed ends at once, unless its worker is still importing.
 _SECONDS_TO_KILL = 1.0
 # Of the environment, the names that begin so are passed on: what Python, its libraries and the devices are found by.
@@ -179,7 +179,7 @@ class _Worker:
         while self._codes[str(folder)] is None:
             self._control.settimeout(max(until - time.monotonic(), 0.0))
             try:
-                message = self._control.recv(_MESSAGE_BYTES)
+                message = self._control.recv(MAX_MESSAGE_BYTES)
             except (TimeoutError, BlockingIOError):
                 return None
             except OSError:

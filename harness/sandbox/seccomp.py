@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.sandbox.kernel import forbid_new_privileges, machine, system_call
+from harness.sandbox.kernel import forbid_new_privileges, require_machine, system_call
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
@@ -173,9 +173,7 @@ def install_filter(refusals: Sequence[Refusal]) -> None:
     Raises:
         OSError: the kernel refused, or this is not Linux on x86-64 or aarch64.
     """
-    architecture = machine()
-    if architecture is None:
-        raise OSError(errno.ENOSYS, "expected Linux on x86-64 or aarch64")
+    architecture = require_machine()
     program = filter_program(architecture, refusals)
     size = struct.calcsize("=HBBI")
     forbid_new_privileges()

@@ -8,6 +8,7 @@ local socket name the workspaces of requests to start and to kill, and report th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import os
@@ -17,16 +18,24 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.sandbox.kernel import PR_SET_PDEATHSIG, machine, process_control
-from harness.sandbox.layers import LayerState, confine_submission, confine_worker
-from harness.sandbox.protocol import OUTPUT_FILE, Failure, Request, Workspace, own_caches, read_request, write_result
+from harness.sandbox.kernel import end_with_parent, process_control
+from harness.sandbox.layers import confine_submission, confine_worker
+from harness.sandbox.protocol import (
+    MAX_MESSAGE_BYTES,
+    OUTPUT_FILE,
+    Failure,
+    Request,
+    Workspace,
+    own_caches,
+    read_request,
+    write_result,
+)
 
 _PR_SET_CHILD_SUBREAPER = 36
-_MESSAGE_BYTES = 2**16
 
 
 def main(folder: Path, *, prepare: bool = True) -> None:
@@ -34,20 +43,20 @@ def main(folder: Path, *, prepare: bool = True) -> None:
 
     With ``prepare``, the method `prepare` of the request is called first.
     """
-    try:
+    with _failure_written(folder):
         request = read_request(folder)
         if prepare:
             request.prepare()
-        _perform(request, Workspace(folder=folder))
+        write_result(request.perform(Workspace(folder=folder)), folder)
+
+
+@contextlib.contextmanager
+def _failure_written(folder: Path) -> Iterator[None]:
+    """Write an error that the block raises to the workspace ``folder`` as the result."""
+    try:
+        yield
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
         write_result(Failure.of(error), folder)
-
-
-def _perform(request: Request[Any], workspace: Workspace) -> None:
-    try:
-        write_result(request.perform(workspace), workspace.folder)
-    except Exception as error:  # noqa: BLE001 - as above
-        write_result(Failure.of(error), workspace.folder)
 
 
 class Server:
@@ -68,19 +77,18 @@ class Server:
         wake, awake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(awake)
-        if machine():
-            # Processes that lose their parent become children of this one, which ends them.
-            process_control(_PR_SET_CHILD_SUBREAPER, 1)
+        # Processes that lose their parent become children of this one, which ends them.
+        process_control(_PR_SET_CHILD_SUBREAPER, 1)
         confine_worker()
         sources: list[socket.socket | int] = [self._control, wake]
         try:
             while True:
                 ready, _, _ = select.select(sources, [], [])
                 if wake in ready:
-                    os.read(wake, _MESSAGE_BYTES)
+                    os.read(wake, MAX_MESSAGE_BYTES)
                     self._reap()
                 if self._control in ready:
-                    message = self._control.recv(_MESSAGE_BYTES)
+                    message = self._control.recv(MAX_MESSAGE_BYTES)
                     if not message:
                         return
                     self._handle(json.loads(message))
@@ -96,7 +104,7 @@ class Server:
 
     def _start(self, name: str) -> None:
         folder = Path(name)
-        try:
+        with _failure_written(folder):
             request = read_request(folder)
             if type(request) not in self._prepared:
                 request.prepare()
@@ -104,16 +112,14 @@ class Server:
                 # What is there already is left alone, so that the memory pages stay shared.
                 gc.collect()
                 gc.freeze()
-        except Exception as error:  # noqa: BLE001 - as above
-            write_result(Failure.of(error), folder)
-            self._send({"ended": name, "code": 0})
+            self._started += 1
+            parent = os.getpid()
+            process = os.fork()
+            if process == 0:
+                self._run(request, folder, parent)
+            self._running[process] = name
             return
-        self._started += 1
-        parent = os.getpid()
-        process = os.fork()
-        if process == 0:
-            self._run(request, folder, parent)
-        self._running[process] = name
+        self._send({"ended": name, "code": 0})
 
     def _run(self, request: Request[Any], folder: Path, parent: int) -> NoReturn:
         """Perform a request in the forked process, which ends here."""
@@ -122,14 +128,13 @@ class Server:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
-            if machine():
-                process_control(PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() == parent:
-                self._close_other_files()
-                _redirect_output(folder / OUTPUT_FILE)
-                _use_private_folders(folder)
-                _perform(request, Workspace(folder=folder, confine=self._confinement(folder)))
-                code = 0
+            end_with_parent(parent)
+            self._close_other_files()
+            _redirect_output(folder / OUTPUT_FILE)
+            _use_private_folders(folder)
+            with _failure_written(folder):
+                write_result(request.perform(Workspace(folder=folder, confine=self._confinement(folder))), folder)
+            code = 0
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
         except BaseException:  # noqa: BLE001 - Ctrl-C, or a class of the submission's own
@@ -147,10 +152,12 @@ class Server:
         os.closerange(3, kept)
         os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
-    def _confinement(self, folder: Path) -> Any:  # noqa: ANN401 - the type is that of `Workspace.confine`
+    def _confinement(self, folder: Path) -> Callable[[Iterable[Path]], None]:
+        """Return the function `Workspace.confine` of a forked process, which also reports the layers to the runner."""
+
         def confine(readable: Iterable[Path]) -> None:
             layers = confine_submission(folder, readable=readable, slot=8 * os.getppid() + self._started % 8)
-            self._send({"confined": str(folder), "layers": [_plain(state) for state in layers]})
+            self._send({"confined": str(folder), "layers": [dataclasses.asdict(state) for state in layers]})
             self._control.close()
 
         return confine
@@ -175,10 +182,6 @@ class Server:
         # The runner may be gone; then the next message received is empty.
         with contextlib.suppress(OSError):
             self._control.send(json.dumps(message).encode())
-
-
-def _plain(state: LayerState) -> dict[str, Any]:
-    return {"layer": state.layer.value, "holds": state.holds, "detail": state.detail}
 
 
 def _children() -> set[int]:
