@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import stat
@@ -58,16 +59,30 @@ def file_name(text: str) -> str:
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: a reader finds the old content or the new content, never a part of it, even after a crash.
 
+    Links are followed, and an existing file keeps its permissions. A path that is no regular file, such as a pipe or a
+    device, is written to.
+
     Raises:
-        InputError: the folder does not exist, is not writable or is full; an existing file is unchanged.
+        InputError: the file or its folder does not exist or is not writable, or the disk is full; an existing file is
+            unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = require_writable(path)
+    if _is_stream(target):
+        try:
+            with target.open("ab") as stream:
+                stream.write(content)
+        except OSError as problem:
+            raise InputError(f"could not write {str(path)!r}: {problem.strerror}. Choose another path.") from problem
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
     except BaseException as problem:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -77,6 +92,56 @@ def write_whole(path: Path, content: bytes) -> None:
             f"could not write {str(path)!r}: {problem.strerror}. The earlier file, if any, is unchanged. Free some space or "
             "choose another path."
         ) from problem
+
+
+def unused_name(path: Path) -> Path:
+    """Return the path, with a number after the stem if there is already such a file."""
+    numbers = itertools.count(2)
+    unused = path
+    while unused.exists():
+        unused = path.with_stem(f"{path.stem}-{next(numbers)}")
+    return unused
+
+
+def require_writable(path: Path) -> Path:
+    """Return the path that `write_whole` writes to: that of the file which ``path`` leads to, if it is a link.
+
+    Raises:
+        InputError: the path is empty or a folder, the file is read-only, or its folder does not exist or is not writable.
+    """
+    try:
+        # The link of a pipe in /dev/fd leads to a name that does not exist.
+        target = path if _is_stream(path) else Path(os.path.realpath(path))
+        reason = _why_unwritable(target)
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem)
+    if reason:
+        raise InputError(f"expected a writable file, got {str(path)!r}: {reason}. Choose another path.")
+    return target
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether a path is a pipe, a device, or a descriptor of a process, which may be that of a regular file."""
+    return path.exists() and (
+        path.absolute().parts[1:2] in (("dev",), ("proc",)) or not (path.is_file() or path.is_dir())
+    )
+
+
+def _why_unwritable(target: Path) -> str:
+    if target.is_dir():
+        return "it is a folder"
+    if target.is_symlink():
+        return "it is a link that leads to itself"
+    # Root may write a file without any write permission; its owner protected it.
+    if target.exists() and not (target.stat().st_mode & 0o222 and os.access(target, os.W_OK)):
+        return "it is read-only"
+    if not _is_stream(target):
+        folder = target.parent
+        if not folder.is_dir():
+            return f"the folder {str(folder)!r} does not exist"
+        if not os.access(folder, os.W_OK):
+            return f"the folder {str(folder)!r} is not writable"
+    return ""
 
 
 @contextlib.contextmanager

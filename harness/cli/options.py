@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ import click
 
 from harness.cli.console import Output
 from harness.datasets import AUTO, data_choices
+from harness.errors import InputError
+from harness.files import require_writable
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -34,25 +35,29 @@ def combine(*decorators: Decorator) -> Decorator:
 
 def _output(_: click.Context, __: click.Parameter, target: str | None) -> Output:
     if target not in (None, "-"):
-        _require_writable(Path(target))
+        _writable(target)
     return Output(target)
 
 
-def _picture(_: click.Context, __: click.Parameter, target: str | None) -> Path | None:
-    if target is None:
-        return None
-    path = Path(target)
-    if path.suffix not in _PICTURES:
+def _picture(context: click.Context, parameter: click.Parameter, target: str | None) -> Path | None:
+    if target is not None and Path(target).suffix not in _PICTURES:
         raise click.BadParameter(f"expected a file name that ends in {' or '.join(_PICTURES)}, got {target!r}.")
-    _require_writable(path)
-    return path
+    return writable_file(context, parameter, target)
 
 
-def _require_writable(path: Path) -> None:
-    """Check before the command starts that a file can be written, not after hours of training."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        reason = "it is a folder" if path.is_dir() else f"the folder {str(path.parent)!r} is not writable"
-        raise click.BadParameter(f"expected a writable file, got {str(path)!r}: {reason}. Choose another path.")
+def writable_file(_: click.Context, __: click.Parameter, target: str | None) -> Path | None:
+    """Callback of an option: check before the command starts that a file can be written, not after hours of training."""
+    return None if target is None else _writable(target)
+
+
+def _writable(target: str) -> Path:
+    if not target:
+        raise click.BadParameter("expected the name of a file, got an empty one.")
+    try:
+        require_writable(Path(target))
+    except InputError as problem:
+        raise click.BadParameter(str(problem)) from problem
+    return Path(target)
 
 
 def plot_option(what: str) -> Decorator:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ import torch
 
 from harness.errors import CheckpointError, InputError
 from harness.files import write_whole
+
+# Other files in the folder are not touched.
+_NAME = re.compile(r"epoch-\d{4,}-[0-9a-f]{16}\.pt")
 
 
 class Checkpoints:
@@ -108,7 +112,7 @@ class Checkpoints:
             path.unlink()
 
     def _all(self) -> list[Path]:
-        return sorted(self._folder.glob("epoch-*-*.pt"))
+        return sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def _digest(content: bytes) -> str:

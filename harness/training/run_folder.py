@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.data import Dataset
 from harness.errors import InputError
-from harness.files import read_whole, sole_writer, write_whole
+from harness.files import read_whole, sole_writer, unused_name, write_whole
 from harness.tables import expect_mapping, parse_document, read_table
 from harness.training.engines import Engine
 from harness.training.evaluation import predict
@@ -116,40 +116,49 @@ class WrongPredictions:
 def write_end(folder: Path, module: nn.Module, record: RunRecord, data: Dataset) -> None:
     """Write the record of a run that has ended and, if it is complete, the weights and the wrong predictions.
 
-    Record and weights of an earlier run that was not interrupted are kept: their file names get the start time of that
-    run. An unreadable record is renamed, too.
+    The files of an earlier run that was not interrupted are kept: their names get the start time of that run, or
+    ``unreadable`` if its record cannot be read. If weights or predictions cannot be written, the record is still
+    written.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     path = folder / RECORD_FILE
-    _keep_earlier(path)
-    if record.status == "complete":
-        about = {"model": record.model, "graph_digest": record.graph_digest, "state_digest": record.state_digest}
-        save_weights(module, folder / WEIGHTS_FILE, about=about)
-        predictions = predict(module, data.to(record.device))
-        wrong = [[index, int(predictions.classes[index])] for index in predictions.misclassified]
-        document = {
-            "schema": "harness.predictions/1",
-            "state_digest": record.state_digest,
-            "data_digest": record.data_digest,
-            "wrong": wrong,
-        }
-        write_whole(folder / PREDICTIONS_FILE, (json.dumps(document) + "\n").encode())
-    record.write(path)
-
-
-def _keep_earlier(path: Path) -> None:
-    if not path.exists():
-        return
+    _keep_earlier(folder)
     try:
-        earlier = RunRecord.read(path)
-    except InputError:
-        path.rename(path.with_suffix(".unreadable.json"))
-        return
-    if earlier.status != "interrupted":
-        stamp = "".join(character for character in earlier.started if character.isalnum())
-        path.rename(path.with_name(f"record-{stamp}.json"))
-        weights = path.with_name(WEIGHTS_FILE)
-        if weights.exists():
-            weights.rename(weights.with_stem(f"{weights.stem}-{stamp}"))
+        if record.status == "complete":
+            about = {"model": record.model, "graph_digest": record.graph_digest, "state_digest": record.state_digest}
+            save_weights(module, folder / WEIGHTS_FILE, about=about)
+            predictions = predict(module, data.to(record.device))
+            wrong = [[index, int(predictions.classes[index])] for index in predictions.misclassified]
+            document = {
+                "schema": "harness.predictions/1",
+                "state_digest": record.state_digest,
+                "data_digest": record.data_digest,
+                "wrong": wrong,
+            }
+            write_whole(folder / PREDICTIONS_FILE, (json.dumps(document) + "\n").encode())
+    finally:
+        record.write(path)
+
+
+def _keep_earlier(folder: Path) -> None:
+    """Rename the files of an earlier run, and files that this package did not write, so that they are not replaced.
+
+    The record of an interrupted run is left in place: it is replaced by the record of the resumed run.
+    """
+    record = folder / RECORD_FILE
+    names = [RECORD_FILE, WEIGHTS_FILE, PREDICTIONS_FILE]
+    stamp = "earlier"
+    if record.exists():
+        try:
+            earlier = RunRecord.read(record)
+        except InputError:
+            stamp = "unreadable"
+        else:
+            stamp = "".join(filter(str.isalnum, earlier.started))
+            if earlier.status == "interrupted":
+                names.remove(RECORD_FILE)
+    for path in (folder / name for name in names):
+        if path.exists():
+            path.rename(unused_name(path.with_stem(f"{path.stem}-{stamp}")))
