@@ -130,7 +130,7 @@ def _is_stream(path: Path) -> bool:
 def _why_unwritable(target: Path) -> str:
     if target.is_dir():
         return "it is a folder"
-    if target.is_symlink():
+    if target.is_symlink() and not _is_stream(target):
         return "it is a link that leads to itself"
     # Root may write a file without any write permission; its owner protected it.
     if target.exists() and not (target.stat().st_mode & 0o222 and os.access(target, os.W_OK)):
