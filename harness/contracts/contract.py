@@ -143,6 +143,11 @@ def _refuse_unknown_keys(table: Mapping[str, Any], place: str) -> None:
         where = f"{place}, [{section}]"
         given = expect_mapping(table.get(section, {}), where=where, error=ContractError)
         refuse_unknown(given, keys, where=where, error=ContractError)
+        if section in table and not given:
+            raise ContractError(
+                f"{where}: expected at least one of the keys {', '.join(sorted(keys))}, got none, which requires nothing. Add a "
+                "key, or remove the section."
+            )
 
 
 def _read_requirements(table: Mapping[str, Any], place: str) -> Iterator[Requirement]:

@@ -57,6 +57,15 @@ class Requirement(abc.ABC):
         if self.bounds and all(getattr(self, bound) is None for bound in self.bounds):
             raise ContractError(f"expected a value for at least one of {', '.join(self.bounds)}, got none.")
         require_ranges(self, ContractError)
+        given = {bound: value for bound in self.bounds if (value := getattr(self, bound)) is not None}
+        least = given.pop("min", 0)
+        for bound, value in given.items():
+            # No number is at least 8,000 and below 8,000.
+            if value - (bound == "below") < least:
+                raise ContractError(
+                    f"expected bounds that a model can meet, got min={least}, {bound}={value}."
+                    f"{f' Did you mean min={value}, {bound}={least}?' if value < least else ''}"
+                )
 
     @property
     def asked(self) -> bool:

@@ -35,7 +35,7 @@ def accuracy(rule: ConsistencyRule, counts: list[int], **settings: Any) -> Statu
         ("99.405", 10_000, 9_941),
         ("99.4", 360, 358),
         ("100", 7, 7),
-        ("0.1", 10_000, 10),
+        ("1.1", 10_000, 110),
     ],
 )
 def test_required_is_exact(target: str, total: int, required: int) -> None:
@@ -150,6 +150,11 @@ def test_skipped_findings_expect_the_same() -> None:
         ({"target": "99.4"}, "expected target to be a number, got target='99.4' (str)"),
         ({"target": True}, "expected target to be a number, got target=True (bool)"),
         ({"target": 0}, "expected 0 < target <= 100, got target=Decimal('0')"),
+        (
+            {"target": 0.994},
+            "expected target in percent of the test images, above 1, got target=0.994. Did you mean target=99.4?",
+        ),
+        ({"target": 1}, "got target=1. Did you mean target=100?"),
         ({"target": 100.1}, "expected 0 < target <= 100, got target=Decimal('100.1')"),
         ({"target": float("nan")}, "expected target to be a finite number, got target=nan"),
         ({"rule": "mean"}, "expected rule to be one of 'last', 'best', got rule='mean'"),
@@ -190,7 +195,7 @@ def test_a_run_on_validation_images_is_refused() -> None:
 
 @given(
     total=st.integers(1, 10**6),
-    hundredths=st.integers(1, 10_000),
+    hundredths=st.integers(101, 10_000),
     last=st.integers(1, 4),
     counts=st.lists(st.floats(0, 1), min_size=4, max_size=4),
 )

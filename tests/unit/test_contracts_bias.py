@@ -449,5 +449,5 @@ def test_the_section_asks_only_when_it_says_false() -> None:
     """`before_norm = true` allows such biases, like a contract without the section."""
     assert ("capture", "bias") == CONTRACT.requirement_names
     assert NoBiasBeforeNorm(before_norm=False) == CONTRACT.find(NoBiasBeforeNorm)
-    for text in ("[bias]\nbefore_norm = true", "[bias]", ""):
+    for text in ("[bias]\nbefore_norm = true", ""):
         assert ("capture",) == parse_contract(text, name="c", place="c.toml").requirement_names

@@ -125,7 +125,7 @@ def test_everything_that_can_be_asked() -> None:
 
 def test_an_empty_contract_asks_for_a_faithful_capture_only() -> None:
     """A section that is absent, or says false, asks nothing."""
-    contract = parsed("[gap]\nrequired = false\n[batch]\n[gradients]\ncomplete = false")
+    contract = parsed("[gap]\nrequired = false\n[gradients]\ncomplete = false")
     assert ("mine", ("capture",), None) == (contract.name, contract.requirement_names, contract.accuracy)
 
 
@@ -139,7 +139,7 @@ def test_names_of_requirements_and_keys_are_unique() -> None:
 
 def test_extending_a_builtin_contract() -> None:
     """Absent keys come from the contract that is extended; a section replaces the whole section."""
-    contract = parsed('extends = "era-s7"\n[parameters]\nmax = 9000\n[dropout]\n')
+    contract = parsed('extends = "era-s7"\n[parameters]\nmax = 9000\n[dropout]\nrequired = false\n')
     assert ParameterBudget(max=9000) == contract.find(ParameterBudget)
     assert ("capture", "input", "output", "parameters", "gap", "batch_norm") == contract.requirement_names
     assert load_contract("era-s7").accuracy == contract.accuracy
@@ -161,9 +161,16 @@ MALFORMED = {
     "[parameters]\nbellow = 3": r"^mine.toml, \[parameters\]: 'bellow' is not a known key. Did you mean 'below'\?",
     "[receptive_field]\nminimum = 3": r"\[receptive_field\]: 'minimum' is not a known key. Did you mean 'min'\?",
     "[gap]\noutput = 3": r"^mine.toml, \[gap\]: 'output' is not a known key. Known keys: forbidden, required\.$",
-    "[parameters]": r"\[parameters\]: expected a value for at least one of below, max, min, got none\.$",
+    "[parameters]": r"\[parameters\]: expected at least one of the keys below, hidden_state, max, min, got none, which requires",
+    "[parameters]\nhidden_state = true": r"\[parameters\]: expected a value for at least one of below, max, min, got none\.$",
+    "[gap]": r"\[gap\]: expected at least one of the keys forbidden, required, got none, which requires nothing\.",
+    'extends = "era-s7"\n[dropout]': r"\[dropout\]: expected at least one of the keys forbidden, required, got none",
+    "[parameters]\nmin = 100\nmax = 10": r"bounds that a model can meet, got min=100, max=10\. Did you mean min=10, max=100\?$",
+    "[parameters]\nmin = 100\nbelow = 100": r"bounds that a model can meet, got min=100, below=100\.",
+    "[parameters]\nbelow = 0": r"bounds that a model can meet, got min=0, below=0\.",
+    "[receptive_field]\nmin = 28\nmax = 20": r"bounds that a model can meet, got min=28, max=20\.",
     "[receptive_field]\nincluding_pool = true": r"\[receptive_field\]: expected a value for at least one of min, max",
-    "[cost]": r"\[cost\]: expected a value for at least one of max_macs, max_activation_bytes, got none",
+    "[cost]": r"\[cost\]: expected at least one of the keys max_activation_bytes, max_macs, got none",
     "parameters = 8000": r"^mine.toml, \[parameters\]: expected a table of keys and values, got 8000 \(int\)",
     "[parameters]\nbelow = 8e3": r"\[parameters\]: expected below to be a whole number, got below=8000.0 \(float\)",
     "[parameters]\nmax = -1": r"\[parameters\]: expected max >= 0, got max=-1",
