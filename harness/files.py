@@ -74,24 +74,34 @@ def write_whole(path: Path, content: bytes) -> None:
         except OSError as problem:
             raise InputError(f"could not write {str(path)!r}: {problem.strerror}. Choose another path.") from problem
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        replace_file(target, content)
+    except OSError as problem:
+        raise InputError(
+            f"could not write {str(path)!r}: {problem.strerror}. The earlier file, if any, is unchanged. Free some space or "
+            "choose another path."
+        ) from problem
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a regular file atomically; an existing file is replaced and passes its permissions on.
+
+    Raises:
+        OSError: the file cannot be written; an existing file is unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
-    except BaseException as problem:
+        if path.exists():
+            shutil.copymode(path, temporary)
+        temporary.replace(path)
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if not isinstance(problem, OSError):
-            raise
-        raise InputError(
-            f"could not write {str(path)!r}: {problem.strerror}. The earlier file, if any, is unchanged. Free some space or "
-            "choose another path."
-        ) from problem
+        raise
 
 
 def unused_name(path: Path) -> Path:

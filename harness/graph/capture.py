@@ -120,14 +120,14 @@ def _plain_defaults() -> Iterator[None]:
 
 @contextmanager
 def _plain_operations() -> Iterator[None]:
-    """Disable `torch.compile` and the fast path of attention inside the block.
+    """Disable `torch.compile`, `torch.autocast` and the fast path of attention inside the block.
 
     A graph holds the standard operations; their faster replacements round differently.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), torch.autocast("cpu", enabled=False):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

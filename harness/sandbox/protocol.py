@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError, first_line
-from harness.files import write_whole
+from harness.files import replace_file
 from harness.tables import parse_document, read_table
 
 REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progress.txt", "result.json", "output.txt"
@@ -155,7 +155,7 @@ def write_result(result: object, folder: Path) -> None:
     """Write a `Failure`, or the dataclass that `Request.perform` returned, to a folder, where `read_result` reads it."""
     key = "error" if isinstance(result, Failure) else "value"
     document = {"error": None, "value": None, key: dataclasses.asdict(cast("Any", result))}
-    write_whole(folder / RESULT_FILE, dumps(document).encode())
+    replace_file(folder / RESULT_FILE, dumps(document).encode())
 
 
 def read_result(request: Request[R], folder: Path) -> R | None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from harness.data import Dataset
 from harness.errors import InputError
-from harness.training.randomness import preserved_randomness
+from harness.training.randomness import preserved_randomness, require_plain_arithmetic
 
 CLASSES = 10
 _NO_PREDICTION = -1
@@ -70,8 +70,10 @@ def predict(module: nn.Module, dataset: Dataset, *, batch_size: int = 125) -> Pr
     Afterwards, the global random state of PyTorch and the module's train or eval mode are as before.
 
     Raises:
-        InputError: the output's shape is not (B, 10).
+        InputError: the output's shape is not (B, 10), another thread is training, or PyTorch's defaults are changed, such as
+            by `torch.autocast`.
     """
+    require_plain_arithmetic()
     images, labels = dataset.test_images, dataset.test_labels
     losses, outputs = [], []
     was_training = module.training

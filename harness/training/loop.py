@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from harness.data import Dataset
-from harness.errors import RecipeError
+from harness.errors import InputError, RecipeError
 from harness.training.checkpoint import Checkpoints
 from harness.training.digests import DigestChain, StepDigests, state_digest
 from harness.training.engines import Compute, Engine, choose_engine
 from harness.training.machine import BIT_RELEVANT, environment
 from harness.training.observer import NullObserver, Observer
-from harness.training.randomness import RandomStreams, preserved_randomness
+from harness.training.randomness import RandomStreams, preserved_randomness, require_plain_arithmetic
 from harness.training.recipe import build_optimizer, build_schedule
 from harness.training.record import EpochResult, RunRecord
 from harness.training.run_spec import RunSpec
@@ -82,7 +82,8 @@ def train(
         TrainingInterrupted: a KeyboardInterrupt came. The exception's record holds the completed epochs; with
             ``checkpoint_dir``, the last of them has a checkpoint.
         InputError: the output's shape is not (B, 10), the model has no trainable parameters, the seed is out of range, a
-            checkpoint cannot be written, or the engine does not exist or cannot train this model.
+            checkpoint cannot be written, the engine does not exist or cannot train this model, another
+            thread is training, or PyTorch's defaults are changed, such as by `torch.autocast`.
         RecipeError: the batch size leaves a single image in the last batch for a model with batch norm, or the schedule
             cannot be used with this number of steps.
         CheckpointError: ``checkpoint_dir`` holds a checkpoint of another run.
@@ -125,6 +126,9 @@ class Run:
         observer: Observer | None = None,
         hooks: TrainingHooks | None = None,
     ) -> None:
+        require_plain_arithmetic()
+        if not torch.is_grad_enabled():
+            raise InputError("expected a training with gradients, got torch.no_grad or torch.inference_mode around it.")
         _check_last_batch(module, spec, images=len(data.train_images))
         self.spec = spec
         self.engine = engine

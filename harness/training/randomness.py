@@ -8,6 +8,7 @@ stay the same. Evaluation consumes no random numbers.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ from harness.errors import InputError
 
 Module = TypeVar("Module", bound=nn.Module)
 
+_RANDOMNESS = threading.RLock()
 _OWN_GENERATOR: ContextVar[torch.Generator | None] = ContextVar("own_generator", default=None)
 
 
@@ -43,12 +45,42 @@ def initialise(build: Callable[[], Module], *, seed: int) -> Module:
 
 @contextmanager
 def preserved_randomness(device: torch.device) -> Iterator[None]:
-    """At the end of the block, restore the global random states of PyTorch for the CPU and for ``device``."""
-    before = global_random_state(device)
+    """At the end of the block, restore the global random states of PyTorch for the CPU and for ``device``.
+
+    Raises:
+        InputError: another thread of this process is in such a block; each would draw from the other's random numbers.
+    """
+    if not _RANDOMNESS.acquire(blocking=False):
+        raise InputError(
+            "expected one training or evaluation at a time in a process, got a second one in another thread. All threads draw "
+            "from PyTorch's global random numbers: use processes, such as those of train_seeds."
+        )
     try:
-        yield
+        before = global_random_state(device)
+        try:
+            yield
+        finally:
+            set_global_random_state(device, before)
     finally:
-        set_global_random_state(device, before)
+        _RANDOMNESS.release()
+
+
+def require_plain_arithmetic() -> None:
+    """Raise an `InputError` if PyTorch is set to compute with other numbers than a run record says."""
+    try:
+        device = torch.get_default_device().type
+    except RuntimeError:  # the device that was set is missing here
+        device = ""
+    changed = {
+        "torch.autocast": any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")),
+        "torch.set_default_dtype": torch.get_default_dtype() is not torch.float32,
+        "torch.set_default_device": device != "cpu",
+    }
+    if names := [name for name, is_changed in changed.items() if is_changed]:
+        raise InputError(
+            f"expected PyTorch's defaults, with which results can be repeated, got defaults changed by {' and '.join(names)}. "
+            "Reset them, or call the function outside of the block; for lower precision, choose the engine bf16."
+        )
 
 
 class RandomStreams:

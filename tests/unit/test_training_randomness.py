@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -12,10 +15,12 @@ from torch.nn import functional
 from harness.errors import InputError
 from harness.training import (
     initialise,
+    predict,
     state_digest,
+    train,
 )
 from harness.training.randomness import RandomStreams, derived_seed, preserved_randomness
-from tests.made_up import dataset, network
+from tests.made_up import dataset, network, spec
 from tests.training_runs import NOISY, run
 
 
@@ -109,3 +114,52 @@ def test_a_seed_out_of_range_is_named(seed: int) -> None:
         initialise(network, seed=seed)
     with pytest.raises(InputError, match=f"got seed={seed}"):
         run(network(), seed=seed)
+
+
+def test_two_trainings_at_once_are_refused() -> None:
+    """Another thread would draw from the same random numbers; the same thread may nest, and may train again afterwards."""
+    with (
+        preserved_randomness(torch.device("cpu")),
+        preserved_randomness(torch.device("cpu")),
+        ThreadPoolExecutor(1) as thread,
+    ):
+        refused = thread.submit(lambda: train(network(), spec(), dataset()))
+        with pytest.raises(InputError, match="one training or evaluation at a time"):
+            refused.result()
+    with ThreadPoolExecutor(1) as thread:
+        assert "complete" == thread.submit(lambda: train(network(), spec(), dataset())).result().status
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (lambda: torch.autocast("cpu", torch.bfloat16), r"torch\.autocast"),
+        (torch.inference_mode, "inference_mode"),
+        (torch.no_grad, "no_grad"),
+        (lambda: torch.device("meta"), r"torch\.set_default_device"),
+    ],
+    ids=["autocast", "inference", "no_grad", "device"],
+)
+def test_a_training_with_other_arithmetic_is_refused(
+    block: Callable[[], AbstractContextManager[object]], reason: str
+) -> None:
+    """What surrounds the call would change the results, which the record would not say."""
+    module, data = network(), dataset()
+    with block(), pytest.raises(InputError, match=reason):
+        train(module, spec(), data)
+
+
+def test_an_evaluation_with_other_arithmetic_is_refused() -> None:
+    """Predictions under autocast are those of other numbers; without gradients, they are the same."""
+    module, data = network(), dataset()
+    expected = predict(module, data).loss
+    with torch.inference_mode():
+        assert expected == predict(module, data).loss
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match=r"torch\.autocast"):
+        predict(module, data)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(InputError, match=r"torch\.set_default_dtype"):
+            predict(module, data)
+    finally:
+        torch.set_default_dtype(torch.float32)
