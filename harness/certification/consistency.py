@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from harness.errors import ContractError, InputError
 from harness.findings import Finding, Status, percent
 from harness.tables import Range, read_table, require_ranges
-from harness.training import EpochResult, RunRecord
+from harness.training import EpochResult, Recipe, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +84,22 @@ class ConsistencyRule:
                 f"which was tested on {record.validation} training images. Train again without --validation."
             )
         return self._judge_epochs(record), self._judge_accuracy(record)
+
+    def judge_recipe(self, recipe: Recipe) -> tuple[Finding, ...]:
+        """Judge a recipe before the training: findings as those of `judge`, if no run of it can pass; empty otherwise."""
+        counted = self.last or 1
+        if counted <= recipe.epochs <= self.max_epochs:
+            return ()
+        epochs, accuracy = self.skipped("not trained: no run of the recipe can meet the rule")
+        return (
+            replace(
+                epochs,
+                status=Status.FAIL,
+                observed=f"{recipe.epochs} epochs declared by the recipe {recipe.name}, of which {counted} count",
+                hint=f"Choose a recipe of {counted} to {self.max_epochs} epochs.",
+            ),
+            accuracy,
+        )
 
     def counted(self, correct: Sequence[int]) -> tuple[int, ...]:
         """Select the epochs to which the rule applies, given a complete run's numbers of correct predictions after each epoch."""

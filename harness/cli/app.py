@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     lost = open_streams()
+    _interrupt_on("SIGTERM", "SIGHUP")
     code = run(sys.argv[1:] if arguments is None else arguments)
     # A pipe that its reader, such as head, closed early is no error. If a requirement failed, the exit code stays 1.
     problem = lost()
@@ -97,6 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         code = OUTPUT_LOST
     sys.exit(code)
+
+
+def _interrupt_on(*names: str) -> None:
+    """Make signals that end a process interrupt the command, as Ctrl-C does, unless they are ignored, such as by nohup."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(f"interrupted by {signal.Signals(number).name}")
+
+    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
 
 
 def run(arguments: Sequence[str]) -> int:

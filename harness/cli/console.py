@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ class Output:
     def print_unwrapped(self, text: str) -> None:
         """Print text with long lines left unwrapped, unless ``--json -`` was given."""
         if self._target != "-":
-            click.echo(text)
+            click.echo(visible(text))
 
     def write(self, kind: str, content: Mapping[str, Any]) -> None:
         """Write ``content`` as a JSON document with the schema ``harness.<kind>/1``, if ``--json`` was given.
@@ -111,23 +112,40 @@ class Output:
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """Return a rich console without markup; 120 characters wide, instead of rich's 80, if the stream is not a terminal."""
-    from rich.console import Console
+    """Return a rich console without markup; 120 characters wide, instead of rich's 80, if the stream is not a terminal.
+
+    Control characters in names and texts that others wrote, which a terminal would obey, are printed as their code.
+    """
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
+
+    class VisibleConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else segment._replace(text=visible(segment.text))
 
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else 120
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    return VisibleConsole(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+
+
+def visible(text: str) -> str:
+    r"""Return the text with control characters and changes of direction, except line ends, as their code, such as ``\u001b``."""
+    return "".join(
+        f"\\u{ord(one):04x}" if one != "\n" and unicodedata.category(one) in ("Cc", "Cf") else one for one in text
+    )
 
 
 def announce(sentence: str) -> None:
     """Print a message to standard error."""
-    click.echo(sentence, err=True)
+    click.echo(visible(sentence), err=True)
 
 
 def print_error(message: str) -> None:
     """Print an error message to standard error: a paragraph, then the items of the message's list, if any, one per line."""
     paragraph, *items = message.split("\n- ")
-    text = " ".join(paragraph.split()) + one_a_line(items)
-    click.echo(click.style("error: ", fg="red", bold=True) + text, err=True)
+    text = visible(" ".join(paragraph.split()) + one_a_line(items))
+    coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    click.echo((click.style("error: ", fg="red", bold=True) if coloured else "error: ") + text, err=True)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

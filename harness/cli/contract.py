@@ -37,4 +37,4 @@ def explain(name: str) -> None:
     if rule := rule_for(loaded):
         lines += [f"{finding.requirement.capitalize()}: {finding.expected}." for finding in rule.skipped("")]
     title = f"{loaded.name}: {loaded.description}" if loaded.description else loaded.name
-    click.echo("\n* ".join((title, *lines)))
+    Output(None).print_unwrapped("\n* ".join((title, *lines)))

@@ -12,7 +12,8 @@ import click
 
 from harness.cli.console import Output, announce
 from harness.cli.inputs import dataset_for
-from harness.cli.options import data_option, device_option, model_argument, plot_option, report_options
+from harness.cli.options import data_option, device_option, model_argument, plot_option, report_options, writable_file
+from harness.errors import InputError
 from harness.findings import percent
 
 if TYPE_CHECKING:
@@ -31,7 +32,13 @@ _MOST_DRAWN = 100
     help="Weights: a safetensors file, as `harness train` writes it, or a state_dict saved by torch.save (.pt, .pth), which is "
     "read without executing code.",
 )
-@click.option("--answers", "answers_path", metavar="FILE", help="Write the prediction for each image to FILE as CSV.")
+@click.option(
+    "--answers",
+    "answers_path",
+    metavar="FILE",
+    callback=writable_file,
+    help="Write the prediction for each image to FILE as CSV.",
+)
 @plot_option("the misclassified images")
 @device_option("Device to compute on.")
 @data_option
@@ -40,7 +47,7 @@ def evaluate(
     model: str,
     arguments: str,
     weights: str,
-    answers_path: str | None,
+    answers_path: Path | None,
     plot: Path | None,
     device: str,
     data: str,
@@ -55,6 +62,11 @@ def evaluate(
     from harness.sources import load_model
     from harness.training import load_weights, predict, resolve_device, state_digest
 
+    for path in (answers_path, plot):
+        if path is not None and path.exists() and Path(weights).exists() and path.samefile(weights):
+            raise InputError(
+                f"expected another file than that of the weights, got {str(path)!r} for both. Choose another path"
+            )
     chosen = resolve_device(device)
     captured = load_model(model, arguments=arguments, announce=announce)
     module = captured.to_module()
@@ -70,7 +82,7 @@ def evaluate(
         plain_table(headers, rows, right=range(len(headers))),
     )
     if answers_path is not None:
-        write_whole(Path(answers_path), _csv(predictions).encode())
+        write_whole(answers_path, _csv(predictions).encode())
         announce(f"predictions: {answers_path}")
     if plot is not None:
         _plot(plot, predictions, dataset, captured.name)

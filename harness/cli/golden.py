@@ -25,7 +25,7 @@ from harness.cli.options import (
     evidence_option,
     report_options,
 )
-from harness.errors import InputError, ModelSourceError
+from harness.errors import InputError
 from harness.findings import Finding, overall
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def update(
     from harness.graph import computing_threads
     from harness.training import resolve_device
 
+    output = Output(None)
     chosen, place = resolve_device(device), folder or SHIPPED
     selected = _select(models, arguments, folder)
     if not dry_run:
@@ -145,11 +146,11 @@ def update(
             path = golden_path(place, captured.name)
             made = update_golden(captured, model.spec(captured, chosen), _read_existing(path))
             if not made.changes:
-                click.echo(f"{captured.name}: no changes")
+                output.print_unwrapped(f"{captured.name}: no changes")
                 continue
             size = f"{len(golden_bytes(made.golden)):,} bytes"
-            click.echo(f"{captured.name}: {path}, {size}{', not written' if dry_run else ''}")
-            click.echo("\n".join(f"  {line}" for line in made.changes))
+            output.print_unwrapped(f"{captured.name}: {path}, {size}{', not written' if dry_run else ''}")
+            output.print_unwrapped("\n".join(f"  {line}" for line in made.changes))
             if not dry_run:
                 write_golden(made.golden, path)
 
@@ -221,7 +222,7 @@ class _SelectedModel:
 def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[_SelectedModel]:
     """Return the named models; without names, the shipped models or, with ``folder``, the models of the goldens in the folder.
 
-    A golden in the folder is left out if the source of its model is not found.
+    A golden in the folder is left out if it cannot be read, or if the source of its model is not found.
     """
     from harness.goldens import SUFFIX, golden_path, read_golden
     from harness.sources import parse_source
@@ -241,15 +242,17 @@ def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[
         return [_SelectedModel(model, arguments) for model in models]
     if folder is None:
         return [_SelectedModel(name, "", golden_path(SHIPPED, name)) for name in shipped]
-    goldens = {path: read_golden(path) for path in sorted(folder.glob(f"*{SUFFIX}"))}
-    if not goldens:
+    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    if not paths:
         raise click.UsageError(
             f"expected a MODEL, or a --folder with goldens, got --folder {folder}, which has none. Name a MODEL, "
             "or another folder"
         )
     selected = []
-    for path, found in goldens.items():
-        with contextlib.suppress(ModelSourceError):
+    for path in paths:
+        # Goldens that cannot be read are among the unused ones.
+        with contextlib.suppress(InputError):
+            found = read_golden(path)
             parse_source(found.source)
             selected.append(_SelectedModel(found.source, found.arguments, path))
     return selected

@@ -29,7 +29,7 @@ def list_models(output: Output) -> None:
         for card in cards
     ]
     headers = ("name", "parameters", "contract", "claimed", "expected", "CPU min", "title")
-    output.print(plain_table(headers, rows, right=(1, 3, 5)))
+    output.print(plain_table(headers, rows, right=(1, 3, 5), whole=(0,)))
     content = [
         {
             "name": card.name,

@@ -194,7 +194,7 @@ def _seeds_summary(outcomes: tuple[SeedOutcome, ...]) -> str:
     complete = [outcome.record for outcome in outcomes if outcome.record and outcome.record.status == "complete"]
     summary = f"{len(complete)} of {len(outcomes)} seeds complete"
     if len(complete) < len(outcomes):
-        summary += "; run the same command again to train the others"
+        summary += "; when their problems are solved, the same command trains the others"
     if not complete:
         return summary
     counts = [record.epochs[-1].test_correct for record in complete]

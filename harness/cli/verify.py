@@ -67,6 +67,8 @@ def verify(
     record = None
     if rule is not None and quick:
         add(*rule.skipped("not checked: --quick skips the training"))
+    elif rule is not None and (unfit := rule.judge_recipe(recipe)):
+        add(*unfit)
     elif rule is not None:
         spec = RunSpec.of(captured, recipe, seed=seed, device=chosen, source=model, arguments=arguments)
         record = run_training(captured, dataset, spec, RunOptions(engine=engine, out=out, fresh=fresh))

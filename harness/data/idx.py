@@ -76,6 +76,10 @@ def read_verified(path: Path, file: IdxFile, *, remedy: str) -> Tensor:
     Raises:
         DataError: the file cannot be read, is truncated or has another digest.
     """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. {remedy}") from error
     if file.gzip_md5:
         expected = f"MD5 {file.gzip_md5} of the gzipped file"
         found, problem = _md5(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ from harness.data.folders import (
     missing_remedy,
     read_folder,
 )
-from harness.datasets import AUTO, DIGITS, PUBLISHED, PublishedDataset
+from harness.datasets import AUTO, DIGITS, PUBLISHED, PublishedDataset, data_choices
 from harness.errors import DataError, DataMissingError
 from harness.files import expanded
 
@@ -62,6 +64,13 @@ def _load(
 ) -> Dataset:
     if choice == DIGITS:
         return load_digits()
+    if choice not in (AUTO, *PUBLISHED) and not os.path.lexists(expanded(str(choice))):
+        known = {name.casefold(): name for name in data_choices()}
+        for close in difflib.get_close_matches(str(choice).casefold(), known, n=1):
+            raise DataMissingError(
+                f"expected the name of a data set or of a folder, got {str(choice)!r}, which does not exist. Did you mean "
+                f"{known[close]!r}?"
+            )
     named = data_folder() if choice in (AUTO, *PUBLISHED) else expanded(str(choice))
     published = PUBLISHED.get(str(choice), PUBLISHED["mnist"])
     trained = PUBLISHED[published.train_on] if published.train_on else published

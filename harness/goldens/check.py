@@ -67,16 +67,20 @@ def check_golden(captured: CapturedModel, spec: RunSpec, path: Path, *, remedy: 
 
 def unused_goldens(folder: Path, used: Collection[Path]) -> tuple[Finding, ...]:
     """A failed finding for each golden file in a folder that is not in ``used``, the golden files of all models."""
-    return tuple(
-        Finding(
-            requirement="unused golden",
-            status=Status.FAIL,
-            expected="a model for each golden",
-            observed=f"{path.name} belongs to no model",
-            hint=f"Delete {path}, or restore the model of this golden.",
-        )
-        for path in sorted(folder.glob(f"*{SUFFIX}"))
-        if path not in used
+    return tuple(_unused(path) for path in sorted(folder.glob(f"*{SUFFIX}")) if path not in used)
+
+
+def _unused(path: Path) -> Finding:
+    try:
+        observed = f"{path.name} belongs to the model {read_golden(path).source!r}, which is not found"
+    except InputError as problem:
+        observed = str(problem)
+    return Finding(
+        requirement="unused golden",
+        status=Status.FAIL,
+        expected="a model for each golden",
+        observed=observed,
+        hint=f"Delete {path}, or restore the model of this golden.",
     )
 
 

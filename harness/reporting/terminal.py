@@ -61,12 +61,16 @@ def _explanation(finding: Finding) -> RenderableType:
     return grid
 
 
-def plain_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> Table:
-    """Return a table without lines; the columns whose index is in ``right`` are right-aligned."""
-    numbers = set(right)
+def plain_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = (), whole: Iterable[int] = ()
+) -> Table:
+    """Return a table without lines; columns whose index is in ``right`` are right-aligned, in ``whole``, never wrapped."""
+    numbers, unwrapped = set(right), set(whole)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for index, header in enumerate(headers):
-        table.add_column(header, justify="right" if index in numbers else "left", overflow="fold")
+        table.add_column(
+            header, justify="right" if index in numbers else "left", overflow="fold", no_wrap=index in unwrapped
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from harness.errors import CaptureError, ModelSourceError
+from harness.errors import CaptureError, HarnessError, ModelSourceError, first_line
 from harness.graph import CapturedModel, capture, write_captured
 from harness.sandbox import Failure, Request, Workspace
 from harness.sources.building import build_model, restore_defaults
-from harness.sources.copying import private_copy
+from harness.sources.copying import PrivateCopy, private_copy
 from harness.sources.importing import ImportedFile, ModelClass, class_key, import_models, named_models
 from harness.sources.source import ModelSource
 
@@ -90,23 +90,36 @@ class CaptureRequest(Request[CapturedClasses]):
         workspace.report(self.source.text)
         with private_copy(self.source, workspace.folder) as (source, copy):
             workspace.confine([copy.outside])
-            imported = import_models(source)
-            defaults = restore_defaults()
-            reports = []
-            for number, (cls, name) in enumerate(imported.classes.items()):
-                workspace.report(name)
-                captured, report = self._capture(cls, name, imported)
-                reports.append(report)
-                if captured is not None:
-                    write_captured(captured, workspace.folder / str(number))
-            for name, reason in imported.failed.items():
-                text = f"{source.text}:{name}"
-                failure = Failure.of(ModelSourceError(f"{text}: the class is not defined: {reason}"))
-                key = f"{source.path}:{name}"
-                reports.append(ClassReport(name=text, key=key, parts=(), optional=(), failure=failure, excuse=""))
-            classes = tuple(report.with_texts(copy.original) for report in reports)
-            notes = (*copy.notes(), *map(copy.original, imported.notes), *([defaults] if defaults else []))
-            return CapturedClasses(classes=classes, notes=notes)
+            try:
+                return self._import(source, copy, workspace)
+            except HarnessError:
+                raise
+            except Exception as error:
+                # Any object of the user's code can raise anything when it is looked at.
+                raise ModelSourceError(
+                    f"{source.text} cannot be examined: {type(error).__name__}: {first_line(error)}. Does the file replace "
+                    "functions of Python or PyTorch, or define objects that raise when they are looked at? If not, report the "
+                    "traceback that --debug shows."
+                ) from error
+
+    def _import(self, source: ModelSource, copy: PrivateCopy, workspace: Workspace) -> CapturedClasses:
+        imported = import_models(source)
+        defaults = restore_defaults()
+        reports = []
+        for number, (cls, name) in enumerate(imported.classes.items()):
+            workspace.report(name)
+            captured, report = self._capture(cls, name, imported)
+            reports.append(report)
+            if captured is not None:
+                write_captured(captured, workspace.folder / str(number))
+        for name, reason in imported.failed.items():
+            text = f"{source.text}:{name}"
+            failure = Failure.of(ModelSourceError(f"{text}: the class is not defined: {reason}"))
+            key = f"{source.path}:{name}"
+            reports.append(ClassReport(name=text, key=key, parts=(), optional=(), failure=failure, excuse=""))
+        classes = tuple(report.with_texts(copy.original) for report in reports)
+        notes = (*copy.notes(), *map(copy.original, imported.notes), *([defaults] if defaults else []))
+        return CapturedClasses(classes=classes, notes=notes)
 
     def _capture(self, cls: ModelClass, name: str, imported: ImportedFile) -> tuple[CapturedModel | None, ClassReport]:
         model = captured = failure = None

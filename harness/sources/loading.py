@@ -7,6 +7,7 @@ exiting) happen in the worker process and end with the process.
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -104,6 +105,11 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
     if outcome.ending is not Ending.EXITED:
         raise ModelSourceError(_limit_message(outcome, text, timeout))
     result = outcome.result(request)
+    if result is None and outcome.exit_code < 0:
+        raise ModelSourceError(
+            f"the process that loads {text} was ended by {signal.Signals(-outcome.exit_code).name}: expected code that runs. "
+            "Does the file call compiled code that crashes, or need more memory than there is?"
+        )
     if result is None:
         raise ModelSourceError(
             f"importing {text} ended the process without an error: expected a file that defines a model. "
