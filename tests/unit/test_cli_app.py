@@ -203,7 +203,7 @@ def test_a_refusal_without_a_place_for_it_is_told(command: Command, tmp_path: Pa
     """Where the document cannot be written the message and the exit code are those of the error."""
     code, _, err = command("check", "nosuch", "--json", tmp_path / "nosuch" / "found.json")
 
-    assert (2, True) == (code, "is not writable" in " ".join(err.split()))
+    assert (2, True) == (code, "does not exist" in " ".join(err.split()))
     assert [] == list(tmp_path.iterdir())
 
 
