@@ -14,9 +14,12 @@ class SmallNetwork(nn.Sequential):
         widths: output channels of the two 3x3 convolutions before the pooling, the 1x1 convolution after the pooling,
             the three 3x3 convolutions before the global average, and the 1x1 convolution after the global average.
         activation: ``relu`` or ``silu``, applied after each batch norm.
+        dropout: probability of the dropout before the head, which the contract `reference` requires; 0 for none.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (8, 16, 8, 12, 16, 20, 24), activation: str = "silu") -> None:
+    def __init__(
+        self, widths: tuple[int, ...] = (8, 16, 8, 12, 16, 20, 24), activation: str = "silu", dropout: float = 0.0
+    ) -> None:
         """Build the stages in the order of the forward pass."""
         first, second, transition, third, fourth, fifth, mix = widths
 
@@ -34,6 +37,7 @@ class SmallNetwork(nn.Sequential):
             block(fourth, fifth, 3),
             nn.AdaptiveAvgPool2d(1),
             block(fifth, mix, 1),
+            *([nn.Dropout(dropout)] if dropout else []),
             nn.Conv2d(mix, 10, 1, bias=False),
             nn.Flatten(),
         )

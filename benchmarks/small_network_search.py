@@ -26,23 +26,25 @@ NETWORK = Path(__file__).with_name("small_network.py")
 VALIDATION = 10_000
 # Number of last epochs that are compared, as in the contract `reference`.
 LAST = 5
-# In the order tried. Widths as in `SmallNetwork`.
-CANDIDATES: dict[str, tuple[tuple[int, ...], str]] = {
-    "silu-6056": ((8, 16, 8, 12, 12, 16, 24), "silu"),
-    "silu-5140": ((8, 12, 8, 10, 12, 16, 16), "silu"),
-    "silu-6012": ((8, 12, 8, 12, 14, 16, 16), "silu"),
-    "silu-5468": ((8, 16, 8, 10, 12, 16, 16), "silu"),
-    "silu-6062": ((6, 12, 8, 12, 14, 18, 16), "silu"),
-    "silu-4976": ((8, 10, 8, 10, 12, 16, 16), "silu"),
-    "relu-6056": ((8, 16, 8, 12, 12, 16, 24), "relu"),
+# In the order tried. Widths, activation and dropout as in `SmallNetwork`; the number in a name is that of the parameters.
+CANDIDATES: dict[str, tuple[tuple[int, ...], str, float]] = {
+    "silu-6056": ((8, 16, 8, 12, 12, 16, 24), "silu", 0.0),
+    "silu-5140": ((8, 12, 8, 10, 12, 16, 16), "silu", 0.0),
+    "silu-6012": ((8, 12, 8, 12, 14, 16, 16), "silu", 0.0),
+    "silu-5468": ((8, 16, 8, 10, 12, 16, 16), "silu", 0.0),
+    "silu-6062": ((6, 12, 8, 12, 14, 18, 16), "silu", 0.0),
+    "silu-4976": ((8, 10, 8, 10, 12, 16, 16), "silu", 0.0),
+    "relu-6056": ((8, 16, 8, 12, 12, 16, 24), "relu", 0.0),
+    "silu-6012-dropout": ((8, 12, 8, 12, 14, 16, 16), "silu", 0.05),
+    "silu-5468-dropout": ((8, 16, 8, 10, 12, 16, 16), "silu", 0.05),
 }
 
 
 def train(name: str, seeds: str, data: str, engine: str, folder: Path) -> None:
     """Train the seeds of a candidate, or of `reference`, that are not finished."""
     if name in CANDIDATES:
-        widths, activation = CANDIDATES[name]
-        model = [f"{NETWORK}:SmallNetwork", "--args", f"widths={widths},activation={activation!r}"]
+        widths, activation, dropout = CANDIDATES[name]
+        model = [f"{NETWORK}:SmallNetwork", "--args", f"widths={widths},activation={activation!r},dropout={dropout}"]
     else:
         model = [name]
     subprocess.run(
