@@ -110,17 +110,19 @@ _TEMPORARY_LOCK = ".mnist-harness-temporary"
 
 
 @contextlib.contextmanager
-def temporary_folder(name: str) -> Iterator[Path]:
+def temporary_folder(name: str, *, inside: Path | None = None) -> Iterator[Path]:
     """Create a temporary folder that is deleted at the end of the ``with`` block, also if this process is killed.
 
     In the latter case, the next call of this function by the same user deletes it: the process that uses such a folder
-    holds a lock on it.
+    holds a lock on it. It is created ``inside`` of another one, or in the system's folder for temporary files.
     """
-    place = Path(tempfile.gettempdir())
+    place = inside or Path(tempfile.gettempdir())
     for abandoned in place.glob(f"{_TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
             _delete_if_abandoned(abandoned)
-    with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY_PREFIX}{name}-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix=f"{_TEMPORARY_PREFIX}{name}-", dir=place, ignore_cleanup_errors=True
+    ) as folder:
         lock = filelock.FileLock(Path(folder, _TEMPORARY_LOCK))
         with lock.acquire(blocking=False):
             yield Path(folder)

@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,13 +106,13 @@ def load(
     jobs = [
         Job(
             request=one,
-            working_folder=one.source.working_folder,
+            working_folder=_project(one.source),
             variables={"CUDA_VISIBLE_DEVICES": ""},
             sandbox=sandbox,
         )
         for one in requests
     ]
-    with ThreadPoolExecutor(1) as meanwhile, temporary_folder("model") as folder:
+    with ThreadPoolExecutor(1) as meanwhile, warm_workers() as area, temporary_folder("model", inside=area) as folder:
         meanwhile.submit(importlib.import_module, _IMPORTED_LATE)
         outcomes = run_processes(jobs, folder, limits=Limits(seconds=timeout), announce=announce_file)
         load_file = _load_file if len(files) == 1 else _load_file_or_report
@@ -131,6 +132,10 @@ def load(
         layers=outcomes[number].layers,
         notes=notes,
     )
+
+
+def _project(source: ModelSource) -> Path:
+    return Path(source.root) if source.root else source.working_folder
 
 
 def load_model(text: str | ModelSource, **options: Any) -> CapturedModel:  # noqa: ANN401 - those of `load`

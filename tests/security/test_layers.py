@@ -33,7 +33,7 @@ def attempt(code: str, folder: Path, *, without: Collection[Layer] = ()) -> str:
             os.chdir(own)
             apply = layers._state  # noqa: SLF001 - to leave layers out
             layers._state = lambda layer, function: apply(layer, (lambda: "") if layer in without else function)  # type: ignore[assignment]  # noqa: SLF001
-            confine_submission(own, readable=(), slot=1)
+            confine_submission(own, readable=(), user=1)
             exec(CALLS + LIBRARY + code, {"outside": folder})  # noqa: S102 - the attack
             outcome = "done"
         except BaseException as error:  # noqa: BLE001 - the outcome
@@ -68,7 +68,7 @@ def states(folder: Path) -> dict[str, tuple[str, str]]:
     process = os.fork()
     if process == 0:
         (folder / "own").mkdir(exist_ok=True)
-        found = confine_submission(folder / "own", readable=(), slot=1)
+        found = confine_submission(folder / "own", readable=(), user=1)
         os.write(writing, "\n".join(f"{state.layer}|{state.holds}|{state.detail}" for state in found).encode())
         os._exit(0)
     os.close(writing)
