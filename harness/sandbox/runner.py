@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from harness.errors import ExaminerError
-from harness.files import temporary_folder
+from harness.files import read_limited, temporary_folder
 from harness.sandbox.bubblewrap import bubblewrap_command, bubblewrap_state
 from harness.sandbox.kernel import machine
 from harness.sandbox.landlock import landlock_version
@@ -32,11 +34,11 @@ from harness.sandbox.protocol import (
     PROGRESS_FILE,
     Request,
     own_caches,
-    read_limited,
     read_result,
     write_request,
 )
 from harness.sandbox.requirement import NO_REQUIREMENT, Confinement, SandboxRequirement
+from harness.tables import printable
 
 _SECONDS_BETWEEN_CHECKS = 0.05
 _SHOWN_OUTPUT_BYTES, _SHOWN_OUTPUT_CHARACTERS = 4_000, 300
@@ -44,7 +46,8 @@ _MAX_PROGRESS_BYTES = 2**20
 # More than run at a time.
 _USERS_OF_WORKER = 8
 # A process that is killed ends at once, unless its worker is still importing.
-_SECONDS_TO_KILL = 1.0
+_SECONDS_TO_KILL = 0.3
+_SECONDS_BETWEEN_MEASUREMENTS, _BLOCK_BYTES = 1.0, 4096
 # Of the environment, the names that begin so are passed on: what Python, its libraries and the devices are found by.
 _PASSED_VARIABLES = (
     *("PATH", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "LANG", "LC_", "TZ", "HOME", "USER", "LOGNAME", "TMPDIR"),
@@ -59,12 +62,14 @@ class Limits:
     """Limits for worker processes.
 
     ``seconds`` limits the wall time of a process, ``idle_seconds`` the wall time without progress, ``output_bytes`` the
-    size of the output, and ``parallel`` the number of processes at a time.
+    size of the output, ``written_bytes`` that of all files in the workspace, and ``parallel`` the number of processes at a
+    time.
     """
 
     seconds: float = math.inf
     idle_seconds: float = math.inf
     output_bytes: int = 64 * 2**20
+    written_bytes: float = math.inf
     parallel: int = 2
 
 
@@ -91,6 +96,7 @@ class Ending(StrEnum):
     TIMED_OUT = "timed out"
     IDLE = "made no progress"
     PRINTED_TOO_MUCH = "printed too much"
+    WROTE_TOO_MUCH = "wrote too much"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +120,8 @@ class Outcome:
         output = b""
         with contextlib.suppress(OSError):
             output = read_limited(self.folder / OUTPUT_FILE, sys.maxsize, last_bytes=_SHOWN_OUTPUT_BYTES)
-        return " ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:]
+        text: str = printable(" ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:])
+        return text
 
     @property
     def progress(self) -> tuple[str, ...]:
@@ -122,8 +129,11 @@ class Outcome:
         return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
-        """Return the result of the request, or raise the error that the process reported, see `read_result`."""
-        return read_result(request, self.folder)
+        """Return the result of the request, or raise the error that the process reported, see `read_result`.
+
+        None if the process did not end with exit code 0, whatever it has written.
+        """
+        return None if self.exit_code else read_result(request, self.folder)
 
 
 class Process(Protocol):
@@ -373,11 +383,13 @@ def _launched(
     No other function sets the command line and the environment of such a process.
     """
     passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_VARIABLES)}
+    # A parent is a thread, whose end would end the process; in bubblewrap, the parent is bubblewrap.
+    parent = os.getpid() if not inside and threading.current_thread() is threading.main_thread() else 0
     # The package that is imported here, wherever it was found.
     package = str(Path(__file__).parents[2])
     with (folder / OUTPUT_FILE).open("wb") as output:
         return _GroupLeader(
-            [*inside, sys.executable, "-m", "harness.sandbox.worker", *arguments],
+            [*inside, sys.executable, "-m", "harness.sandbox.worker", *arguments, str(parent)],
             cwd=working_folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -452,6 +464,7 @@ class _Running:
     process: Process
     started: float = field(default_factory=time.monotonic)
     announced: int = 0
+    measured: float = 0.0
 
     def ending(self, limits: Limits) -> Ending | None:
         """Return how the process ended or which limit was exceeded; None while the process may continue."""
@@ -461,7 +474,13 @@ class _Running:
             return Ending.TIMED_OUT
         if time.time() - _status(self.folder / PROGRESS_FILE)[0] > limits.idle_seconds:
             return Ending.IDLE
-        return Ending.PRINTED_TOO_MUCH if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes else None
+        if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes:
+            return Ending.PRINTED_TOO_MUCH
+        if limits.written_bytes < math.inf and time.monotonic() > self.measured + _SECONDS_BETWEEN_MEASUREMENTS:
+            self.measured = time.monotonic()
+            if written_bytes(self.folder) > limits.written_bytes:
+                return Ending.WROTE_TOO_MUCH
+        return None
 
     def announce(self, announce: Callable[[str], None]) -> None:
         lines = _progress(self.folder)
@@ -475,7 +494,23 @@ def _progress(folder: Path) -> tuple[str, ...]:
         content = read_limited(folder / PROGRESS_FILE, _MAX_PROGRESS_BYTES)
     except OSError:
         return ()
-    return tuple(content.decode(errors="replace").split("\n")[:-1])
+    return tuple(printable(content.decode(errors="replace").split("\n")[:-1]))
+
+
+def written_bytes(folder: Path) -> float:
+    """The size of all files in a folder, at least a block for each; infinite if their paths are too long to be read."""
+    total = 0.0
+
+    def report(problem: OSError) -> None:
+        nonlocal total
+        total += math.inf if problem.errno == errno.ENAMETOOLONG else 0
+
+    for place, folders, files in os.walk(folder, onerror=report):
+        total += _BLOCK_BYTES * len(folders)
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += max(Path(place, name).lstat().st_blocks * 512, _BLOCK_BYTES)
+    return total
 
 
 def _status(path: Path) -> tuple[float, int]:

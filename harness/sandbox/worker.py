@@ -1,8 +1,9 @@
 """The worker process: imports PyTorch, then forks a process for each request, which runs a submission confined.
 
-Started by `harness.sandbox.runner`, either as ``python -m harness.sandbox.worker FOLDER`` to perform the request in that
-workspace in this process, or as ``python -m harness.sandbox.worker --serve DESCRIPTOR`` to perform many: messages on a
-local socket name the workspaces of requests to start and to kill, and report those that have ended.
+Started by `harness.sandbox.runner`, either as ``python -m harness.sandbox.worker FOLDER PARENT`` to perform the request in that
+workspace in this process, or as ``python -m harness.sandbox.worker --serve DESCRIPTOR PARENT`` to perform many: messages on
+a local socket name the workspaces of requests to start and to kill, and report those that have ended. It ends with the
+process PARENT, unless that is 0.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.errors import InputError
-from harness.sandbox.kernel import end_with_parent, process_control
+from harness.sandbox.kernel import end_with_parent, machine, process_control
 from harness.sandbox.layers import confine_worker
 from harness.sandbox.protocol import (
     MAX_MESSAGE_BYTES,
@@ -217,7 +218,10 @@ def _use_private_folders(folder: Path) -> None:
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
-    if sys.argv[1] == "--serve":
-        Server(socket.socket(fileno=int(sys.argv[2]))).serve()
+    *arguments, started_by = sys.argv[1:]
+    if int(started_by) and machine():
+        end_with_parent(int(started_by))
+    if arguments[0] == "--serve":
+        Server(socket.socket(fileno=int(arguments[1]))).serve()
     else:
-        main(Path(sys.argv[1]))
+        main(Path(arguments[0]))

@@ -65,7 +65,9 @@ def test_without_a_layer_its_requirement_is_refused(
     assert (False, "switched off by HARNESS_SANDBOX_WITHOUT") == (found[removed].holds, found[removed].detail)
     (project / "net.py").write_text("raise ValueError('the code has run')", encoding="utf-8")
     with pytest.raises(SandboxError, match=f"{removed}: switched off by HARNESS_SANDBOX_WITHOUT"):
-        load(str(project / "net.py"), sandbox=SandboxRequirement(alternatives=(frozenset({removed, Layer.BUBBLEWRAP}),)))
+        load(
+            str(project / "net.py"), sandbox=SandboxRequirement(alternatives=(frozenset({removed, Layer.BUBBLEWRAP}),))
+        )
 
 
 def test_the_layers_that_hold_are_enough(project: Path, layers: dict[Layer, LayerState]) -> None:
