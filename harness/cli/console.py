@@ -6,7 +6,6 @@ import io
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import click
 
 from harness.errors import one_a_line
 from harness.findings import Finding, Status, overall
+from harness.tables import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -82,7 +82,7 @@ class Output:
     def print_unwrapped(self, text: str) -> None:
         """Print text with long lines left unwrapped, unless ``--json -`` was given."""
         if self._target != "-":
-            click.echo(visible(text))
+            click.echo(printable(text))
 
     def write(self, kind: str, content: Mapping[str, Any]) -> None:
         """Write ``content`` as a JSON document with the schema ``harness.<kind>/1``, if ``--json`` was given.
@@ -122,28 +122,21 @@ def plain_console(*, stderr: bool = False) -> Console:
     class VisibleConsole(Console):
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for segment in super().render(renderable, options):
-                yield segment if segment.control else segment._replace(text=visible(segment.text))
+                yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else 120
     return VisibleConsole(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
-def visible(text: str) -> str:
-    r"""Return the text with control characters and changes of direction, except line ends, as their code, such as ``\u001b``."""
-    return "".join(
-        f"\\u{ord(one):04x}" if one != "\n" and unicodedata.category(one) in ("Cc", "Cf") else one for one in text
-    )
-
-
 def announce(sentence: str) -> None:
     """Print a message to standard error."""
-    click.echo(visible(sentence), err=True)
+    click.echo(printable(sentence), err=True)
 
 
 def print_error(message: str) -> None:
     """Print an error message to standard error: a paragraph, then the items of the message's list, if any, one per line."""
     paragraph, *items = message.split("\n- ")
-    text = visible(" ".join(paragraph.split()) + one_a_line(items))
+    text = printable(" ".join(paragraph.split()) + one_a_line(items))
     coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     click.echo((click.style("error: ", fg="red", bold=True) if coloured else "error: ") + text, err=True)
 

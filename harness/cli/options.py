@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from harness.cli.console import Output
 from harness.datasets import AUTO, data_choices
 from harness.errors import InputError
 from harness.files import require_writable
+
+if TYPE_CHECKING:
+    from harness.sandbox import SandboxRequirement
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -60,6 +63,15 @@ def _writable(target: str) -> Path:
     return Path(target)
 
 
+def _sandbox(_: click.Context, __: click.Parameter, layers: str) -> SandboxRequirement:
+    from harness.sandbox import SandboxRequirement
+
+    try:
+        return SandboxRequirement.parse(layers)
+    except InputError as problem:
+        raise click.BadParameter(str(problem)) from problem
+
+
 def plot_option(what: str) -> Decorator:
     """Return the option ``--plot``; the help text says that ``what`` is drawn."""
     return click.option("--plot", metavar="FILE", callback=_picture, help=f"Draw {what} to FILE, .png or .svg.")
@@ -87,6 +99,26 @@ arguments_option = click.option(
     help='Constructor arguments for a model of your own, as Python literals: "dropout_prob=0.1, width=16".',
 )
 model_argument = combine(click.argument("model", metavar="MODEL"), arguments_option)
+
+
+def sandbox_option(default: str) -> Decorator:
+    """Return the option ``--require-sandbox``, whose value is a `harness.sandbox.SandboxRequirement`."""
+    return click.option(
+        "--require-sandbox",
+        "sandbox",
+        default=default,
+        show_default=True,
+        metavar="LAYERS",
+        callback=_sandbox,
+        help="Layers of the sandbox that must hold before code of the model runs: + joins layers, a comma separates "
+        "alternatives, as in seccomp+bubblewrap,seccomp+landlock+user. `harness doctor` lists the layers that hold.",
+    )
+
+
+# For a command that requires layers by default.
+trust_submission_option = click.option(
+    "--trust-submission", is_flag=True, help="Require no layers of the sandbox, for code of your own."
+)
 debug_option = click.option(
     "--debug",
     is_flag=True,
