@@ -68,7 +68,7 @@ def test_an_unforeseen_error_in_a_capture_may_be_of_the_model(
 
     monkeypatch.setattr(capturing, "capture", breaks)
 
-    with pytest.raises(ModelSourceError, match="cannot be examined: ZeroDivisionError: by chance.*report") as caught:
+    with pytest.raises(ModelSourceError, match=r"cannot be examined: ZeroDivisionError: by chance\..*report") as caught:
         load(write(tmp_path, {"net.py": NET}) / "net.py")
     assert "in breaks" in caught.value.__notes__[0]
 
