@@ -98,6 +98,27 @@ def reference() -> nn.Module:
     )
 
 
+def reference_small() -> nn.Module:
+    """The smallest network of ours that is certified: the stages of `reference`, narrower, with SiLU instead of ReLU."""
+
+    def stage(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+        return nn.Sequential(conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs), nn.SiLU())
+
+    return Chain(
+        block1=stage(1, 8),  # 26
+        block2=stage(8, 12),  # 24
+        pool=nn.MaxPool2d(2),  # 12
+        transition=stage(12, 8, kernel=1),  # 12
+        block3=stage(8, 12),  # 10
+        block4=stage(12, 14),  # 8
+        block5=stage(14, 16),  # 6
+        gap=nn.AdaptiveAvgPool2d(1),  # 1
+        mix=stage(16, 16, kernel=1),
+        dropout=nn.Dropout(0.05),
+        head=conv(16, CLASSES, kernel=1),
+    )
+
+
 # Cloud and pipeline: two authors, the same three architectures --------------------------------------------------------
 
 
@@ -352,6 +373,7 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     builder.__name__: builder
     for builder in (
         reference,
+        reference_small,
         cloud_1,
         cloud_2,
         cloud_3,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _NAMES = (
     "reference",
+    "reference_small",
     "cloud_1",
     "cloud_2",
     "cloud_3",
@@ -32,7 +33,7 @@ _NAMES = (
 
 
 def list_models() -> tuple[str, ...]:
-    """Return the names of the shipped models: the reference model first, then the published models by document."""
+    """Return the names of the shipped models: our own models first, then the published models by document."""
     return _NAMES
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PARAMETERS = {
     "reference": 7_752,
+    "reference_small": 6_012,
     "cloud_1": 13_808,
     "cloud_2": 5_048,
     "cloud_3": 7_902,
@@ -34,7 +35,7 @@ PARAMETERS = {
     "five_step_4": 7_752,
     "five_step_5": 7_752,
 }
-ACTIVATIONS = {"ReLU", "GELU"}
+ACTIVATIONS = {"ReLU", "GELU", "SiLU"}
 PUBLISHED_TABLES = {
     name: summary for name in PARAMETERS if (summary := model_card(name).summary) is not None and summary.rows
 }
