@@ -45,6 +45,12 @@ class GradedRequirement:
                 f"expected 0 <= points <= max_points, got points={self.points}, max_points={self.max_points}."
             )
 
+    @property
+    def is_met(self) -> bool:
+        """Whether the requirement holds, or could not be decided and the assignment counts that in favour of the student."""
+        undecided = self.finding.status in (Status.UNKNOWN, Status.SKIP)
+        return self.finding.status is Status.PASS or (undecided and self.points == self.max_points)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty:
@@ -161,6 +167,14 @@ class Verdict:
     def score(self) -> int:
         """The points of the requirements less the penalties, at least 0."""
         return max(sum(one.points for one in self.requirements) - sum(one.points for one in self.penalties), 0)
+
+    @property
+    def summary(self) -> str:
+        """The points, and the names of the requirements that are not met, as one sentence."""
+        open_ = [one.finding.requirement for one in self.requirements if not one.is_met]
+        reasons = f" Not met: {', '.join(open_)}." if open_ else " All requirements are met."
+        penalties = "".join(f" Penalty of {one.points}: {one.reason}." for one in self.penalties)
+        return f"{self.score} of {self.max_score} points.{reasons}{penalties}"
 
     def digest(self) -> str:
         """Return the SHA-256 of what decides the grade: the assignment, the graph, and the points with their findings.

@@ -1,0 +1,7 @@
+"""Writers: each turns verdicts into a file of one format; the points are the same in all of them."""
+
+from harness.grading.writers.roster import FilledRoster, fill_roster
+from harness.grading.writers.writer import Context, Scope, Writer
+from harness.grading.writers.writers import WRITERS
+
+__all__ = ["WRITERS", "Context", "FilledRoster", "Scope", "Writer", "fill_roster"]
