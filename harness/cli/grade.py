@@ -13,7 +13,7 @@ import click
 
 from harness.cli.console import Output, announce, exit_code
 from harness.cli.inputs import contract_on, dataset_for
-from harness.cli.options import data_option, debug_option, device_option
+from harness.cli.options import data_option, debug_option, device_option, sandbox_option, trust_submission_option
 from harness.cli.progress import GradingProgress, TrainingProgress
 from harness.errors import InputError
 from harness.findings import Status
@@ -21,6 +21,7 @@ from harness.findings import Status
 if TYPE_CHECKING:
     from harness.grading import Verdict
     from harness.grading.writers import Writer
+    from harness.sandbox import SandboxRequirement
 
 _SALT_VARIABLE = "HARNESS_SALT"
 _MAX_SALT_BYTES, _MAX_ROSTER_BYTES = 2**12, 2**26
@@ -64,6 +65,8 @@ FORMATS = ("json", "classroom50", "gradescope", "junit", "markdown", "csv")
 )
 @device_option("Device to train on.", default="cpu")
 @data_option
+@sandbox_option("seccomp+bubblewrap,seccomp+landlock+user")
+@trust_submission_option
 @click.option(
     "--diff", nargs=2, metavar="OLD NEW", help="Compare two folders of results, or two verdicts, and grade nothing."
 )
@@ -79,10 +82,12 @@ def grade(
     salt_file: str | None,
     device: str,
     data: str,
+    sandbox: SandboxRequirement,
     diff: tuple[str, str] | None,
     *,
     no_train: bool,
     strict: bool,
+    trust_submission: bool,
     show_list: bool,
 ) -> int:
     """Grade submissions of an assignment.
@@ -102,6 +107,7 @@ def grade(
     if (formats or roster) and not out:
         raise click.UsageError("expected --out together with --format and --roster. Name a folder for the reports")
     from harness.grading import Grader, Results, grade_all, load_assignment, tasks_for
+    from harness.sandbox import NO_REQUIREMENT
     from harness.training import keep_freed_memory, opened, resolve_device
 
     assignment = load_assignment(assignment_name)
@@ -120,7 +126,12 @@ def grade(
         observer = stack.enter_context(TrainingProgress()) if len(tasks) == 1 else None
         progress = stack.enter_context(GradingProgress(len(tasks)))
         grader = Grader(
-            assignment=assignment, salt=salt, data=dataset, device=resolve_device(device), observer=observer
+            assignment=assignment,
+            salt=salt,
+            data=dataset,
+            device=resolve_device(device),
+            sandbox=NO_REQUIREMENT if trust_submission else sandbox,
+            observer=observer,
         )
         verdicts = grade_all(tasks, grader, results, jobs=jobs, on_verdict=progress.on_verdict)
     _report(verdicts)

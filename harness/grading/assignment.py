@@ -23,6 +23,7 @@ from harness.files import read_whole
 from harness.findings import Finding, Status
 from harness.grading.checks import CHECKS, TRAINED_CHECKS
 from harness.grading.verdict import GradedRequirement, Penalty, Visibility
+from harness.sandbox import SandboxRequirement
 from harness.sources import shipped_recipe
 from harness.tables import Range, expect_mapping, parse_document, read_table, refuse_unknown, require_ranges
 from harness.training import Recipe, load_recipe
@@ -70,7 +71,7 @@ class _Heading:
     state_budget: Annotated[int, Range(least=0)] = 100
     load_seconds: Annotated[float, Range(above=0)] = 45.0
     train_seconds: Annotated[float, Range(above=0)] = 3600.0
-    sandbox: str = ""
+    sandbox: str = "none"
     claims: bool = False
 
 
@@ -107,7 +108,8 @@ class Assignment(_Heading):
         state_budget: the most numbers that a model may hold besides trainable weights and running statistics.
         load_seconds: limit on the time to import the file and build the model once.
         train_seconds: limit on the time of each training.
-        sandbox: the least layers that must confine the submission; empty for the default of `harness grade`.
+        sandbox: layers that must confine the submission besides those that `harness grade` requires, in the form of its option
+            ``--require-sandbox``.
         claims: whether the submission's documents are examined, too.
 
     Raises:
@@ -120,6 +122,7 @@ class Assignment(_Heading):
 
     def __post_init__(self) -> None:
         require_ranges(self, InputError)
+        SandboxRequirement.parse(self.sandbox)
         for section in ("points", "penalties", "visibility"):
             refuse_unknown(getattr(self, section), self.requirements, where=f"[{section}]", error=InputError)
         for section in ("points", "penalties"):

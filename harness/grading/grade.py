@@ -16,7 +16,7 @@ import torch
 from harness import __version__
 from harness.contracts import examine
 from harness.data import Dataset
-from harness.errors import CaptureError, GraphFormatError, InputError, ModelSourceError, RecipeError
+from harness.errors import HarnessError, InputError, SandboxError
 from harness.findings import Finding, Status
 from harness.grading.assignment import Assignment
 from harness.grading.checks import (
@@ -31,10 +31,12 @@ from harness.grading.checks import (
     same_network,
 )
 from harness.grading.initial import with_drawn_weights
-from harness.grading.opening import Builds, Submission, load_builds, open_submission
+from harness.grading.opening import Submission, open_submission
 from harness.grading.trainings import TooSlowError, Trainer, permuted_labels_expected, problem_of, recipe_of
 from harness.grading.verdict import ExaminedModel, GradedTraining, LayerRow, Verdict
 from harness.graph import CapturedModel, computing_threads, graph_to_json
+from harness.sandbox import DEFAULT_REQUIREMENT, NO_REQUIREMENT, SandboxRequirement
+from harness.sources import LoadedModel, load_builds
 from harness.structure import Structure, field_of
 from harness.training import Observer, environment, state_digest
 
@@ -52,6 +54,7 @@ class Grader:
         salt: the instructor's secret text, from which the seeds are derived together with the assignment's name.
         data: the data set to train and test on; None to examine the structure only.
         device: the device to train on.
+        sandbox: the layers that must confine a submission's code, together with those that the assignment asks for.
         claims: examines the documents in a submission's folder; called if the assignment asks for it.
         observer: the object whose methods are called as each training proceeds.
     """
@@ -60,8 +63,17 @@ class Grader:
     salt: str = ""
     data: Dataset | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    sandbox: SandboxRequirement = DEFAULT_REQUIREMENT
     claims: Callable[[Path], Sequence[Finding]] | None = None
     observer: Observer | None = None
+
+    @property
+    def required_sandbox(self) -> SandboxRequirement:
+        """The layers that must hold: those of ``sandbox`` and those of the assignment; none if ``sandbox`` requires none."""
+        if self.sandbox == NO_REQUIREMENT:
+            return self.sandbox
+        asked = SandboxRequirement.parse(self.assignment.sandbox).alternatives
+        return SandboxRequirement(alternatives=tuple(one | more for one in self.sandbox.alternatives for more in asked))
 
     def basis(self) -> str:
         """Return the SHA-256 of all that a grade depends on besides the submission: assignment, salt, data and version."""
@@ -102,6 +114,7 @@ def grade(
         known: returns the verdict on a submission with this digest, if there is one already.
 
     Raises:
+        SandboxError: the sandbox does not meet the requirement; no code of the submission has run.
         InputError: the store cannot be written.
     """
     with contextlib.ExitStack() as opened:
@@ -132,32 +145,29 @@ class _Grading:
         seeds = self.assignment.seeds(self.grader.salt)
         built = seeds if self.assignment.initial_weights == "submission" else seeds[:2]
         try:
-            builds = load_builds(
-                self._source(),
-                seeds=(seeds[0], *built),
-                input_shape=self.assignment.contract.input_shape,
-                timeout=self.assignment.load_seconds,
-            )
+            builds = self._builds((seeds[0], *built))
             recipe = recipe_of(self.assignment, self.submission.folder) if self.assignment.rule else None
-        except (ModelSourceError, CaptureError, GraphFormatError, RecipeError) as problem:
+        except SandboxError:
+            raise
+        except InputError as problem:
             return self.without_model(build_failure(self._inside(str(problem))))
         except Exception as problem:  # noqa: BLE001 - the examiner's own failure is no failure of the submission
             return self.without_model(_error(BUILD, problem))
         recipe_text = recipe.to_mapping() if recipe else None
-        key = _sha256([self.grader.basis(), recipe_text, *map(_content, builds.models)])
+        key = _sha256([self.grader.basis(), recipe_text, *(_content(build.model) for build in builds)])
         kept = store.get(key) if store else None
         if kept is None:
-            kept = self._examined(builds, seeds, store.checkpoints(key) if store else None)
+            kept = self._examined([build.model for build in builds], seeds, store.checkpoints(key) if store else None)
             if store:
                 store.put(key, kept)
         return replace(
             kept,
             submission=self.submission.name,
             submission_digest=self.submission.digest,
-            model=kept.model and replace(kept.model, name=self._inside(builds.models[0].name)),
-            sandbox=builds.layers,
+            model=kept.model and replace(kept.model, name=self._inside(builds[0].model.name)),
+            sandbox=builds[0].layers,
             claims=self._claims(),
-            notes=(*self.submission.notes, *map(self._inside, builds.notes)),
+            notes=(*self.submission.notes, *map(self._inside, builds[0].notes)),
         )
 
     def without_model(self, build: Finding) -> Verdict:
@@ -168,17 +178,28 @@ class _Grading:
         """Return a text with paths inside the submission's folder, not the folder's own path."""
         return text.replace(f"{self.submission.folder}/", "").replace(str(self.submission.folder), self.submission.name)
 
-    def _source(self) -> str:
-        folder = self.submission.folder / self.assignment.file
-        return f"{folder}:{self.assignment.class_name}" if self.assignment.class_name else str(folder)
+    def _builds(self, seeds: tuple[int, ...]) -> tuple[LoadedModel, ...]:
+        place = str(self.submission.folder / self.assignment.file)
+        builds = load_builds(
+            f"{place}:{self.assignment.class_name}" if self.assignment.class_name else place,
+            seeds=seeds,
+            input_shape=self.assignment.contract.input_shape,
+            timeout=self.assignment.load_seconds,
+            sandbox=self.grader.required_sandbox,
+        )
+        loaded = tuple(build for build in builds if isinstance(build, LoadedModel))
+        for build in builds:
+            if isinstance(build, HarnessError):
+                raise build
+        return loaded
 
     def _claims(self) -> tuple[Finding, ...]:
         examined = self.grader.claims if self.assignment.claims else None
         return tuple(examined(self.submission.folder)) if examined else ()
 
-    def _examined(self, builds: Builds, seeds: Sequence[int], checkpoints: Path | None) -> Verdict:
-        first, again, other = builds.models[:3]
-        build = same_network(builds.models)
+    def _examined(self, builds: Sequence[CapturedModel], seeds: Sequence[int], checkpoints: Path | None) -> Verdict:
+        first, again, other = builds[:3]
+        build = same_network(builds)
         if build.status is not Status.PASS:
             return self.without_model(build)
         contract = self.assignment.contract
@@ -186,7 +207,7 @@ class _Grading:
         checks = (budget, BatchIndependence(), PureEvaluation())
         findings = [
             build,
-            *map(_capture_is_stated, examine(first, replace(contract, requirements=(*contract.requirements, *checks)))),
+            *examine(first, replace(contract, requirements=(*contract.requirements, *checks))),
             initial_weights(first, again, other),
         ]
         training, trained_environment = None, environment(torch.device("cpu"))
@@ -199,7 +220,7 @@ class _Grading:
         return replace(verdict, model=_model(first), training=training, environment=trained_environment)
 
     def _trained(
-        self, builds: Builds, seeds: Sequence[int], data: Dataset, checkpoints: Path | None
+        self, builds: Sequence[CapturedModel], seeds: Sequence[int], data: Dataset, checkpoints: Path | None
     ) -> tuple[list[Finding], GradedTraining | None]:
         """Train the model and return the findings on it; an error of the examiner becomes the finding ``error``."""
         trainer = Trainer(
@@ -210,11 +231,11 @@ class _Grading:
             checkpoints=checkpoints,
             observer=self.grader.observer,
         )
-        own = dict(zip(seeds, builds.models[1:], strict=False))
+        own = dict(zip(seeds, builds[1:], strict=False))
 
         def weights(seed: int) -> CapturedModel:
             is_own = self.assignment.initial_weights == "submission"
-            return own[seed] if is_own else with_drawn_weights(builds.models[0], seed)
+            return own[seed] if is_own else with_drawn_weights(builds[0], seed)
 
         try:
             findings, training = trainer.judge(weights, recipe_of(self.assignment, self.submission.folder))
@@ -263,14 +284,6 @@ def _frozen(first: CapturedModel, other: CapturedModel) -> tuple[str, ...]:
     """Names of the parameters that no training changes and that are the same under every seed."""
     trainable = {spec.name for spec in first.graph.tensors if spec.requires_grad}
     return tuple(name for name in fixed_parameters(first, other) if name not in trainable)
-
-
-def _capture_is_stated(finding: Finding) -> Finding:
-    """Say of the comparison of model and graph that the process that runs the submission's code makes it."""
-    if finding.requirement != "capture":
-        return finding
-    stated = "stated by the process that ran the submission's code; everything else was computed from the graph"
-    return replace(finding, evidence=(*finding.evidence, stated))
 
 
 def _model(captured: CapturedModel) -> ExaminedModel:

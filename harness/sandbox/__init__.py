@@ -3,9 +3,12 @@
 from harness.sandbox.layers import Layer, LayerState
 from harness.sandbox.probe import available_layers
 from harness.sandbox.protocol import Failure, Request, Workspace
+from harness.sandbox.requirement import DEFAULT_REQUIREMENT, NO_REQUIREMENT, SandboxRequirement
 from harness.sandbox.runner import Ending, Job, Limits, Outcome, run_processes, warm_workers
 
 __all__ = [
+    "DEFAULT_REQUIREMENT",
+    "NO_REQUIREMENT",
     "Ending",
     "Failure",
     "Job",
@@ -14,6 +17,7 @@ __all__ = [
     "Limits",
     "Outcome",
     "Request",
+    "SandboxRequirement",
     "Workspace",
     "available_layers",
     "run_processes",
