@@ -4,6 +4,7 @@ from harness.sandbox.layers import Layer, LayerState
 from harness.sandbox.probe import available_layers
 from harness.sandbox.protocol import Failure, Request, Workspace
 from harness.sandbox.runner import Ending, Job, Limits, Outcome, run_processes, warm_workers
+from harness.sandbox.submissions import Submission, SubmissionLimits, open_submission
 
 __all__ = [
     "Ending",
@@ -14,8 +15,11 @@ __all__ = [
     "Limits",
     "Outcome",
     "Request",
+    "Submission",
+    "SubmissionLimits",
     "Workspace",
     "available_layers",
+    "open_submission",
     "run_processes",
     "warm_workers",
 ]
