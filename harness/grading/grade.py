@@ -16,7 +16,7 @@ import torch
 from harness import __version__
 from harness.contracts import examine
 from harness.data import Dataset
-from harness.errors import HarnessError, InputError, SandboxError
+from harness.errors import HarnessError, InputError, SandboxError, SubmissionError
 from harness.findings import Finding, Status
 from harness.grading.assignment import Assignment
 from harness.grading.checks import (
@@ -31,11 +31,16 @@ from harness.grading.checks import (
     same_network,
 )
 from harness.grading.initial import with_drawn_weights
-from harness.grading.opening import Submission, open_submission
 from harness.grading.trainings import TooSlowError, Trainer, permuted_labels_expected, problem_of, recipe_of
 from harness.grading.verdict import ExaminedModel, GradedTraining, LayerRow, Verdict
 from harness.graph import CapturedModel, computing_threads, graph_to_json
-from harness.sandbox import DEFAULT_REQUIREMENT, NO_REQUIREMENT, SandboxRequirement
+from harness.sandbox import (
+    DEFAULT_REQUIREMENT,
+    NO_REQUIREMENT,
+    SandboxRequirement,
+    Submission,
+    open_submission,
+)
 from harness.sources import LoadedModel, load_builds
 from harness.structure import Structure, field_of
 from harness.training import Observer, environment, state_digest
@@ -120,8 +125,8 @@ def grade(
     with contextlib.ExitStack() as opened:
         try:
             submission = opened.enter_context(open_submission(path))
-        except InputError as problem:
-            missing = Submission(folder=path, name=name or path.name, digest="")
+        except SubmissionError as problem:
+            missing = Submission(folder=path, name=name or path.name, digest="", notes=())
             return _Grading(grader, missing).without_model(build_failure(str(problem)))
         with computing_threads(1):
             grading = _Grading(grader, replace(submission, name=name or submission.name))
@@ -130,7 +135,7 @@ def grade(
 
 def examiner_failed(grader: Grader, name: str, problem: Exception) -> Verdict:
     """Return the verdict on a submission that could not be graded because of the examiner."""
-    unread = Submission(folder=Path(), name=name, digest="")
+    unread = Submission(folder=Path(), name=name, digest="", notes=())
     return _Grading(grader, unread).without_model(_error(BUILD, problem))
 
 

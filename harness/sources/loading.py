@@ -69,13 +69,15 @@ def load(
     timeout: float = LOAD_TIMEOUT_SECONDS,
     announce: Callable[[str], None] = lambda _: None,
     sandbox: SandboxRequirement = NO_REQUIREMENT,
+    twice: bool = True,
 ) -> LoadedModel:
     """Find a model, build it after ``torch.manual_seed(seed)`` and capture its graph.
 
     ``text`` is the MODEL argument, see `parse_source`; ``input_shape`` is the shape of one input, without the batch
     dimension. ``arguments`` are those of the constructor, see `parse_arguments`, and become part of the captured
     model's name. Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: the file
-    that is being imported, if there are several, and the notes. ``sandbox`` is what must hold before a file is imported.
+    that is being imported, if there are several, and the notes. ``sandbox`` is what must hold before a file is imported;
+    ``twice`` is that of `harness.graph.capture`.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
@@ -94,7 +96,10 @@ def load(
         # Each shipped model is tested to be captured alike again.
         return LoadedModel(model=capture(module, input_shape, name=source.text, twice=False), source=source)
     files = candidate_files(source)
-    requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
+    requests = [
+        CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape, twice=twice)
+        for file in files
+    ]
     numbers = {file.text: f"({number} of {len(files)})" for number, file in enumerate(files, start=1)}
 
     def announce_file(line: str) -> None:
@@ -159,7 +164,14 @@ def load_builds(
         for seed in seeds:
             try:
                 build = load(
-                    text, seed=seed, input_shape=input_shape, arguments=arguments, timeout=timeout, sandbox=sandbox
+                    text,
+                    seed=seed,
+                    input_shape=input_shape,
+                    arguments=arguments,
+                    timeout=timeout,
+                    sandbox=sandbox,
+                    # The later builds repeat the capture in any case.
+                    twice=not builds,
                 )
             except HarnessError as error:
                 builds.append(error)
