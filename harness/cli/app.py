@@ -24,6 +24,7 @@ from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
 from harness.cli.golden import golden
 from harness.cli.grade import grade
+from harness.cli.gradecheck import gradecheck
 from harness.cli.list import list_models
 from harness.cli.power import power
 from harness.cli.replay import replay
@@ -70,6 +71,7 @@ _COMMANDS = (
     power,
     evaluate,
     grade,
+    gradecheck,
     contract,
     repro,
     bisect,
