@@ -2,7 +2,7 @@
 
 from harness.grading.assignment import Assignment, builtin_assignments, load_assignment, parse_assignment
 from harness.grading.batch import Task, grade_all, tasks_for
-from harness.grading.grade import Grader, grade
+from harness.grading.examiner import Grader, grade
 from harness.grading.results import Results, read_verdict
 from harness.grading.verdict import (
     ExaminedModel,

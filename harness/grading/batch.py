@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from harness.errors import ExaminerError, HarnessError
-from harness.grading.grade import Grader, examiner_failed, grade
+from harness.grading.examiner import Grader, examiner_failed, grade
 from harness.grading.results import Results, places_for
 from harness.grading.verdict import Verdict
 from harness.sandbox import warm_workers

@@ -15,7 +15,7 @@ from harness.errors import InputError
 from harness.files import temporary_folder
 from harness.findings import Status
 from harness.grading.assignment import Assignment
-from harness.grading.grade import Grader, grade
+from harness.grading.examiner import Grader, grade
 from harness.grading.stock import networks
 from harness.grading.verdict import Verdict
 from harness.sandbox import warm_workers
