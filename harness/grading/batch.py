@@ -66,7 +66,8 @@ def grade_all(
         InputError: the results cannot be written.
     """
     if results:
-        results.begin([task.place for task in tasks])
+        example = examiner_failed(grader, "example", ExaminerError("not graded yet"))
+        results.begin([task.place for task in tasks], example)
     verdicts: dict[str, Verdict] = {}
     graded = _graded_here if jobs == 1 else _graded_in_processes
     for task, verdict in graded(tasks, grader, results, min(jobs, len(tasks))):

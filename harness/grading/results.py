@@ -40,8 +40,16 @@ class Results:
         self._of_submission = [one for one in writers if one.scope is Scope.SUBMISSION and one is not _CANONICAL]
         self._of_class = [one for one in writers if one.scope is Scope.CLASS]
 
-    def begin(self, places: Sequence[str]) -> None:
-        """Take away what an earlier call has written about these submissions and about the class."""
+    def begin(self, places: Sequence[str], example: Verdict) -> None:
+        """Take away what an earlier call has written about these submissions and about the class.
+
+        ``example`` is a verdict on nothing, to find out before the work whether the writers have what they need.
+
+        Raises:
+            InputError: a format cannot be written here, such as one that needs an environment variable.
+        """
+        for writer in self._of_submission:
+            writer.write([example], context())
         with _explained(self.folder):
             (self.folder / _EARLIER).mkdir(parents=True, exist_ok=True)
             (self.folder / _BY_NETWORK).mkdir(exist_ok=True)

@@ -93,7 +93,7 @@ class Trained(Wrapped):
     def __init__(self) -> None:
         super().__init__()
         with torch.no_grad():
-            self.network[5].weight.copy_(torch.arange(640.0).reshape(10, 64) / 640)  # type: ignore[operator]  # a linear layer
+            self.network.get_parameter("5.weight").copy_(torch.arange(640.0).reshape(10, 64) / 640)
 
 
 def decided(requirement: StateBudget | BatchIndependence | PureEvaluation, build: Callable[[], nn.Module]) -> Finding:

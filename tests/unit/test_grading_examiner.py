@@ -131,7 +131,7 @@ class Wider(nn.Sequential):
     """Another network."""
 
     def __init__(self) -> None:
-        super().__init__(*network(), nn.ReLU())
+        super().__init__(network(), nn.ReLU())
 
 
 def test_equal_networks_get_equal_grades(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,11 +96,15 @@ def test_a_network_that_cannot_be_trained_fails() -> None:
     ],
 )
 def test_a_certificate_is_the_test_over_seeds(
-    design: SequentialDesign | FixedDesign, build: type[nn.Module] | None, status: Status, runs: int
+    design: SequentialDesign | FixedDesign, build: Callable[[], nn.Module] | None, status: Status, runs: int
 ) -> None:
     """It ends as soon as the verdict is certain."""
     chosen = dataclasses.replace(assignment(), certificate=design)
-    found, training = trainer(chosen).judge(lambda seed: built(1, build) if build else drawn(seed), RECIPE)
+
+    def weights(seed: int) -> CapturedModel:
+        return built(1, build) if build else drawn(seed)
+
+    found, training = trainer(chosen).judge(weights, RECIPE)
     assert training is not None
     assert (status, runs) == (found[1].status, len(training.runs))
     assert runs == len(found[1].evidence)
