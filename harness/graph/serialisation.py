@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from harness.errors import GraphFormatError
+from harness.files import read_limited
 from harness.graph.captured import CapturedModel, Fidelity
 from harness.graph.form import (
     MAX_ELEMENTS,
@@ -28,13 +29,14 @@ from harness.graph.form import (
     ValueMeta,
     encode_argument,
 )
-from harness.tables import expect_mapping, parse_document, read_table, require_plain
+from harness.tables import expect_mapping, parse_document, printable, read_table, require_plain
 
 T = TypeVar("T")
 FORMAT = "harness.graph/1"
 
 # Far above any model that the harness is meant for, as is `MAX_ELEMENTS`.
 _MAX_OPERATIONS = 20_000
+_MAX_GRAPH_BYTES, _MAX_TENSOR_BYTES = 4 * 2**20, 2**30
 _MAX_TENSORS = 20_000
 _MAX_DIMS = 8
 _MAX_SIDE = 1_024
@@ -50,23 +52,26 @@ def write_captured(captured: CapturedModel, stem: Path) -> None:
     stem.with_suffix(".json").write_text(dumps(document), encoding="utf-8")
 
 
-def read_captured(stem: Path, name: str) -> CapturedModel:
+def read_captured(stem: Path, name: str, *, max_bytes: int = _MAX_TENSOR_BYTES) -> CapturedModel:
     """Read a captured model from the two files that `write_captured` writes, and call the model ``name``.
+
+    The tensors may have ``max_bytes`` together.
 
     Raises:
         GraphFormatError: a file is missing, damaged or invalid.
     """
-    places = [stem.with_suffix(suffix) for suffix in (".json", ".safetensors")]
+    tensors = stem.with_suffix(".safetensors")
     try:
-        # Only plain files: reading a named pipe, which an untrusted process could put in place of a file, might never end.
-        missing = next((place for place in places if not place.is_file()), None)
-        if missing:
-            raise FileNotFoundError(f"{missing.name} is not a file")
-        content, state = places[0].read_bytes(), load_file(places[1])
+        content = read_limited(stem.with_suffix(".json"), _MAX_GRAPH_BYTES)
+        # The file begins with the size of the names and shapes, which follow.
+        head = int.from_bytes(read_limited(tensors, max_bytes + _MAX_GRAPH_BYTES, first_bytes=8), "little")
+        if head > _MAX_GRAPH_BYTES:
+            raise ValueError(f"{head:,} bytes of names and shapes, at most {_MAX_GRAPH_BYTES:,} are read")  # noqa: TRY301 - one message for all
+        state = load_file(tensors)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         msg = f"expected a captured model in {stem.name}.json and {stem.name}.safetensors, got {type(error).__name__}: {error}"
         raise GraphFormatError(msg) from error
-    document = parse_document(content, "JSON", where="captured model", error=GraphFormatError)
+    document = printable(parse_document(content, "JSON", where="captured model", error=GraphFormatError))
     table = dict(expect_mapping(document, where="captured model", error=GraphFormatError))
     fidelity = read_table(Fidelity, table.pop("fidelity", None), where="fidelity", error=GraphFormatError)
     return CapturedModel(name=name, graph=graph_from_json(table), state=state, fidelity=fidelity)

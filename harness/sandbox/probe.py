@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.files import temporary_folder
-from harness.sandbox.layers import LayerState
+from harness.sandbox.layers import Layer, LayerState
 from harness.sandbox.protocol import Request, Workspace
-from harness.sandbox.runner import Job, Limits, run_processes
+from harness.sandbox.requirement import SandboxRequirement
+from harness.sandbox.runner import Job, Limits, run_processes, warm_workers
 
 _SECONDS = 30.0
+# Bubblewrap is tried, and nothing is required.
+_TRIED = SandboxRequirement(alternatives=(frozenset({Layer.BUBBLEWRAP}), frozenset()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +43,8 @@ def available_layers() -> tuple[LayerState, ...]:
         HarnessError: the process could not be confined.
     """
     request = ConfinementRequest()
-    with temporary_folder("probe") as folder:
-        (outcome,) = run_processes(
-            [Job(request=request, working_folder=folder)], folder, limits=Limits(seconds=_SECONDS)
-        )
+    with warm_workers() as area, temporary_folder("probe", inside=area) as folder:
+        job = Job(request=request, working_folder=folder, sandbox=_TRIED)
+        (outcome,) = run_processes([job], folder, limits=Limits(seconds=_SECONDS))
         outcome.result(request)
     return outcome.layers

@@ -12,7 +12,6 @@ import dataclasses
 import importlib
 import json
 import os
-import stat
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -30,11 +29,12 @@ from harness.errors import (
     SandboxError,
     first_line,
 )
-from harness.files import write_whole
-from harness.tables import parse_document, read_table
+from harness.files import read_limited, write_whole
+from harness.tables import parse_document, printable, read_table
 
 REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progress.txt", "result.json", "output.txt"
-MAX_RESULT_BYTES, MAX_MESSAGE_BYTES = 64 * 2**20, 2**16
+# Parsed, a result needs up to thirty times its size.
+MAX_RESULT_BYTES, MAX_MESSAGE_BYTES = 4 * 2**20, 2**16
 
 R = TypeVar("R")
 
@@ -182,7 +182,7 @@ def read_result(request: Request[R], folder: Path) -> R | None:
     except OSError as problem:
         raise unreadable(problem) from problem
     try:
-        document = parse_document(content, "JSON", where="result", error=InputError)
+        document = printable(parse_document(content, "JSON", where="result", error=InputError))
         if document["error"] is None:
             return cast("R", read_table(request.result_type, document["value"], where="value", error=InputError))
         failure = read_table(Failure, document["error"], where="error", error=InputError)
@@ -197,22 +197,3 @@ def unreadable(problem: Exception) -> ModelSourceError:
         f"expected the process that runs the model's code to return its result, got unreadable data: {type(problem).__name__}: "
         f"{problem}. Does the code write or delete files when it is imported, or replace functions of Python's library?"
     )
-
-
-def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -> bytes:
-    """Read a regular file of at most ``max_bytes``, written by an untrusted process, or only its ``last_bytes``.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        OSError: the file is too large, not readable, or not regular: a link could refer to a file elsewhere, and reading
-            from a pipe could block.
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path.name} is not a regular file")
-        if status.st_size > max_bytes:
-            raise OSError(f"{path.name} has {status.st_size:,} bytes, at most {max_bytes:,} are read")
-        if last_bytes is not None:
-            file.seek(max(status.st_size - last_bytes, 0))
-        return file.read(max_bytes if last_bytes is None else last_bytes)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.errors import InputError, SandboxError
 from harness.sandbox.kernel import SUPPORTED, machine
-from harness.sandbox.layers import Layer, LayerState
+from harness.sandbox.layers import Layer, LayerState, confine_submission
 
 _NONE = "none"
 _REMEDIES: Mapping[Layer, str] = {
@@ -75,6 +76,24 @@ class SandboxRequirement:
             f"got {_joined(holding) or 'none of the layers'}. Missing: {reasons}. To get it, {remedy}. If you trust the code, "
             f"require no layers (--require-sandbox {_NONE}, or --trust-submission for a submission)."
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confinement:
+    """How a process is confined: the requirement on it, see `SandboxRequirement.parse`, and what `confine_submission` takes.
+
+    ``bubblewrap`` says whether the process was started in bubblewrap.
+    """
+
+    requirement: str
+    user: int
+    without: tuple[Layer, ...]
+    bubblewrap: LayerState
+
+    def apply(self, folder: Path, readable: Iterable[Path]) -> tuple[LayerState, ...]:
+        """Confine this process to a folder for good, and return the state of each layer."""
+        states = confine_submission(folder, readable=readable, user=self.user, without=self.without)
+        return (self.bubblewrap, *states)
 
 
 def _ordered(layers: Collection[Layer]) -> list[Layer]:

@@ -7,9 +7,10 @@ exiting) happen in the worker process and end with the process.
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,9 @@ from harness.sources.source import ModelSource, candidate_files, name_suffix, pa
 DEFAULT_SEED = 1
 # Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
 LOAD_TIMEOUT_SECONDS = 45.0
+_MAX_WRITTEN_BYTES = 2**30
+# Of the tensors of a model: of one's own, and of a submission.
+_MAX_OWN_TENSOR_BYTES, _MAX_TENSOR_BYTES = 2**30, 2**26
 # Torch imports this module when a rebuilt module first computes shapes on the meta device. Until then this process only waits.
 _IMPORTED_LATE = "torch._dynamo"
 
@@ -110,16 +114,20 @@ def load(
     jobs = [
         Job(
             request=one,
-            working_folder=one.source.working_folder,
+            working_folder=_project(one.source),
             variables={"CUDA_VISIBLE_DEVICES": ""},
             sandbox=sandbox,
         )
         for one in requests
     ]
-    with ThreadPoolExecutor(1) as meanwhile, temporary_folder("model") as folder:
-        meanwhile.submit(importlib.import_module, _IMPORTED_LATE)
-        outcomes = run_processes(jobs, folder, limits=Limits(seconds=timeout), announce=announce_file)
+    # A daemon, so that an interruption does not wait for it.
+    meanwhile = threading.Thread(target=importlib.import_module, args=(_IMPORTED_LATE,), daemon=True)
+    meanwhile.start()
+    with warm_workers() as area, temporary_folder("model", inside=area) as folder:
+        limits = Limits(seconds=timeout, written_bytes=_MAX_WRITTEN_BYTES)
+        outcomes = run_processes(jobs, folder, limits=limits, announce=announce_file)
         load_file = _load_file if len(files) == 1 else _load_file_or_report
+        meanwhile.join()
         loaded = [load_file(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
     candidates = [candidate for of_file in loaded for candidate in of_file]
     chosen, reasons = choose(candidates, source.text)
@@ -136,6 +144,10 @@ def load(
         layers=outcomes[number].layers,
         notes=notes,
     )
+
+
+def _project(source: ModelSource) -> Path:
+    return Path(source.root) if source.root else source.working_folder
 
 
 def load_model(text: str | ModelSource, **options: Any) -> CapturedModel:  # noqa: ANN401 - those of `load`
@@ -197,17 +209,21 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
         raise ModelSourceError(_limit_message(outcome, text, timeout))
     result = outcome.result(request)
     if result is None:
+        code, printed = outcome.exit_code, f" The last output was: {outcome.output}" if outcome.output else ""
+        how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise ModelSourceError(
-            f"importing {text} ended the process without an error: expected a file that defines a model. "
-            f"Does the file call exit() when imported?{f' The last output was: {outcome.output}' if outcome.output else ''}"
+            f"importing {text} ended the process without an error ({how}): expected a file that defines a model. "
+            f"Does the file call exit() when imported, or need too much memory?{printed}"
         )
+    most = _MAX_OWN_TENSOR_BYTES if outcome.job.sandbox == NO_REQUIREMENT else _MAX_TENSOR_BYTES
     models = []
     for number, report in enumerate(result.classes):
         place, _, name = report.name.rpartition(":")
         if place != text.removesuffix(f":{name}") or not name.isidentifier():
             raise unreadable(ValueError(f"{report.name!r} is not a class of {text}"))
         try:
-            model = read_captured(outcome.folder / str(number), report.name) if report.failure is None else None
+            stem = outcome.folder / str(number)
+            model = read_captured(stem, report.name, max_bytes=most) if report.failure is None else None
         except GraphFormatError as error:
             raise unreadable(error) from error
         models.append(model and replace(model, is_own_statement=True))
@@ -220,6 +236,11 @@ def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
         return (
             f"{text} printed more than {Limits().output_bytes:,} bytes while it was loaded: expected a file that only defines "
             'the model. Put code that prints under `if __name__ == "__main__":`'
+        )
+    if outcome.ending is Ending.WROTE_TOO_MUCH:
+        return (
+            f"{text} wrote more than {_MAX_WRITTEN_BYTES:,} bytes while it was loaded: expected a file that only defines the "
+            'model. Put code that writes files under `if __name__ == "__main__":`'
         )
     late = f"{text} did not finish loading within {timeout:.0f} seconds: expected"
     if not outcome.progress:

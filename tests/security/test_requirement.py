@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError, ModelSourceError
+from harness.errors import HarnessError, ModelSourceError, SandboxError
+from harness.files import temporary_folder
 from harness.sandbox import Layer, LayerState, SandboxRequirement, available_layers, warm_workers
 from harness.sandbox.kernel import machine
 from harness.sources import LoadedModel, load, load_builds
@@ -27,10 +28,17 @@ class Net(nn.Sequential):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm() -> Iterator[None]:
-    """Keep one worker for all tests of this module."""
-    with warm_workers():
-        yield
+def area() -> Iterator[Path]:
+    """Keep one worker for all tests of this module; what it sees."""
+    with warm_workers() as folder:
+        yield folder
+
+
+@pytest.fixture
+def project(area: Path) -> Iterator[Path]:
+    """An empty folder that a worker in bubblewrap sees without being started again."""
+    with temporary_folder("project", inside=area) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +47,43 @@ def layers() -> dict[Layer, LayerState]:
     return {one.layer: one for one in available_layers()}
 
 
-def test_the_layers_that_hold_are_enough(tmp_path: Path, layers: dict[Layer, LayerState]) -> None:
+@pytest.mark.parametrize("removed", Layer)
+def test_without_a_layer_its_requirement_is_refused(
+    removed: Layer, project: Path, layers: dict[Layer, LayerState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that is switched off is reported as such; if it is required, no code runs, and the message says why."""
+    (project / "net.py").write_text(NET, encoding="utf-8")
+    monkeypatch.setenv("HARNESS_SANDBOX_WITHOUT", removed)
+    others = frozenset(layer for layer, state in layers.items() if state.holds) - {removed}
+    if removed is Layer.LANDLOCK:
+        # If other users cannot read Python, this layer needs Landlock.
+        others -= {Layer.USER}
+    tried = SandboxRequirement(alternatives=(others, frozenset({removed})))
+    found = {one.layer: one for one in load(str(project / "net.py"), sandbox=tried).layers}
+
+    assert others <= {layer for layer, state in found.items() if state.holds}
+    assert (False, "switched off by HARNESS_SANDBOX_WITHOUT") == (found[removed].holds, found[removed].detail)
+    (project / "net.py").write_text("raise ValueError('the code has run')", encoding="utf-8")
+    with pytest.raises(SandboxError, match=f"{removed}: switched off by HARNESS_SANDBOX_WITHOUT"):
+        load(
+            str(project / "net.py"), sandbox=SandboxRequirement(alternatives=(frozenset({removed, Layer.BUBBLEWRAP}),))
+        )
+
+
+def test_the_layers_that_hold_are_enough(project: Path, layers: dict[Layer, LayerState]) -> None:
     """A model is loaded if the required layers hold, and the result says which do."""
-    (tmp_path / "net.py").write_text(NET, encoding="utf-8")
+    (project / "net.py").write_text(NET, encoding="utf-8")
     holding = frozenset(layer for layer, state in layers.items() if state.holds)
-    loaded = load(str(tmp_path / "net.py"), sandbox=SandboxRequirement(alternatives=(holding,)))
+    loaded = load(str(project / "net.py"), sandbox=SandboxRequirement(alternatives=(holding,)))
 
     assert {layer: state.holds for layer, state in layers.items()} == {one.layer: one.holds for one in loaded.layers}
     assert loaded.model.is_own_statement
 
 
-def test_the_first_build_chooses_the_class(tmp_path: Path) -> None:
+def test_the_first_build_chooses_the_class(project: Path) -> None:
     """Each build has its own weights; equal seeds give equal ones, and an error is that of its build only."""
-    (tmp_path / "net.py").write_text(
-        f"import torch\n{NET}\nif torch.initial_seed() == 3: raise ValueError\nclass Block(Net): pass\n",
-        encoding="utf-8",
-    )
-    first, same, other = load_builds(str(tmp_path), seeds=(1, 1, 2))
+    (project / "net.py").write_text(f"{NET}\nclass Block(Net): pass\n", encoding="utf-8")
+    first, same, other = load_builds(str(project), seeds=(1, 1, 2))
 
     assert isinstance(first, LoadedModel)
     assert isinstance(same, LoadedModel)
@@ -66,13 +94,13 @@ def test_the_first_build_chooses_the_class(tmp_path: Path) -> None:
     assert not first.model.state[weight].equal(other.model.state[weight])
 
 
-def test_a_build_that_fails_is_its_error(tmp_path: Path) -> None:
+def test_a_build_that_fails_is_its_error(project: Path) -> None:
     """The other builds are not affected."""
     fails = NET.replace(
         "        super()", "        import torch\n        assert torch.initial_seed() != 2\n        super()"
     )
-    (tmp_path / "net.py").write_text(fails, encoding="utf-8")
-    found = load_builds(str(tmp_path / "net.py"), seeds=(2, 1, 2))
+    (project / "net.py").write_text(fails, encoding="utf-8")
+    found = load_builds(str(project / "net.py"), seeds=(2, 1, 2))
 
     assert [ModelSourceError, LoadedModel, ModelSourceError] == [type(one) for one in found]
     assert all("AssertionError" in str(one) for one in found if isinstance(one, HarnessError))

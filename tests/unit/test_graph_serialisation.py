@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -264,3 +265,39 @@ def test_what_is_no_document_is_refused(document: object) -> None:
 def test_arguments_survive_a_round_trip(argument: Any) -> None:  # noqa: ANN401 - an Argument, recursively
     """Each kind of argument is decoded from its JSON text to what it was."""
     assert argument == decode_argument(json.loads(json.dumps(encode_argument(argument))))
+
+
+@pytest.mark.parametrize("file", ["model.json", "model.safetensors"])
+@pytest.mark.parametrize("fault", ["link", "pipe", "large", "missing"])
+def test_only_plain_files_of_limited_size_are_read(file: str, fault: str, written: Path, tmp_path: Path) -> None:
+    """A file that leads elsewhere, never ends or does not fit into memory is refused before it is read."""
+    path = written.with_name(file)
+    kept = path.rename(tmp_path / "kept")
+    if fault == "link":
+        path.symlink_to(kept)
+    elif fault == "pipe":
+        os.mkfifo(path)
+    elif fault == "large":
+        path.touch()
+        os.truncate(path, 2**40)
+
+    with pytest.raises(GraphFormatError):
+        read_captured(written, "net")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [((2**30).to_bytes(8, "little") + bytes(100), "bytes of names and shapes"), (bytes(200), "SafetensorError")],
+)
+def test_damaged_tensors_are_refused(content: bytes, words: str, written: Path) -> None:
+    """Neither a huge table of names nor one that is no JSON is read; nor more bytes than are allowed."""
+    written.with_suffix(".safetensors").write_bytes(content)
+    with pytest.raises(GraphFormatError, match=words):
+        read_captured(written, "net")
+
+
+def test_tensors_are_limited(written: Path) -> None:
+    """More bytes than are allowed are not read."""
+    read_captured(written, "net", max_bytes=2**26)
+    with pytest.raises(GraphFormatError, match="bytes, at most"):
+        read_captured(written, "net", max_bytes=-(2**22))
