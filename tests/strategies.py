@@ -423,8 +423,8 @@ def verdicts(draw: st.DrawFn) -> Verdict:
         assignment_digest="a" * 64,
         requirements=tuple(requirements),
         penalties=tuple(penalties),
-        model=full and full.model,
-        training=full and full.training and replace(full.training, wrong=full.training.wrong[:1]),
+        model=full.model if full else None,
+        training=replace(full.training, wrong=full.training.wrong[:1]) if full and full.training else None,
         environment=ENVIRONMENT,
         notes=tuple(draw(st.lists(texts(), max_size=2))),
     )

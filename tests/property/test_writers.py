@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 from hypothesis import given, settings
@@ -42,9 +43,13 @@ def _junit(text: str) -> tuple[int, int]:
 
 
 def _said(text: str) -> tuple[int, int]:
-    found = re.search(r"(\d+) of (\d+)", text)
+    return int(_found(r"(\d+) of \d+", text)), int(_found(r"\d+ of (\d+)", text))
+
+
+def _found(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
     assert found
-    return int(found[1]), int(found[2])
+    return found[1]
 
 
 def _csv(text: str) -> tuple[int, int]:
@@ -52,7 +57,11 @@ def _csv(text: str) -> tuple[int, int]:
     return int(row["score"]), int(row["max_score"])
 
 
-_POINTS = {
+def _class_page(text: str) -> tuple[int, int]:
+    return int(_found(r'</th>\s*<td class="number">(\d+)</td>', text)), int(_found(r"highest score is (\d+)", text))
+
+
+_POINTS: dict[tuple[str, str], Callable[[str], tuple[int, int]]] = {
     ("json", "submission"): lambda text: _json(text, "score", "max_score"),
     ("classroom50", "submission"): lambda text: _json(text, "score", "max-score"),
     ("gradescope", "submission"): _gradescope,
@@ -60,6 +69,8 @@ _POINTS = {
     ("markdown", "submission"): lambda text: _said(text.partition("\n")[0].partition("points")[0].rpartition(": ")[2]),
     ("markdown", "class"): lambda text: _said(text.splitlines()[2].split("|")[3]),
     ("csv", "class"): _csv,
+    ("html", "submission"): lambda text: _said(text.partition("<dt>points</dt>")[2]),
+    ("html", "class"): _class_page,
 }
 
 

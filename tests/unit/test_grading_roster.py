@@ -78,7 +78,7 @@ def test_two_rows_of_one_identity_are_not_guessed() -> None:
     [
         (b"name,grade\njane,1\n", "columns Identifier and Grade"),
         (CANVAS.replace("ERA-S7", "S6").encode(), "a column 'era-s7', or exactly one assignment"),
-        (CANVAS.replace("6.00", "60").encode(), r"as many points as the assignment gives, \[6\], got '60'"),
+        (CANVAS.replace("6.00", "60").encode(), r"the points of the assignment, 6, got '60'"),
         (MOODLE.replace("6.00", "100.00").encode(), "got '100.00'"),
         (b'Student,ID\n"open', "rows of cells"),
         (b"\xff\xfe", "text in UTF-8"),
@@ -89,3 +89,11 @@ def test_a_file_that_is_no_such_export_is_refused(content: bytes, message: str) 
     """The message says what was expected, and that the platform's own export is needed."""
     with pytest.raises(InputError, match=f"roster: expected .*{message}.*Export the gradebook"):
         fill_roster(content, [verdict()], {})
+
+
+def test_a_roster_is_checked_before_anything_is_graded() -> None:
+    """Without verdicts, the file is read and returned as it is; a wrong one is refused all the same."""
+    assert CANVAS.encode() == fill_roster(CANVAS.encode(), [], {}).content
+    assert MOODLE.encode() == fill_roster(MOODLE.encode(), [], {}).content
+    with pytest.raises(InputError, match="roster"):
+        fill_roster(b"a,b\n", [], {})

@@ -17,6 +17,7 @@ from harness.errors import InputError
 from harness.findings import Status
 from harness.grading import Penalty, Verdict
 from harness.grading.writers import WRITERS, Context, Scope
+from tests.pages import Outline
 from tests.verdicts import CONTEXT, HOSTILE, full_verdict, hostile_verdict, requirement, verdict
 
 DATA = Path(__file__).parent / "data"
@@ -198,3 +199,50 @@ def test_an_undecided_requirement_counts_as_the_assignment_says() -> None:
     assert [True, False, True, False, True] == [
         requirement("one", status, points=points, max_points=most).is_met for status, points, most in statuses
     ]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_element_of_a_page_comes_from_a_submission(text: str) -> None:
+    """The pages of a hostile submission have the elements of an ordinary one; an unmatched tag would fail the parser."""
+    for scope in Scope:
+        hostile, plain = (Outline(write("html", hostile_verdict(one), scope=scope).encode()) for one in (text, "plain"))
+        assert plain.shape == hostile.shape
+
+
+def test_a_page_shows_all_of_a_verdict() -> None:
+    """Points, findings with evidence and hint, layers, accuracies, mistakes, claims, sandbox and environment are there."""
+    page = Outline(write("html", full_verdict()).encode())
+    headings = [
+        "Notes",
+        "Requirements",
+        "Penalties",
+        "Model Net: 11,360 parameters",
+        "Accuracy by epoch on MNIST",
+        "Confusion matrix",
+        "Wrong predictions",
+        "Claims in the documents",
+        "Sandbox",
+        "Examined with",
+    ]
+
+    assert len(headings) == len(page.all("h2"))
+    assert headings == [one for one in page.text.splitlines() if one in headings]
+    for words in ("5 of 14", "change dropout", "conv1: 16 channels", "99.44 %", "0 as 3, image 247", "ABI 7", "b" * 64):
+        assert words in page.text
+    assert 24 == len(page.all("img"))
+
+
+def test_the_page_of_a_class_sums_up() -> None:
+    """A row for each submission, how many met each requirement, and the distribution of the points."""
+    verdicts = [
+        verdict("a"),
+        verdict("b"),
+        verdict("c", *[requirement(name) for name in ("parameters", "dropout", "output")]),
+    ]
+    text = write("html", *verdicts, scope=Scope.CLASS)
+
+    assert "3 submissions: 1 pass, 2 fail" in text
+    assert "4.7 of 6" in text
+    assert '<td class="number">1 of 3</td><td class="number">33 %</td>' in re.sub(r"\s*\n\s*", "", text)
+    assert "2 with 4, 1 with 6" in text
+    assert "No submissions" in write("html", scope=Scope.CLASS)
