@@ -428,3 +428,34 @@ def verdicts(draw: st.DrawFn) -> Verdict:
         environment=ENVIRONMENT,
         notes=tuple(draw(st.lists(texts(), max_size=2))),
     )
+
+
+# Names that lead outside, that another system reads in another way, or that are alike on one.
+_NAME_PARTS = (
+    "a",
+    "A",
+    "b.py",
+    "..",
+    ".",
+    "",
+    ".git",
+    "\u00e9",
+    "e\u0301",
+    "C:",
+    "a\\b",
+    "a\0b",
+    "\x1b[2J",
+    "\u202e",
+    "x" * 300,
+)
+
+
+def archive_names() -> st.SearchStrategy[list[str]]:
+    """Names of the files of an archive."""
+    part = st.sampled_from(_NAME_PARTS) | st.sampled_from("abc") | st.text(max_size=4)
+    return st.lists(st.lists(part, min_size=1, max_size=4).map("/".join), max_size=6)
+
+
+def damages() -> st.SearchStrategy[list[tuple[float, int]]]:
+    """Places in a file, from 0 to 1, and the byte that is written there."""
+    return st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8)

@@ -23,6 +23,7 @@ from harness.cli.contract import contract
 from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
 from harness.cli.golden import golden
+from harness.cli.grade import grade
 from harness.cli.list import list_models
 from harness.cli.power import power
 from harness.cli.replay import replay
@@ -68,6 +69,7 @@ _COMMANDS = (
     replicate,
     power,
     evaluate,
+    grade,
     contract,
     repro,
     bisect,

@@ -139,6 +139,7 @@ class Verdict:
         environment: the software and hardware of the examiner.
         claims: findings of `harness audit` on the submission's documents; empty if the assignment does not ask for it.
         notes: sentences for the student that belong to no requirement.
+        submission_digest: SHA-256 of the files of the submission; empty if it could not be read.
     """
 
     submission: str
@@ -152,6 +153,7 @@ class Verdict:
     environment: Environment
     claims: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    submission_digest: str = ""
 
     @property
     def status(self) -> Status:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.sandbox.kernel import (
+    SUPPORTED,
     end_with_parent,
     forbid_new_privileges,
     process_control,
@@ -38,10 +39,11 @@ _SYSTEM = (
 
 
 class Layer(StrEnum):
-    """A layer of the sandbox."""
+    """A layer of the sandbox, by the name that `SandboxRequirement.parse` reads."""
 
+    BUBBLEWRAP = "bubblewrap"
     LIMITS = "limits"
-    USER = "other user"
+    USER = "user"
     LANDLOCK = "landlock"
     SECCOMP = "seccomp"
 
@@ -53,6 +55,11 @@ class LayerState:
     layer: Layer
     holds: bool
     detail: str
+
+
+def unavailable_layers() -> tuple[LayerState, ...]:
+    """The state of each layer where the sandbox is not implemented."""
+    return tuple(LayerState(layer=layer, holds=False, detail=f"needs {SUPPORTED}") for layer in Layer)
 
 
 def confine_worker() -> None:
@@ -70,6 +77,7 @@ def confine_submission(folder: Path, *, readable: Iterable[Path], slot: int) -> 
     places = [*readable, *map(Path, (sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path), *_SYSTEM))]
     parent = os.getppid()
     return (
+        LayerState(layer=Layer.BUBBLEWRAP, holds=False, detail="not used"),
         _state(Layer.LIMITS, _limit_resources),
         _state(Layer.USER, lambda: _become_other_user(folder, places, slot)),
         _state(Layer.LANDLOCK, lambda: _restrict_files(folder, places)),

@@ -34,7 +34,7 @@ class ConfinementRequest(Request[Confined]):
 
 
 def available_layers() -> tuple[LayerState, ...]:
-    """Confine a process and return the state of each layer; empty where no layer is implemented.
+    """Confine a process and return the state of each layer.
 
     Raises:
         HarnessError: the process could not be confined.

@@ -21,7 +21,15 @@ from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
-from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError, first_line
+from harness.errors import (
+    CaptureError,
+    ExaminerError,
+    HarnessError,
+    InputError,
+    ModelSourceError,
+    SandboxError,
+    first_line,
+)
 from harness.files import write_whole
 from harness.tables import parse_document, read_table
 
@@ -84,11 +92,12 @@ class Request(ABC, Generic[R]):
         """
 
 
-ErrorKind = Literal["source", "capture", "input", "internal"]
+ErrorKind = Literal["source", "capture", "sandbox", "input", "internal"]
 # The kind of an error is that of the first of these classes that it is an instance of.
 _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
     "source": ModelSourceError,
     "capture": CaptureError,
+    "sandbox": SandboxError,
     "internal": ExaminerError,
     "input": InputError,
 }
@@ -99,7 +108,8 @@ class Failure:
     """An error in a worker process, as plain data, with the formatted traceback of the error and of chained exceptions.
 
     ``kind`` stands for a class of `harness.errors`: ``source`` for `ModelSourceError`, ``capture`` for `CaptureError`,
-    ``internal`` for an error of the harness itself, ``input`` for any other error that the user can correct.
+    ``sandbox`` for `SandboxError`, ``internal`` for an error of the harness itself, ``input`` for any other error that the
+    user can correct.
     """
 
     kind: ErrorKind

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from harness.files import temporary_folder
 from harness.sandbox.kernel import machine
-from harness.sandbox.layers import Layer, LayerState
+from harness.sandbox.layers import Layer, LayerState, unavailable_layers
 from harness.sandbox.protocol import (
     MAX_MESSAGE_BYTES,
     OUTPUT_FILE,
@@ -31,6 +31,7 @@ from harness.sandbox.protocol import (
     read_result,
     write_request,
 )
+from harness.sandbox.requirement import NO_REQUIREMENT, SandboxRequirement
 
 _SECONDS_BETWEEN_CHECKS = 0.05
 _SHOWN_OUTPUT_BYTES, _SHOWN_OUTPUT_CHARACTERS = 4_000, 300
@@ -64,13 +65,15 @@ class Limits:
 class Job:
     """A request, with the working folder and the additional environment variables of the process that performs it.
 
-    ``title`` precedes each progress line that `run_processes` announces; an empty title is left out.
+    ``title`` precedes each progress line that `run_processes` announces; an empty title is left out. ``sandbox`` is
+    checked before the process runs code of a submission.
     """
 
     request: Request[Any]
     working_folder: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     title: str = ""
+    sandbox: SandboxRequirement = NO_REQUIREMENT
 
 
 class Ending(StrEnum):
@@ -87,8 +90,8 @@ class Outcome:
     """How a worker process ended, and its workspace folder.
 
     The harness killed the process unless ``ending`` is `Ending.EXITED`. ``exit_code`` is the negative number of the
-    signal if a signal ended the process. ``layers`` are the layers that confined the process before it ran code of a
-    submission; empty if it was not confined.
+    signal if a signal ended the process. ``layers`` are the states of the layers when the process began to run code of a
+    submission; empty if it did not get so far, or if its request is not one that is performed confined.
     """
 
     job: Job
@@ -120,7 +123,7 @@ class Process(Protocol):
 
     @property
     def layers(self) -> tuple[LayerState, ...]:
-        """The layers that confine the process; empty if it is not confined, or not yet."""
+        """The states of the layers; empty if the process is not to be confined, or is not confined yet."""
 
     def poll(self) -> int | None:
         """Return the exit code of the process, which is negative for a signal; None while the process runs."""
@@ -132,7 +135,7 @@ class Process(Protocol):
 class _GroupLeader(subprocess.Popen[bytes]):
     """A process that leads its own process group, so that its child processes can be killed with it."""
 
-    layers = ()
+    layers: tuple[LayerState, ...] = ()
 
     def end(self) -> int:
         try:
@@ -161,10 +164,10 @@ class _Worker:
         self._codes: dict[str, int | None] = {}
         self.layers: dict[str, tuple[LayerState, ...]] = {}
 
-    def start(self, folder: Path) -> _Forked:
-        """Fork a process that performs the request in a workspace."""
+    def start(self, folder: Path, requirement: SandboxRequirement) -> _Forked:
+        """Fork a process that performs the request in a workspace if the sandbox meets the requirement."""
         self._codes[str(folder)] = None
-        self._send({"start": str(folder)})
+        self._send({"start": str(folder), "sandbox": str(requirement)})
         return _Forked(self, folder)
 
     def kill(self, folder: Path) -> int:
@@ -252,13 +255,21 @@ def warm_workers() -> Iterator[None]:
 
 
 def start_process(folder: Path, job: Job) -> Process:
-    """Start the process that performs the request in a workspace; inside `warm_workers` only."""
+    """Start the process that performs the request in a workspace; inside `warm_workers` only.
+
+    Raises:
+        SandboxError: layers are required, and none is implemented here.
+    """
     if not (job.request.is_confined and machine()):
-        return _launched([str(folder)], folder, job.variables, working_folder=job.working_folder)
+        layers = unavailable_layers() if job.request.is_confined else ()
+        job.sandbox.require(layers)
+        process = _launched([str(folder)], folder, job.variables, working_folder=job.working_folder)
+        process.layers = layers
+        return process
     key = tuple(sorted(job.variables.items()))
     if key not in _workers or _workers[key].is_closed:
         _workers[key] = _Worker(job.variables)
-    return _workers[key].start(folder)
+    return _workers[key].start(folder, job.sandbox)
 
 
 def _launched(

@@ -34,6 +34,7 @@ from harness.sandbox.protocol import (
     read_request,
     write_result,
 )
+from harness.sandbox.requirement import SandboxRequirement
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -98,11 +99,11 @@ class Server:
 
     def _handle(self, message: dict[str, str]) -> None:
         if "start" in message:
-            self._start(message["start"])
+            self._start(message["start"], SandboxRequirement.parse(message["sandbox"]))
         elif message["kill"] in self._running.values():
             os.kill(next(key for key, name in self._running.items() if name == message["kill"]), signal.SIGKILL)
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, requirement: SandboxRequirement) -> None:
         folder = Path(name)
         with _failure_written(folder):
             request = read_request(folder)
@@ -116,12 +117,12 @@ class Server:
             parent = os.getpid()
             process = os.fork()
             if process == 0:
-                self._run(request, folder, parent)
+                self._run(request, folder, parent, requirement)
             self._running[process] = name
             return
         self._send({"ended": name, "code": 0})
 
-    def _run(self, request: Request[Any], folder: Path, parent: int) -> NoReturn:
+    def _run(self, request: Request[Any], folder: Path, parent: int, requirement: SandboxRequirement) -> NoReturn:
         """Perform a request in the forked process, which ends here."""
         code = 1
         try:
@@ -133,7 +134,8 @@ class Server:
             _redirect_output(folder / OUTPUT_FILE)
             _use_private_folders(folder)
             with _failure_written(folder):
-                write_result(request.perform(Workspace(folder=folder, confine=self._confinement(folder))), folder)
+                confine = self._confinement(folder, requirement)
+                write_result(request.perform(Workspace(folder=folder, confine=confine)), folder)
             code = 0
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -152,13 +154,17 @@ class Server:
         os.closerange(3, kept)
         os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
-    def _confinement(self, folder: Path) -> Callable[[Iterable[Path]], None]:
-        """Return the function `Workspace.confine` of a forked process, which also reports the layers to the runner."""
+    def _confinement(self, folder: Path, requirement: SandboxRequirement) -> Callable[[Iterable[Path]], None]:
+        """Return the function `Workspace.confine` of a forked process.
+
+        It also reports the layers to the runner, and raises a `SandboxError` if they do not meet the requirement.
+        """
 
         def confine(readable: Iterable[Path]) -> None:
             layers = confine_submission(folder, readable=readable, slot=8 * os.getppid() + self._started % 8)
             self._send({"confined": str(folder), "layers": [dataclasses.asdict(state) for state in layers]})
             self._control.close()
+            requirement.require(layers)
 
         return confine
 

@@ -9,19 +9,31 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
+from harness.errors import CaptureError, ExaminerError, GraphFormatError, HarnessError, ModelSourceError
 from harness.files import temporary_folder
 from harness.graph import CapturedModel, capture, read_captured
-from harness.sandbox import Ending, Failure, Job, Limits, Outcome, run_processes
+from harness.sandbox import (
+    NO_REQUIREMENT,
+    Ending,
+    Failure,
+    Job,
+    LayerState,
+    Limits,
+    Outcome,
+    SandboxRequirement,
+    run_processes,
+    warm_workers,
+)
 from harness.sandbox.protocol import unreadable
 from harness.sources.building import build_shipped, parse_arguments
 from harness.sources.capturing import CaptureRequest
 from harness.sources.choice import Candidate, choose
-from harness.sources.source import candidate_files, name_suffix, parse_source
+from harness.sources.source import ModelSource, candidate_files, name_suffix, parse_source
 
 DEFAULT_SEED = 1
 # Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
@@ -30,39 +42,64 @@ LOAD_TIMEOUT_SECONDS = 45.0
 _IMPORTED_LATE = "torch._dynamo"
 
 
-def load_model(
-    text: str,
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model, its source with the class that was chosen, and how its code was run.
+
+    ``layers`` are those that confined the code; empty for a shipped model, which needs no sandbox. ``notes`` say which
+    class was chosen, which were left out, and how the file was imported.
+    """
+
+    model: CapturedModel
+    source: ModelSource
+    layers: tuple[LayerState, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+# For each seed, the model or the error.
+Builds = tuple[LoadedModel | HarnessError, ...]
+
+
+def load(
+    text: str | ModelSource,
     *,
     seed: int = DEFAULT_SEED,
     input_shape: tuple[int, ...] = (1, 28, 28),
     arguments: str = "",
     timeout: float = LOAD_TIMEOUT_SECONDS,
     announce: Callable[[str], None] = lambda _: None,
-) -> CapturedModel:
+    sandbox: SandboxRequirement = NO_REQUIREMENT,
+    twice: bool = True,
+) -> LoadedModel:
     """Find a model, build it after ``torch.manual_seed(seed)`` and capture its graph.
 
     ``text`` is the MODEL argument, see `parse_source`; ``input_shape`` is the shape of one input, without the batch
     dimension. ``arguments`` are those of the constructor, see `parse_arguments`, and become part of the captured
     model's name. Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: the file
-    that is being imported, if there are several, the class that was chosen, and the classes that were left out.
+    that is being imported, if there are several, and the notes. ``sandbox`` is what must hold before a file is imported;
+    ``twice`` is that of `harness.graph.capture`.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
         CaptureError: the model was built, but cannot be captured.
+        SandboxError: the sandbox does not meet the requirement; no code of the model has run.
         ExaminerError: a worker process failed for a reason other than the model's code.
     """
-    source = parse_source(text)
+    source = parse_source(text) if isinstance(text, str) else text
     has_arguments = bool(parse_arguments(arguments))
     if source.shipped is not None:
         if has_arguments:
-            msg = f"{text} is a shipped model and takes no arguments, got args={arguments!r}. Omit --args"
+            msg = f"{source.text} is a shipped model and takes no arguments, got args={arguments!r}. Omit --args"
             raise ModelSourceError(msg)
         with torch.random.fork_rng(devices=[]):
             module = build_shipped(source.shipped, seed)
         # Each shipped model is tested to be captured alike again.
-        return capture(module, input_shape, name=text, twice=False)
+        return LoadedModel(model=capture(module, input_shape, name=source.text, twice=False), source=source)
     files = candidate_files(source)
-    requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
+    requests = [
+        CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape, twice=twice)
+        for file in files
+    ]
     numbers = {file.text: f"({number} of {len(files)})" for number, file in enumerate(files, start=1)}
 
     def announce_file(line: str) -> None:
@@ -70,23 +107,78 @@ def load_model(
         if len(files) > 1 and line in numbers:
             announce(f"importing {line} {numbers[line]}")
 
-    no_gpu = {"CUDA_VISIBLE_DEVICES": ""}
-    jobs = [Job(request=one, working_folder=one.source.working_folder, variables=no_gpu) for one in requests]
+    jobs = [
+        Job(
+            request=one,
+            working_folder=one.source.working_folder,
+            variables={"CUDA_VISIBLE_DEVICES": ""},
+            sandbox=sandbox,
+        )
+        for one in requests
+    ]
     with ThreadPoolExecutor(1) as meanwhile, temporary_folder("model") as folder:
         meanwhile.submit(importlib.import_module, _IMPORTED_LATE)
         outcomes = run_processes(jobs, folder, limits=Limits(seconds=timeout), announce=announce_file)
-        load = _load_file if len(files) == 1 else _load_file_or_report
-        loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
+        load_file = _load_file if len(files) == 1 else _load_file_or_report
+        loaded = [load_file(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
     candidates = [candidate for of_file in loaded for candidate in of_file]
-    chosen, reasons = choose(candidates, text)
+    chosen, reasons = choose(candidates, source.text)
     if chosen.model is None:
         raise ExaminerError(f"expected the graph of {chosen.name}, which was chosen as the model, got none")
-    for note in dict.fromkeys(note for candidate in candidates for note in candidate.notes):
+    notes = (*dict.fromkeys(note for candidate in candidates for note in candidate.notes), *reasons)
+    for note in notes:
         announce(note)
-    for reason in reasons:
-        announce(reason)
+    number = next(number for number, found in enumerate(loaded) if any(one is chosen for one in found))
     name = chosen.name + (name_suffix(arguments) if has_arguments else "")
-    return replace(chosen.model, name=name)
+    return LoadedModel(
+        model=replace(chosen.model, name=name),
+        source=replace(files[number], text=chosen.name, class_name=chosen.name.rpartition(":")[2]),
+        layers=outcomes[number].layers,
+        notes=notes,
+    )
+
+
+def load_model(text: str | ModelSource, **options: Any) -> CapturedModel:  # noqa: ANN401 - those of `load`
+    """Return the model that `load` returns for the same arguments."""
+    return load(text, **options).model
+
+
+def load_builds(
+    text: str | ModelSource,
+    *,
+    seeds: tuple[int, ...],
+    input_shape: tuple[int, ...] = (1, 28, 28),
+    arguments: str = "",
+    timeout: float = LOAD_TIMEOUT_SECONDS,
+    sandbox: SandboxRequirement = NO_REQUIREMENT,
+) -> Builds:
+    """Build a model once after each seed, as `load` does, each time in a new process forked from the same worker.
+
+    The class that the first build chooses is that of all later ones.
+
+    Returns:
+        For each seed, the model or the error that `load` raised.
+    """
+    builds: list[LoadedModel | HarnessError] = []
+    with warm_workers():
+        for seed in seeds:
+            try:
+                build = load(
+                    text,
+                    seed=seed,
+                    input_shape=input_shape,
+                    arguments=arguments,
+                    timeout=timeout,
+                    sandbox=sandbox,
+                    # The later builds repeat the capture in any case.
+                    twice=not builds,
+                )
+            except HarnessError as error:
+                builds.append(error)
+            else:
+                builds.append(build)
+                text = build.source
+    return tuple(builds)
 
 
 def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
@@ -109,13 +201,16 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
             f"importing {text} ended the process without an error: expected a file that defines a model. "
             f"Does the file call exit() when imported?{f' The last output was: {outcome.output}' if outcome.output else ''}"
         )
-    try:
-        models = [
-            read_captured(outcome.folder / str(number), report.name) if report.failure is None else None
-            for number, report in enumerate(result.classes)
-        ]
-    except GraphFormatError as error:
-        raise unreadable(error) from error
+    models = []
+    for number, report in enumerate(result.classes):
+        place, _, name = report.name.rpartition(":")
+        if place != text.removesuffix(f":{name}") or not name.isidentifier():
+            raise unreadable(ValueError(f"{report.name!r} is not a class of {text}"))
+        try:
+            model = read_captured(outcome.folder / str(number), report.name) if report.failure is None else None
+        except GraphFormatError as error:
+            raise unreadable(error) from error
+        models.append(model and replace(model, is_own_statement=True))
     reports = zip(result.classes, models, strict=True)
     return [Candidate(**vars(report), model=model, notes=result.notes) for report, model in reports]
 
