@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 from harness.findings import Status
-from harness.grading.verdict import ExaminedModel, GradedTraining, Verdict
+from harness.grading.verdict import Verdict
+from harness.grading.writers.sections import environment_section, layers_section, sandbox_section, training_sections
 from harness.grading.writers.writer import Context
 from harness.reporting import (
     Bars,
-    Confusion,
-    Curve,
-    Curves,
-    Facts,
     Findings,
-    Image,
-    Images,
-    Layer,
-    Layers,
     Page,
     Paragraphs,
     Section,
     Table,
     page_html,
 )
-
-_MOST_IMAGES = 60
 
 
 def write_html(verdicts: Sequence[Verdict], _: Context) -> bytes:
@@ -127,82 +116,15 @@ def _sections(verdict: Verdict) -> Iterator[Section]:
         rows = tuple((one.reason, f"-{one.points}") for one in verdict.penalties)
         yield Table(title="Penalties", headers=("reason", "points"), rows=rows, right=(1,))
     if verdict.model:
-        yield _layers(verdict.model)
+        yield layers_section(verdict.model)
     if verdict.training:
-        yield from _training(verdict.training)
+        yield from training_sections(verdict.training)
     if verdict.claims:
         yield Findings(title="Claims in the documents", findings=verdict.claims)
     if verdict.sandbox:
-        states = (
-            (one.layer.value, f"{'held' if one.holds else 'did not hold'}: {one.detail}") for one in verdict.sandbox
-        )
-        yield Facts(title="Sandbox", facts=tuple(states))
-    facts = [(name, str(value)) for name, value in dataclasses.asdict(verdict.environment).items() if value is not None]
-    if verdict.model:
-        facts = [("graph", verdict.model.graph_digest), *facts]
-    yield Facts(title="Examined with", facts=(("verdict", verdict.digest()), *facts))
+        yield sandbox_section(verdict.sandbox)
+    yield environment_section(verdict.environment, verdict=verdict.digest(), **_graph(verdict))
 
 
-def _layers(model: ExaminedModel) -> Layers:
-    return Layers(
-        title=f"Model {model.name}: {model.parameters:,} parameters",
-        image_size=28,
-        layers=tuple(
-            Layer(
-                name=row.name,
-                operation=row.operation,
-                output="x".join(map(str, row.output_shape)),
-                parameters=row.parameters,
-                field=row.receptive_field,
-            )
-            for row in model.layers
-        ),
-    )
-
-
-def _training(training: GradedTraining) -> Iterator[Section]:
-    def shares(correct: Sequence[int], total: int) -> tuple[float, ...]:
-        return tuple(100 * one / total for one in correct)
-
-    counted = (
-        "the best epoch" if training.counted_epochs is None else f"each of the last {training.counted_epochs} epochs"
-    )
-    curves = [
-        Curve(name=f"test, seed {run.seed}", accuracies=shares(run.test_correct, training.test_total))
-        for run in training.runs
-    ]
-    curves += [
-        Curve(
-            name=f"training, seed {run.seed}",
-            accuracies=shares(run.train_correct, training.train_total),
-            is_training=True,
-        )
-        for run in training.runs[:1]
-    ]
-    yield Curves(
-        title=f"Accuracy by epoch on {training.data_title}",
-        caption=f"Recipe {training.recipe}. Required: {training.required:,} of {training.test_total:,} test images in {counted}"
-        " (shaded). The scale is logarithmic in the error.",
-        curves=tuple(curves),
-        required=100 * training.required / training.test_total,
-        counted=training.counted_epochs,
-    )
-    yield Confusion(
-        title="Confusion matrix",
-        caption="Test images after the last epoch of the first run: a row for each label, a column for each prediction.",
-        counts=training.confusion,
-    )
-    if training.wrong:
-        shown = training.wrong[:_MOST_IMAGES]
-        yield Images(
-            title="Wrong predictions",
-            caption=f"The first {len(shown)} of {len(training.wrong)} wrongly predicted test images.",
-            images=tuple(
-                Image(
-                    pixels=base64.b64decode(one.pixels),
-                    width=one.width,
-                    caption=f"{one.label} as {one.predicted}, image {one.index}",
-                )
-                for one in shown
-            ),
-        )
+def _graph(verdict: Verdict) -> dict[str, str]:
+    return {"graph": verdict.model.graph_digest} if verdict.model else {}
