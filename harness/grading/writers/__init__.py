@@ -2,7 +2,30 @@
 
 from harness.grading.writers.page import class_page, verdict_page
 from harness.grading.writers.roster import FilledRoster, fill_roster
+from harness.grading.writers.sections import (
+    confusion_section,
+    environment_section,
+    layers_section,
+    sandbox_section,
+    training_sections,
+    wrong_section,
+)
 from harness.grading.writers.writer import Context, Scope, Writer
 from harness.grading.writers.writers import WRITERS
 
-__all__ = ["WRITERS", "Context", "FilledRoster", "Scope", "Writer", "class_page", "fill_roster", "verdict_page"]
+__all__ = [
+    "WRITERS",
+    "Context",
+    "FilledRoster",
+    "Scope",
+    "Writer",
+    "class_page",
+    "confusion_section",
+    "environment_section",
+    "fill_roster",
+    "layers_section",
+    "sandbox_section",
+    "training_sections",
+    "verdict_page",
+    "wrong_section",
+]

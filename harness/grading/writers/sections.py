@@ -14,7 +14,11 @@ from harness.training import Environment
 
 def environment_section(environment: Environment, **facts: str) -> Facts:
     """Return the software and hardware of the examiner, after other facts."""
-    known = {name: str(value) for name, value in dataclasses.asdict(environment).items() if value is not None}
+    known = {
+        name.replace("_", " "): str(value)
+        for name, value in dataclasses.asdict(environment).items()
+        if value is not None
+    }
     return Facts(title="Examined with", facts=tuple({**facts, **known}.items()))
 
 
@@ -48,9 +52,9 @@ def training_sections(training: GradedTraining) -> Iterator[Section]:
     def shares(correct: Sequence[int], total: int) -> tuple[float, ...]:
         return tuple(100 * one / total for one in correct)
 
-    counted = (
-        "the best epoch" if training.counted_epochs is None else f"each of the last {training.counted_epochs} epochs"
-    )
+    counted = "the best epoch"
+    if training.counted_epochs is not None:
+        counted = f"each of the last {training.counted_epochs} epochs (shaded)"
     curves = [
         Curve(name=f"test, seed {run.seed}", accuracies=shares(run.test_correct, training.test_total))
         for run in training.runs
@@ -65,8 +69,8 @@ def training_sections(training: GradedTraining) -> Iterator[Section]:
     ]
     yield Curves(
         title=f"Accuracy by epoch on {training.data_title}",
-        caption=f"Recipe {training.recipe}. Required: {training.required:,} of {training.test_total:,} test images in {counted}"
-        " (shaded). The scale is logarithmic in the error.",
+        caption=f"Recipe {training.recipe}. Required: {training.required:,} of {training.test_total:,} test images in {counted}. "
+        "The scale is logarithmic in the error.",
         curves=tuple(curves),
         required=100 * training.required / training.test_total,
         counted=training.counted_epochs,
@@ -74,7 +78,7 @@ def training_sections(training: GradedTraining) -> Iterator[Section]:
     if training.confusion:
         yield confusion_section(training.confusion, "Test images after the last epoch of the first run")
     if training.wrong:
-        yield wrong_section(training.wrong, training.confusion)
+        yield wrong_section(training.wrong, training.test_total - training.runs[0].test_correct[-1])
 
 
 def confusion_section(counts: Sequence[Sequence[int]], images: str) -> Confusion:
@@ -83,9 +87,8 @@ def confusion_section(counts: Sequence[Sequence[int]], images: str) -> Confusion
     return Confusion(title="Confusion matrix", caption=caption, counts=tuple(map(tuple, counts)))
 
 
-def wrong_section(wrong: Sequence[WrongImage], confusion: Sequence[Sequence[int]]) -> Images:
-    """Return the first wrongly predicted images; the confusion matrix tells how many there are."""
-    count = sum(map(sum, confusion)) - sum(row[label] for label, row in enumerate(confusion))
+def wrong_section(wrong: Sequence[WrongImage], count: int) -> Images:
+    """Return the first of ``count`` wrongly predicted images."""
     return Images(
         title="Wrong predictions",
         caption=f"{count:,} wrongly predicted test images"
