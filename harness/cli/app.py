@@ -25,6 +25,7 @@ from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
 from harness.cli.golden import golden
 from harness.cli.grade import grade
+from harness.cli.gradecheck import gradecheck
 from harness.cli.list import list_models
 from harness.cli.power import power
 from harness.cli.replay import replay
@@ -72,6 +73,7 @@ _COMMANDS = (
     power,
     evaluate,
     grade,
+    gradecheck,
     contract,
     repro,
     bisect,

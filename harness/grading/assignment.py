@@ -73,6 +73,7 @@ class _Heading:
     train_seconds: Annotated[float, Range(above=0)] = 3600.0
     sandbox: str = "none"
     claims: bool = False
+    accepts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ class Assignment(_Heading):
         sandbox: layers that must confine the submission besides those that `harness grade` requires, in the form of its option
             ``--require-sandbox``.
         claims: whether the submission's documents are examined, too.
+        accepts: stock submissions of `harness gradecheck` that are meant to get all points; a grade does not depend on it.
 
     Raises:
         InputError: ``points``, ``penalties`` or ``visibility`` name a requirement that the assignment does not have,
@@ -179,7 +181,7 @@ class Assignment(_Heading):
 
     def digest(self) -> str:
         """Return the SHA-256 of everything in the assignment that a grade depends on."""
-        plain = {key.name: getattr(self, key.name) for key in dataclasses.fields(self)}
+        plain = {key.name: getattr(self, key.name) for key in dataclasses.fields(self) if key.name != "accepts"}
         plain["contract"] = [
             [[type(one).__name__, dataclasses.asdict(one)] for one in self.contract.requirements],
             self.contract.accuracy,

@@ -56,7 +56,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
 
-# For each seed, the model or the error.
+# For each seed, the model or the error; the first error is the last entry.
 Builds = tuple[LoadedModel | HarnessError, ...]
 
 
@@ -154,10 +154,10 @@ def load_builds(
 ) -> Builds:
     """Build a model once after each seed, as `load` does, each time in a new process forked from the same worker.
 
-    The class that the first build chooses is that of all later ones.
+    The class that the first build chooses is that of all later ones. No build follows one that fails.
 
     Returns:
-        For each seed, the model or the error that `load` raised.
+        For each seed, the model or, as the last entry, the error that `load` raised.
     """
     builds: list[LoadedModel | HarnessError] = []
     with warm_workers():
@@ -175,9 +175,9 @@ def load_builds(
                 )
             except HarnessError as error:
                 builds.append(error)
-            else:
-                builds.append(build)
-                text = build.source
+                break
+            builds.append(build)
+            text = build.source
     return tuple(builds)
 
 
