@@ -30,9 +30,10 @@ from harness.grading.checks import (
     initial_weights,
     same_network,
 )
+from harness.grading.examined import examined_model
 from harness.grading.initial import with_drawn_weights
 from harness.grading.trainings import TooSlowError, Trainer, permuted_labels_expected, problem_of, recipe_of
-from harness.grading.verdict import ExaminedModel, GradedTraining, LayerRow, Verdict
+from harness.grading.verdict import GradedTraining, Verdict
 from harness.graph import CapturedModel, computing_threads, graph_to_json
 from harness.sandbox import (
     DEFAULT_REQUIREMENT,
@@ -42,7 +43,6 @@ from harness.sandbox import (
     open_submission,
 )
 from harness.sources import LoadedModel, load_builds
-from harness.structure import Structure, field_of
 from harness.training import Observer, environment, state_digest
 
 _REPORT = "the error is a defect of the harness, not of the submission: please report it"
@@ -222,7 +222,7 @@ class _Grading:
             trained, training = self._trained(builds, seeds, self.grader.data, checkpoints)
             findings += trained
         verdict = self._filled(findings, reason=reason)
-        return replace(verdict, model=_model(first), training=training, environment=trained_environment)
+        return replace(verdict, model=examined_model(first), training=training, environment=trained_environment)
 
     def _trained(
         self, builds: Sequence[CapturedModel], seeds: Sequence[int], data: Dataset, checkpoints: Path | None
@@ -289,31 +289,6 @@ def _frozen(first: CapturedModel, other: CapturedModel) -> tuple[str, ...]:
     """Names of the parameters that no training changes and that are the same under every seed."""
     trainable = {spec.name for spec in first.graph.tensors if spec.requires_grad}
     return tuple(name for name in fixed_parameters(first, other) if name not in trainable)
-
-
-def _model(captured: CapturedModel) -> ExaminedModel:
-    structure = Structure(captured.graph, captured.state)
-    maps = structure.train_field_maps
-    rows = []
-    for layer in structure.layers:
-        # A map of one position is no map any more.
-        is_map = len(layer.shape) == 4 and layer.shape[-1] != 1  # noqa: PLR2004 - images, channels, rows, columns
-        field = field_of(maps[layer.value]) if is_map and layer.value in maps else None
-        rows.append(
-            LayerRow(
-                name=layer.module or layer.value,
-                operation=f"{layer.title} {layer.detail}".strip(),
-                output_shape=tuple(size for size in layer.shape[1:] if isinstance(size, int)),
-                parameters=layer.parameters,
-                receptive_field=field.size if field and field.certainty != "unknown" else None,
-            )
-        )
-    return ExaminedModel(
-        name=captured.name,
-        graph_digest=captured.graph.exact_digest(),
-        parameters=structure.parameters.total,
-        layers=tuple(rows),
-    )
 
 
 def _content(captured: CapturedModel) -> list[object]:

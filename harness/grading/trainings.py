@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,8 @@ from harness.errors import CaptureError, ExaminerError, InputError, RecipeError,
 from harness.findings import Finding, Status, percent
 from harness.grading.assignment import Assignment
 from harness.grading.checks import PERMUTED_LABELS
-from harness.grading.verdict import GradedRun, GradedTraining, WrongImage
+from harness.grading.examined import wrong_images
+from harness.grading.verdict import GradedRun, GradedTraining
 from harness.graph import CapturedModel
 from harness.training import (
     NullObserver,
@@ -34,7 +34,6 @@ from harness.training import (
 )
 from harness.training.recipe import Adam
 
-MAX_WRONG = 24
 _PERMUTED_RECIPE = Recipe(name=PERMUTED_LABELS, batch_size=64, epochs=1, optimizer=Adam(lr=0.001))
 _PERMUTED_IMAGES = 6_400
 # Guessing gives 10 %, always the same class at most 12 %; clusters of similar digits that get one class by chance give more.
@@ -227,16 +226,6 @@ def _training(
     rule: ConsistencyRule, records: Sequence[RunRecord], predictions: Predictions, data: Dataset
 ) -> GradedTraining:
     total = len(data.test_labels)
-    wrong = [
-        WrongImage(
-            index=index,
-            label=int(predictions.labels[index]),
-            predicted=int(predictions.classes[index]),
-            width=int(data.test_images.shape[-1]),
-            pixels=base64.b64encode(data.test_images[index].cpu().numpy().tobytes()).decode(),
-        )
-        for index in predictions.misclassified[:MAX_WRONG]
-    ]
     return GradedTraining(
         recipe=records[0].recipe.name,
         data_title=data.title,
@@ -253,7 +242,7 @@ def _training(
             for record in records
         ),
         confusion=tuple(map(tuple, predictions.confusion())),
-        wrong=tuple(wrong),
+        wrong=wrong_images(predictions, data),
     )
 
 

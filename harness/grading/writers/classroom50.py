@@ -24,19 +24,20 @@ def write_classroom50(verdicts: Sequence[Verdict], context: Context) -> bytes:
     tag = _variable(variables, "SUBMISSION_TAG")
     if not tag.startswith("submit/"):
         raise InputError(f"expected SUBMISSION_TAG to begin with submit/, got SUBMISSION_TAG={tag!r}.")
-    tests = [
-        {
-            "test-name": shortened(one.finding.requirement, _MAX_NAME),
-            "passed": one.is_met,
-            "score": one.points,
-            "max-score": one.max_points,
-            "output": shortened(one.finding.describe(), _MAX_OUTPUT),
-        }
+    entries = [
+        (one.finding.requirement, one.is_met, one.points, one.max_points, one.finding.describe())
         for one in verdict.requirements
     ]
-    tests += [
-        {"test-name": "penalty", "passed": False, "score": 0, "max-score": 0, "output": f"-{one.points}: {one.reason}"}
-        for one in verdict.penalties
+    entries += [("penalty", False, 0, 0, f"{one.points} points less: {one.reason}") for one in verdict.penalties]
+    tests = [
+        {
+            "test-name": shortened(name, _MAX_NAME),
+            "passed": passed,
+            "score": points,
+            "max-score": most,
+            "output": shortened(output, _MAX_OUTPUT),
+        }
+        for name, passed, points, most, output in entries
     ]
     result = {
         "schema": "classroom50/result/v1",

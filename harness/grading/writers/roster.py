@@ -51,6 +51,7 @@ def fill_roster(content: bytes, verdicts: Sequence[Verdict], mapping: Mapping[st
     """Write the points of each submission into the row of its student; all other bytes stay as they are.
 
     Canvas's export needs a column with the name of the assignment, or a single assignment; Moodle's also gets a comment.
+    Without verdicts, the file is only checked.
     ``mapping`` gives for a submission what one identity cell of its row holds, such as an ID; without an entry, the
     name of its file or folder does, or the ID in that name.
 
@@ -62,8 +63,7 @@ def fill_roster(content: bytes, verdicts: Sequence[Verdict], mapping: Mapping[st
     except UnicodeDecodeError as problem:
         raise _refusal(f"text in UTF-8, got {problem}") from problem
     header, *rows = _rows(text)
-    assignment = verdicts[0].assignment if verdicts else ""
-    columns = _columns([cell.value for cell in header], assignment)
+    columns = _columns([cell.value for cell in header], verdicts[0].assignment if verdicts else None)
     rows = [row for row in rows if len(row) == len(header)]
     _require_points(rows, columns, verdicts)
     by_identity: dict[str, list[int]] = {}
@@ -113,7 +113,8 @@ def _rows(text: str) -> list[list[_Cell]]:
     return rows
 
 
-def _columns(titles: Sequence[str], assignment: str) -> _Columns:
+def _columns(titles: Sequence[str], assignment: str | None) -> _Columns:
+    """Find the columns by their titles; any assignment will do if the name of the assignment is None."""
     at = {title.strip(): index for index, title in reversed(list(enumerate(titles)))}
     if "Identifier" in at and "Grade" in at:
         identities = tuple(at[title] for title in _MOODLE_IDENTITIES if title in at)
@@ -126,8 +127,8 @@ def _columns(titles: Sequence[str], assignment: str) -> _Columns:
     if "ID" not in at or "Section" not in at:
         raise _refusal(f"columns Identifier and Grade (Moodle) or ID and Section (Canvas), got {shown(list(at))}")
     numbered = {title: found["title"] for title in at if (found := _ASSIGNMENT.fullmatch(title))}
-    named = [title for title in at if numbered.get(title, title).casefold() == assignment.casefold()]
-    chosen = named or list(numbered)
+    named = [title for title in at if numbered.get(title, title).casefold() == (assignment or "").casefold()]
+    chosen = named or list(numbered)[: 1 if assignment is None else None]
     if len(chosen) != 1:
         raise _refusal(f"a column {assignment!r}, or exactly one assignment, got {shown(list(numbered))}")
     return _Columns(identities=tuple(at[title] for title in _CANVAS_IDENTITIES if title in at), grade=at[chosen[0]])
@@ -139,12 +140,10 @@ def _require_points(rows: Sequence[Sequence[_Cell]], columns: _Columns, verdicts
         stated = [row[columns.grade].value for row in rows if _POINTS_POSSIBLE in row[0].value.casefold()]
     else:
         stated = [row[columns.maximum].value for row in rows]
-    expected = {verdict.max_score for verdict in verdicts}
-    for text in filter(str.strip, stated):
-        if not re.fullmatch(r"\d+(?:[.,]0*)?", text.strip()) or {int(re.split("[.,]", text.strip())[0])} != (
-            expected or {0}
-        ):
-            raise _refusal(f"as many points as the assignment gives, {sorted(expected)}, got {shown(text)}")
+    for verdict in verdicts:
+        points = re.compile(rf"\s*(?:{verdict.max_score}(?:[.,]0*)?)?\s*")
+        if other := next((text for text in stated if not points.fullmatch(text)), None):
+            raise _refusal(f"the points of the assignment, {verdict.max_score}, got {shown(other)}")
 
 
 def _identities(value: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from harness.grading.writers.classroom50 import write_classroom50
 from harness.grading.writers.gradescope import write_gradescope
 from harness.grading.writers.junit import write_junit
 from harness.grading.writers.markdown import write_class_markdown, write_markdown
+from harness.grading.writers.page import write_class_html, write_html
 from harness.grading.writers.spreadsheet import write_csv
 from harness.grading.writers.writer import Scope, Writer
 
@@ -19,4 +20,6 @@ WRITERS = (
     Writer(name="markdown", scope=Scope.SUBMISSION, file_name="summary.md", write=write_markdown),
     Writer(name="markdown", scope=Scope.CLASS, file_name="summary.md", write=write_class_markdown),
     Writer(name="csv", scope=Scope.CLASS, file_name="grades.csv", write=write_csv),
+    Writer(name="html", scope=Scope.SUBMISSION, file_name="report.html", write=write_html),
+    Writer(name="html", scope=Scope.CLASS, file_name="index.html", write=write_class_html),
 )
