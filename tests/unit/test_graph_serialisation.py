@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from harness.errors import GraphFormatError
 from harness.graph import CapturedModel, graph_from_json, graph_to_json, read_captured, write_captured
@@ -92,12 +93,55 @@ def test_missing_files_are_refused(written: Path, suffix: str) -> None:
         read_captured(written, "model")
 
 
-def test_tensors_of_another_model_are_refused_when_rebuilt(written: Path) -> None:
-    """What the tensors are is checked where they are used: a rebuilt module names the first that does not fit."""
-    save_file({"other": torch.zeros(1)}, written.with_suffix(".safetensors"))
+def test_tensors_of_another_model_are_refused(written: Path) -> None:
+    """The graph and the tensors must make a model that runs, without too few tensors, too many, or others."""
+    path = written.with_suffix(".safetensors")
+    state = load_file(path)
+    first = min(state)
+    for changed, words in (
+        ({}, "got nothing"),
+        (state | {first: torch.zeros(1)}, r"got torch\.float32 of shape \[1\]"),
+        (state | {"other": torch.zeros(1)}, "got 1 others, such as 'other'"),
+    ):
+        save_file(changed, path)
+        with pytest.raises(GraphFormatError, match=words):
+            read_captured(written, "model")
 
-    with pytest.raises(GraphFormatError, match="got nothing"):
-        read_captured(written, "model").to_module()
+
+def test_a_graph_that_cannot_run_is_refused(written: Path) -> None:
+    """Declared shapes and operations are checked before anybody relies on them."""
+    path = written.with_suffix(".json")
+    for key, value, words in (
+        ("outputs", [{"shape": ["B", 1], "dtype": "float32"}], "the graph declares an output"),
+        ("op", "builtins.exec", "is not on the allow-list"),
+        ("module", "\x1b[2J", r"expected a text without control characters under 'module', got '\\x1b\[2J'"),
+    ):
+        content = path.read_text(encoding="utf-8")
+        document = json.loads(content)
+        operation(document)[key] = value
+        path.write_text(json.dumps(document), encoding="utf-8")
+        with pytest.raises(GraphFormatError, match=words):
+            read_captured(written, "model")
+        path.write_text(content, encoding="utf-8")
+
+
+def test_files_that_would_fill_the_memory_are_refused(written: Path) -> None:
+    """Size, number of values and number of tensors are limited before they are read; links are not followed."""
+    graph, tensors = written.with_suffix(".json"), written.with_suffix(".safetensors")
+    tensors.write_bytes((2**22 + 1).to_bytes(8, "little") + b" " * 2**22)
+    with pytest.raises(GraphFormatError, match="describes more tensors than fit into 4,194,304 bytes"):
+        read_captured(written, "model")
+    os.truncate(tensors, 160 * 2**20 + 1)
+    with pytest.raises(GraphFormatError, match=r"model\.safetensors is not a file of at most 167,772,160 bytes"):
+        read_captured(written, "model")
+    save_file({}, tensors)
+    graph.write_bytes(b"[" + b"0," * 500_000 + b"0]")
+    with pytest.raises(GraphFormatError, match="expected a document of at most 500,000 values"):
+        read_captured(written, "model")
+    graph.rename(graph.with_name("elsewhere"))
+    graph.symlink_to("elsewhere")
+    with pytest.raises(GraphFormatError, match=r"model\.json is not a file"):
+        read_captured(written, "model")
 
 
 def deep(levels: int) -> list[Any]:
