@@ -21,12 +21,13 @@ from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
-from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError, first_line
+from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError, first_line, visible
 from harness.files import write_whole
 from harness.tables import parse_document, read_table
 
 REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progress.txt", "result.json", "output.txt"
-MAX_RESULT_BYTES, MAX_MESSAGE_BYTES = 64 * 2**20, 2**16
+MAX_RESULT_BYTES, MAX_MESSAGE_BYTES = 8 * 2**20, 2**16
+_MAX_RESULT_VALUES = 300_000
 
 R = TypeVar("R")
 
@@ -172,13 +173,27 @@ def read_result(request: Request[R], folder: Path) -> R | None:
     except OSError as problem:
         raise unreadable(problem) from problem
     try:
-        document = parse_document(content, "JSON", where="result", error=InputError)
+        document = _visible(
+            parse_document(content, "JSON", where="result", error=InputError, most_values=_MAX_RESULT_VALUES)
+        )
         if document["error"] is None:
             return cast("R", read_table(request.result_type, document["value"], where="value", error=InputError))
         failure = read_table(Failure, document["error"], where="error", error=InputError)
     except (InputError, KeyError, TypeError) as problem:
         raise unreadable(problem) from problem
     raise failure.error()
+
+
+def _visible(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return JSON data with the texts changed by `visible`, except the keys."""
+    match value:
+        case str():
+            return visible(value)
+        case list():
+            return [_visible(item) for item in value]
+        case dict():
+            return {key: _visible(item) for key, item in value.items()}
+    return value
 
 
 def unreadable(problem: Exception) -> ModelSourceError:

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from harness.errors import visible
 from harness.files import temporary_folder
 from harness.sandbox.kernel import machine
 from harness.sandbox.layers import Layer, LayerState
@@ -103,7 +104,7 @@ class Outcome:
         output = b""
         with contextlib.suppress(OSError):
             output = read_limited(self.folder / OUTPUT_FILE, sys.maxsize, last_bytes=_SHOWN_OUTPUT_BYTES)
-        return " ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:]
+        return visible(" ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:])
 
     @property
     def progress(self) -> tuple[str, ...]:
@@ -375,7 +376,7 @@ def _progress(folder: Path) -> tuple[str, ...]:
         content = read_limited(folder / PROGRESS_FILE, _MAX_PROGRESS_BYTES)
     except OSError:
         return ()
-    return tuple(content.decode(errors="replace").split("\n")[:-1])
+    return tuple(visible(content.decode(errors="replace")).split("\n")[:-1])
 
 
 def _status(path: Path) -> tuple[float, int]:

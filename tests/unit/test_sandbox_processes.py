@@ -167,7 +167,9 @@ def test_an_error_has_its_kind_in_the_parent(
         '{"error": null, "value": {"total": 3, "more": 1}}',
         '{"error": {"kind": "odd", "message": "", "traceback": ""}, "value": null}',
         '{"error": {"kind": "input"}, "value": null}',
+        '{"error": null, "value": {"total": 3, "parts": [' + '"",' * 300_000 + '""]}}',
     ],
+    ids=lambda content: content[:60],
 )
 def test_what_is_no_result_is_unreadable(content: str, tmp_path: Path) -> None:
     """A result that is damaged, of another type or of an unknown kind of error is not taken for one."""
@@ -175,6 +177,19 @@ def test_what_is_no_result_is_unreadable(content: str, tmp_path: Path) -> None:
 
     with pytest.raises(ModelSourceError, match="got unreadable data"):
         read_result(SUM, tmp_path)
+
+
+def test_texts_of_a_process_act_on_nothing(tmp_path: Path) -> None:
+    """Codes of terminals and workflow commands in results, progress and output are shown as escapes."""
+    hostile, shown = "\x1b[2J\n::error::x", "\\u001b[2J\n\\u003a:error::x"
+    write_result(Total(total=1, parts=(hostile,)), tmp_path)
+    Workspace(folder=tmp_path).report(hostile)
+    (tmp_path / "output.txt").write_text("::error::\x07", encoding="utf-8")
+    outcome = Outcome(job=Job(request=SUM, working_folder=tmp_path), folder=tmp_path, ending=Ending.EXITED, exit_code=0)
+
+    assert Total(total=1, parts=(shown,)) == read_result(SUM, tmp_path)
+    assert tuple(shown.split("\n")) == outcome.progress
+    assert "\\u003a:error::\\u0007" == outcome.output
 
 
 def test_only_regular_files_of_limited_size_are_read(tmp_path: Path) -> None:
