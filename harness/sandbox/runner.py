@@ -33,9 +33,11 @@ from harness.sandbox.protocol import (
     write_request,
 )
 
-_SECONDS_BETWEEN_CHECKS = 0.05
+_SECONDS_BETWEEN_CHECKS, _SECONDS_BETWEEN_MEASUREMENTS = 0.05, 1.0
 _SHOWN_OUTPUT_BYTES, _SHOWN_OUTPUT_CHARACTERS = 4_000, 300
 _MAX_PROGRESS_BYTES = 2**20
+# In a workspace: more than are copied into it, and few enough to be counted quickly.
+_MAX_ENTRIES = 50_000
 # A process that is killed ends at once, unless its worker is still importing.
 _SECONDS_TO_KILL = 1.0
 # Of the environment, the names that begin so are passed on: what Python, its libraries and the devices are found by.
@@ -52,12 +54,14 @@ class Limits:
     """Limits for worker processes.
 
     ``seconds`` limits the wall time of a process, ``idle_seconds`` the wall time without progress, ``output_bytes`` the
-    size of the output, and ``parallel`` the number of processes at a time.
+    size of the output, ``written_bytes`` the size of all files in the workspace, and ``parallel`` the number of processes
+    at a time.
     """
 
     seconds: float = math.inf
     idle_seconds: float = math.inf
     output_bytes: int = 64 * 2**20
+    written_bytes: int = 2 * 2**30
     parallel: int = 2
 
 
@@ -81,6 +85,7 @@ class Ending(StrEnum):
     TIMED_OUT = "timed out"
     IDLE = "made no progress"
     PRINTED_TOO_MUCH = "printed too much"
+    WROTE_TOO_MUCH = "wrote too much"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,12 +351,16 @@ def run_processes(
 
 @dataclass(kw_only=True)
 class _Running:
-    """A running process, its start time on the monotonic clock, and the number of its progress lines already announced."""
+    """A running process, the number of its progress lines already announced, and two times on the monotonic clock.
+
+    It started at ``started``, and the size of its files was ``measured`` last.
+    """
 
     job: Job
     folder: Path
     process: Process
     started: float = field(default_factory=time.monotonic)
+    measured: float = field(default_factory=time.monotonic)
     announced: int = 0
 
     def ending(self, limits: Limits) -> Ending | None:
@@ -362,7 +371,13 @@ class _Running:
             return Ending.TIMED_OUT
         if time.time() - _status(self.folder / PROGRESS_FILE)[0] > limits.idle_seconds:
             return Ending.IDLE
-        return Ending.PRINTED_TOO_MUCH if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes else None
+        if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes:
+            return Ending.PRINTED_TOO_MUCH
+        if time.monotonic() > self.measured + _SECONDS_BETWEEN_MEASUREMENTS:
+            self.measured = time.monotonic()
+            if _exceeds(self.folder, limits.written_bytes):
+                return Ending.WROTE_TOO_MUCH
+        return None
 
     def announce(self, announce: Callable[[str], None]) -> None:
         lines = _progress(self.folder)
@@ -386,3 +401,14 @@ def _status(path: Path) -> tuple[float, int]:
     except OSError:
         return -math.inf, 0
     return status.st_mtime, status.st_size
+
+
+def _exceeds(folder: Path, most_bytes: int) -> bool:
+    """Whether the files in a folder, which a process may be changing, are larger than a limit together, or too many."""
+    size = entries = 0
+    for place, folders, files in os.walk(folder):
+        entries += len(folders) + len(files)
+        size += sum(_status(Path(place, name))[1] for name in files)
+        if size > most_bytes or entries > _MAX_ENTRIES:
+            return True
+    return False

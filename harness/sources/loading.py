@@ -121,10 +121,11 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
 
 
 def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
-    if outcome.ending is Ending.PRINTED_TOO_MUCH:
+    if outcome.ending in {Ending.PRINTED_TOO_MUCH, Ending.WROTE_TOO_MUCH}:
+        most = Limits().output_bytes if outcome.ending is Ending.PRINTED_TOO_MUCH else Limits().written_bytes
         return (
-            f"{text} printed more than {Limits().output_bytes:,} bytes while it was loaded: expected a file that only defines "
-            'the model. Put code that prints under `if __name__ == "__main__":`'
+            f"{text} {outcome.ending} while it was loaded, more than {most:,} bytes: expected a file that only defines "
+            'the model. Put other code under `if __name__ == "__main__":`'
         )
     late = f"{text} did not finish loading within {timeout:.0f} seconds: expected"
     if not outcome.progress:

@@ -293,8 +293,13 @@ def test_a_process_that_writes_garbage(python: Callable[..., list[Outcome]], tex
         ("time.sleep(60)", {"idle_seconds": 0.3}, Ending.IDLE),
         ("(folder / 'progress.txt').unlink(); time.sleep(60)", {"idle_seconds": 50.0}, Ending.IDLE),
         ("while True: print('x' * 1000)", {"output_bytes": 50_000}, Ending.PRINTED_TOO_MUCH),
+        (
+            "[(folder / 'a').mkdir(), os.truncate(os.open(folder / 'a' / 'b', os.O_CREAT | os.O_RDWR), 9_000), time.sleep(60)]",
+            {"written_bytes": 8_000},
+            Ending.WROTE_TOO_MUCH,
+        ),
     ],
-    ids=["time", "no progress", "progress removed", "output"],
+    ids=["time", "no progress", "progress removed", "output", "files"],
 )
 def test_a_process_beyond_a_limit_is_killed(
     python: Callable[..., list[Outcome]], text: str, limits: dict[str, Any], ending: Ending
