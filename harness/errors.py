@@ -7,7 +7,6 @@ as a list, see `one_a_line`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 
@@ -25,6 +24,10 @@ class ModelSourceError(InputError):
 
 class SubmissionError(InputError):
     """A submission cannot be copied: it is damaged, too large, or holds what no model needs. Exit code 2."""
+
+
+class SandboxError(InputError):
+    """A layer of the sandbox that was required does not hold; no code of the model has run. Exit code 2."""
 
 
 class CaptureError(InputError):
@@ -68,15 +71,3 @@ def first_line(error: BaseException) -> str:
 def one_a_line(items: Iterable[str]) -> str:
     """Format a list for the end of a message, with one item per line, each after a hyphen."""
     return "".join(f"\n- {' '.join(item.split())}" for item in items)
-
-
-# Characters that a terminal acts on, that change the order of others or that cannot be encoded; and the beginning of a line that
-# is a command to a runner of workflows, such as "::error::".
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|^\\s*:(?=:)", re.MULTILINE
-)
-
-
-def visible(text: str) -> str:
-    """Return a text that came from a user's code with characters that would act on what shows it written as escapes."""
-    return _INVISIBLE.sub(lambda found: f"{found[0][:-1]}\\u{ord(found[0][-1]):04x}", text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +34,26 @@ def read_whole(path: Path, what: str, *, error: type[InputError] = InputError, m
     if len(content) > most:
         raise error(f"expected {what}, got path={str(path)!r}, which has more than {most:,} bytes. Name another file.")
     return content
+
+
+def read_limited(path: Path, max_bytes: int, *, first_bytes: int | None = None, last_bytes: int | None = None) -> bytes:
+    """Read a regular file of at most ``max_bytes``, written by an untrusted process, or its ``first_bytes`` or ``last_bytes``.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        OSError: the file is too large, not readable, or not regular: a link could refer to a file elsewhere, and reading
+            from a pipe could block.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK if os.name == "posix" else 0
+    with open(path, "rb", opener=lambda name, given: os.open(name, given | flags)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path.name} is not a regular file")
+        if status.st_size > max_bytes:
+            raise OSError(f"{path.name} has {status.st_size:,} bytes, at most {max_bytes:,} are read")
+        if last_bytes is not None:
+            file.seek(max(status.st_size - last_bytes, 0))
+        return file.read(first_bytes or last_bytes or max_bytes)
 
 
 def expanded(path: str) -> Path:
@@ -110,20 +130,22 @@ _TEMPORARY_LOCK = ".mnist-harness-temporary"
 
 
 @contextlib.contextmanager
-def temporary_folder(name: str) -> Iterator[Path]:
+def temporary_folder(name: str, *, inside: Path | None = None) -> Iterator[Path]:
     """Create a temporary folder that is deleted at the end of the ``with`` block, also if this process is killed.
 
     In the latter case, the next call of this function by the same user deletes it: the process that uses such a folder
-    holds a lock on it.
+    holds a lock on it. It is created ``inside`` of another one, or in the system's folder for temporary files.
     """
-    place = Path(tempfile.gettempdir())
+    place = inside or Path(tempfile.gettempdir())
     for abandoned in place.glob(f"{_TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
             _delete_if_abandoned(abandoned)
-    with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY_PREFIX}{name}-", ignore_cleanup_errors=True) as folder:
-        lock = filelock.FileLock(Path(folder, _TEMPORARY_LOCK))
-        with lock.acquire(blocking=False):
-            yield Path(folder)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{name}-", dir=place))
+    try:
+        with filelock.FileLock(folder / _TEMPORARY_LOCK).acquire(blocking=False):
+            yield folder
+    finally:
+        _delete(folder)
 
 
 def _delete_if_abandoned(folder: Path) -> None:
@@ -131,4 +153,32 @@ def _delete_if_abandoned(folder: Path) -> None:
     own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     if stat.S_ISDIR(status.st_mode) and own and lock.is_file():
         with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock).acquire(blocking=False):
-            shutil.rmtree(folder, ignore_errors=True)
+            _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder, which may be nested deeper than a path can be long; ignore what cannot be deleted."""
+    is_nested = True
+    while is_nested:
+        is_nested = False
+        for path in _entries(folder):
+            for inner in _entries(path):
+                with contextlib.suppress(OSError):
+                    if inner.is_dir() and not inner.is_symlink():
+                        inner.chmod(stat.S_IRWXU)
+                        inner.rename(folder / secrets.token_hex())
+                        is_nested = True
+                    else:
+                        inner.unlink()
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_symlink() and folder.is_dir():
+        with contextlib.suppress(OSError):
+            folder.chmod(stat.S_IRWXU)
+            return list(folder.iterdir())
+    return []

@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import itertools
 import json
 import math
 import sys
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from decimal import Decimal
 from typing import Any, Literal, TypeVar
@@ -69,14 +70,17 @@ def require_plain(document: object, *, where: str, error: type[InputError]) -> N
 
     ``where`` names the document and begins the error message.
     """
-    waiting: list[tuple[object, str, int]] = [(document, "", 0)]
+    # One iterator for each level: a list of all values could need more memory than the document.
+    waiting: list[Iterator[tuple[str, object]]] = [iter([("", document)])]
     while waiting:
-        value, key, depth = waiting.pop()
-        if isinstance(value, dict | list | tuple):
-            if depth == _MAX_NESTING:
+        key, value = next(waiting[-1], (None, None))
+        if key is None:
+            waiting.pop()
+        elif isinstance(value, dict | list | tuple):
+            if len(waiting) > _MAX_NESTING:
                 raise _too_deep(where, error)
-            named = value.items() if isinstance(value, dict) else ((key, item) for item in value)
-            waiting += [(item, name, depth + 1) for name, item in named]
+            named = value.items() if isinstance(value, dict) else zip(itertools.repeat(key), value, strict=False)
+            waiting.append(iter(named))
         elif isinstance(value, int):
             if not -(2**63) <= value < 2**63:
                 raise error(
@@ -88,6 +92,17 @@ def require_plain(document: object, *, where: str, error: type[InputError]) -> N
 
 def _too_deep(where: str, error: type[InputError]) -> InputError:
     return error(f"{where}: expected lists and tables nested at most {_MAX_NESTING} deep, got deeper nesting.")
+
+
+def printable(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    r"""Return JSON data with escape codes and other characters that are not printable written as ``\x1b`` in all texts."""
+    if isinstance(value, str):
+        return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in value)
+    if isinstance(value, list):
+        return [printable(one) for one in value]
+    if isinstance(value, dict):
+        return {printable(key): printable(one) for key, one in value.items()}
+    return value
 
 
 def shown(value: object) -> str:

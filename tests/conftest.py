@@ -91,16 +91,18 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Capture
 def quick_load(shipped: Callable[[str], CapturedModel], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let commands and the plugin load a shipped model from the fixture `shipped` instead of capturing it again."""
     import harness.sources  # noqa: PLC0415 - imports torch
+    from harness.sources import LoadedModel  # noqa: PLC0415 - imports torch
     from mnist_models import list_models  # noqa: PLC0415
 
-    load = harness.sources.load_model
+    load, parse = harness.sources.load, harness.sources.parse_source
 
-    def load_quickly(text: str, **options: Any) -> CapturedModel:  # noqa: ANN401 - passed on as they are
+    def load_quickly(text: str, **options: Any) -> LoadedModel:  # noqa: ANN401 - passed on as they are
         usual = options.get("seed", 1) == 1 and options.get("input_shape", (1, 28, 28)) == (1, 28, 28)
         as_shipped = text in list_models() and usual and not options.get("arguments")
-        return shipped(text) if as_shipped else load(text, **options)
+        return LoadedModel(model=shipped(text), source=parse(text)) if as_shipped else load(text, **options)
 
-    monkeypatch.setattr(harness.sources, "load_model", load_quickly)
+    monkeypatch.setattr(harness.sources, "load", load_quickly)
+    monkeypatch.setattr(harness.sources, "load_model", lambda text, **options: load_quickly(text, **options).model)
 
 
 @pytest.fixture

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 import click
 
-from harness.cli.console import Output, announce, exit_code
-from harness.cli.inputs import contract_for, rule_for
-from harness.cli.options import contract_option, evidence_option, model_argument, report_options
+from harness.cli.console import Output, exit_code
+from harness.cli.inputs import contract_for, model_for, rule_for
+from harness.cli.options import contract_option, evidence_option, model_argument, report_options, sandbox_option
 from harness.findings import overall
+
+if TYPE_CHECKING:
+    from harness.sandbox import SandboxRequirement
 
 
 @click.command()
@@ -20,9 +26,17 @@ from harness.findings import overall
     "to 100,000 parameters.",
 )
 @evidence_option
+@sandbox_option("none")
 @report_options
 def check(
-    model: str, arguments: str, contract_name: str | None, output: Output, *, probe: bool | None, evidence: bool
+    model: str,
+    arguments: str,
+    contract_name: str | None,
+    sandbox: SandboxRequirement,
+    output: Output,
+    *,
+    probe: bool | None,
+    evidence: bool,
 ) -> int:
     """Check the structure of a model against a contract.
 
@@ -30,10 +44,10 @@ def check(
     """
     from harness.contracts import examine
     from harness.reporting import findings_content, findings_table, verdict_line
-    from harness.sources import load_model
 
     contract = contract_for(model, contract_name)
-    captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
+    loaded = model_for(model, input_shape=contract.input_shape, arguments=arguments, sandbox=sandbox)
+    captured = loaded.model
     findings = examine(captured, contract, probe=probe)
     if rule := rule_for(contract):
         findings += rule.skipped("not checked: harness check does not train, use harness verify")
@@ -45,6 +59,7 @@ def check(
     )
     content = {
         "model": captured.name,
+        "sandbox": [dataclasses.asdict(one) for one in loaded.layers],
         "contract": contract.name,
         "graph": captured.graph.exact_digest(),
         **findings_content(findings),

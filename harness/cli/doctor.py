@@ -32,8 +32,6 @@ def doctor(output: Output) -> None:
     facts += [("engines", "; ".join(f"{name} on {', '.join(engine.devices)}" for name, engine in ENGINES.items()))]
     layers = available_layers()
     facts += [(f"sandbox ({one.layer})", one.detail if one.holds else f"no: {one.detail}") for one in layers]
-    if not layers:
-        facts.append(("sandbox", "no: its layers need Linux on x86-64 or aarch64"))
     missing = [] if len(devices) > 1 else ["an accelerator (optional): a CPU trains the small models in minutes"]
     places: list[dict[str, Any]] = []
     for place in status.places:

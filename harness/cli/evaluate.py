@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.console import Output, announce
-from harness.cli.inputs import dataset_for
-from harness.cli.options import data_option, device_option, model_argument, plot_option, report_options
+from harness.cli.inputs import dataset_for, model_for
+from harness.cli.options import data_option, device_option, model_argument, plot_option, report_options, sandbox_option
 from harness.findings import percent
 
 if TYPE_CHECKING:
     from harness.data import Dataset
+    from harness.sandbox import SandboxRequirement
     from harness.training import Predictions
 
 _MOST_DRAWN = 100
@@ -35,6 +37,7 @@ _MOST_DRAWN = 100
 @plot_option("the misclassified images")
 @device_option("Device to compute on.")
 @data_option
+@sandbox_option("none")
 @report_options
 def evaluate(
     model: str,
@@ -44,6 +47,7 @@ def evaluate(
     plot: Path | None,
     device: str,
     data: str,
+    sandbox: SandboxRequirement,
     output: Output,
 ) -> None:
     """Evaluate a model with given weights on the test images.
@@ -52,11 +56,11 @@ def evaluate(
     """
     from harness.files import write_whole
     from harness.reporting import plain_table
-    from harness.sources import load_model
     from harness.training import load_weights, predict, resolve_device, state_digest
 
     chosen = resolve_device(device)
-    captured = load_model(model, arguments=arguments, announce=announce)
+    loaded = model_for(model, arguments=arguments, sandbox=sandbox)
+    captured = loaded.model
     module = captured.to_module()
     load_weights(module, Path(weights))
     dataset = dataset_for(data)
@@ -76,6 +80,7 @@ def evaluate(
         _plot(plot, predictions, dataset, captured.name)
     content = {
         "model": captured.name,
+        "sandbox": [dataclasses.asdict(one) for one in loaded.layers],
         "weights": weights,
         "state_digest": state_digest(module.state_dict()),
         "data": dataset.to_json(),

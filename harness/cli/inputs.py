@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mnist_models
 from harness.cli.console import announce
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.contracts import Contract
     from harness.data import Dataset
     from harness.reproducibility import Rerun
+    from harness.sources import LoadedModel
     from harness.training import Recipe, RunRecord
 
 # The contract whose accuracy rule was measured on the embedded digits.
@@ -41,6 +42,18 @@ def contract_on(contract: Contract, dataset: Dataset) -> Contract:
     if dataset.name != DIGITS or contract.accuracy is None or contract.name == _DIGITS_CONTRACT:
         return contract
     return contract.with_accuracy_of(load_contract(_DIGITS_CONTRACT))
+
+
+def model_for(text: str, **options: Any) -> LoadedModel:  # noqa: ANN401 - those of `harness.sources.load`
+    """Load the model of a MODEL argument; print the notes, and which layers of the sandbox confined its code."""
+    from harness.sources import load
+
+    loaded = load(text, announce=announce, **options)
+    if loaded.layers:
+        holding = ", ".join(one.layer for one in loaded.layers if one.holds) or "none of the layers"
+        missing = "".join(f"; not {one.layer}: {one.detail}" for one in loaded.layers if not one.holds)
+        announce(f"sandbox: {holding}{missing}")
+    return loaded
 
 
 def rule_for(contract: Contract) -> ConsistencyRule | None:

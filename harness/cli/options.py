@@ -6,12 +6,16 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.console import Output
 from harness.datasets import AUTO, data_choices
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.sandbox import SandboxRequirement
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -48,6 +52,15 @@ def _picture(_: click.Context, __: click.Parameter, target: str | None) -> Path 
     return path
 
 
+def _sandbox(_: click.Context, __: click.Parameter, layers: str) -> SandboxRequirement:
+    from harness.sandbox import SandboxRequirement
+
+    try:
+        return SandboxRequirement.parse(layers)
+    except InputError as problem:
+        raise click.BadParameter(str(problem)) from problem
+
+
 def _require_writable(path: Path) -> None:
     """Check before the command starts that a file can be written, not after hours of training."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):
@@ -82,6 +95,26 @@ arguments_option = click.option(
     help='Constructor arguments for a model of your own, as Python literals: "dropout_prob=0.1, width=16".',
 )
 model_argument = combine(click.argument("model", metavar="MODEL"), arguments_option)
+
+
+def sandbox_option(default: str) -> Decorator:
+    """Return the option ``--require-sandbox``, whose value is a `harness.sandbox.SandboxRequirement`."""
+    return click.option(
+        "--require-sandbox",
+        "sandbox",
+        default=default,
+        show_default=True,
+        metavar="LAYERS",
+        callback=_sandbox,
+        help="Layers of the sandbox that must hold before code of the model runs: + joins layers, a comma separates "
+        "alternatives, as in seccomp+bubblewrap,seccomp+landlock+user. `harness doctor` lists the layers that hold.",
+    )
+
+
+# For a command that requires layers by default.
+trust_submission_option = click.option(
+    "--trust-submission", is_flag=True, help="Require no layers of the sandbox, for code of your own."
+)
 debug_option = click.option(
     "--debug",
     is_flag=True,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.cli.console import announce
 from harness.cli.progress import SeedsProgress, TrainingProgress
@@ -16,6 +16,7 @@ from harness.datasets import DIGITS
 if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.graph import CapturedModel
+    from harness.sandbox import SandboxRequirement
     from harness.training import RunRecord, RunSpec, SeedOutcome, SeedsJob
 
 
@@ -82,8 +83,11 @@ def with_engine(captured: CapturedModel, spec: RunSpec, choice: str) -> tuple[Ru
     return replace(spec, engine=engine.name), reason
 
 
-def seeds_job(spec: RunSpec, dataset: Dataset, data: str) -> SeedsJob:
-    """Return the job for each seed's process; the job loads the model of ``spec`` and the data set again."""
+def seeds_job(spec: RunSpec, dataset: Dataset, data: str, **options: Any) -> SeedsJob:  # noqa: ANN401 - as documented
+    """Return the job for each seed's process; the job loads the model of ``spec`` and the data set again.
+
+    ``options`` are additional arguments of `harness.sources.load`.
+    """
     from harness.data import load_dataset
     from harness.sources import load_model
     from harness.training import SeedsJob
@@ -91,7 +95,7 @@ def seeds_job(spec: RunSpec, dataset: Dataset, data: str) -> SeedsJob:
     # If the digits replaced MNIST in this process, every process loads the digits.
     choice = DIGITS if dataset.name == DIGITS else data
     return SeedsJob(
-        load_model=functools.partial(load_model, spec.source, arguments=spec.arguments),
+        load_model=functools.partial(load_model, spec.source, arguments=spec.arguments, **options),
         load_data=functools.partial(load_dataset, choice, validation=dataset.validation),
         spec=spec,
     )
@@ -106,6 +110,7 @@ def run_seeds(
     seeds: Sequence[int],
     jobs: int,
     data: str,
+    sandbox: SandboxRequirement,
 ) -> tuple[RunSpec, tuple[SeedOutcome, ...]]:
     """Train many seeds; seeds that an earlier call has finished are not trained again.
 
@@ -117,6 +122,7 @@ def run_seeds(
         seeds: the seeds to train.
         jobs: number of seeds to train at the same time.
         data: the value of ``--data``, from which each process loads the data set.
+        sandbox: what must hold before code of the model runs.
 
     Returns:
         The description of the runs with the engine used, and the outcome of each seed.
@@ -129,7 +135,7 @@ def run_seeds(
 
     spec, reason = with_engine(captured, spec, options.engine)
     folder = options.folder(spec, dataset, "seeds")
-    job = seeds_job(spec, dataset, data)
+    job = seeds_job(spec, dataset, data, sandbox=sandbox)
     announce(
         f"{captured.name}: {len(seeds)} seeds into {folder} on {spec.device}, {min(jobs, len(seeds))} at a time, "
         f"engine {spec.engine}"

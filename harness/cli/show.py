@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,12 @@ import click
 
 import mnist_models
 from harness.cli.console import Output, announce
-from harness.cli.options import model_argument, plot_option, report_options
+from harness.cli.inputs import model_for
+from harness.cli.options import model_argument, plot_option, report_options, sandbox_option
 
 if TYPE_CHECKING:
     from harness.graph import CapturedModel
+    from harness.sandbox import SandboxRequirement
     from harness.structure import FieldRow, Structure
     from mnist_models import ModelCard
 
@@ -22,18 +25,21 @@ if TYPE_CHECKING:
 @model_argument
 @click.option("--receptive-field", is_flag=True, help="Print only the receptive-field table, in Markdown.")
 @plot_option("the feature maps of a digit and their receptive fields")
+@sandbox_option("none")
 @report_options
-def show(model: str, arguments: str, plot: Path | None, output: Output, *, receptive_field: bool) -> None:
+def show(
+    model: str, arguments: str, plot: Path | None, sandbox: SandboxRequirement, output: Output, *, receptive_field: bool
+) -> None:
     """Show the layers of a model and, for a shipped model, the model card.
 
     The table lists the operations of a forward pass in training mode, in the order in which they run. The column
     "field" is the size of the receptive field in pixels.
     """
     from harness.reporting import facts_table, markdown_table, plain_table
-    from harness.sources import load_model
     from harness.structure import Structure, field_table
 
-    captured = load_model(model, arguments=arguments, announce=announce)
+    loaded = model_for(model, arguments=arguments, sandbox=sandbox)
+    captured = loaded.model
     structure = Structure(captured.graph, captured.state)
     card = mnist_models.model_card(model) if model in mnist_models.list_models() else None
     layers = list(_layers(structure))
@@ -51,6 +57,7 @@ def show(model: str, arguments: str, plot: Path | None, output: Output, *, recep
     count, head = structure.parameters, structure.head
     content: dict[str, Any] = {
         "model": captured.name,
+        "sandbox": [dataclasses.asdict(one) for one in loaded.layers],
         "graph": captured.graph.exact_digest(),
         "layers": layers,
         "parameters": count.total,

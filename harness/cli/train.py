@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.console import Output, announce
-from harness.cli.inputs import dataset_for, recipe_for
-from harness.cli.options import MAX_THREADS, data_option, model_argument, report_options, training_options
+from harness.cli.console import Output
+from harness.cli.inputs import dataset_for, model_for, recipe_for
+from harness.cli.options import (
+    MAX_THREADS,
+    data_option,
+    model_argument,
+    report_options,
+    sandbox_option,
+    training_options,
+)
 from harness.cli.runs import RunOptions, cores, run_seeds, run_training
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from harness.sandbox import SandboxRequirement
     from harness.training import RunRecord, SeedOutcome
 
 _MOST_SEEDS = 10_000
@@ -84,6 +93,7 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     help="Record a digest of the training state every N steps; `harness bisect` compares the digests of two runs.",
 )
 @data_option
+@sandbox_option("none")
 @report_options
 @click.pass_context
 def train(
@@ -102,6 +112,7 @@ def train(
     digest_every: int,
     data: str,
     out: str | None,
+    sandbox: SandboxRequirement,
     output: Output,
     *,
     fresh: bool,
@@ -113,7 +124,6 @@ def train(
     """
     import torch
 
-    from harness.sources import load_model
     from harness.training import RunSpec, resolve_device
 
     recipe = recipe_for(model, recipe_name)
@@ -130,7 +140,8 @@ def train(
         chosen = torch.device("cpu")
     first = seeds[0] if seeds else seed
     # A model or data set that cannot be loaded is reported once, before any seed's process starts.
-    captured = load_model(model, seed=first, arguments=arguments, announce=announce)
+    loaded = model_for(model, seed=first, arguments=arguments, sandbox=sandbox)
+    captured = loaded.model
     captured.require_trainable()
     dataset = dataset_for(data, validation=validation)
     spec = RunSpec.of(
@@ -143,10 +154,11 @@ def train(
         output.write_document(record.to_json())
         return 1 if record.status == "diverged" else 0
     jobs = jobs or (_BRANCHES if chosen.type == "cuda" else cores())
-    spec, outcomes = run_seeds(captured, dataset, spec, options, seeds=seeds, jobs=jobs, data=data)
+    spec, outcomes = run_seeds(captured, dataset, spec, options, seeds=seeds, jobs=jobs, data=data, sandbox=sandbox)
     output.print(_seeds_table(outcomes), _seeds_summary(outcomes))
     content = {
         "model": captured.name,
+        "sandbox": [dataclasses.asdict(one) for one in loaded.layers],
         "recipe": recipe.name,
         "engine": spec.engine,
         "data": dataset.to_json(),

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 import click
 
 from harness.cli.console import Output, announce, exit_code
-from harness.cli.inputs import contract_for, contract_on, dataset_for, recipe_for, rule_for
-from harness.cli.options import contract_option, data_option, model_argument, report_options, training_options
+from harness.cli.inputs import contract_for, contract_on, dataset_for, model_for, recipe_for, rule_for
+from harness.cli.options import (
+    contract_option,
+    data_option,
+    model_argument,
+    report_options,
+    sandbox_option,
+    training_options,
+)
 from harness.cli.runs import RunOptions, run_training
 from harness.findings import Finding, overall
+
+if TYPE_CHECKING:
+    from harness.sandbox import SandboxRequirement
 
 
 @click.command()
@@ -17,6 +30,7 @@ from harness.findings import Finding, overall
 @training_options
 @data_option
 @click.option("--quick", is_flag=True, help="Skip the whole training: check structure and smoke runs only.")
+@sandbox_option("none")
 @report_options
 def verify(
     model: str,
@@ -28,6 +42,7 @@ def verify(
     engine: str,
     data: str,
     out: str | None,
+    sandbox: SandboxRequirement,
     output: Output,
     *,
     fresh: bool,
@@ -41,7 +56,7 @@ def verify(
     """
     from harness.contracts import examine
     from harness.reporting import findings_content, findings_table, verdict_line
-    from harness.sources import load_model, parse_source
+    from harness.sources import parse_source
     from harness.training import RunSpec, available_devices, resolve_device, smoke_run
 
     # A mistyped MODEL is an error before anything is downloaded.
@@ -53,7 +68,8 @@ def verify(
     contract = contract_on(contract, dataset)
     rule = rule_for(contract)
     announce(f"model: {model}; contract: {contract.name}; recipe: {recipe.name}; seed: {seed}")
-    captured = load_model(model, seed=seed, input_shape=contract.input_shape, arguments=arguments, announce=announce)
+    loaded = model_for(model, seed=seed, input_shape=contract.input_shape, arguments=arguments, sandbox=sandbox)
+    captured = loaded.model
     findings: list[Finding] = []
 
     def add(*new: Finding) -> None:
@@ -74,6 +90,7 @@ def verify(
     output.print(verdict_line(overall(findings), f"{captured.name} against {contract.name}, on {dataset.title}"))
     content = {
         "model": captured.name,
+        "sandbox": [dataclasses.asdict(one) for one in loaded.layers],
         "contract": contract.name,
         "graph": captured.graph.exact_digest(),
         "data": dataset.to_json(),

@@ -34,6 +34,7 @@ class FaithfulCapture(Requirement):
             observed="equal" if fidelity.holds else "; ".join(fidelity.differences),
             evidence=[
                 f"digest of the graph {graph.exact_digest()[:16]}, {len(graph.evaluate.operations)} operations in evaluation",
+                *(["compared in the process that ran the model's code"] if model.captured.is_own_statement else []),
                 *([f"a training step fails: {fidelity.training_failure}"] if fidelity.training_failure else []),
             ],
             hint="make forward depend on nothing but the images, the weights and torch's random numbers; the other findings "

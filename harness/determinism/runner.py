@@ -208,10 +208,10 @@ class _Check:
                 f"{text} made no step in {self.limits.idle_seconds:.0f} seconds{after}: expected a training that advances. "
                 "Does the model's code wait for something, or is the machine busy?"
             )
-        if outcome.ending in {Ending.PRINTED_TOO_MUCH, Ending.WROTE_TOO_MUCH}:
+        if outcome.ending is Ending.PRINTED_TOO_MUCH:
             raise InputError(
-                f"{text} {outcome.ending}{after}: expected a model that trains, and at most {self.limits.output_bytes:,} bytes "
-                f"of output and {self.limits.written_bytes:,} bytes of files. Remove the code that prints or writes."
+                f"{text} printed more than {self.limits.output_bytes:,} bytes{after}: expected a model that trains. Remove "
+                "the code that prints."
             )
         result: TrainingResult | None = outcome.result(outcome.job.request)
         if result is None:

@@ -55,13 +55,15 @@ class Fidelity:
 class CapturedModel:
     """A captured model: the graph, how the graph compares with the module (``fidelity``), and the initial tensors.
 
-    ``state`` maps the name of each parameter, buffer and constant to the initial tensor, on the CPU.
+    ``state`` maps the name of each parameter, buffer and constant to the initial tensor, on the CPU. ``is_own_statement``
+    says that ``fidelity`` comes from the process that ran the model's code, which could have forged it.
     """
 
     name: str
     graph: Graph
     state: Mapping[str, torch.Tensor]
     fidelity: Fidelity
+    is_own_statement: bool = False
 
     def to_module(self) -> GraphModule:
         """Build a trainable `GraphModule` from the graph and a new copy of the initial tensors."""

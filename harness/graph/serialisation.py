@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import reprlib
-import stat
 from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,8 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from harness.errors import GraphFormatError, visible
+from harness.errors import GraphFormatError
+from harness.files import read_limited
 from harness.graph.captured import CapturedModel, Fidelity
 from harness.graph.form import (
     MAX_ELEMENTS,
@@ -30,15 +30,14 @@ from harness.graph.form import (
     encode_argument,
 )
 from harness.graph.rebuild import GraphModule
-from harness.tables import expect_mapping, parse_document, read_table, require_plain
+from harness.tables import expect_mapping, parse_document, printable, read_table, require_plain
 
 T = TypeVar("T")
 FORMAT = "harness.graph/1"
 
-# Far above any model that the harness is meant for, as is `MAX_ELEMENTS`, and small enough to be read without much memory.
-_MAX_BYTES = {".json": 16 * 2**20, ".safetensors": 160 * 2**20}
-_MAX_HEADER_BYTES, _MAX_VALUES = 4 * 2**20, 500_000
+# Far above any model that the harness is meant for, as is `MAX_ELEMENTS`.
 _MAX_OPERATIONS = 20_000
+_MAX_GRAPH_BYTES, _MAX_GRAPH_VALUES, _MAX_TENSOR_BYTES = 4 * 2**20, 500_000, 2**30
 _MAX_TENSORS = 20_000
 _MAX_DIMS = 8
 _MAX_SIDE = 1_024
@@ -54,45 +53,39 @@ def write_captured(captured: CapturedModel, stem: Path) -> None:
     stem.with_suffix(".json").write_text(dumps(document), encoding="utf-8")
 
 
-def read_captured(stem: Path, name: str) -> CapturedModel:
+def read_captured(stem: Path, name: str, *, max_bytes: int = _MAX_TENSOR_BYTES) -> CapturedModel:
     """Read a captured model from the two files that `write_captured` writes, and call the model ``name``.
+
+    The tensors may have ``max_bytes`` together.
 
     Raises:
         GraphFormatError: a file is missing, damaged, invalid or too large, or the graph and the tensors do not make a model.
     """
+    tensors = stem.with_suffix(".safetensors")
     try:
-        places = [_require_file(stem.with_suffix(suffix), most) for suffix, most in _MAX_BYTES.items()]
-        content, state = places[0].read_bytes(), load_file(places[1])
+        content = read_limited(stem.with_suffix(".json"), _MAX_GRAPH_BYTES)
+        # The file begins with the size of the names and shapes, which follow.
+        head = int.from_bytes(read_limited(tensors, max_bytes + _MAX_GRAPH_BYTES, first_bytes=8), "little")
+        if head > _MAX_GRAPH_BYTES:
+            raise ValueError(f"{head:,} bytes of names and shapes, at most {_MAX_GRAPH_BYTES:,} are read")  # noqa: TRY301 - one message for all
+        state = load_file(tensors)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         msg = f"expected a captured model in {stem.name}.json and {stem.name}.safetensors, got {type(error).__name__}: {error}"
         raise GraphFormatError(msg) from error
-    document = parse_document(content, "JSON", where="captured model", error=GraphFormatError, most_values=_MAX_VALUES)
-    table = dict(expect_mapping(document, where="captured model", error=GraphFormatError))
+    document = parse_document(
+        content, "JSON", where="captured model", error=GraphFormatError, most_values=_MAX_GRAPH_VALUES
+    )
+    table = dict(expect_mapping(printable(document), where="captured model", error=GraphFormatError))
     fidelity = read_table(Fidelity, table.pop("fidelity", None), where="fidelity", error=GraphFormatError)
     captured = CapturedModel(name=name, graph=graph_from_json(table), state=state, fidelity=fidelity)
-    unknown = state.keys() - {spec.name for spec in captured.graph.tensors}
-    if unknown:
+    others = state.keys() - {spec.name for spec in captured.graph.tensors}
+    if others:
         raise GraphFormatError(
-            f"expected the tensors of the graph, got {len(unknown):,} others, such as {min(unknown)[:80]!r}"
+            f"expected the tensors of the graph, got {len(others):,} others, such as {min(others)[:80]!r}"
         )
     # Raises an error if the tensors do not fit, or an operation cannot run.
     GraphModule(captured.graph, state, copied=False)
     return captured
-
-
-def _require_file(path: Path, most: int) -> Path:
-    """Return the path if it is a plain file, whose size and number of tensors are limited.
-
-    Reading a named pipe, which an untrusted process could put in place of a file, might never end.
-    """
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-        raise OSError(f"{path.name} is not a file of at most {most:,} bytes")
-    with path.open("rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if path.suffix == ".safetensors" and header > _MAX_HEADER_BYTES:
-        raise OSError(f"{path.name} describes more tensors than fit into {_MAX_HEADER_BYTES:,} bytes")
-    return path
 
 
 def graph_to_json(graph: Graph) -> dict[str, Any]:
@@ -222,12 +215,7 @@ class _Reader:
         return value
 
     def string(self, key: str) -> str:
-        value = self.get(key, str)
-        if visible(value) != value:
-            raise GraphFormatError(
-                f"{self.place}: expected a text without control characters under {key!r}, got {value!r}"
-            )
-        return value
+        return self.get(key, str)
 
     def items(self, key: str, limit: int = _MAX_TENSORS) -> list[object]:
         value: list[object] = self.get(key, list)

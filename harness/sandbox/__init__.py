@@ -3,10 +3,13 @@
 from harness.sandbox.layers import Layer, LayerState
 from harness.sandbox.probe import available_layers
 from harness.sandbox.protocol import Failure, Request, Workspace
+from harness.sandbox.requirement import DEFAULT_REQUIREMENT, NO_REQUIREMENT, SandboxRequirement
 from harness.sandbox.runner import Ending, Job, Limits, Outcome, run_processes, warm_workers
 from harness.sandbox.submissions import Submission, SubmissionLimits, open_submission
 
 __all__ = [
+    "DEFAULT_REQUIREMENT",
+    "NO_REQUIREMENT",
     "Ending",
     "Failure",
     "Job",
@@ -15,6 +18,7 @@ __all__ = [
     "Limits",
     "Outcome",
     "Request",
+    "SandboxRequirement",
     "Submission",
     "SubmissionLimits",
     "Workspace",

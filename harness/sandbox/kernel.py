@@ -12,6 +12,7 @@ import sys
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 MACHINES = ("x86_64", "aarch64")
+SUPPORTED = "Linux on x86-64 or aarch64"
 
 
 def machine() -> str | None:
@@ -28,7 +29,7 @@ def require_machine() -> str:
     """
     found = machine()
     if found is None:
-        raise OSError(errno.ENOSYS, "expected Linux on x86-64 or aarch64")
+        raise OSError(errno.ENOSYS, f"expected {SUPPORTED}")
     return found
 
 

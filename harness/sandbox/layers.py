@@ -6,12 +6,14 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from harness.errors import InputError
 from harness.sandbox.kernel import (
+    SUPPORTED,
     end_with_parent,
     forbid_new_privileges,
     process_control,
@@ -21,16 +23,19 @@ from harness.sandbox.kernel import (
 from harness.sandbox.landlock import landlock_version, restrict_files
 from harness.sandbox.seccomp import install_filter, refusals_for_submissions, refusals_for_workers
 
+# Names layers that are left out, for tests and for hosts on which a layer fails.
+WITHOUT = "HARNESS_SANDBOX_WITHOUT"
+
 with contextlib.suppress(ImportError):  # not on Windows, where no layer holds
     import resource
 
 _PR_SET_KEEPCAPS = 8
 _CAPSET, _CAPABILITY_VERSION, _CAP_DAC_READ_SEARCH = {"x86_64": 126, "aarch64": 91}, 0x20080522, 2
 # Below the range of systemd's dynamic users; above that of people.
-_FIRST_USER, _USERS = 60_001, 1_000
+_FIRST_USER, USERS = 60_001, 1_000
 _ADDITIONAL_MEMORY, _FILE_BYTES, _OPEN_FILES, _THREADS = 4 * 2**30, 2**30, 256, 128
 # What Python and torch read at any time, beside their own folders.
-_SYSTEM = (
+SYSTEM_FILES = (
     *("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types"),
     *("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"),
     *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/sys/kernel", "/sys/devices/system/cpu"),
@@ -38,10 +43,11 @@ _SYSTEM = (
 
 
 class Layer(StrEnum):
-    """A layer of the sandbox."""
+    """A layer of the sandbox, by the name that `SandboxRequirement.parse` reads."""
 
+    BUBBLEWRAP = "bubblewrap"
     LIMITS = "limits"
-    USER = "other user"
+    USER = "user"
     LANDLOCK = "landlock"
     SECCOMP = "seccomp"
 
@@ -55,26 +61,60 @@ class LayerState:
     detail: str
 
 
+def unavailable_layers() -> tuple[LayerState, ...]:
+    """The state of each layer where the sandbox is not implemented."""
+    return tuple(LayerState(layer=layer, holds=False, detail=f"needs {SUPPORTED}") for layer in Layer)
+
+
 def confine_worker() -> None:
     """Refuse this process, which imports only libraries, all system calls that no training needs, where that is possible."""
     with contextlib.suppress(OSError):
         install_filter(refusals_for_workers(require_machine()))
 
 
-def confine_submission(folder: Path, *, readable: Iterable[Path], slot: int) -> tuple[LayerState, ...]:
+def switched_off() -> frozenset[Layer]:
+    """The layers that the environment variable `WITHOUT` names, separated by commas.
+
+    Raises:
+        InputError: it names something else.
+    """
+    names = [name.strip() for name in os.environ.get(WITHOUT, "").split(",")]
+    unknown = [name for name in names if name and name not in list(Layer)]
+    if unknown:
+        raise InputError(
+            f"expected layers of the sandbox in {WITHOUT}, got {unknown[0]!r}. Layers: {', '.join(Layer)}."
+        )
+    return frozenset(Layer(name) for name in names if name)
+
+
+def confine_submission(
+    folder: Path, *, readable: Iterable[Path], user: int, without: Collection[Layer] = ()
+) -> tuple[LayerState, ...]:
     """Confine this process, which has one thread and has run no code of a submission yet, for good.
 
     It can then change files in ``folder`` only, read only there, in ``readable``, and in the folders of Python and of its
-    libraries, and start threads but no processes. Processes that run at the same time have different slots.
+    libraries, and start threads but no processes. ``user``, from 0 to `USERS`, is the number of an unused user, another one
+    for each process at a time. The layers ``without`` are left out. Bubblewrap, in which the process was started or not, is
+    not among the returned states.
     """
-    places = [*readable, *map(Path, (sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path), *_SYSTEM))]
+    project = list(readable)
+    libraries = [Path(name) for name in (sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path), *SYSTEM_FILES)]
+    has_landlock = Layer.LANDLOCK not in without and landlock_version() > 0
     parent = os.getppid()
-    return (
-        _state(Layer.LIMITS, _limit_resources),
-        _state(Layer.USER, lambda: _become_other_user(folder, places, slot)),
-        _state(Layer.LANDLOCK, lambda: _restrict_files(folder, places)),
-        _state(Layer.SECCOMP, lambda: _refuse_calls(parent)),
-    )
+    steps: dict[Layer, Callable[[], str]] = {
+        Layer.LIMITS: _limit_resources,
+        Layer.USER: lambda: _become_other_user(
+            folder, project, libraries, _FIRST_USER + user, may_read_all=has_landlock
+        ),
+        Layer.LANDLOCK: lambda: _restrict_files(folder, [*project, *libraries]),
+        Layer.SECCOMP: lambda: _refuse_calls(parent),
+    }
+    return tuple(left_out(layer) if layer in without else _state(layer, apply) for layer, apply in steps.items())
+
+
+def left_out(layer: Layer) -> LayerState:
+    """The state of a layer that is switched off."""
+    return LayerState(layer=layer, holds=False, detail=f"switched off by {WITHOUT}")
 
 
 def _state(layer: Layer, apply: Callable[[], str]) -> LayerState:
@@ -104,14 +144,24 @@ def _limit_resources() -> str:
     return f"{_ADDITIONAL_MEMORY >> 30} GiB of memory, {_FILE_BYTES >> 30} GiB per file, {_OPEN_FILES} open files"
 
 
-def _become_other_user(folder: Path, places: Iterable[Path], slot: int) -> str:
-    """Give ``folder`` to an unused user and become that user; needs root."""
+def _become_other_user(
+    folder: Path, project: Iterable[Path], libraries: Iterable[Path], user: int, *, may_read_all: bool
+) -> str:
+    """Give ``folder`` to ``user`` and become that user; needs root.
+
+    If others cannot read the project or the libraries, the capability to read all files is kept, unless this process does
+    not have it, or ``may_read_all`` is false. Without it, the libraries must be readable.
+    """
     if os.geteuid() != 0:
         raise _NotApplicableError("needs root")
-    private = next((place for place in places if place.exists() and not _readable_by_others(place)), None)
-    if private is not None and not landlock_version():
-        raise _NotApplicableError(f"{private} can be read by root only, and there is no Landlock to limit what is read")
-    user = _FIRST_USER + slot % _USERS
+    capabilities = _effective_capabilities() & 1 << _CAP_DAC_READ_SEARCH if may_read_all else 0
+    private = [place for place in libraries if not _readable_by_others(place)]
+    if private and not capabilities:
+        raise _NotApplicableError(
+            f"{private[0]} can be read by root only; another user needs the capability DAC_READ_SEARCH, limited by Landlock"
+        )
+    if not private and all(map(_readable_by_others, project)):
+        capabilities = 0
     for inside, folders, files in os.walk(folder):
         for path in (Path(inside), *(Path(inside, name) for name in (*folders, *files))):
             if not path.is_symlink():
@@ -121,14 +171,20 @@ def _become_other_user(folder: Path, places: Iterable[Path], slot: int) -> str:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    # Landlock limits what this capability, to read all files, is good for.
-    _set_capabilities(1 << _CAP_DAC_READ_SEARCH if private is not None else 0)
+    _set_capabilities(capabilities)
     return f"user {user}"
 
 
 def _readable_by_others(path: Path) -> bool:
+    if not path.exists():
+        return True
     resolved = path.resolve()
     return all(place.stat().st_mode & 0o001 for place in (*resolved.parents, *([resolved] * resolved.is_dir())))
+
+
+def _effective_capabilities() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
 
 
 def _set_capabilities(capabilities: int) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.files import temporary_folder
-from harness.sandbox.layers import LayerState
+from harness.sandbox.layers import Layer, LayerState
 from harness.sandbox.protocol import Request, Workspace
-from harness.sandbox.runner import Job, Limits, run_processes
+from harness.sandbox.requirement import SandboxRequirement
+from harness.sandbox.runner import Job, Limits, run_processes, warm_workers
 
 _SECONDS = 30.0
+# Bubblewrap is tried, and nothing is required.
+_TRIED = SandboxRequirement(alternatives=(frozenset({Layer.BUBBLEWRAP}), frozenset()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +37,14 @@ class ConfinementRequest(Request[Confined]):
 
 
 def available_layers() -> tuple[LayerState, ...]:
-    """Confine a process and return the state of each layer; empty where no layer is implemented.
+    """Confine a process and return the state of each layer.
 
     Raises:
         HarnessError: the process could not be confined.
     """
     request = ConfinementRequest()
-    with temporary_folder("probe") as folder:
-        (outcome,) = run_processes(
-            [Job(request=request, working_folder=folder)], folder, limits=Limits(seconds=_SECONDS)
-        )
+    with warm_workers() as area, temporary_folder("probe", inside=area) as folder:
+        job = Job(request=request, working_folder=folder, sandbox=_TRIED)
+        (outcome,) = run_processes([job], folder, limits=Limits(seconds=_SECONDS))
         outcome.result(request)
     return outcome.layers

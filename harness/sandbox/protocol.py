@@ -12,7 +12,6 @@ import dataclasses
 import importlib
 import json
 import os
-import stat
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -21,13 +20,24 @@ from json import dumps  # bound before a user's file can replace it
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
-from harness.errors import CaptureError, ExaminerError, HarnessError, InputError, ModelSourceError, first_line, visible
-from harness.files import write_whole
-from harness.tables import parse_document, read_table
+from harness.errors import (
+    CaptureError,
+    ExaminerError,
+    HarnessError,
+    InputError,
+    ModelSourceError,
+    SandboxError,
+    first_line,
+)
+from harness.files import read_limited, write_whole
+from harness.tables import parse_document, printable, read_table
 
 REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progress.txt", "result.json", "output.txt"
-MAX_RESULT_BYTES, MAX_MESSAGE_BYTES = 8 * 2**20, 2**16
-_MAX_RESULT_VALUES = 300_000
+# Parsed, a result needs up to thirty times its size.
+MAX_RESULT_BYTES, MAX_MESSAGE_BYTES = 4 * 2**20, 2**16
+
+# More take seconds to read.
+_MAX_RESULT_VALUES = 200_000
 
 R = TypeVar("R")
 
@@ -85,11 +95,12 @@ class Request(ABC, Generic[R]):
         """
 
 
-ErrorKind = Literal["source", "capture", "input", "internal"]
+ErrorKind = Literal["source", "capture", "sandbox", "input", "internal"]
 # The kind of an error is that of the first of these classes that it is an instance of.
 _ERROR_CLASSES: Mapping[ErrorKind, type[HarnessError]] = {
     "source": ModelSourceError,
     "capture": CaptureError,
+    "sandbox": SandboxError,
     "internal": ExaminerError,
     "input": InputError,
 }
@@ -100,7 +111,8 @@ class Failure:
     """An error in a worker process, as plain data, with the formatted traceback of the error and of chained exceptions.
 
     ``kind`` stands for a class of `harness.errors`: ``source`` for `ModelSourceError`, ``capture`` for `CaptureError`,
-    ``internal`` for an error of the harness itself, ``input`` for any other error that the user can correct.
+    ``sandbox`` for `SandboxError`, ``internal`` for an error of the harness itself, ``input`` for any other error that the
+    user can correct.
     """
 
     kind: ErrorKind
@@ -173,9 +185,8 @@ def read_result(request: Request[R], folder: Path) -> R | None:
     except OSError as problem:
         raise unreadable(problem) from problem
     try:
-        document = _visible(
-            parse_document(content, "JSON", where="result", error=InputError, most_values=_MAX_RESULT_VALUES)
-        )
+        document = parse_document(content, "JSON", where="result", error=InputError, most_values=_MAX_RESULT_VALUES)
+        document = printable(document)
         if document["error"] is None:
             return cast("R", read_table(request.result_type, document["value"], where="value", error=InputError))
         failure = read_table(Failure, document["error"], where="error", error=InputError)
@@ -184,40 +195,9 @@ def read_result(request: Request[R], folder: Path) -> R | None:
     raise failure.error()
 
 
-def _visible(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return JSON data with the texts changed by `visible`, except the keys."""
-    match value:
-        case str():
-            return visible(value)
-        case list():
-            return [_visible(item) for item in value]
-        case dict():
-            return {key: _visible(item) for key, item in value.items()}
-    return value
-
-
 def unreadable(problem: Exception) -> ModelSourceError:
     """Return the error for invalid files from a worker process, of which only the model's code can be the cause."""
     return ModelSourceError(
         f"expected the process that runs the model's code to return its result, got unreadable data: {type(problem).__name__}: "
         f"{problem}. Does the code write or delete files when it is imported, or replace functions of Python's library?"
     )
-
-
-def read_limited(path: Path, max_bytes: int, *, last_bytes: int | None = None) -> bytes:
-    """Read a regular file of at most ``max_bytes``, written by an untrusted process, or only its ``last_bytes``.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        OSError: the file is too large, not readable, or not regular: a link could refer to a file elsewhere, and reading
-            from a pipe could block.
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path.name} is not a regular file")
-        if status.st_size > max_bytes:
-            raise OSError(f"{path.name} has {status.st_size:,} bytes, at most {max_bytes:,} are read")
-        if last_bytes is not None:
-            file.seek(max(status.st_size - last_bytes, 0))
-        return file.read(max_bytes if last_bytes is None else last_bytes)

@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import json
 import math
 import os
 import signal
+import site
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from harness.errors import visible
-from harness.files import temporary_folder
+from harness.errors import ExaminerError
+from harness.files import read_limited, temporary_folder
+from harness.sandbox.bubblewrap import bubblewrap_command, bubblewrap_state
 from harness.sandbox.kernel import machine
-from harness.sandbox.layers import Layer, LayerState
+from harness.sandbox.landlock import landlock_version
+from harness.sandbox.layers import USERS, Layer, LayerState, left_out, switched_off, unavailable_layers
 from harness.sandbox.protocol import (
     MAX_MESSAGE_BYTES,
     OUTPUT_FILE,
     PROGRESS_FILE,
     Request,
     own_caches,
-    read_limited,
     read_result,
     write_request,
 )
+from harness.sandbox.requirement import NO_REQUIREMENT, Confinement, SandboxRequirement
+from harness.tables import printable
 
-_SECONDS_BETWEEN_CHECKS, _SECONDS_BETWEEN_MEASUREMENTS = 0.05, 1.0
+_SECONDS_BETWEEN_CHECKS = 0.05
 _SHOWN_OUTPUT_BYTES, _SHOWN_OUTPUT_CHARACTERS = 4_000, 300
 _MAX_PROGRESS_BYTES = 2**20
-# In a workspace: more than are copied into it, and few enough to be counted quickly.
-_MAX_ENTRIES = 50_000
+# More than run at a time.
+_USERS_OF_WORKER = 8
 # A process that is killed ends at once, unless its worker is still importing.
-_SECONDS_TO_KILL = 1.0
+_SECONDS_TO_KILL = 0.3
+_SECONDS_BETWEEN_MEASUREMENTS, _BLOCK_BYTES = 1.0, 4096
 # Of the environment, the names that begin so are passed on: what Python, its libraries and the devices are found by.
 _PASSED_VARIABLES = (
     *("PATH", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "LANG", "LC_", "TZ", "HOME", "USER", "LOGNAME", "TMPDIR"),
@@ -54,14 +62,14 @@ class Limits:
     """Limits for worker processes.
 
     ``seconds`` limits the wall time of a process, ``idle_seconds`` the wall time without progress, ``output_bytes`` the
-    size of the output, ``written_bytes`` the size of all files in the workspace, and ``parallel`` the number of processes
-    at a time.
+    size of the output, ``written_bytes`` that of all files in the workspace, and ``parallel`` the number of processes at a
+    time.
     """
 
     seconds: float = math.inf
     idle_seconds: float = math.inf
     output_bytes: int = 64 * 2**20
-    written_bytes: int = 2 * 2**30
+    written_bytes: float = math.inf
     parallel: int = 2
 
 
@@ -69,13 +77,16 @@ class Limits:
 class Job:
     """A request, with the working folder and the additional environment variables of the process that performs it.
 
-    ``title`` precedes each progress line that `run_processes` announces; an empty title is left out.
+    A process that is confined reads the project in the working folder and works in its workspace. ``title`` precedes each
+    progress line that `run_processes` announces; an empty title is left out. ``sandbox`` is checked before the process
+    runs code of a submission.
     """
 
     request: Request[Any]
     working_folder: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     title: str = ""
+    sandbox: SandboxRequirement = NO_REQUIREMENT
 
 
 class Ending(StrEnum):
@@ -93,8 +104,8 @@ class Outcome:
     """How a worker process ended, and its workspace folder.
 
     The harness killed the process unless ``ending`` is `Ending.EXITED`. ``exit_code`` is the negative number of the
-    signal if a signal ended the process. ``layers`` are the layers that confined the process before it ran code of a
-    submission; empty if it was not confined.
+    signal if a signal ended the process. ``layers`` are the states of the layers when the process began to run code of a
+    submission; empty if it did not get so far, or if its request is not one that is performed confined.
     """
 
     job: Job
@@ -109,7 +120,8 @@ class Outcome:
         output = b""
         with contextlib.suppress(OSError):
             output = read_limited(self.folder / OUTPUT_FILE, sys.maxsize, last_bytes=_SHOWN_OUTPUT_BYTES)
-        return visible(" ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:])
+        text: str = printable(" ".join(output.decode(errors="replace").split())[-_SHOWN_OUTPUT_CHARACTERS:])
+        return text
 
     @property
     def progress(self) -> tuple[str, ...]:
@@ -117,8 +129,11 @@ class Outcome:
         return _progress(self.folder)
 
     def result(self, request: Request[R]) -> R | None:
-        """Return the result of the request, or raise the error that the process reported, see `read_result`."""
-        return read_result(request, self.folder)
+        """Return the result of the request, or raise the error that the process reported, see `read_result`.
+
+        None if the process did not end with exit code 0, whatever it has written.
+        """
+        return None if self.exit_code else read_result(request, self.folder)
 
 
 class Process(Protocol):
@@ -126,7 +141,7 @@ class Process(Protocol):
 
     @property
     def layers(self) -> tuple[LayerState, ...]:
-        """The layers that confine the process; empty if it is not confined, or not yet."""
+        """The states of the layers; empty if the process is not to be confined, or is not confined yet."""
 
     def poll(self) -> int | None:
         """Return the exit code of the process, which is negative for a signal; None while the process runs."""
@@ -138,7 +153,7 @@ class Process(Protocol):
 class _GroupLeader(subprocess.Popen[bytes]):
     """A process that leads its own process group, so that its child processes can be killed with it."""
 
-    layers = ()
+    layers: tuple[LayerState, ...] = ()
 
     def end(self) -> int:
         try:
@@ -148,29 +163,76 @@ class _GroupLeader(subprocess.Popen[bytes]):
         return self.wait()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Surroundings:
+    """What a worker is started with: ``variables`` of the environment, and bubblewrap, if that holds.
+
+    In bubblewrap, it sees the folder of `warm_workers` and, unless that is None, the folder ``project``.
+    """
+
+    variables: tuple[tuple[str, str], ...]
+    bubblewrap: LayerState
+    project: Path | None
+
+    @staticmethod
+    def of(job: Job, without: Collection[Layer]) -> _Surroundings:
+        bubblewrap = LayerState(layer=Layer.BUBBLEWRAP, holds=False, detail="not required")
+        if any(Layer.BUBBLEWRAP in alternative for alternative in job.sandbox.alternatives):
+            bubblewrap = left_out(Layer.BUBBLEWRAP) if Layer.BUBBLEWRAP in without else bubblewrap_state()
+        # Where Landlock does not hide what others leave there, nothing but this job's may be in the folder.
+        is_shared = (
+            Layer.LANDLOCK not in without and landlock_version() > 0 and job.working_folder.is_relative_to(_area)
+        )
+        return _Surroundings(
+            variables=tuple(sorted(job.variables.items())),
+            bubblewrap=bubblewrap,
+            project=job.working_folder if bubblewrap.holds and not is_shared else None,
+        )
+
+    def command(self) -> list[str]:
+        """The beginning of the worker's command line."""
+        if not self.bubblewrap.holds:
+            return []
+        # A project's root is at most two folders above the model's file, as on the import path.
+        project = self.project or _area
+        above = [place for place in (project, *project.parents[:2]) if place != Path(place.anchor)]
+        return bubblewrap_command(readable=above[-1:] if self.project else [], writable=_area)
+
+
 class _Worker:
     """A worker process that imports PyTorch once and forks a process for each request, see `harness.sandbox.worker`."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(self, surroundings: _Surroundings) -> None:
+        self.surroundings = surroundings
         self._resources = contextlib.ExitStack()
-        folder = self._resources.enter_context(temporary_folder("worker"))
+        self._slot = self._resources.enter_context(_reserved_slot())
+        folder = self._resources.enter_context(temporary_folder("worker", inside=_area))
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Libraries in the home folder are found without it.
+        private = {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONUSERBASE": site.getuserbase()}
         with theirs:
             self._process = _launched(
                 ["--serve", str(theirs.fileno())],
                 folder,
-                variables,
+                private | dict(surroundings.variables),
                 working_folder=folder,
+                inside=surroundings.command(),
                 descriptors=[theirs.fileno()],
             )
         self.is_closed = False
         self._codes: dict[str, int | None] = {}
         self.layers: dict[str, tuple[LayerState, ...]] = {}
 
-    def start(self, folder: Path) -> _Forked:
-        """Fork a process that performs the request in a workspace."""
+    def start(self, folder: Path, requirement: SandboxRequirement, without: Collection[Layer]) -> _Forked:
+        """Fork a process that performs the request in a workspace if the sandbox meets the requirement."""
+        confinement = Confinement(
+            requirement=str(requirement),
+            user=self._slot + len(self._codes) % _USERS_OF_WORKER,
+            without=tuple(without),
+            bubblewrap=self.surroundings.bubblewrap,
+        )
         self._codes[str(folder)] = None
-        self._send({"start": str(folder)})
+        self._send({"start": str(folder), "confinement": dataclasses.asdict(confinement)})
         return _Forked(self, folder)
 
     def kill(self, folder: Path) -> int:
@@ -204,7 +266,7 @@ class _Worker:
                 LayerState(**state | {"layer": Layer(state["layer"])}) for state in message["layers"]
             )
 
-    def _send(self, message: dict[str, str]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         # If the worker is gone, `exit_code` finds out.
         with contextlib.suppress(OSError):
             self._control.settimeout(None)
@@ -239,32 +301,72 @@ class _Forked:
         return self.worker.kill(self.folder) if code is None else code
 
 
-_workers: dict[tuple[tuple[str, str], ...], _Worker] = {}
-_users_of_workers = 0
+@contextlib.contextmanager
+def _reserved_slot() -> Iterator[int]:
+    """Reserve users for the processes of a worker, as long as the block lasts: on this machine, no other worker has them."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as holder:
+        for slot in range(0, USERS, _USERS_OF_WORKER):
+            try:
+                # The name is free again when the socket is closed.
+                holder.bind(f"\0mnist-harness-user-{slot}")
+            except OSError:
+                continue
+            yield slot
+            return
+    raise ExaminerError(f"expected fewer than {USERS // _USERS_OF_WORKER} workers on this machine at a time, got more.")
+
+
+_workers: dict[_Surroundings, _Worker] = {}
+_area = Path()
+_users_of_area = 0
 
 
 @contextlib.contextmanager
-def warm_workers() -> Iterator[None]:
-    """Keep worker processes, which have imported PyTorch, from one call of `run_processes` to the next in this block."""
-    global _users_of_workers  # noqa: PLW0603 - one per process, like the workers
-    _users_of_workers += 1
-    try:
-        yield
-    finally:
-        _users_of_workers -= 1
-        if not _users_of_workers:
-            while _workers:
-                _workers.popitem()[1].close()
+def warm_workers() -> Iterator[Path]:
+    """Keep worker processes, which have imported PyTorch, from one call of `run_processes` to the next in this block.
+
+    Yields:
+        A folder for temporary files. A worker in bubblewrap sees what is in it when it is started and later, but other
+        folders only if they are the working folder of the job that it is started for; it ends with that job.
+    """
+    global _area, _users_of_area  # noqa: PLW0603 - one per process, like the workers
+    with contextlib.ExitStack() as resources:
+        if not _users_of_area:
+            _area = resources.enter_context(temporary_folder("sandbox"))
+            # Other users enter their own workspaces.
+            _area.chmod(0o711)
+        _users_of_area += 1
+        try:
+            yield _area
+        finally:
+            _users_of_area -= 1
+            if not _users_of_area:
+                _close_workers()
+
+
+def _close_workers(of: Callable[[_Surroundings], bool] = lambda _: True) -> None:
+    for surroundings in list(filter(of, _workers)):
+        _workers.pop(surroundings).close()
 
 
 def start_process(folder: Path, job: Job) -> Process:
-    """Start the process that performs the request in a workspace; inside `warm_workers` only."""
+    """Start the process that performs the request in a workspace; inside `warm_workers` only.
+
+    Raises:
+        SandboxError: layers are required, and none is implemented here.
+    """
     if not (job.request.is_confined and machine()):
-        return _launched([str(folder)], folder, job.variables, working_folder=job.working_folder)
-    key = tuple(sorted(job.variables.items()))
-    if key not in _workers or _workers[key].is_closed:
-        _workers[key] = _Worker(job.variables)
-    return _workers[key].start(folder)
+        layers = unavailable_layers() if job.request.is_confined else ()
+        job.sandbox.require(layers)
+        process = _launched([str(folder)], folder, job.variables, working_folder=job.working_folder)
+        process.layers = layers
+        return process
+    without = switched_off()
+    surroundings = _Surroundings.of(job, without)
+    if surroundings not in _workers or _workers[surroundings].is_closed:
+        _workers[surroundings] = _Worker(surroundings)
+    folder.parent.chmod(0o711)
+    return _workers[surroundings].start(folder, job.sandbox, without)
 
 
 def _launched(
@@ -273,18 +375,21 @@ def _launched(
     variables: Mapping[str, str],
     *,
     working_folder: Path,
+    inside: Sequence[str] = (),
     descriptors: Sequence[int] = (),
 ) -> _GroupLeader:
-    """Start a worker process.
+    """Start a worker process; ``inside`` is the beginning of the command line.
 
     No other function sets the command line and the environment of such a process.
     """
     passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_VARIABLES)}
+    # A parent is a thread, whose end would end the process; in bubblewrap, the parent is bubblewrap.
+    parent = os.getpid() if not inside and threading.current_thread() is threading.main_thread() else 0
     # The package that is imported here, wherever it was found.
     package = str(Path(__file__).parents[2])
     with (folder / OUTPUT_FILE).open("wb") as output:
         return _GroupLeader(
-            [sys.executable, "-m", "harness.sandbox.worker", *arguments],
+            [*inside, sys.executable, "-m", "harness.sandbox.worker", *arguments, str(parent)],
             cwd=working_folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -314,10 +419,10 @@ def run_processes(
 ) -> list[Outcome]:
     """Run a worker process for each job, some in parallel, and return their outcomes in the order of the jobs.
 
-    The workspaces are created in ``folder``. A process that exceeds the limits is killed; no process is left running.
-    ``announce`` is called with each new progress line, after the job's title; ``check``, with each outcome as soon as
-    its process has ended. If one of these two functions raises an exception, the other processes are killed and the
-    exception propagates.
+    The workspaces are created in ``folder``, which lies in the folder of `warm_workers` if processes are confined. A
+    process that exceeds the limits is killed; no process is left running. ``announce`` is called with each new progress
+    line, after the job's title; ``check``, with each outcome as soon as its process has ended. If one of these two
+    functions raises an exception, the other processes are killed and the exception propagates.
     """
     waiting = list(enumerate(jobs))
     running: dict[int, _Running] = {}
@@ -346,22 +451,20 @@ def run_processes(
         finally:
             for one in running.values():
                 one.process.end()
+            _close_workers(lambda surroundings: surroundings.project is not None)
     return [outcomes[number] for number in range(len(jobs))]
 
 
 @dataclass(kw_only=True)
 class _Running:
-    """A running process, the number of its progress lines already announced, and two times on the monotonic clock.
-
-    It started at ``started``, and the size of its files was ``measured`` last.
-    """
+    """A running process, its start time on the monotonic clock, and the number of its progress lines already announced."""
 
     job: Job
     folder: Path
     process: Process
     started: float = field(default_factory=time.monotonic)
-    measured: float = field(default_factory=time.monotonic)
     announced: int = 0
+    measured: float = 0.0
 
     def ending(self, limits: Limits) -> Ending | None:
         """Return how the process ended or which limit was exceeded; None while the process may continue."""
@@ -373,9 +476,9 @@ class _Running:
             return Ending.IDLE
         if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes:
             return Ending.PRINTED_TOO_MUCH
-        if time.monotonic() > self.measured + _SECONDS_BETWEEN_MEASUREMENTS:
+        if limits.written_bytes < math.inf and time.monotonic() > self.measured + _SECONDS_BETWEEN_MEASUREMENTS:
             self.measured = time.monotonic()
-            if _exceeds(self.folder, limits.written_bytes):
+            if written_bytes(self.folder) > limits.written_bytes:
                 return Ending.WROTE_TOO_MUCH
         return None
 
@@ -391,7 +494,23 @@ def _progress(folder: Path) -> tuple[str, ...]:
         content = read_limited(folder / PROGRESS_FILE, _MAX_PROGRESS_BYTES)
     except OSError:
         return ()
-    return tuple(visible(content.decode(errors="replace")).split("\n")[:-1])
+    return tuple(printable(content.decode(errors="replace").split("\n")[:-1]))
+
+
+def written_bytes(folder: Path) -> float:
+    """The size of all files in a folder, at least a block for each; infinite if their paths are too long to be read."""
+    total = 0.0
+
+    def report(problem: OSError) -> None:
+        nonlocal total
+        total += math.inf if problem.errno == errno.ENAMETOOLONG else 0
+
+    for place, folders, files in os.walk(folder, onerror=report):
+        total += _BLOCK_BYTES * len(folders)
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += max(Path(place, name).lstat().st_blocks * 512, _BLOCK_BYTES)
+    return total
 
 
 def _status(path: Path) -> tuple[float, int]:
@@ -401,14 +520,3 @@ def _status(path: Path) -> tuple[float, int]:
     except OSError:
         return -math.inf, 0
     return status.st_mtime, status.st_size
-
-
-def _exceeds(folder: Path, most_bytes: int) -> bool:
-    """Whether the files in a folder, which a process may be changing, are larger than a limit together, or too many."""
-    size = entries = 0
-    for place, folders, files in os.walk(folder):
-        entries += len(folders) + len(files)
-        size += sum(_status(Path(place, name))[1] for name in files)
-        if size > most_bytes or entries > _MAX_ENTRIES:
-            return True
-    return False

@@ -1,8 +1,9 @@
 """The worker process: imports PyTorch, then forks a process for each request, which runs a submission confined.
 
-Started by `harness.sandbox.runner`, either as ``python -m harness.sandbox.worker FOLDER`` to perform the request in that
-workspace in this process, or as ``python -m harness.sandbox.worker --serve DESCRIPTOR`` to perform many: messages on a
-local socket name the workspaces of requests to start and to kill, and report those that have ended.
+Started by `harness.sandbox.runner`, either as ``python -m harness.sandbox.worker FOLDER PARENT`` to perform the request in that
+workspace in this process, or as ``python -m harness.sandbox.worker --serve DESCRIPTOR PARENT`` to perform many: messages on
+a local socket name the workspaces of requests to start and to kill, and report those that have ended. It ends with the
+process PARENT, unless that is 0.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.sandbox.kernel import end_with_parent, process_control
-from harness.sandbox.layers import confine_submission, confine_worker
+from harness.errors import InputError
+from harness.sandbox.kernel import end_with_parent, machine, process_control
+from harness.sandbox.layers import confine_worker
 from harness.sandbox.protocol import (
     MAX_MESSAGE_BYTES,
     OUTPUT_FILE,
@@ -34,6 +36,8 @@ from harness.sandbox.protocol import (
     read_request,
     write_result,
 )
+from harness.sandbox.requirement import Confinement, SandboxRequirement
+from harness.tables import read_table
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -70,7 +74,6 @@ class Server:
         self._control = control
         self._running: dict[int, str] = {}
         self._prepared: set[type] = set()
-        self._started = 0
 
     def serve(self) -> None:
         """Handle messages until the runner closes its end of the socket."""
@@ -96,13 +99,14 @@ class Server:
             for process in self._running:
                 os.kill(process, signal.SIGKILL)
 
-    def _handle(self, message: dict[str, str]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         if "start" in message:
-            self._start(message["start"])
+            confinement = read_table(Confinement, message["confinement"], where="confinement", error=InputError)
+            self._start(message["start"], confinement)
         elif message["kill"] in self._running.values():
             os.kill(next(key for key, name in self._running.items() if name == message["kill"]), signal.SIGKILL)
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, confinement: Confinement) -> None:
         folder = Path(name)
         with _failure_written(folder):
             request = read_request(folder)
@@ -112,16 +116,15 @@ class Server:
                 # What is there already is left alone, so that the memory pages stay shared.
                 gc.collect()
                 gc.freeze()
-            self._started += 1
             parent = os.getpid()
             process = os.fork()
             if process == 0:
-                self._run(request, folder, parent)
+                self._run(request, folder, parent, confinement)
             self._running[process] = name
             return
         self._send({"ended": name, "code": 0})
 
-    def _run(self, request: Request[Any], folder: Path, parent: int) -> NoReturn:
+    def _run(self, request: Request[Any], folder: Path, parent: int, confinement: Confinement) -> NoReturn:
         """Perform a request in the forked process, which ends here."""
         code = 1
         try:
@@ -133,7 +136,8 @@ class Server:
             _redirect_output(folder / OUTPUT_FILE)
             _use_private_folders(folder)
             with _failure_written(folder):
-                write_result(request.perform(Workspace(folder=folder, confine=self._confinement(folder))), folder)
+                confine = self._confined(folder, confinement)
+                write_result(request.perform(Workspace(folder=folder, confine=confine)), folder)
             code = 0
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -152,13 +156,17 @@ class Server:
         os.closerange(3, kept)
         os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
-    def _confinement(self, folder: Path) -> Callable[[Iterable[Path]], None]:
-        """Return the function `Workspace.confine` of a forked process, which also reports the layers to the runner."""
+    def _confined(self, folder: Path, confinement: Confinement) -> Callable[[Iterable[Path]], None]:
+        """Return the function `Workspace.confine` of a forked process.
+
+        It also reports the layers to the runner, and raises a `SandboxError` if they do not meet the requirement.
+        """
 
         def confine(readable: Iterable[Path]) -> None:
-            layers = confine_submission(folder, readable=readable, slot=8 * os.getppid() + self._started % 8)
+            layers = confinement.apply(folder, readable)
             self._send({"confined": str(folder), "layers": [dataclasses.asdict(state) for state in layers]})
             self._control.close()
+            SandboxRequirement.parse(confinement.requirement).require(layers)
 
         return confine
 
@@ -210,7 +218,10 @@ def _use_private_folders(folder: Path) -> None:
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
-    if sys.argv[1] == "--serve":
-        Server(socket.socket(fileno=int(sys.argv[2]))).serve()
+    *arguments, started_by = sys.argv[1:]
+    if int(started_by) and machine():
+        end_with_parent(int(started_by))
+    if arguments[0] == "--serve":
+        Server(socket.socket(fileno=int(arguments[1]))).serve()
     else:
-        main(Path(sys.argv[1]))
+        main(Path(arguments[0]))

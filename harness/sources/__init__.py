@@ -1,6 +1,16 @@
 """Finding, building and capturing models: shipped ones, and those in files, packages, notebooks and folders."""
 
-from harness.sources.loading import DEFAULT_SEED, load_model
+from harness.sources.loading import DEFAULT_SEED, Builds, LoadedModel, load, load_builds, load_model
 from harness.sources.source import ModelSource, module_source, parse_source
 
-__all__ = ["DEFAULT_SEED", "ModelSource", "load_model", "module_source", "parse_source"]
+__all__ = [
+    "DEFAULT_SEED",
+    "Builds",
+    "LoadedModel",
+    "ModelSource",
+    "load",
+    "load_builds",
+    "load_model",
+    "module_source",
+    "parse_source",
+]

@@ -7,60 +7,96 @@ exiting) happen in the worker process and end with the process.
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
+from harness.errors import CaptureError, ExaminerError, GraphFormatError, HarnessError, ModelSourceError
 from harness.files import temporary_folder
 from harness.graph import CapturedModel, capture, read_captured
-from harness.sandbox import Ending, Failure, Job, Limits, Outcome, run_processes
+from harness.sandbox import (
+    NO_REQUIREMENT,
+    Ending,
+    Failure,
+    Job,
+    LayerState,
+    Limits,
+    Outcome,
+    SandboxRequirement,
+    run_processes,
+    warm_workers,
+)
 from harness.sandbox.protocol import unreadable
 from harness.sources.building import build_shipped, parse_arguments
 from harness.sources.capturing import CaptureRequest
 from harness.sources.choice import Candidate, choose
-from harness.sources.source import candidate_files, name_suffix, parse_source
+from harness.sources.source import ModelSource, candidate_files, name_suffix, parse_source
 
 DEFAULT_SEED = 1
 # Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
 LOAD_TIMEOUT_SECONDS = 45.0
+_MAX_WRITTEN_BYTES = 2**30
+# Of the tensors of a model: of one's own, and of a submission.
+_MAX_OWN_TENSOR_BYTES, _MAX_TENSOR_BYTES = 2**30, 2**26
 # Torch imports this module when a rebuilt module first computes shapes on the meta device. Until then this process only waits.
 _IMPORTED_LATE = "torch._dynamo"
 
 
-def load_model(
-    text: str,
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model, its source with the class that was chosen, and how its code was run.
+
+    ``layers`` are those that confined the code; empty for a shipped model, which needs no sandbox. ``notes`` say which
+    class was chosen, which were left out, and how the file was imported.
+    """
+
+    model: CapturedModel
+    source: ModelSource
+    layers: tuple[LayerState, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+# For each seed, the model or the error.
+Builds = tuple[LoadedModel | HarnessError, ...]
+
+
+def load(
+    text: str | ModelSource,
     *,
     seed: int = DEFAULT_SEED,
     input_shape: tuple[int, ...] = (1, 28, 28),
     arguments: str = "",
     timeout: float = LOAD_TIMEOUT_SECONDS,
     announce: Callable[[str], None] = lambda _: None,
-) -> CapturedModel:
+    sandbox: SandboxRequirement = NO_REQUIREMENT,
+) -> LoadedModel:
     """Find a model, build it after ``torch.manual_seed(seed)`` and capture its graph.
 
     ``text`` is the MODEL argument, see `parse_source`; ``input_shape`` is the shape of one input, without the batch
     dimension. ``arguments`` are those of the constructor, see `parse_arguments`, and become part of the captured
     model's name. Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: the file
-    that is being imported, if there are several, the class that was chosen, and the classes that were left out.
+    that is being imported, if there are several, and the notes. ``sandbox`` is what must hold before a file is imported.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
         CaptureError: the model was built, but cannot be captured.
+        SandboxError: the sandbox does not meet the requirement; no code of the model has run.
         ExaminerError: a worker process failed for a reason other than the model's code.
     """
-    source = parse_source(text)
+    source = parse_source(text) if isinstance(text, str) else text
     has_arguments = bool(parse_arguments(arguments))
     if source.shipped is not None:
         if has_arguments:
-            msg = f"{text} is a shipped model and takes no arguments, got args={arguments!r}. Omit --args"
+            msg = f"{source.text} is a shipped model and takes no arguments, got args={arguments!r}. Omit --args"
             raise ModelSourceError(msg)
         with torch.random.fork_rng(devices=[]):
             module = build_shipped(source.shipped, seed)
         # Each shipped model is tested to be captured alike again.
-        return capture(module, input_shape, name=text, twice=False)
+        return LoadedModel(model=capture(module, input_shape, name=source.text, twice=False), source=source)
     files = candidate_files(source)
     requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
     numbers = {file.text: f"({number} of {len(files)})" for number, file in enumerate(files, start=1)}
@@ -70,23 +106,79 @@ def load_model(
         if len(files) > 1 and line in numbers:
             announce(f"importing {line} {numbers[line]}")
 
-    no_gpu = {"CUDA_VISIBLE_DEVICES": ""}
-    jobs = [Job(request=one, working_folder=one.source.working_folder, variables=no_gpu) for one in requests]
-    with ThreadPoolExecutor(1) as meanwhile, temporary_folder("model") as folder:
-        meanwhile.submit(importlib.import_module, _IMPORTED_LATE)
-        outcomes = run_processes(jobs, folder, limits=Limits(seconds=timeout), announce=announce_file)
-        load = _load_file if len(files) == 1 else _load_file_or_report
-        loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
+    jobs = [
+        Job(
+            request=one,
+            working_folder=_project(one.source),
+            variables={"CUDA_VISIBLE_DEVICES": ""},
+            sandbox=sandbox,
+        )
+        for one in requests
+    ]
+    # A daemon, so that an interruption does not wait for it.
+    meanwhile = threading.Thread(target=importlib.import_module, args=(_IMPORTED_LATE,), daemon=True)
+    meanwhile.start()
+    with warm_workers() as area, temporary_folder("model", inside=area) as folder:
+        limits = Limits(seconds=timeout, written_bytes=_MAX_WRITTEN_BYTES)
+        outcomes = run_processes(jobs, folder, limits=limits, announce=announce_file)
+        load_file = _load_file if len(files) == 1 else _load_file_or_report
+        meanwhile.join()
+        loaded = [load_file(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
     candidates = [candidate for of_file in loaded for candidate in of_file]
-    chosen, reasons = choose(candidates, text)
+    chosen, reasons = choose(candidates, source.text)
     if chosen.model is None:
         raise ExaminerError(f"expected the graph of {chosen.name}, which was chosen as the model, got none")
-    for note in dict.fromkeys(note for candidate in candidates for note in candidate.notes):
+    notes = (*dict.fromkeys(note for candidate in candidates for note in candidate.notes), *reasons)
+    for note in notes:
         announce(note)
-    for reason in reasons:
-        announce(reason)
+    number = next(number for number, found in enumerate(loaded) if any(one is chosen for one in found))
     name = chosen.name + (name_suffix(arguments) if has_arguments else "")
-    return replace(chosen.model, name=name)
+    return LoadedModel(
+        model=replace(chosen.model, name=name),
+        source=replace(files[number], text=chosen.name, class_name=chosen.name.rpartition(":")[2]),
+        layers=outcomes[number].layers,
+        notes=notes,
+    )
+
+
+def _project(source: ModelSource) -> Path:
+    return Path(source.root) if source.root else source.working_folder
+
+
+def load_model(text: str | ModelSource, **options: Any) -> CapturedModel:  # noqa: ANN401 - those of `load`
+    """Return the model that `load` returns for the same arguments."""
+    return load(text, **options).model
+
+
+def load_builds(
+    text: str | ModelSource,
+    *,
+    seeds: tuple[int, ...],
+    input_shape: tuple[int, ...] = (1, 28, 28),
+    arguments: str = "",
+    timeout: float = LOAD_TIMEOUT_SECONDS,
+    sandbox: SandboxRequirement = NO_REQUIREMENT,
+) -> Builds:
+    """Build a model once after each seed, as `load` does, each time in a new process forked from the same worker.
+
+    The class that the first build chooses is that of all later ones.
+
+    Returns:
+        For each seed, the model or the error that `load` raised.
+    """
+    builds: list[LoadedModel | HarnessError] = []
+    with warm_workers():
+        for seed in seeds:
+            try:
+                build = load(
+                    text, seed=seed, input_shape=input_shape, arguments=arguments, timeout=timeout, sandbox=sandbox
+                )
+            except HarnessError as error:
+                builds.append(error)
+            else:
+                builds.append(build)
+                text = build.source
+    return tuple(builds)
 
 
 def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
@@ -105,27 +197,38 @@ def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> lis
         raise ModelSourceError(_limit_message(outcome, text, timeout))
     result = outcome.result(request)
     if result is None:
+        code, printed = outcome.exit_code, f" The last output was: {outcome.output}" if outcome.output else ""
+        how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise ModelSourceError(
-            f"importing {text} ended the process without an error: expected a file that defines a model. "
-            f"Does the file call exit() when imported?{f' The last output was: {outcome.output}' if outcome.output else ''}"
+            f"importing {text} ended the process without an error ({how}): expected a file that defines a model. "
+            f"Does the file call exit() when imported, or need too much memory?{printed}"
         )
-    try:
-        models = [
-            read_captured(outcome.folder / str(number), report.name) if report.failure is None else None
-            for number, report in enumerate(result.classes)
-        ]
-    except GraphFormatError as error:
-        raise unreadable(error) from error
+    most = _MAX_OWN_TENSOR_BYTES if outcome.job.sandbox == NO_REQUIREMENT else _MAX_TENSOR_BYTES
+    models = []
+    for number, report in enumerate(result.classes):
+        place, _, name = report.name.rpartition(":")
+        if place != text.removesuffix(f":{name}") or not name.isidentifier():
+            raise unreadable(ValueError(f"{report.name!r} is not a class of {text}"))
+        try:
+            stem = outcome.folder / str(number)
+            model = read_captured(stem, report.name, max_bytes=most) if report.failure is None else None
+        except GraphFormatError as error:
+            raise unreadable(error) from error
+        models.append(model and replace(model, is_own_statement=True))
     reports = zip(result.classes, models, strict=True)
     return [Candidate(**vars(report), model=model, notes=result.notes) for report, model in reports]
 
 
 def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
-    if outcome.ending in {Ending.PRINTED_TOO_MUCH, Ending.WROTE_TOO_MUCH}:
-        most = Limits().output_bytes if outcome.ending is Ending.PRINTED_TOO_MUCH else Limits().written_bytes
+    if outcome.ending is Ending.PRINTED_TOO_MUCH:
         return (
-            f"{text} {outcome.ending} while it was loaded, more than {most:,} bytes: expected a file that only defines "
-            'the model. Put other code under `if __name__ == "__main__":`'
+            f"{text} printed more than {Limits().output_bytes:,} bytes while it was loaded: expected a file that only defines "
+            'the model. Put code that prints under `if __name__ == "__main__":`'
+        )
+    if outcome.ending is Ending.WROTE_TOO_MUCH:
+        return (
+            f"{text} wrote more than {_MAX_WRITTEN_BYTES:,} bytes while it was loaded: expected a file that only defines the "
+            'model. Put code that writes files under `if __name__ == "__main__":`'
         )
     late = f"{text} did not finish loading within {timeout:.0f} seconds: expected"
     if not outcome.progress:

@@ -152,7 +152,7 @@ def test_exit_code_of_an_exception(
     error: BaseException, expected: int, words: str, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every exception becomes one message and an exit code; internal errors have an exit code of their own."""
-    monkeypatch.setattr(harness.sources, "load_model", raiser(error))
+    monkeypatch.setattr(harness.sources, "load", raiser(error))
 
     code, out, err = command("check", "cloud_2")
 
@@ -190,7 +190,7 @@ def test_a_refusal_replaces_an_older_document(
     path = tmp_path / "found.json"
     path.write_text('{"status": "pass"}', encoding="utf-8")
     if error is not None:
-        monkeypatch.setattr(harness.sources, "load_model", raiser(error))
+        monkeypatch.setattr(harness.sources, "load", raiser(error))
     code, _, err = command(*arguments, *([f"--json={path}"] if joined else ["--json", path]))
     document = json.loads(path.read_text(encoding="utf-8"))
 
@@ -209,7 +209,7 @@ def test_a_refusal_without_a_place_for_it_is_told(command: Command, tmp_path: Pa
 
 def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """--debug prints the traceback before the message."""
-    monkeypatch.setattr(harness.sources, "load_model", raiser(KeyError("layer")))
+    monkeypatch.setattr(harness.sources, "load", raiser(KeyError("layer")))
 
     code, _, err = command("check", "cloud_2", "--debug")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import harness.sources
-from harness.sources import load_model
+from harness.sources import load
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -71,8 +71,8 @@ def test_8000_parameters_are_not_below_8000(command: Command, tmp_path: Path, mo
     net, at_most = tmp_path / "net.py", tmp_path / "at-most.toml"
     net.write_text(EXACTLY_8000, encoding="utf-8")
     at_most.write_text("[parameters]\nmax = 8000\n", encoding="utf-8")
-    captured = load_model(str(net))
-    monkeypatch.setattr(harness.sources, "load_model", lambda *_, **__: captured)
+    loaded = load(str(net))
+    monkeypatch.setattr(harness.sources, "load", lambda *_, **__: loaded)
 
     strict_code, strict, _ = command("check", net, "--contract", "era-s7")
     inclusive_code, inclusive, _ = command("check", net, "--contract", at_most)

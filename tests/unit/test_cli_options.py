@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import harness.sources
-from harness.sources import load_model
+from harness.sources import load
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -104,7 +104,7 @@ def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: p
     """A file that does not finish importing is stopped after the time-out."""
     path = tmp_path / "net.py"
     path.write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
-    monkeypatch.setattr(harness.sources, "load_model", functools.partial(load_model, timeout=2.0))
+    monkeypatch.setattr(harness.sources, "load", functools.partial(load, timeout=2.0))
 
     code, out, err = command("check", path)
 
@@ -117,7 +117,7 @@ def test_an_unwritable_json_path_is_refused_first(
     place: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path that cannot be written is a usage error before anything is loaded."""
-    monkeypatch.setattr(harness.sources, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(harness.sources, "load", lambda *_, **__: pytest.fail("the model was loaded"))
 
     code, out, err = command("check", "cloud_2", "--json", tmp_path / place)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -18,6 +20,23 @@ def test_a_temporary_folder_is_deleted_at_the_end(tmp_path: Path, monkeypatch: p
         raise KeyError
 
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_folder_nested_deeper_than_a_path_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if its folders cannot be read, and links are not followed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    with temporary_folder("model") as folder, contextlib.chdir(folder):
+        for _ in range(3000):
+            Path("inner").mkdir()
+            os.chdir("inner")
+        Path("link").symlink_to(kept)
+        Path("unreadable").mkdir(mode=0)
+
+    assert [kept] == list(tmp_path.iterdir())
+    assert [kept / "file"] == list(kept.iterdir())
 
 
 def test_an_abandoned_temporary_folder_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def test_a_damaged_result_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """The graph that a worker process leaves is checked: what damages it is the model's code, and is told."""
     path = write(tmp_path, {"net.py": NET}) / "net.py"
     report: dict[str, Any] = {
-        "name": "net.py:Net",
+        "name": f"{path}:Net",
         "key": "net.py:Net",
         "parts": [],
         "optional": [],
