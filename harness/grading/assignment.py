@@ -102,7 +102,7 @@ class Assignment(_Heading):
             ``submission``: those that the submission's constructor draws from the seed.
         certificate: the test of the pass rate over several seeds; without this section one seed is judged by the accuracy
             rule of the contract.
-        points: points for each requirement, see `Assignment.requirements`; every name must be given, 0 included.
+        points: points for each requirement and each check; every name must be given, 0 included.
         penalties: points that are taken off if the requirement is not met.
         visibility: when a student sees a requirement on Gradescope; by default at once.
         inconclusive: whether a requirement that could not be decided counts as not met (``fail``) or met (``pass``).
