@@ -184,14 +184,14 @@ def certificate_page(certificate: Certificate) -> Page:
         counted = Dots(
             title="Correct test images in the counted epochs",
             caption=f"A column for each run, in declared order. An epoch needs {required:,} of {total:,}.",
-            labels=("seed", "correct test images"),
+            labels=("run", "correct test images"),
             columns=tuple(
                 Column(
-                    name=str(run.seed),
+                    name=str(number),
                     values=declaration.rule.counted(run.correct) if run.correct else (),
                     is_good=passed,
                 )
-                for run, passed in runs
+                for number, (run, passed) in enumerate(runs, start=1)
             ),
             line=(f"required: {required:,}", required),
             legend=("passed", "failed"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SALT_VARIABLE = "HARNESS_SALT"
 _MAX_SALT_BYTES, _MAX_ROSTER_BYTES = 2**12, 2**26
-FORMATS = ("json", "classroom50", "gradescope", "junit", "markdown", "csv", "html")
+FORMATS = ("json", "classroom50", "gradescope", "junit", "markdown", "csv", "html", "github")
 
 
 @click.command()

@@ -69,6 +69,10 @@ _POINTS: dict[tuple[str, str], Callable[[str], tuple[int, int]]] = {
     ("markdown", "submission"): lambda text: _said(text.partition("\n")[0].partition("points")[0].rpartition(": ")[2]),
     ("markdown", "class"): lambda text: _said(text.splitlines()[2].split("|")[3]),
     ("csv", "class"): _csv,
+    ("github", "class"): lambda text: (
+        int(_found(r"(?m)^score=(.*)", text)),
+        int(_found(r"(?m)^max-score=(.*)", text)),
+    ),
     ("html", "submission"): lambda text: _said(text.partition("<dt>points</dt>")[2]),
     ("html", "class"): _class_page,
 }

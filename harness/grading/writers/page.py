@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.findings import Status
 from harness.grading.verdict import Verdict
+from harness.grading.writers.github import counts_of
 from harness.grading.writers.sections import environment_section, layers_section, sandbox_section, training_sections
 from harness.grading.writers.writer import Context
 from harness.reporting import (
@@ -63,8 +63,7 @@ def class_page(verdicts: Sequence[Verdict]) -> Page:
     return Page(
         title=f"Assignment {verdicts[0].assignment}" if verdicts else "No submissions",
         status=None,
-        statement=f"{count} submissions: "
-        + ", ".join(f"{number} {status.value}" for status in Status if (number := _number(verdicts, status))),
+        statement=counts_of(verdicts),
         figures=(("submissions", str(count)), ("mean points", mean)),
         sections=(
             Table(
@@ -98,10 +97,6 @@ def _distribution(scores: Sequence[int], most: int) -> Bars:
             for first, last in groups
         ),
     )
-
-
-def _number(verdicts: Sequence[Verdict], status: Status) -> int:
-    return sum(verdict.status is status for verdict in verdicts)
 
 
 def _sections(verdict: Verdict) -> Iterator[Section]:
