@@ -98,6 +98,8 @@ def repro(
     report = check_determinism(
         spec, dataset, steps=steps, captured=captured, why_not_captured=why_not, hooks_file=procedure, announce=announce
     )
+    held = "; ".join(f"{one.layer}: {one.detail}" for one in report.layers) or "none of the layers"
+    announce(f"sandbox of the trainings: {held}")
     title = f"{name}, recipe {recipe.name}, seed {seed}, {dataset.title}, on {chosen}"
     output.print(
         f"{title}: trainings of {report.steps} steps in {report.epochs} epochs",
@@ -106,6 +108,7 @@ def repro(
     )
     content = {
         "model": name,
+        "sandbox": [dataclasses.asdict(one) for one in report.layers],
         "recipe": recipe.name,
         "procedure": procedure and str(procedure),
         "seed": seed,
