@@ -83,33 +83,38 @@ def verdicts(out: Path) -> dict[str, dict[str, object]]:
     return found
 
 
-def resident(root: int) -> int:
-    """Resident memory of a process and of all that it started, in bytes; pages that several share count for each."""
-    parents, sizes = {}, {}
+def usage(root: int) -> tuple[int, float]:
+    """Resident memory in bytes and CPU seconds of a process and of all that it started.
+
+    Pages that several processes share count for each. The CPU seconds include those of processes that have ended.
+    """
+    parents, used = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError):
             fields = path.read_text().rpartition(")")[2].split()
             number = int(path.parent.name)
-            parents[number], sizes[number] = int(fields[1]), int(fields[21]) * resource.getpagesize()
+            parents[number] = int(fields[1])
+            used[number] = (int(fields[21]) * resource.getpagesize(), sum(map(int, fields[11:15])))
     family = {root}
     while more := {number for number, parent in parents.items() if parent in family} - family:
         family |= more
-    return sum(sizes.get(number, 0) for number in family)
+    own = [used[number] for number in family if number in used]
+    return sum(size for size, _ in own), sum(ticks for _, ticks in own) / os.sysconf("SC_CLK_TCK")
 
 
 def run(command: list[str], folder: Path, out: Path, *, stop_at: int) -> tuple[float, float, list[int]]:
     """Run the command, or kill it when there are ``stop_at`` verdicts; returns wall and CPU seconds, and memory samples."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    began, cpu = time.monotonic(), 0.0
     samples = []
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         while process.poll() is None:
-            samples.append(resident(process.pid))
+            size, seconds = usage(process.pid)
+            samples.append(size)
+            cpu = max(cpu, seconds)
             if len(list(out.glob("*/verdict.json"))) >= stop_at:
                 process.kill()
             time.sleep(1)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.monotonic() - began, cpu, samples
 
 

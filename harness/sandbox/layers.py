@@ -30,7 +30,8 @@ with contextlib.suppress(ImportError):  # not on Windows, where no layer holds
     import resource
 
 _PR_SET_KEEPCAPS = 8
-_CAPSET, _CAPABILITY_VERSION, _CAP_DAC_READ_SEARCH = {"x86_64": 126, "aarch64": 91}, 0x20080522, 2
+_CAPSET, _CAPABILITY_VERSION = {"x86_64": 126, "aarch64": 91}, 0x20080522
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 # Below the range of systemd's dynamic users; above that of people.
 _FIRST_USER, USERS = 60_001, 1_000
 _ADDITIONAL_MEMORY, _FILE_BYTES, _OPEN_FILES, _THREADS = 4 * 2**30, 2**30, 256, 128
@@ -149,16 +150,20 @@ def _become_other_user(
 ) -> str:
     """Give ``folder`` to ``user`` and become that user; needs root.
 
-    If others cannot read the project or the libraries, the capability to read all files is kept, unless this process does
-    not have it, or ``may_read_all`` is false. Without it, the libraries must be readable.
+    If others cannot read the project or the libraries, a capability to read all files is kept, unless this process does
+    not have one, or ``may_read_all`` is false. Without it, the libraries must be readable.
     """
     if os.geteuid() != 0:
         raise _NotApplicableError("needs root")
-    capabilities = _effective_capabilities() & 1 << _CAP_DAC_READ_SEARCH if may_read_all else 0
+    # In a container, only the second may be there.
+    held = [
+        1 << number for number in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE) if _effective_capabilities() >> number & 1
+    ]
+    capabilities = held[0] if held and may_read_all else 0
     private = [place for place in libraries if not _readable_by_others(place)]
     if private and not capabilities:
         raise _NotApplicableError(
-            f"{private[0]} can be read by root only; another user needs the capability DAC_READ_SEARCH, limited by Landlock"
+            f"{private[0]} can be read by root only; another user needs a capability to read it, and Landlock to limit that"
         )
     if not private and all(map(_readable_by_others, project)):
         capabilities = 0

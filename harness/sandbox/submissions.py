@@ -194,6 +194,11 @@ class _Copy:
             self._remaining = expanded
             self._total = f"an archive that holds at most {self.limits.ratio} times its {packed:,} bytes"
 
+    def require_few(self, entries: int) -> None:
+        if entries > self.limits.entries:
+            expected = f"at most {self.limits.entries:,} files and folders"
+            raise self.refusal(expected, "more", "Remove what the model does not need")
+
     def admit(self, name: str, kind: str) -> str | None:
         """Return the path of an entry inside of the copy; None if the entry is left out.
 
@@ -217,9 +222,7 @@ class _Copy:
                 raise self.refusal(f"names of at most {_MAX_NAME_BYTES} bytes", f"{path!r}", "Rename it")
             for place in range(1, len(parts) + 1):
                 self._know("/".join(parts[:place]), is_folder=place < len(parts) or kind == "folder")
-        if max(self._entries, len(self._known)) > limits.entries:
-            expected = f"at most {limits.entries:,} files and folders"
-            raise self.refusal(expected, "more", "Remove what the model does not need")
+        self.require_few(max(self._entries, len(self._known)))
         if left_out:
             self._left_out.setdefault("version control or caches", {})["/".join(parts[: left_out[0]])] = None
             return None
@@ -318,6 +321,7 @@ def _copy_folder(copy: _Copy, descriptor: int, prefix: str) -> None:
     before = os.fstat(descriptor).st_mtime_ns
     with os.scandir(descriptor) as entries:
         names = sorted(entry.name for entry in itertools.islice(entries, copy.limits.entries + 1))
+    copy.require_few(len(names))
     for name in names:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         path = copy.admit(prefix + name, _kind(status))
@@ -364,6 +368,7 @@ def _copy_zip(copy: _Copy, descriptor: int, packed: int) -> None:
     try:
         with zipfile.ZipFile(source) as archive:
             infos = archive.infolist()
+            copy.require_few(len(infos))
             _check_places(copy, infos, packed)
             for info in infos:
                 if info.flag_bits & _ENCRYPTED or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:

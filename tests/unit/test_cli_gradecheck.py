@@ -11,7 +11,7 @@ from harness.grading import load_assignment
 from harness.grading.stock import networks
 
 Command = Callable[..., tuple[int, str, str]]
-pytestmark = pytest.mark.usefixtures("worker_here")
+pytestmark = pytest.mark.smoke
 
 
 @pytest.fixture
