@@ -243,6 +243,16 @@ def test_the_page_of_a_class_sums_up() -> None:
 
     assert "3 submissions: 1 pass, 2 fail" in text
     assert "4.7 of 6" in text
-    assert '<td class="number">1 of 3</td><td class="number">33 %</td>' in re.sub(r"\s*\n\s*", "", text)
+    assert '<th scope="row" class="text">dropout</th><td class="number">1</td><td class="number">2</td>' in re.sub(
+        r"\s*\n\s*", "", text
+    )
     assert "2 with 4, 1 with 6" in text
     assert "No submissions" in write("html", scope=Scope.CLASS)
+
+
+def test_the_page_of_a_class_has_no_column_for_what_gives_no_points() -> None:
+    """A requirement without points is among the outcomes, not among the points."""
+    one = verdict("a", requirement("parameters"), requirement("capture", points=0, max_points=0))
+    page = Outline(write("html", one, scope=Scope.CLASS).encode()).text
+
+    assert (2, 1) == (page.count("parameters"), page.count("capture"))
