@@ -16,7 +16,7 @@ import torch
 from harness import __version__
 from harness.contracts import examine
 from harness.data import Dataset
-from harness.errors import HarnessError, InputError, SandboxError, SubmissionError
+from harness.errors import BusyError, HarnessError, InputError, SandboxError, SubmissionError
 from harness.findings import Finding, Status
 from harness.grading.assignment import Assignment
 from harness.grading.checks import (
@@ -41,11 +41,13 @@ from harness.sandbox import (
     SandboxRequirement,
     Submission,
     open_submission,
+    warm_workers,
 )
 from harness.sources import LoadedModel, load_builds
 from harness.training import Observer, environment, state_digest
 
 _REPORT = "the error is a defect of the harness, not of the submission: please report it"
+_MOST_CHARACTERS = 2_000
 _UNBUILT = "not checked: there is no model"
 _NOT_TRAINED = "not checked: the model was not trained"
 
@@ -124,7 +126,9 @@ def grade(
     """
     with contextlib.ExitStack() as opened:
         try:
-            submission = opened.enter_context(open_submission(path))
+            # The workers see the copy there.
+            area = opened.enter_context(warm_workers())
+            submission = opened.enter_context(open_submission(path, inside=area))
         except SubmissionError as problem:
             missing = Submission(folder=path, name=name or path.name, digest="", notes=())
             return _Grading(grader, missing).without_model(build_failure(str(problem)))
@@ -154,6 +158,8 @@ class _Grading:
             recipe = recipe_of(self.assignment, self.submission.folder) if self.assignment.rule else None
         except SandboxError:
             raise
+        except BusyError as problem:
+            return self.without_model(_error(BUILD, problem))
         except InputError as problem:
             return self.without_model(build_failure(self._inside(str(problem))))
         except Exception as problem:  # noqa: BLE001 - the examiner's own failure is no failure of the submission
@@ -169,10 +175,10 @@ class _Grading:
             kept,
             submission=self.submission.name,
             submission_digest=self.submission.digest,
-            model=kept.model and replace(kept.model, name=self._inside(builds[0].model.name)),
+            model=kept.model and replace(kept.model, name=_short(self._inside(builds[0].model.name))),
             sandbox=builds[0].layers,
             claims=self._claims(),
-            notes=(*self.submission.notes, *map(self._inside, builds[0].notes)),
+            notes=(*self.submission.notes, *(_short(self._inside(note)) for note in builds[0].notes)),
         )
 
     def without_model(self, build: Finding) -> Verdict:
@@ -258,7 +264,7 @@ class _Grading:
         """Return a verdict with these findings; all other requirements of the assignment were not checked, for ``reason``."""
         found = {finding.requirement for finding in findings}
         skipped = [finding for finding in self._unchecked(reason) if finding.requirement not in found]
-        graded, penalties = self.assignment.graded([*findings, *skipped])
+        graded, penalties = self.assignment.graded([*map(_shortened, findings), *skipped])
         return Verdict(
             submission=self.submission.name,
             submission_digest=self.submission.digest,
@@ -298,6 +304,20 @@ def _content(captured: CapturedModel) -> list[object]:
 
 def _sha256(data: object) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode(errors="surrogatepass")).hexdigest()
+
+
+def _shortened(finding: Finding) -> Finding:
+    """Cut long texts of a finding: names and messages are the submission's."""
+    return replace(
+        finding,
+        observed=_short(finding.observed),
+        evidence=tuple(map(_short, finding.evidence)),
+        hint=_short(finding.hint),
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
 
 
 def _skipped(requirement: str, expected: str, reason: str) -> Finding:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import CaptureError, ExaminerError, GraphFormatError, HarnessError, ModelSourceError
+from harness.errors import BusyError, CaptureError, ExaminerError, GraphFormatError, HarnessError, ModelSourceError
 from harness.files import temporary_folder
 from harness.graph import CapturedModel, capture, read_captured
 from harness.sandbox import (
@@ -37,11 +37,13 @@ from harness.sources.choice import Candidate, choose
 from harness.sources.source import ModelSource, candidate_files, name_suffix, parse_source
 
 DEFAULT_SEED = 1
-# Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
+# Long enough to export on a busy machine; short enough that a hanging import is reported within a minute.
 LOAD_TIMEOUT_SECONDS = 45.0
 _MAX_WRITTEN_BYTES = 2**30
 # Of the tensors of a model: of one's own, and of a submission.
 _MAX_OWN_TENSOR_BYTES, _MAX_TENSOR_BYTES = 2**30, 2**26
+# Before, PyTorch is imported, which is no fault of the model if the machine is busy.
+START_TIMEOUT_SECONDS = 300.0
 # Torch imports this module when a rebuilt module first computes shapes on the meta device. Until then this process only waits.
 _IMPORTED_LATE = "torch._dynamo"
 
@@ -79,9 +81,9 @@ def load(
 
     ``text`` is the MODEL argument, see `parse_source`; ``input_shape`` is the shape of one input, without the batch
     dimension. ``arguments`` are those of the constructor, see `parse_arguments`, and become part of the captured
-    model's name. Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: the file
-    that is being imported, if there are several, and the notes. ``sandbox`` is what must hold before a file is imported;
-    ``twice`` is that of `harness.graph.capture`.
+    model's name. Each file may take ``timeout`` seconds from its import on. ``announce`` is called with messages for the
+    user: the file that is being imported, if there are several, and the notes. ``sandbox`` is what must hold before a
+    file is imported; ``twice`` is that of `harness.graph.capture`.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
@@ -124,7 +126,7 @@ def load(
     meanwhile = threading.Thread(target=importlib.import_module, args=(_IMPORTED_LATE,), daemon=True)
     meanwhile.start()
     with warm_workers() as area, temporary_folder("model", inside=area) as folder:
-        limits = Limits(seconds=timeout, written_bytes=_MAX_WRITTEN_BYTES)
+        limits = Limits(seconds=timeout, start_seconds=START_TIMEOUT_SECONDS, written_bytes=_MAX_WRITTEN_BYTES)
         outcomes = run_processes(jobs, folder, limits=limits, announce=announce_file)
         load_file = _load_file if len(files) == 1 else _load_file_or_report
         meanwhile.join()
@@ -206,7 +208,8 @@ def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: flo
 def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
     text = request.source.text
     if outcome.ending is not Ending.EXITED:
-        raise ModelSourceError(_limit_message(outcome, text, timeout))
+        kind = ModelSourceError if outcome.progress else BusyError
+        raise kind(_limit_message(outcome, text, timeout))
     result = outcome.result(request)
     if result is None:
         code, printed = outcome.exit_code, f" The last output was: {outcome.output}" if outcome.output else ""
@@ -242,7 +245,8 @@ def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
             f"{text} wrote more than {_MAX_WRITTEN_BYTES:,} bytes while it was loaded: expected a file that only defines the "
             'model. Put code that writes files under `if __name__ == "__main__":`'
         )
-    late = f"{text} did not finish loading within {timeout:.0f} seconds: expected"
+    seconds = timeout if outcome.progress else START_TIMEOUT_SECONDS
+    late = f"{text} did not finish loading within {seconds:.0f} seconds: expected"
     if not outcome.progress:
         return (
             f"{late} PyTorch to be imported by then, and that was not the case. The machine seems busy: try again later"

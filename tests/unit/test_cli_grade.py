@@ -36,7 +36,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, *models: object) -> Builds:
 
 def test_formats_are_those_of_the_writers() -> None:
     """`--help` lists them without importing torch."""
-    assert list(dict.fromkeys(writer.name for writer in WRITERS)) == list(FORMATS)
+    assert {writer.name for writer in WRITERS} == set(FORMATS)
 
 
 @pytest.mark.usefixtures("folder")
