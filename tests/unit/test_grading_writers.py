@@ -17,6 +17,7 @@ from harness.errors import InputError
 from harness.findings import Status
 from harness.grading import Penalty, Verdict
 from harness.grading.writers import WRITERS, Context, Scope
+from tests.documents import schema_errors
 from tests.pages import Outline
 from tests.verdicts import CONTEXT, HOSTILE, full_verdict, hostile_verdict, requirement, verdict
 
@@ -39,9 +40,10 @@ def write(name: str, *verdicts: Verdict, scope: Scope = Scope.SUBMISSION) -> str
 
 @pytest.mark.parametrize("one", VERDICTS)
 def test_json_is_read_back_as_an_equal_verdict(one: Verdict) -> None:
-    """The canonical file loses nothing, whatever the texts are, and is ASCII."""
+    """The canonical file loses nothing, whatever the texts are, is ASCII, and follows its schema."""
     text = write("json", one)
 
+    assert [] == schema_errors(json.loads(text))
     assert one == Verdict.from_json(json.loads(text))
     assert text.isascii()
 
