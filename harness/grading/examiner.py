@@ -252,9 +252,11 @@ class _Grading:
             findings, training = trainer.judge(weights, recipe_of(self.assignment, self.submission.folder))
         except Exception as problem:  # noqa: BLE001 - as above
             findings, training = (_error("epochs", problem), _error("accuracy", problem)), None
+        if training is None:
+            return list(findings), None
         try:
             permuted = trainer.permuted_labels(weights(seeds[0]))
-        except (InputError, TooSlowError) as problem:
+        except TooSlowError as problem:
             permuted = _skipped(PERMUTED_LABELS, permuted_labels_expected(), f"not checked: {problem}")
         except Exception as problem:  # noqa: BLE001 - as above
             permuted = _error(PERMUTED_LABELS, problem)
