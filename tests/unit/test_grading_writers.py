@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -258,3 +259,41 @@ def test_the_page_of_a_class_has_no_column_for_what_gives_no_points() -> None:
     page = Outline(write("html", one, scope=Scope.CLASS).encode()).text
 
     assert (2, 1) == (page.count("parameters"), page.count("capture"))
+
+
+def test_a_training_that_diverged_at_once_has_a_page() -> None:
+    """Without an epoch there is no curve, and the page is sound."""
+    full = full_verdict()
+    assert full.training
+    run = dataclasses.replace(full.training.runs[0], train_correct=(), test_correct=())
+    training = dataclasses.replace(full.training, runs=(run,), counted_epochs=None)
+    page = Outline(write("html", dataclasses.replace(full, training=training)).encode())
+
+    assert [] == page.unclosed
+    assert "in the best epoch." in page.text
+
+
+def test_github_gets_the_outputs_of_a_step() -> None:
+    """One line an output; of several submissions the sums, the overall status, and the layers that held for all of them."""
+    full = full_verdict()
+    fewer = dataclasses.replace(full, submission="other", sandbox=full.sandbox[:1])
+
+    assert [
+        "score=4",
+        "max-score=6",
+        "status=fail",
+        "summary=4 of 6 points. Not met: dropout.",
+        "layers=",
+    ] == write("github", verdict(), scope=Scope.CLASS).splitlines()
+    assert ["score=14", "max-score=34", "status=fail", "summary=3 submissions: 3 fail", "layers=limits"] == write(
+        "github", full, fewer, verdict(), scope=Scope.CLASS
+    ).splitlines()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_adds_an_output(text: str) -> None:
+    """A line break or an assignment in a text stays within the line of the summary."""
+    lines = write("github", hostile_verdict(text), scope=Scope.CLASS).splitlines()
+
+    assert ["score", "max-score", "status", "summary", "layers"] == [line.partition("=")[0] for line in lines]
+    assert 600 > max(map(len, lines))
