@@ -33,7 +33,7 @@ class Dot:
 
 def epoch_ticks(epochs: int) -> list[Tick]:
     """Return ticks for at most a dozen of the epochs, the last one included."""
-    step = -(-epochs // _MOST_TICKS)
+    step = -(-epochs // _MOST_TICKS) or 1
     return [Tick(at=place(epoch, 1, epochs), label=str(epoch)) for epoch in range(epochs, 0, -step)]
 
 

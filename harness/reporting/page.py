@@ -222,8 +222,8 @@ class Bars:
 
     @property
     def ticks(self) -> list[Tick]:
-        """The marks of the horizontal axis: at most a dozen bars."""
-        step = -(-len(self.bars) // 12) or 1
+        """The marks of the horizontal axis: at most seven bars."""
+        step = -(-len(self.bars) // 7) or 1
         return [
             Tick(at=charts.place(index + 0.5, 0, len(self.bars)), label=self.bars[index][0])
             for index in range(0, len(self.bars), step)

@@ -183,3 +183,26 @@ def test_receptive_fields_are_drawn_from_large_to_small() -> None:
 
     assert (36, 5, 3) == layers.sizes
     assert 40 == layers.extent
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of a colour such as #0b5cad, as WCAG 2 defines it."""
+    shares = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_text_has_the_contrast_of_wcag_aa(scheme: int) -> None:
+    """Every colour of text is at least 4.5 times as light, or as dark, as the card and the page, in both colour schemes."""
+    style = page("plain").decode().partition("<style>")[2]
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]))
+    grounds = [colours.pop(name) for name in ("card", "page")]
+    names = [name for name in colours if name not in ("rule", "faint")]
+
+    def contrast(one: str, other: str) -> float:
+        dark, light = sorted((luminance(one), luminance(other)))
+        return (light + 0.05) / (dark + 0.05)
+
+    assert 13 == len(names)
+    assert [] == [(name, ground) for name in names for ground in grounds if contrast(colours[name], ground) < 4.5]

@@ -78,7 +78,8 @@ def training_sections(training: GradedTraining) -> Iterator[Section]:
     if training.confusion:
         yield confusion_section(training.confusion, "Test images after the last epoch of the first run")
     if training.wrong:
-        yield wrong_section(training.wrong, training.test_total - training.runs[0].test_correct[-1])
+        correct = sum(row[label] for label, row in enumerate(training.confusion))
+        yield wrong_section(training.wrong, training.test_total - correct)
 
 
 def confusion_section(counts: Sequence[Sequence[int]], images: str) -> Confusion:
