@@ -52,6 +52,13 @@ def _picture(_: click.Context, __: click.Parameter, target: str | None) -> Path 
     return path
 
 
+def _page(_: click.Context, __: click.Parameter, target: str | None) -> Path | None:
+    if target is None:
+        return None
+    _require_writable(Path(target))
+    return Path(target)
+
+
 def _sandbox(_: click.Context, __: click.Parameter, layers: str) -> SandboxRequirement:
     from harness.sandbox import SandboxRequirement
 
@@ -130,6 +137,9 @@ report_options = combine(
         help="Write the result as a JSON document to PATH; - writes it to standard output instead of the text.",
     ),
     debug_option,
+)
+html_option = click.option(
+    "--html", metavar="FILE", callback=_page, help="Write the result as a page for a browser to FILE."
 )
 evidence_option = click.option("--evidence", is_flag=True, help="Show the evidence for requirements that hold, too.")
 contract_option = click.option(

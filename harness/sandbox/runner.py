@@ -61,12 +61,14 @@ R = TypeVar("R")
 class Limits:
     """Limits for worker processes.
 
-    ``seconds`` limits the wall time of a process, ``idle_seconds`` the wall time without progress, ``output_bytes`` the
-    size of the output, ``written_bytes`` that of all files in the workspace, and ``parallel`` the number of processes at a
-    time.
+    ``seconds`` limits the wall time of a process; if ``start_seconds`` is above 0, ``seconds`` counts from the first progress
+    on, and ``start_seconds`` limits the time before, in which libraries are imported. ``idle_seconds`` limits the wall time
+    without progress, ``output_bytes`` the size of the output, ``written_bytes`` that of all files in the workspace, and
+    ``parallel`` the number of processes at a time.
     """
 
     seconds: float = math.inf
+    start_seconds: float = 0.0
     idle_seconds: float = math.inf
     output_bytes: int = 64 * 2**20
     written_bytes: float = math.inf
@@ -457,12 +459,13 @@ def run_processes(
 
 @dataclass(kw_only=True)
 class _Running:
-    """A running process, its start time on the monotonic clock, and the number of its progress lines already announced."""
+    """A running process, the time on the monotonic clock of its start or first progress, and the number of announced lines."""
 
     job: Job
     folder: Path
     process: Process
     started: float = field(default_factory=time.monotonic)
+    has_begun: bool = False
     announced: int = 0
     measured: float = 0.0
 
@@ -470,7 +473,10 @@ class _Running:
         """Return how the process ended or which limit was exceeded; None while the process may continue."""
         if self.process.poll() is not None:
             return Ending.EXITED
-        if time.monotonic() > self.started + limits.seconds:
+        if limits.start_seconds and not self.has_begun and _status(self.folder / PROGRESS_FILE)[1]:
+            self.has_begun, self.started = True, time.monotonic()
+        seconds = limits.seconds if self.has_begun else max(limits.seconds, limits.start_seconds)
+        if time.monotonic() > self.started + seconds:
             return Ending.TIMED_OUT
         if time.time() - _status(self.folder / PROGRESS_FILE)[0] > limits.idle_seconds:
             return Ending.IDLE

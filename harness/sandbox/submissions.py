@@ -110,17 +110,20 @@ class Submission:
 
 
 @contextlib.contextmanager
-def open_submission(path: Path, *, limits: SubmissionLimits | None = None) -> Iterator[Submission]:
+def open_submission(
+    path: Path, *, limits: SubmissionLimits | None = None, inside: Path | None = None
+) -> Iterator[Submission]:
     """Copy a submission to a temporary folder, which is deleted at the end of the ``with`` block.
 
-    ``path`` is a folder, a file or an archive (``.zip``, ``.tar``, ``.tar.gz``, ``.tgz``).
+    ``path`` is a folder, a file or an archive (``.zip``, ``.tar``, ``.tar.gz``, ``.tgz``). The temporary folder is created
+    ``inside`` of another one, such as that of `warm_workers`, whose workers see it then.
 
     Raises:
         SubmissionError: the submission cannot be read, exceeds a limit, changes while it is copied, or holds something other
             than folders, regular files and symbolic links, such as a FIFO or a path that leads outside.
     """
     path = path if path.name.strip(".") else path.resolve()
-    with temporary_folder("submission") as temporary:
+    with temporary_folder("submission", inside=inside) as temporary:
         copy = _Copy(path, limits or SubmissionLimits())
         copy.check_characters(path.name)
         try:
