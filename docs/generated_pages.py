@@ -28,6 +28,8 @@ from harness.contracts.requirement import section_of
 from harness.datasets import PUBLISHED
 from harness.determinism.axes import Axis, finding
 from harness.findings import Status
+from harness.grading import Assignment, builtin_assignments, load_assignment
+from harness.grading.assignment import OwnRecipe
 from harness.training import recipe
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +49,7 @@ def write_pages(folder: Path) -> None:
         "certificates.md": certificates_page(),
         "replication.md": replication_page(),
         "schemas.md": schemas_page(),
+        "parts/assignments.md": assignments_part(),
         "parts/axes.md": axes_part(),
         "parts/contracts.md": contracts_part(),
         "parts/requirements.md": requirements_part(),
@@ -259,6 +262,39 @@ def requirements_part() -> str:
         keys = " and ".join((f"`[{name}]` " if name else "") + ", ".join(names) for name, names in sections.items())
         rows.append((f"`{requirement.name}`", keys or "always asked", _docstring(requirement)))
     return table(("requirement", "keys", "meaning"), rows) + "\n"
+
+
+def assignments_part() -> str:
+    """Return tables of the keys of an assignment and of its section ``[own_recipe]``, and of the built-in assignments."""
+    sections = [
+        table(("key", "default", "meaning"), list(_documented(Assignment))),
+        "### `[own_recipe]`",
+        table(("key", "default", "meaning"), list(_documented(OwnRecipe))),
+        "## Built-in assignments",
+        table(
+            ("name", "asks for", "points"),
+            [
+                (
+                    f"`{name}`",
+                    one.description,
+                    ", ".join(f"{key} {points}" for key, points in one.points.items() if points),
+                )
+                for name, one in ((name, load_assignment(name)) for name in builtin_assignments())
+            ],
+        ),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _documented(kind: type) -> Iterator[tuple[str, str, str]]:
+    """For each field of a dataclass: its name, its default, and its meaning from the section ``Args`` of the docstring."""
+    described = inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+    meanings = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", described, flags=re.MULTILINE))
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name, meaning in meanings.items():
+        default = fields[name].default
+        shown = "" if default in (dataclasses.MISSING, None) or default in ("", ()) else f"`{json.dumps(default)}`"
+        yield f"`{name}`", shown, " ".join(meaning.split()).replace("``", "`")
 
 
 def recipes_part() -> str:

@@ -22,8 +22,16 @@ class ModelSourceError(InputError):
     """The model that the argument MODEL names could not be found, imported or built. Exit code 2."""
 
 
+class BusyError(ModelSourceError):
+    """The machine was too busy to import PyTorch in time; no code of the model has run. Exit code 2."""
+
+
 class SandboxError(InputError):
     """A layer of the sandbox that was required does not hold; no code of the model has run. Exit code 2."""
+
+
+class SubmissionError(InputError):
+    """A submission cannot be copied: it is damaged, too large, or holds what no model needs. Exit code 2."""
 
 
 class CaptureError(InputError):

@@ -14,6 +14,7 @@ import enum
 import itertools
 import json
 import math
+import sys
 import tomllib
 import types
 import typing
@@ -31,13 +32,25 @@ _MAX_NESTING = 32
 _MAX_SHOWN = 200
 
 
-def parse_document(content: bytes, form: Literal["JSON", "TOML"], *, where: str, error: type[InputError]) -> Any:  # noqa: ANN401 - any JSON
+def parse_document(
+    content: bytes,
+    form: Literal["JSON", "TOML"],
+    *,
+    where: str,
+    error: type[InputError],
+    most_values: int = sys.maxsize,
+) -> Any:  # noqa: ANN401 - any JSON
     """Parse a JSON or TOML document into plain data; ``where`` names the document and begins each error message.
 
+    A document of someone who wants to exhaust the memory can be limited to some ``most_values``, texts and empty lists included.
+
     Raises:
-        InputError: the document is malformed or nested too deeply, or a number is not finite or has more than 64 bits;
-            the exception is of the class ``error``.
+        InputError: the document is malformed, too large or nested too deeply, or a number is not finite or has more than
+            64 bits; the exception is of the class ``error``.
     """
+    # A value follows each of these characters, which may also stand in a text.
+    if sum(map(content.count, (b",", b"[", b"{"))) > most_values:
+        raise error(f"{where}: expected a document of at most {most_values:,} values. Write less.")
     try:
         text = content.decode("utf-8-sig")
         document = json.loads(text) if form == "JSON" else tomllib.loads(text)

@@ -1,14 +1,19 @@
-"""Hypothesis strategies: random small networks, and values that no document or option should hold."""
+"""Hypothesis strategies: random small networks, verdicts, and values that no document or option should hold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+
+from harness.findings import Finding, Status
+from harness.grading import GradedRequirement, Penalty, Verdict
+from tests.made_up import ENVIRONMENT
+from tests.verdicts import HOSTILE, full_verdict
 
 # Networks stay small: what is examined does not depend on width, and a probe costs a pass for every pixel.
 _MAX_SIDE = 32
@@ -383,3 +388,74 @@ def places_in(document: object, here: tuple[str | int, ...] = ()) -> list[tuple[
         return [here]
     items = document.items() if isinstance(document, dict) else enumerate(document)
     return [here, *(place for key, value in items for place in places_in(value, (*here, key)))]
+
+
+def texts() -> st.SearchStrategy[str]:
+    """Texts that a submission can choose: any characters, and attacks on the formats of reports."""
+    return st.one_of(
+        st.text(st.characters(), max_size=20), st.sampled_from(HOSTILE), st.text("\x1b[:#=,;\"'|\n\r", max_size=8)
+    )
+
+
+@st.composite
+def verdicts(draw: st.DrawFn) -> Verdict:
+    """Verdicts of one to five requirements with any texts and points; a few have a model and trainings."""
+    names = draw(
+        st.lists(st.sampled_from(("parameters", "dropout", "bias", "output", "accuracy")), min_size=1, unique=True)
+    )
+    requirements = []
+    for name in names:
+        finding = Finding(
+            requirement=name,
+            status=draw(st.sampled_from(Status)),
+            expected=draw(texts()),
+            observed=draw(texts()),
+            evidence=tuple(draw(st.lists(texts(), max_size=2))),
+            hint=draw(texts()),
+        )
+        most = draw(st.integers(0, 20))
+        requirements.append(GradedRequirement(finding=finding, points=draw(st.integers(0, most)), max_points=most))
+    penalties = draw(st.lists(st.builds(Penalty, reason=texts(), points=st.integers(1, 30)), max_size=2))
+    full = full_verdict() if draw(st.booleans()) else None
+    return Verdict(
+        submission=draw(texts()),
+        assignment="era-s7",
+        assignment_digest="a" * 64,
+        requirements=tuple(requirements),
+        penalties=tuple(penalties),
+        model=full.model if full else None,
+        training=replace(full.training, wrong=full.training.wrong[:1]) if full and full.training else None,
+        environment=ENVIRONMENT,
+        notes=tuple(draw(st.lists(texts(), max_size=2))),
+    )
+
+
+# Names that lead outside, that another system reads in another way, or that are alike on one.
+_NAME_PARTS = (
+    "a",
+    "A",
+    "b.py",
+    "..",
+    ".",
+    "",
+    ".git",
+    "\u00e9",
+    "e\u0301",
+    "C:",
+    "a\\b",
+    "a\0b",
+    "\x1b[2J",
+    "\u202e",
+    "x" * 300,
+)
+
+
+def archive_names() -> st.SearchStrategy[list[str]]:
+    """Names of the files of an archive."""
+    part = st.sampled_from(_NAME_PARTS) | st.sampled_from("abc") | st.text(max_size=4)
+    return st.lists(st.lists(part, min_size=1, max_size=4).map("/".join), max_size=6)
+
+
+def damages() -> st.SearchStrategy[list[tuple[float, int]]]:
+    """Places in a file, from 0 to 1, and the byte that is written there."""
+    return st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8)

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -24,6 +25,8 @@ from harness.cli.contract import contract
 from harness.cli.doctor import doctor
 from harness.cli.evaluate import evaluate
 from harness.cli.golden import golden
+from harness.cli.grade import grade
+from harness.cli.gradecheck import gradecheck
 from harness.cli.list import list_models
 from harness.cli.power import power
 from harness.cli.replay import replay
@@ -33,6 +36,7 @@ from harness.cli.show import show
 from harness.cli.train import train
 from harness.cli.verify import verify
 from harness.errors import ExaminerError, HarnessError
+from harness.findings import Status
 
 INPUT_ERROR = 2
 OUTPUT_LOST = 3
@@ -69,6 +73,8 @@ _COMMANDS = (
     replicate,
     power,
     evaluate,
+    grade,
+    gradecheck,
     contract,
     repro,
     bisect,
@@ -113,7 +119,7 @@ def _interrupt_on(*names: str) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return the exit code; an error is also written to the ``--json`` file."""
+    """Run the command line and return the exit code; an error is also written to the files of ``--json`` and ``--html``."""
     try:
         return int(app.main(args=list(arguments), prog_name="harness", standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -128,12 +134,28 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exception(error)
         code, message = _explain(error)
         print_error(message)
-    named = dict(itertools.pairwise(arguments)).get("--json")
-    joined = (argument.removeprefix("--json=") for argument in arguments if argument.startswith("--json="))
+    # The document or the page of an earlier run must not be taken for the result of this one.
     with contextlib.suppress(HarnessError, OSError, ValueError):
-        # The document of an earlier run must not be taken for the result of this one.
-        Output(next(joined, named)).write("error", {"status": "error", "exit_code": code, "message": message})
+        content = {"status": "error", "exit_code": code, "message": message}
+        Output(_argument(arguments, "--json")).write("error", content)
+    with contextlib.suppress(HarnessError, OSError, ValueError):
+        if page := _argument(arguments, "--html"):
+            _write_error_page(Path(page), f"{message} (exit code {code})")
     return code
+
+
+def _argument(arguments: Sequence[str], option: str) -> str | None:
+    """Return the argument of an option, also after an error in the arguments."""
+    named = dict(itertools.pairwise(arguments)).get(option)
+    joined = (argument.removeprefix(f"{option}=") for argument in arguments if argument.startswith(f"{option}="))
+    return next(joined, named)
+
+
+def _write_error_page(path: Path, statement: str) -> None:
+    from harness.files import write_whole
+    from harness.reporting import Page, page_html
+
+    write_whole(path, page_html(Page(title="No result", status=Status.ERROR, statement=statement)))
 
 
 def _explain(error: Exception) -> tuple[int, str]:

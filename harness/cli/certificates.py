@@ -18,9 +18,9 @@ from harness.findings import Status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.text import Text
 
     from harness.certification import Certificate, Design
+    from harness.reporting import Page
 
 certificate_options = combine(
     device_option("Device to train on."),
@@ -164,19 +164,60 @@ def certified(
 
 def certificate_report(certificate: Certificate) -> tuple[RenderableType, ...]:
     """Return a table of the runs, the statistics of the certificate and the line with the verdict."""
-    from harness.reporting import facts_table, plain_table
+    from harness.reporting import facts_table, plain_table, verdict_line
 
-    declaration, rows = certificate.declaration, []
-    for run, passed in zip(certificate.runs, certificate.outcomes, strict=True):
-        counted = declaration.rule.counted(run.correct) if run.status == "complete" else ()
-        figures = (f"{min(counted):,}", f"{sum(counted) / len(counted):,.1f}") if counted else ("", "")
-        rows.append((str(run.seed), "pass" if passed else "fail", run.status, *figures))
-    headers = ("seed", "verdict", "status", "lowest counted", "mean counted")
     return (
-        plain_table(headers, rows, right=(0, 3, 4)),
+        plain_table(_RUN_HEADERS, _run_rows(certificate), right=_RUN_NUMBERS),
         facts_table(certificate_facts(certificate)),
-        _verdict(certificate),
+        verdict_line(_status(certificate), f"{_title(certificate)}: {conclusion(certificate)}"),
     )
+
+
+def certificate_page(certificate: Certificate) -> Page:
+    """Return the verdict, the statistics and the runs of a certificate as a page."""
+    from harness.reporting import Column, Dots, Facts, Page, Section, Table
+
+    declaration = certificate.declaration
+    runs = list(zip(certificate.runs, certificate.outcomes, strict=True))
+    total = next((run.total for run in certificate.runs if run.total), 0)
+    sections: list[Section] = [Facts(title="Statistics", facts=tuple(certificate_facts(certificate)))]
+    if total:
+        required = declaration.rule.required(total)
+        counted = Dots(
+            title="Correct test images in the counted epochs",
+            caption=f"A column for each run, in declared order. An epoch needs {required:,} of {total:,}.",
+            labels=("run", "correct test images"),
+            columns=tuple(
+                Column(
+                    name=str(number),
+                    values=declaration.rule.counted(run.correct) if run.correct else (),
+                    is_good=passed,
+                )
+                for number, (run, passed) in enumerate(runs, start=1)
+            ),
+            line=(f"required: {required:,}", required),
+            legend=("passed", "failed"),
+        )
+        sections.append(counted)
+    rows = tuple(_run_rows(certificate))
+    sections.append(Table(title="Runs", headers=_RUN_HEADERS, rows=rows, right=_RUN_NUMBERS))
+    return Page(
+        title=declaration.model,
+        status=_status(certificate),
+        statement=f"{_title(certificate)}: {conclusion(certificate)}",
+        figures=(("runs passed", f"{sum(certificate.outcomes)} of {len(runs)}"),),
+        sections=sections,
+    )
+
+
+_RUN_HEADERS, _RUN_NUMBERS = ("seed", "verdict", "status", "lowest counted", "mean counted"), (0, 3, 4)
+
+
+def _run_rows(certificate: Certificate) -> Iterator[tuple[str, ...]]:
+    for run, passed in zip(certificate.runs, certificate.outcomes, strict=True):
+        counted = certificate.declaration.rule.counted(run.correct) if run.status == "complete" else ()
+        figures = (f"{min(counted):,}", f"{sum(counted) / len(counted):,.1f}") if counted else ("", "")
+        yield str(run.seed), "pass" if passed else "fail", run.status, *figures
 
 
 def certificate_facts(certificate: Certificate) -> Iterator[tuple[str, str]]:
@@ -211,14 +252,13 @@ def _expected_runs(design: Design) -> str:
     return f"expected: {figures}" if design.name == "sequential" else "declared before the first run"
 
 
-def _verdict(certificate: Certificate) -> Text:
-    from harness.reporting import verdict_line
-
+def _title(certificate: Certificate) -> str:
     declaration = certificate.declaration
-    title = f"{declaration.model} against the accuracy of {declaration.contract}, on {declaration.data_title}"
-    statuses = {"pass": Status.PASS, "fail": Status.FAIL}
-    status = statuses.get(certificate.verdict or "", Status.UNKNOWN)
-    return verdict_line(status, f"{title}: {conclusion(certificate)}")
+    return f"{declaration.model} against the accuracy of {declaration.contract}, on {declaration.data_title}"
+
+
+def _status(certificate: Certificate) -> Status:
+    return {"pass": Status.PASS, "fail": Status.FAIL}.get(certificate.verdict or "", Status.UNKNOWN)
 
 
 def conclusion(certificate: Certificate) -> str:

@@ -9,13 +9,23 @@ import click
 
 from harness.cli.certificates import (
     certificate_options,
+    certificate_page,
     certificate_report,
     certified,
     design_options,
     draw_certificate,
 )
 from harness.cli.console import Output, announce
-from harness.cli.options import contract_option, data_option, model_argument, plot_option, recipe_option, report_options
+from harness.cli.options import (
+    contract_option,
+    data_option,
+    html_option,
+    model_argument,
+    plot_option,
+    recipe_option,
+    report_options,
+)
+from harness.cli.pages import write_page
 
 if TYPE_CHECKING:
     from harness.certification import Design
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 @data_option
 @design_options
 @plot_option("the runs and the test")
+@html_option
 @report_options
 def certify(
     model: str,
@@ -38,6 +49,7 @@ def certify(
     data: str,
     design: Design,
     plot: Path | None,
+    html: Path | None,
     output: Output,
     **chosen: Any,  # noqa: ANN401 - the options of certificate_options
 ) -> int:
@@ -55,4 +67,6 @@ def certify(
     if plot:
         draw_certificate(certificate, plot)
         announce(f"picture: {plot}")
+    if html:
+        write_page(html, certificate_page(certificate))
     return {"pass": 0, "fail": 1}.get(certificate.verdict or "", 3)

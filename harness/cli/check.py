@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.console import Output, exit_code
 from harness.cli.inputs import contract_for, model_for, rule_for
-from harness.cli.options import contract_option, evidence_option, model_argument, report_options, sandbox_option
+from harness.cli.options import (
+    contract_option,
+    evidence_option,
+    html_option,
+    model_argument,
+    report_options,
+    sandbox_option,
+)
+from harness.cli.pages import model_page, write_page
 from harness.findings import overall
 
 if TYPE_CHECKING:
@@ -27,12 +36,14 @@ if TYPE_CHECKING:
 )
 @evidence_option
 @sandbox_option("none")
+@html_option
 @report_options
 def check(
     model: str,
     arguments: str,
     contract_name: str | None,
     sandbox: SandboxRequirement,
+    html: Path | None,
     output: Output,
     *,
     probe: bool | None,
@@ -44,6 +55,7 @@ def check(
     """
     from harness.contracts import examine
     from harness.reporting import findings_content, findings_table, verdict_line
+    from harness.training import environment
 
     contract = contract_for(model, contract_name)
     loaded = model_for(model, input_shape=contract.input_shape, arguments=arguments, sandbox=sandbox)
@@ -65,4 +77,7 @@ def check(
         **findings_content(findings),
     }
     output.write("check", content)
+    if html:
+        statement = f"{title}, structure only"
+        write_page(html, model_page(loaded, findings, statement=statement, environment=environment()))
     return exit_code(findings)

@@ -11,16 +11,20 @@ import click
 
 from harness.cli.certificates import certificate_options, certified
 from harness.cli.console import Output
-from harness.cli.options import contract_option, data_option, report_options
+from harness.cli.options import contract_option, data_option, html_option, report_options
+from harness.cli.pages import write_page
 from harness.errors import InputError
+from harness.findings import Status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from harness.certification import Certificate, PairedComparison
+    from harness.reporting import Page
     from harness.training import RunRecord
 
 _EXIT_CODES = {"B is worse": 1, "no difference shown": 3}
+_STATUSES = {0: Status.PASS, 1: Status.FAIL, 3: Status.UNKNOWN}
 
 
 @click.command()
@@ -47,6 +51,7 @@ _EXIT_CODES = {"B is worse": 1, "no difference shown": 3}
 )
 @certificate_options
 @data_option
+@html_option
 @report_options
 def compare(
     first: str,
@@ -57,6 +62,7 @@ def compare(
     runs: int,
     margin: float,
     data: str,
+    html: Path | None,
     output: Output,
     **chosen: Any,  # noqa: ANN401 - the options of certificate_options
 ) -> int:
@@ -86,7 +92,7 @@ def compare(
                 f"expected A to be a certificate, because B={second!r} is a run record, got A={first!r}. Name a certificate file "
                 "as A."
             )
-        return _place(given[0], RunRecord.from_json(documents[second], where=second), second, output)
+        return _place(given[0], RunRecord.from_json(documents[second], where=second), second, output, html)
     known = given[0] or given[1]
     sides = [
         certificate
@@ -105,6 +111,8 @@ def compare(
     found = compare_certificates(*sides, margin=margin)
     output.print(*_report(found, sides))
     output.write("compare", {"a": first, "b": second, **found.to_json()})
+    if html:
+        write_page(html, _page(found, sides))
     return _EXIT_CODES.get(found.outcome, 0)
 
 
@@ -124,57 +132,78 @@ def _schema(document: object) -> object:
     return document.get("schema") if isinstance(document, dict) else None
 
 
+_HEADERS = ("seed", "A", "B", "B - A", "lost", "gained", "p (McNemar)")
+_PLACED_HEADERS = ("epoch", "run", "certificate", "interval", "outcome")
+
+
 def _report(found: PairedComparison, sides: Sequence[Certificate]) -> Iterator[RenderableType]:
     from harness.reporting import facts_table, plain_table
 
-    rows = [
-        (
-            str(one.seed),
-            f"{one.a:,.1f}",
-            f"{one.b:,.1f}",
-            f"{one.b - one.a:+.1f}",
-            str(one.flips.lost),
-            str(one.flips.gained),
-            f"{one.flips.p_value:.2g}",
-        )
-        for one in found.seeds
-    ]
-    yield plain_table(("seed", "A", "B", "B - A", "lost", "gained", "p (McNemar)"), rows, right=range(7))
-    lower, upper = found.interval
-    yield facts_table(
-        [
-            *(
-                (side, f"{one.declaration.model}, recipe {one.declaration.recipe.name}")
-                for side, one in zip("AB", sides, strict=True)
-            ),
-            ("data", sides[0].declaration.data_title),
-            (
-                "difference",
-                f"mean {found.mean:+.1f} images, 95 % interval {lower:+.1f} to {upper:+.1f}, {len(rows)} seeds",
-            ),
-            (
-                "detectable",
-                f"a true difference of {found.smallest_visible:.1f} images, with a power of 0.8",
-            ),
-            ("margin", f"{found.margin:g} images"),
-        ]
-    )
+    yield plain_table(_HEADERS, _rows(found), right=range(7))
+    yield facts_table(_facts(found, sides))
     yield found.outcome
 
 
-def _place(certificate: Certificate, record: RunRecord, path: str, output: Output) -> int:
+def _page(found: PairedComparison, sides: Sequence[Certificate]) -> Page:
+    from harness.reporting import Column, Dots, Facts, Page, Table
+
+    names = [one.declaration.model for one in sides]
+    differences = Dots(
+        title="Difference of each seed",
+        caption="Correct test images of B minus those of A, means over the counted epochs. Shaded: its 95 % interval.",
+        labels=("row of the table", "B - A, images"),
+        columns=tuple(Column(name=str(row), values=(one,)) for row, one in enumerate(found.differences, start=1)),
+        line=("no difference", 0),
+        band=found.interval,
+    )
+    return Page(
+        title=" and ".join(dict.fromkeys(names)),
+        status=_STATUSES[_EXIT_CODES.get(found.outcome, 0)],
+        statement=found.outcome,
+        figures=(("mean difference, images", f"{found.mean:+.1f}"), ("seeds", str(len(found.seeds)))),
+        sections=(
+            Facts(title="Comparison", facts=tuple(_facts(found, sides))),
+            differences,
+            Table(title="Seeds", headers=_HEADERS, rows=tuple(_rows(found)), right=tuple(range(7))),
+        ),
+    )
+
+
+def _rows(found: PairedComparison) -> Iterator[tuple[str, ...]]:
+    for one in found.seeds:
+        flips = one.flips
+        means = f"{one.a:,.1f}", f"{one.b:,.1f}", f"{one.b - one.a:+.1f}"
+        yield str(one.seed), *means, str(flips.lost), str(flips.gained), f"{flips.p_value:.2g}"
+
+
+def _facts(found: PairedComparison, sides: Sequence[Certificate]) -> Iterator[tuple[str, str]]:
+    lower, upper = found.interval
+    for side, one in zip("AB", sides, strict=True):
+        yield side, f"{one.declaration.model}, recipe {one.declaration.recipe.name}"
+    yield "data", sides[0].declaration.data_title
+    interval = f"95 % interval {lower:+.1f} to {upper:+.1f}, {len(found.seeds)} seeds"
+    yield "difference", f"mean {found.mean:+.1f} images, {interval}"
+    yield "detectable", f"a true difference of {found.smallest_visible:.1f} images, with a power of 0.8"
+    yield "margin", f"{found.margin:g} images"
+
+
+def _place(certificate: Certificate, record: RunRecord, path: str, output: Output, html: Path | None) -> int:
     """Compare one run with the runs of a certificate, print the result and return the exit code."""
     from harness.certification import place_run
-    from harness.reporting import plain_table
+    from harness.reporting import Page, Table, plain_table
 
     placed = place_run(record, certificate)
     rows = [
         (str(one.epoch), f"{one.correct:,}", f"{one.mean:,.1f}", f"{one.lower:,.1f} to {one.upper:,.1f}", one.outcome)
         for one in placed
     ]
-    output.print(plain_table(("epoch", "run", "certificate", "interval", "outcome"), rows, right=(0, 1, 2, 3)))
     outcomes = {one.outcome for one in placed}
     words = "worse than" if "below" in outcomes else "better than" if "above" in outcomes else "consistent with"
-    output.print(f"the run is {words} the {len(certificate.runs)} runs of {certificate.declaration.model}")
+    sentence = f"the run is {words} the {len(certificate.runs)} runs of {certificate.declaration.model}"
+    output.print(plain_table(_PLACED_HEADERS, rows, right=(0, 1, 2, 3)), sentence)
     output.write("compare-run", {"run": path, "epochs": [dataclasses.asdict(one) for one in placed]})
-    return 1 if "below" in outcomes else 3 if "above" in outcomes else 0
+    code = 1 if "below" in outcomes else 3 if "above" in outcomes else 0
+    if html:
+        table = Table(title="Correct test images", headers=_PLACED_HEADERS, rows=tuple(rows), right=(0, 1, 2, 3))
+        write_page(html, Page(title=record.model, status=_STATUSES[code], statement=sentence, sections=(table,)))
+    return code

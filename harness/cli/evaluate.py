@@ -16,17 +16,20 @@ from harness.cli.inputs import dataset_for, model_for
 from harness.cli.options import (
     data_option,
     device_option,
+    html_option,
     model_argument,
     plot_option,
     report_options,
     sandbox_option,
     writable_file,
 )
+from harness.cli.pages import write_page
 from harness.errors import InputError
 from harness.findings import percent
 
 if TYPE_CHECKING:
     from harness.data import Dataset
+    from harness.reporting import Page
     from harness.sandbox import SandboxRequirement
     from harness.training import Predictions
 
@@ -53,6 +56,7 @@ _MOST_DRAWN = 100
 @device_option("Device to compute on.")
 @data_option
 @sandbox_option("none")
+@html_option
 @report_options
 def evaluate(
     model: str,
@@ -63,6 +67,7 @@ def evaluate(
     device: str,
     data: str,
     sandbox: SandboxRequirement,
+    html: Path | None,
     output: Output,
 ) -> None:
     """Evaluate a model with given weights on the test images.
@@ -111,6 +116,8 @@ def evaluate(
         "wrong": [_prediction(predictions, index) for index in predictions.misclassified],
     }
     output.write("evaluate", content)
+    if html:
+        write_page(html, _page(captured.name, predictions, dataset, f"weights {weights}"))
 
 
 def _row(label: int, counts: list[int], predictions: Predictions) -> tuple[str, ...]:
@@ -125,6 +132,22 @@ def _prediction(predictions: Predictions, index: int) -> dict[str, Any]:
     valid = predicted >= 0
     probability = float(predictions.probabilities[index, predicted]) if valid else None
     return {"index": index, "label": label, "answer": predicted if valid else None, "probability": probability}
+
+
+def _page(name: str, predictions: Predictions, dataset: Dataset, weights: str) -> Page:
+    from harness.grading import wrong_images
+    from harness.grading.writers import confusion_section, environment_section, wrong_section
+    from harness.reporting import Page, Section
+    from harness.training import environment
+
+    found, confusion = predictions.evaluation(), predictions.confusion()
+    sections: list[Section] = [confusion_section(confusion, "Test images")]
+    if wrong := wrong_images(predictions, dataset):
+        sections.append(wrong_section(wrong, found.total - found.correct))
+    sections.append(environment_section(environment(dataset.test_images.device)))
+    figures = (("correct", percent(found.correct, found.total)), ("loss", f"{found.loss:.4f}"))
+    statement = f"{weights}, {dataset.title}: {found.correct:,} of {found.total:,} test images correct"
+    return Page(title=name, status=None, statement=statement, figures=figures, sections=sections)
 
 
 def _csv(predictions: Predictions) -> str:

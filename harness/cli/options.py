@@ -135,6 +135,9 @@ report_options = combine(
     ),
     debug_option,
 )
+html_option = click.option(
+    "--html", metavar="FILE", callback=writable_file, help="Write the result as a page for a browser to FILE."
+)
 evidence_option = click.option("--evidence", is_flag=True, help="Show the evidence for requirements that hold, too.")
 contract_option = click.option(
     "--contract",

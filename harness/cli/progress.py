@@ -10,6 +10,7 @@ from harness.findings import percent
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
+    from harness.grading import Verdict
     from harness.training import EpochResult, RunSpec, SeedOutcome
 
 
@@ -141,3 +142,27 @@ class SeedsProgress(_Bar):
     def _move_seed(self, seed: int, steps: int) -> None:
         self._done[seed] = steps
         self._move(sum(self._done.values()), description=f"{self._ended} of {self._seeds} seeds")
+
+
+class GradingProgress(_Bar):
+    """Shows the grading of many submissions as a bar, and prints one line per verdict."""
+
+    def __init__(self, submissions: int) -> None:
+        super().__init__()
+        self._submissions = submissions
+        self._ended = 0
+
+    def on_verdict(self, verdict: Verdict) -> None:
+        """Print name, points and status of a submission, and count it in the bar."""
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+        from harness.reporting import harmless
+
+        self._start(TextColumn("submissions"), BarColumn(), MofNCompleteColumn(), total=self._submissions)
+        self._ended += 1
+        self._move(self._ended)
+        self._console.print(
+            f"{harmless(verdict.submission)}  {verdict.score} of {verdict.max_score}  {verdict.status}  "
+            f"({self._ended} of {self._submissions})",
+            soft_wrap=True,
+        )

@@ -12,11 +12,13 @@ from harness.cli.inputs import dataset_for, recipe_for
 from harness.cli.options import (
     device_option,
     evidence_option,
+    html_option,
     model_argument,
     recipe_option,
     report_options,
     seed_option,
 )
+from harness.cli.pages import write_page
 from harness.datasets import DIGITS
 from harness.findings import overall
 
@@ -48,6 +50,7 @@ from harness.findings import overall
     help="Data set to train on, as for `harness train`; a few of its images are used.",
 )
 @evidence_option
+@html_option
 @report_options
 def repro(
     model: str,
@@ -58,6 +61,7 @@ def repro(
     seed: int,
     device: str,
     data: str,
+    html: Path | None,
     output: Output,
     *,
     evidence: bool,
@@ -98,14 +102,18 @@ def repro(
     report = check_determinism(
         spec, dataset, steps=steps, captured=captured, why_not_captured=why_not, hooks_file=procedure, announce=announce
     )
+    status, surroundings = overall(report.findings), environment(chosen)
+    held = "; ".join(f"{one.layer}: {one.detail}" for one in report.layers) or "none of the layers"
+    announce(f"sandbox of the trainings: {held}")
     title = f"{name}, recipe {recipe.name}, seed {seed}, {dataset.title}, on {chosen}"
     output.print(
         f"{title}: trainings of {report.steps} steps in {report.epochs} epochs",
         findings_table(report.findings, evidence=evidence),
-        verdict_line(overall(report.findings), f"{name} on {chosen}, in {report.seconds:.0f} s"),
+        verdict_line(status, f"{name} on {chosen}, in {report.seconds:.0f} s"),
     )
     content = {
         "model": name,
+        "sandbox": [dataclasses.asdict(one) for one in report.layers],
         "recipe": recipe.name,
         "procedure": procedure and str(procedure),
         "seed": seed,
@@ -114,9 +122,16 @@ def repro(
         "steps": report.steps,
         "epochs": report.epochs,
         "images": report.images,
-        "environment": dataclasses.asdict(environment(chosen)),
+        "environment": dataclasses.asdict(surroundings),
         "seconds": report.seconds,
         **findings_content(report.findings),
     }
     output.write("repro", content)
+    if html:
+        from harness.grading.writers import environment_section
+        from harness.reporting import Findings, Page
+
+        statement = f"{title}: trainings of {report.steps} steps in {report.epochs} epochs"
+        sections = (Findings(title="Reproducibility", findings=report.findings), environment_section(surroundings))
+        write_page(html, Page(title=name, status=status, statement=statement, sections=sections))
     return exit_code(report.findings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +13,13 @@ from harness.cli.inputs import contract_for, contract_on, dataset_for, model_for
 from harness.cli.options import (
     contract_option,
     data_option,
+    html_option,
     model_argument,
     report_options,
     sandbox_option,
     training_options,
 )
+from harness.cli.pages import model_page, run_sections, write_page
 from harness.cli.runs import RunOptions, run_training
 from harness.findings import Finding, overall
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 @data_option
 @click.option("--quick", is_flag=True, help="Skip the whole training: check structure and smoke runs only.")
 @sandbox_option("none")
+@html_option
 @report_options
 def verify(
     model: str,
@@ -43,6 +47,7 @@ def verify(
     data: str,
     out: str | None,
     sandbox: SandboxRequirement,
+    html: Path | None,
     output: Output,
     *,
     fresh: bool,
@@ -57,7 +62,7 @@ def verify(
     from harness.contracts import examine
     from harness.reporting import findings_content, findings_table, verdict_line
     from harness.sources import parse_source
-    from harness.training import RunSpec, available_devices, resolve_device, smoke_run
+    from harness.training import RunSpec, available_devices, environment, resolve_device, smoke_run
 
     # A mistyped MODEL is an error before anything is downloaded.
     parse_source(model)
@@ -89,7 +94,8 @@ def verify(
         spec = RunSpec.of(captured, recipe, seed=seed, device=chosen, source=model, arguments=arguments)
         record = run_training(captured, dataset, spec, RunOptions(engine=engine, out=out, fresh=fresh))
         add(*rule.judge(record))
-    output.print(verdict_line(overall(findings), f"{captured.name} against {contract.name}, on {dataset.title}"))
+    title = f"{captured.name} against {contract.name}, on {dataset.title}"
+    output.print(verdict_line(overall(findings), title))
     content = {
         "model": captured.name,
         "sandbox": [dataclasses.asdict(one) for one in loaded.layers],
@@ -100,4 +106,8 @@ def verify(
         "record": record.to_json() if record else None,
     }
     output.write("verify", content)
+    if html:
+        training = run_sections(record, rule) if record and rule else ()
+        surroundings = environment(chosen)
+        write_page(html, model_page(loaded, findings, statement=title, environment=surroundings, training=training))
     return exit_code(findings)

@@ -101,6 +101,17 @@ def parse_contract(text: str, *, name: str, place: str) -> Contract:
 
 def _parse(content: bytes, *, name: str, place: str) -> Contract:
     table = parse_document(content, "TOML", where=place, error=ContractError)
+    return contract_from_table(table, name=name, place=place)
+
+
+def contract_from_table(table: dict[str, Any], *, name: str, place: str) -> Contract:
+    """Read a contract from a parsed TOML table.
+
+    ``name`` is the contract's name if the table has no key ``name``; error messages begin with ``place``.
+
+    Raises:
+        ContractError: the table has an unknown key, or a value of the wrong type or range.
+    """
     if "extends" in table:
         table = _extended(table, place)
     _refuse_unknown_keys(table, place)

@@ -45,6 +45,12 @@ class GradedRequirement:
                 f"expected 0 <= points <= max_points, got points={self.points}, max_points={self.max_points}."
             )
 
+    @property
+    def is_met(self) -> bool:
+        """Whether the requirement holds, or could not be decided and the assignment counts that in favour of the student."""
+        undecided = self.finding.status in (Status.UNKNOWN, Status.SKIP)
+        return self.finding.status is Status.PASS or (undecided and self.points == self.max_points)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty:
@@ -133,6 +139,7 @@ class Verdict:
         environment: the software and hardware of the examiner.
         claims: findings of `harness audit` on the submission's documents; empty if the assignment does not ask for it.
         notes: sentences for the student that belong to no requirement.
+        submission_digest: SHA-256 of the files of the submission; empty if it could not be read.
     """
 
     submission: str
@@ -146,6 +153,7 @@ class Verdict:
     environment: Environment
     claims: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
+    submission_digest: str = ""
 
     @property
     def status(self) -> Status:
@@ -161,6 +169,14 @@ class Verdict:
     def score(self) -> int:
         """The points of the requirements less the penalties, at least 0."""
         return max(sum(one.points for one in self.requirements) - sum(one.points for one in self.penalties), 0)
+
+    @property
+    def summary(self) -> str:
+        """The points, and the names of the requirements that are not met, as one sentence."""
+        open_ = [one.finding.requirement for one in self.requirements if not one.is_met]
+        reasons = f" Not met: {', '.join(open_)}." if open_ else " All requirements are met."
+        penalties = "".join(f" Penalty of {one.points}: {one.reason}." for one in self.penalties)
+        return f"{self.score} of {self.max_score} points.{reasons}{penalties}"
 
     def digest(self) -> str:
         """Return the SHA-256 of what decides the grade: the assignment, the graph, and the points with their findings.

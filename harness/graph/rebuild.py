@@ -39,22 +39,22 @@ _CHECKED_BATCH = 2
 def content_digest(tensor: torch.Tensor) -> str:
     """SHA-256 (hex) of a tensor's bytes."""
     plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.sha256(plain.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(plain.numpy().data).hexdigest()
 
 
 class GraphModule(nn.Module):
     """A captured model as a trainable module.
 
     ``train()`` and ``eval()`` select which of the graph's programs ``forward`` runs. ``state`` has a tensor for each name
-    in ``graph.tensors``, and is copied. Parameters and buffers have the names of the original module, so that a
-    ``state_dict`` of either module fits the other; constants are non-persistent buffers.
+    in ``graph.tensors``, and is copied unless ``copied`` is false. Parameters and buffers have the names of the original
+    module, so that a ``state_dict`` of either module fits the other; constants are non-persistent buffers.
 
     Raises:
         GraphFormatError: an operation is not on the allow-list, fails on its operands, or has a result that is too large
             or of another shape or dtype than declared, or a tensor is missing or differs from its specification.
     """
 
-    def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor], *, copied: bool = True) -> None:
         super().__init__()
         self.graph = graph
         for spec in graph.tensors:
@@ -68,7 +68,7 @@ class GraphModule(nn.Module):
             if spec.kind == "constant" and content_digest(tensor) != spec.content:
                 msg = f"constant {spec.name!r} of the graph: expected values with SHA-256 {spec.content!r}, got other values"
                 raise GraphFormatError(msg)
-            value: torch.Tensor = tensor.detach().clone()
+            value: torch.Tensor = tensor.detach().clone() if copied else tensor.detach()
             if spec.kind == "parameter":
                 value = nn.Parameter(value, requires_grad=spec.requires_grad)
             for name in spec.names:

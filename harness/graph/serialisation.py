@@ -29,6 +29,7 @@ from harness.graph.form import (
     ValueMeta,
     encode_argument,
 )
+from harness.graph.rebuild import GraphModule
 from harness.tables import expect_mapping, parse_document, printable, read_table, require_plain
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ FORMAT = "harness.graph/1"
 
 # Far above any model that the harness is meant for, as is `MAX_ELEMENTS`.
 _MAX_OPERATIONS = 20_000
-_MAX_GRAPH_BYTES, _MAX_TENSOR_BYTES = 4 * 2**20, 2**30
+_MAX_GRAPH_BYTES, _MAX_GRAPH_VALUES, _MAX_TENSOR_BYTES = 4 * 2**20, 500_000, 2**30
 _MAX_TENSORS = 20_000
 _MAX_DIMS = 8
 _MAX_SIDE = 1_024
@@ -58,7 +59,7 @@ def read_captured(stem: Path, name: str, *, max_bytes: int = _MAX_TENSOR_BYTES) 
     The tensors may have ``max_bytes`` together.
 
     Raises:
-        GraphFormatError: a file is missing, damaged or invalid.
+        GraphFormatError: a file is missing, damaged, invalid or too large, or the graph and the tensors do not make a model.
     """
     tensors = stem.with_suffix(".safetensors")
     try:
@@ -71,10 +72,20 @@ def read_captured(stem: Path, name: str, *, max_bytes: int = _MAX_TENSOR_BYTES) 
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         msg = f"expected a captured model in {stem.name}.json and {stem.name}.safetensors, got {type(error).__name__}: {error}"
         raise GraphFormatError(msg) from error
-    document = printable(parse_document(content, "JSON", where="captured model", error=GraphFormatError))
-    table = dict(expect_mapping(document, where="captured model", error=GraphFormatError))
+    document = parse_document(
+        content, "JSON", where="captured model", error=GraphFormatError, most_values=_MAX_GRAPH_VALUES
+    )
+    table = dict(expect_mapping(printable(document), where="captured model", error=GraphFormatError))
     fidelity = read_table(Fidelity, table.pop("fidelity", None), where="fidelity", error=GraphFormatError)
-    return CapturedModel(name=name, graph=graph_from_json(table), state=state, fidelity=fidelity)
+    captured = CapturedModel(name=name, graph=graph_from_json(table), state=state, fidelity=fidelity)
+    others = state.keys() - {spec.name for spec in captured.graph.tensors}
+    if others:
+        raise GraphFormatError(
+            f"expected the tensors of the graph, got {len(others):,} others, such as {min(others)[:80]!r}"
+        )
+    # Raises an error if the tensors do not fit, or an operation cannot run.
+    GraphModule(captured.graph, state, copied=False)
+    return captured
 
 
 def graph_to_json(graph: Graph) -> dict[str, Any]:

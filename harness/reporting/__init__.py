@@ -1,6 +1,26 @@
-"""Presentation of results: findings and tables for the terminal, JSON documents, and plots."""
+"""Presentation of results: findings and tables for the terminal, JSON documents, HTML pages, and plots."""
 
 from harness.reporting.documents import document, findings_content
+from harness.reporting.page import (
+    Bars,
+    Column,
+    Confusion,
+    Curve,
+    Curves,
+    Dots,
+    Facts,
+    Findings,
+    Image,
+    Images,
+    Layer,
+    Layers,
+    Page,
+    Paragraphs,
+    Section,
+    Table,
+    page_html,
+)
+from harness.reporting.plain import harmless, shortened
 from harness.reporting.plot import MapPicture, plot_curves, plot_images, plot_maps, plot_runs
 from harness.reporting.terminal import (
     facts_table,
@@ -12,17 +32,36 @@ from harness.reporting.terminal import (
 )
 
 __all__ = [
+    "Bars",
+    "Column",
+    "Confusion",
+    "Curve",
+    "Curves",
+    "Dots",
+    "Facts",
+    "Findings",
+    "Image",
+    "Images",
+    "Layer",
+    "Layers",
     "MapPicture",
+    "Page",
+    "Paragraphs",
+    "Section",
+    "Table",
     "document",
     "facts_table",
     "findings_content",
     "findings_table",
+    "harmless",
     "markdown_table",
+    "page_html",
     "plain_table",
     "plot_curves",
     "plot_images",
     "plot_maps",
     "plot_runs",
+    "shortened",
     "status_text",
     "verdict_line",
 ]

@@ -5,6 +5,7 @@ from harness.sandbox.probe import available_layers
 from harness.sandbox.protocol import Failure, Request, Workspace
 from harness.sandbox.requirement import DEFAULT_REQUIREMENT, NO_REQUIREMENT, SandboxRequirement
 from harness.sandbox.runner import Ending, Job, Limits, Outcome, run_processes, warm_workers
+from harness.sandbox.submissions import Submission, SubmissionLimits, open_submission
 
 __all__ = [
     "DEFAULT_REQUIREMENT",
@@ -18,8 +19,11 @@ __all__ = [
     "Outcome",
     "Request",
     "SandboxRequirement",
+    "Submission",
+    "SubmissionLimits",
     "Workspace",
     "available_layers",
+    "open_submission",
     "run_processes",
     "warm_workers",
 ]

@@ -30,10 +30,11 @@ with contextlib.suppress(ImportError):  # not on Windows, where no layer holds
     import resource
 
 _PR_SET_KEEPCAPS = 8
-_CAPSET, _CAPABILITY_VERSION, _CAP_DAC_READ_SEARCH = {"x86_64": 126, "aarch64": 91}, 0x20080522, 2
+_CAPSET, _CAPABILITY_VERSION = {"x86_64": 126, "aarch64": 91}, 0x20080522
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 # Below the range of systemd's dynamic users; above that of people.
 _FIRST_USER, USERS = 60_001, 1_000
-_ADDITIONAL_MEMORY, _FILE_BYTES, _OPEN_FILES, _THREADS = 4 * 2**30, 2**30, 256, 128
+_ADDITIONAL_MEMORY, _FILE_BYTES, _OPEN_FILES, _THREADS = 4 * 2**30, 2**29, 256, 128
 # What Python and torch read at any time, beside their own folders.
 SYSTEM_FILES = (
     *("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types"),
@@ -64,6 +65,9 @@ class LayerState:
 def unavailable_layers() -> tuple[LayerState, ...]:
     """The state of each layer where the sandbox is not implemented."""
     return tuple(LayerState(layer=layer, holds=False, detail=f"needs {SUPPORTED}") for layer in Layer)
+
+
+WORKER_DETAIL = "no network; programs, processes and changes of files are allowed"
 
 
 def confine_worker() -> None:
@@ -141,7 +145,7 @@ def _limit_resources() -> str:
         _, hard = resource.getrlimit(limit)
         lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (lowest, lowest))
-    return f"{_ADDITIONAL_MEMORY >> 30} GiB of memory, {_FILE_BYTES >> 30} GiB per file, {_OPEN_FILES} open files"
+    return f"{_ADDITIONAL_MEMORY >> 30} GiB of memory, {_FILE_BYTES >> 20} MiB per file, {_OPEN_FILES} open files"
 
 
 def _become_other_user(
@@ -149,16 +153,20 @@ def _become_other_user(
 ) -> str:
     """Give ``folder`` to ``user`` and become that user; needs root.
 
-    If others cannot read the project or the libraries, the capability to read all files is kept, unless this process does
-    not have it, or ``may_read_all`` is false. Without it, the libraries must be readable.
+    If others cannot read the project or the libraries, a capability to read all files is kept, unless this process does
+    not have one, or ``may_read_all`` is false. Without it, the libraries must be readable.
     """
     if os.geteuid() != 0:
         raise _NotApplicableError("needs root")
-    capabilities = _effective_capabilities() & 1 << _CAP_DAC_READ_SEARCH if may_read_all else 0
+    # In a container, only the second may be there.
+    held = [
+        1 << number for number in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE) if _effective_capabilities() >> number & 1
+    ]
+    capabilities = held[0] if held and may_read_all else 0
     private = [place for place in libraries if not _readable_by_others(place)]
     if private and not capabilities:
         raise _NotApplicableError(
-            f"{private[0]} can be read by root only; another user needs the capability DAC_READ_SEARCH, limited by Landlock"
+            f"{private[0]} can be read by root only; another user needs a capability to read it, and Landlock to limit that"
         )
     if not private and all(map(_readable_by_others, project)):
         capabilities = 0

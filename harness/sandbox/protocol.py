@@ -36,6 +36,9 @@ REQUEST_FILE, PROGRESS_FILE, RESULT_FILE, OUTPUT_FILE = "request.json", "progres
 # Parsed, a result needs up to thirty times its size.
 MAX_RESULT_BYTES, MAX_MESSAGE_BYTES = 4 * 2**20, 2**16
 
+# More take seconds to read.
+_MAX_RESULT_VALUES = 200_000
+
 R = TypeVar("R")
 
 
@@ -182,7 +185,8 @@ def read_result(request: Request[R], folder: Path) -> R | None:
     except OSError as problem:
         raise unreadable(problem) from problem
     try:
-        document = printable(parse_document(content, "JSON", where="result", error=InputError))
+        document = parse_document(content, "JSON", where="result", error=InputError, most_values=_MAX_RESULT_VALUES)
+        document = printable(document)
         if document["error"] is None:
             return cast("R", read_table(request.result_type, document["value"], where="value", error=InputError))
         failure = read_table(Failure, document["error"], where="error", error=InputError)

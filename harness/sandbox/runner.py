@@ -27,7 +27,7 @@ from harness.files import read_limited, temporary_folder
 from harness.sandbox.bubblewrap import bubblewrap_command, bubblewrap_state
 from harness.sandbox.kernel import machine
 from harness.sandbox.landlock import landlock_version
-from harness.sandbox.layers import USERS, Layer, LayerState, left_out, switched_off, unavailable_layers
+from harness.sandbox.layers import USERS, WORKER_DETAIL, Layer, LayerState, left_out, switched_off, unavailable_layers
 from harness.sandbox.protocol import (
     MAX_MESSAGE_BYTES,
     OUTPUT_FILE,
@@ -61,12 +61,14 @@ R = TypeVar("R")
 class Limits:
     """Limits for worker processes.
 
-    ``seconds`` limits the wall time of a process, ``idle_seconds`` the wall time without progress, ``output_bytes`` the
-    size of the output, ``written_bytes`` that of all files in the workspace, and ``parallel`` the number of processes at a
-    time.
+    ``seconds`` limits the wall time of a process; if ``start_seconds`` is above 0, ``seconds`` counts from the first progress
+    on, and ``start_seconds`` limits the time before, in which libraries are imported. ``idle_seconds`` limits the wall time
+    without progress, ``output_bytes`` the size of the output, ``written_bytes`` that of all files in the workspace, and
+    ``parallel`` the number of processes at a time.
     """
 
     seconds: float = math.inf
+    start_seconds: float = 0.0
     idle_seconds: float = math.inf
     output_bytes: int = 64 * 2**20
     written_bytes: float = math.inf
@@ -105,7 +107,7 @@ class Outcome:
 
     The harness killed the process unless ``ending`` is `Ending.EXITED`. ``exit_code`` is the negative number of the
     signal if a signal ended the process. ``layers`` are the states of the layers when the process began to run code of a
-    submission; empty if it did not get so far, or if its request is not one that is performed confined.
+    submission; empty if it did not get so far. Of a process that is not forked from a worker, only the filter is reported.
     """
 
     job: Job
@@ -155,6 +157,13 @@ class _GroupLeader(subprocess.Popen[bytes]):
 
     layers: tuple[LayerState, ...] = ()
 
+    def poll(self) -> int | None:
+        code = super().poll()
+        # The filter that the process begins with is seen from here, so that its code cannot lie about it.
+        if code is None and not self.layers and _seccomp_filters(self.pid) > _seccomp_filters(os.getpid()):
+            self.layers = (LayerState(layer=Layer.SECCOMP, holds=True, detail=WORKER_DETAIL),)
+        return code
+
     def end(self) -> int:
         try:
             os.killpg(self.pid, signal.SIGKILL)
@@ -197,6 +206,13 @@ class _Surroundings:
         project = self.project or _area
         above = [place for place in (project, *project.parents[:2]) if place != Path(place.anchor)]
         return bubblewrap_command(readable=above[-1:] if self.project else [], writable=_area)
+
+
+def _seccomp_filters(process: int) -> int:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("Seccomp_filters:")))
+    return 0
 
 
 class _Worker:
@@ -457,12 +473,13 @@ def run_processes(
 
 @dataclass(kw_only=True)
 class _Running:
-    """A running process, its start time on the monotonic clock, and the number of its progress lines already announced."""
+    """A running process, the time on the monotonic clock of its start or first progress, and the number of announced lines."""
 
     job: Job
     folder: Path
     process: Process
     started: float = field(default_factory=time.monotonic)
+    has_begun: bool = False
     announced: int = 0
     measured: float = 0.0
 
@@ -470,7 +487,10 @@ class _Running:
         """Return how the process ended or which limit was exceeded; None while the process may continue."""
         if self.process.poll() is not None:
             return Ending.EXITED
-        if time.monotonic() > self.started + limits.seconds:
+        if limits.start_seconds and not self.has_begun and _status(self.folder / PROGRESS_FILE)[1]:
+            self.has_begun, self.started = True, time.monotonic()
+        seconds = limits.seconds if self.has_begun else max(limits.seconds, limits.start_seconds)
+        if time.monotonic() > self.started + seconds:
             return Ending.TIMED_OUT
         if time.time() - _status(self.folder / PROGRESS_FILE)[0] > limits.idle_seconds:
             return Ending.IDLE

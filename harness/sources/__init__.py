@@ -1,5 +1,6 @@
 """Finding, building and capturing models: shipped ones, and those in files, packages, notebooks and folders."""
 
+from harness.sources.building import shipped_recipe
 from harness.sources.loading import DEFAULT_SEED, Builds, LoadedModel, load, load_builds, load_model
 from harness.sources.source import ModelSource, module_source, parse_source
 
@@ -13,4 +14,5 @@ __all__ = [
     "load_model",
     "module_source",
     "parse_source",
+    "shipped_recipe",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -116,6 +116,19 @@ def build_shipped(name: str, seed: int) -> nn.Module:
     """Build a model of the ``mnist_models`` package after ``torch.manual_seed(seed)``."""
     torch.manual_seed(seed)
     return mnist_models.create_model(name)
+
+
+def shipped_recipe(name: str) -> Mapping[str, Any]:
+    """Return the training recipe of a shipped model as a mapping that `harness.training.Recipe.from_mapping` reads.
+
+    Raises:
+        ModelSourceError: there is no shipped model of this name.
+    """
+    if name not in mnist_models.list_models():
+        raise ModelSourceError(
+            f"expected the name of a shipped model, whose recipe is used, got {name!r}. See `harness list`"
+        )
+    return mnist_models.model_card(name).recipe
 
 
 def module_builder(source: ModelSource, arguments: str) -> Callable[[int], nn.Module]:

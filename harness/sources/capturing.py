@@ -62,13 +62,15 @@ class CaptureRequest(Request[CapturedClasses]):
 
     The first progress line is the file's name; one line for each class follows.
 
-    ``arguments`` are those of the constructor; ``input_shape`` is the shape of one input, without the batch dimension.
+    ``arguments`` are those of the constructor; ``input_shape`` is the shape of one input, without the batch dimension;
+    ``twice`` is that of `harness.graph.capture`.
     """
 
     source: ModelSource
     arguments: str
     seed: int
     input_shape: tuple[int, ...]
+    twice: bool = True
 
     result_type = CapturedClasses
     is_confined = True
@@ -125,7 +127,7 @@ class CaptureRequest(Request[CapturedClasses]):
         model = captured = failure = None
         try:
             model = build_model(cls, name, self.arguments, self.seed)
-            captured = capture(model, self.input_shape, name=name)
+            captured = capture(model, self.input_shape, name=name, twice=self.twice)
         except (ModelSourceError, CaptureError) as error:
             explained = type(error)(f"{error}{_missing_name(error, imported)}").with_traceback(error.__traceback__)
             explained.__cause__ = error.__cause__

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from harness.errors import CaptureError, ExaminerError, GraphFormatError, HarnessError, ModelSourceError
+from harness.errors import BusyError, CaptureError, ExaminerError, GraphFormatError, HarnessError, ModelSourceError
 from harness.files import temporary_folder
 from harness.graph import CapturedModel, capture, read_captured
 from harness.sandbox import (
@@ -38,11 +38,13 @@ from harness.sources.choice import Candidate, choose
 from harness.sources.source import ModelSource, candidate_files, name_suffix, parse_source
 
 DEFAULT_SEED = 1
-# Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
+# Long enough to export on a busy machine; short enough that a hanging import is reported within a minute.
 LOAD_TIMEOUT_SECONDS = 45.0
 _MAX_WRITTEN_BYTES = 2**30
 # Of the tensors of a model: of one's own, and of a submission.
 _MAX_OWN_TENSOR_BYTES, _MAX_TENSOR_BYTES = 2**30, 2**26
+# Before, PyTorch is imported, which is no fault of the model if the machine is busy.
+START_TIMEOUT_SECONDS = 300.0
 # Torch imports this module when a rebuilt module first computes shapes on the meta device. Until then this process only waits.
 _IMPORTED_LATE = "torch._dynamo"
 
@@ -61,7 +63,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
 
-# For each seed, the model or the error.
+# For each seed, the model or the error; the first error is the last entry.
 Builds = tuple[LoadedModel | HarnessError, ...]
 
 
@@ -74,13 +76,15 @@ def load(
     timeout: float = LOAD_TIMEOUT_SECONDS,
     announce: Callable[[str], None] = lambda _: None,
     sandbox: SandboxRequirement = NO_REQUIREMENT,
+    twice: bool = True,
 ) -> LoadedModel:
     """Find a model, build it after ``torch.manual_seed(seed)`` and capture its graph.
 
     ``text`` is the MODEL argument, see `parse_source`; ``input_shape`` is the shape of one input, without the batch
     dimension. ``arguments`` are those of the constructor, see `parse_arguments`, and become part of the captured
-    model's name. Each file may take ``timeout`` seconds. ``announce`` is called with messages for the user: the file
-    that is being imported, if there are several, and the notes. ``sandbox`` is what must hold before a file is imported.
+    model's name. Each file may take ``timeout`` seconds from its import on. ``announce`` is called with messages for the
+    user: the file that is being imported, if there are several, and the notes. ``sandbox`` is what must hold before a
+    file is imported; ``twice`` is that of `harness.graph.capture`.
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
@@ -99,7 +103,10 @@ def load(
         # Each shipped model is tested to be captured alike again.
         return LoadedModel(model=capture(module, input_shape, name=source.text, twice=False), source=source)
     files = candidate_files(source)
-    requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
+    requests = [
+        CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape, twice=twice)
+        for file in files
+    ]
     numbers = {file.text: f"({number} of {len(files)})" for number, file in enumerate(files, start=1)}
 
     def announce_file(line: str) -> None:
@@ -120,7 +127,7 @@ def load(
     meanwhile = threading.Thread(target=importlib.import_module, args=(_IMPORTED_LATE,), daemon=True)
     meanwhile.start()
     with warm_workers() as area, temporary_folder("model", inside=area) as folder:
-        limits = Limits(seconds=timeout, written_bytes=_MAX_WRITTEN_BYTES)
+        limits = Limits(seconds=timeout, start_seconds=START_TIMEOUT_SECONDS, written_bytes=_MAX_WRITTEN_BYTES)
         outcomes = run_processes(jobs, folder, limits=limits, announce=announce_file)
         load_file = _load_file if len(files) == 1 else _load_file_or_report
         meanwhile.join()
@@ -162,23 +169,30 @@ def load_builds(
 ) -> Builds:
     """Build a model once after each seed, as `load` does, each time in a new process forked from the same worker.
 
-    The class that the first build chooses is that of all later ones.
+    The class that the first build chooses is that of all later ones. No build follows one that fails.
 
     Returns:
-        For each seed, the model or the error that `load` raised.
+        For each seed, the model or, as the last entry, the error that `load` raised.
     """
     builds: list[LoadedModel | HarnessError] = []
     with warm_workers():
         for seed in seeds:
             try:
                 build = load(
-                    text, seed=seed, input_shape=input_shape, arguments=arguments, timeout=timeout, sandbox=sandbox
+                    text,
+                    seed=seed,
+                    input_shape=input_shape,
+                    arguments=arguments,
+                    timeout=timeout,
+                    sandbox=sandbox,
+                    # The later builds repeat the capture in any case.
+                    twice=not builds,
                 )
             except HarnessError as error:
                 builds.append(error)
-            else:
-                builds.append(build)
-                text = build.source
+                break
+            builds.append(build)
+            text = build.source
     return tuple(builds)
 
 
@@ -195,7 +209,8 @@ def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: flo
 def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
     text = request.source.text
     if outcome.ending is not Ending.EXITED:
-        raise ModelSourceError(_limit_message(outcome, text, timeout))
+        kind = ModelSourceError if outcome.progress else BusyError
+        raise kind(_limit_message(outcome, text, timeout))
     result = outcome.result(request)
     printed = f" The last output was: {outcome.output}" if outcome.output else ""
     if result is None and outcome.exit_code < 0:
@@ -235,7 +250,8 @@ def _limit_message(outcome: Outcome, text: str, timeout: float) -> str:
             f"{text} wrote more than {_MAX_WRITTEN_BYTES:,} bytes while it was loaded: expected a file that only defines the "
             'model. Put code that writes files under `if __name__ == "__main__":`'
         )
-    late = f"{text} did not finish loading within {timeout:.0f} seconds: expected"
+    seconds = timeout if outcome.progress else START_TIMEOUT_SECONDS
+    late = f"{text} did not finish loading within {seconds:.0f} seconds: expected"
     if not outcome.progress:
         return (
             f"{late} PyTorch to be imported by then, and that was not the case. The machine seems busy: try again later"

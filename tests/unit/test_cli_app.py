@@ -199,6 +199,18 @@ def test_a_refusal_replaces_an_older_document(
     assert [] == schema_errors(document)
 
 
+def test_a_refusal_replaces_an_older_page(command: Command, tmp_path: Path) -> None:
+    """The page of --html says that there is no result, and why."""
+    path = tmp_path / "page.html"
+    path.write_text("PASS", encoding="utf-8")
+    code, _, _ = command("check", "nosuch", f"--html={path}")
+    page = path.read_text("utf-8")
+
+    assert 2 == code
+    assert "No result: error" in page
+    assert "no shipped model is called &#39;nosuch&#39;" in page
+
+
 def test_a_refusal_without_a_place_for_it_is_told(command: Command, tmp_path: Path) -> None:
     """Where the document cannot be written the message and the exit code are those of the error."""
     code, _, err = command("check", "nosuch", "--json", tmp_path / "nosuch" / "found.json")

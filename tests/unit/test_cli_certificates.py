@@ -59,7 +59,9 @@ def document(path: Path) -> dict[str, Any]:
 def test_certify_compare_and_place(here: Path, command: Command) -> None:
     """A fixed certificate passes and draws itself; compared with itself it is identical; a run of it is placed within it."""
     rates = ("--runs", "3", "--p0", "0.2", "--p1", "0.9", "--alpha", "0.1")
-    code, out, _ = command("certify", "cloud_2", *SMALL, *rates, "--json", "a.json", "--plot", "a.png", "--out", "a")
+    code, out, _ = command(
+        "certify", "cloud_2", *SMALL, *rates, "--json", "a.json", "--plot", "a.png", "--out", "a", "--html", "a.html"
+    )
     found = document(here / "a.json")
 
     assert 0 == code
@@ -69,7 +71,11 @@ def test_certify_compare_and_place(here: Path, command: Command) -> None:
     assert "digits" == found["declaration"]["data_name"]
     assert (here / "a.png").read_bytes().startswith(b"\x89PNG")
 
-    code, out, _ = command("compare", "a.json", "a/certificate.json", "--json", "c.json")
+    page = (here / "a.html").read_text("utf-8")
+    assert [] == [words for words in ("3 of 3", "required: ", "the pass rate is above 20 %") if words not in page]
+
+    code, out, _ = command("compare", "a.json", "a/certificate.json", "--json", "c.json", "--html", "c.html")
+    assert "mean +0.0 images" in (here / "c.html").read_text("utf-8")
     assert (0, "identical") == (code, document(here / "c.json")["outcome"])
     assert "identical" == out.strip().splitlines()[-1]
 
@@ -81,7 +87,8 @@ def test_certify_compare_and_place(here: Path, command: Command) -> None:
     slow = json.loads(record.read_text("utf-8"))
     slow["epochs"][-1]["test_correct"] = 100
     (here / "slow.json").write_text(json.dumps(slow), encoding="utf-8")
-    code, out, _ = command("compare", "a.json", "slow.json")
+    code, out, _ = command("compare", "a.json", "slow.json", "--html", "p.html")
+    assert "the run is worse than the 3 runs of cloud_2" in (here / "p.html").read_text("utf-8")
     assert (1, True) == (code, "the run is worse than the 3 runs of cloud_2" in out)
 
     # The same seeds by another recipe: a model beside a certificate.

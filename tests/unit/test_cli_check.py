@@ -9,6 +9,7 @@ import pytest
 
 import harness.sources
 from harness.sources import load
+from tests.pages import Outline
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -81,3 +82,22 @@ def test_8000_parameters_are_not_below_8000(command: Command, tmp_path: Path, mo
     assert "fail     parameters" in strict
     assert "remove at least 1" in strict
     assert "pass     parameters  8,000 parameters" in inclusive
+
+
+@pytest.mark.usefixtures("quick_load")
+def test_check_writes_a_page(command: Command, tmp_path: Path) -> None:
+    """The page has the findings with their evidence, the layers, the receptive fields and the environment."""
+    code, _, err = command("check", "cloud_2", "--html", tmp_path / "check.html")
+    page = Outline((tmp_path / "check.html").read_bytes())
+
+    assert (0, True) == (code, "page: " in err)
+    for words in (
+        "cloud_2 against era-s7, structure only",
+        "5,048 parameters",
+        "block1.0",
+        "Conv2d 3x3",
+        "Examined with",
+    ):
+        assert words in page.text
+    (drawing,) = page.all("svg")
+    assert "Receptive fields of 3, 5, 6, 10, 14, 18 pixels on an image of 28 by 28 pixels" == drawing["aria-label"]

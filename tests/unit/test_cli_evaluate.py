@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.training import RunRecord
+from tests.pages import Outline
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -57,12 +58,15 @@ def test_the_outputs_are_consistent(folder: Path, command: Command) -> None:
     found = json.loads(out)
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     wrong = [int(row["index"]) for row in rows if row["label"] != row["answer"]]
-    _, table, _ = evaluate(command, folder)
+    _, table, _ = evaluate(command, folder, "--html", folder / "page.html")
+    page = Outline((folder / "page.html").read_bytes())
 
     assert found["correct"] == sum(counts[label] for label, counts in enumerate(found["confusion"]))
     assert found["total"] == len(rows) == sum(map(sum, found["confusion"]))
     assert wrong == [one["index"] for one in found["wrong"]]
     assert f"{found['correct']} of {found['total']} correct" in table
+    assert f"{len(wrong)} wrongly predicted test images; the first 24" in page.text
+    assert 24 == len(page.all("img"))
     assert 10 == len([line for line in table.splitlines() if line.split()[:1] and line.split()[0].isdigit()])
 
 

@@ -112,14 +112,15 @@ def test_a_file_that_never_ends(command: Command, tmp_path: Path, monkeypatch: p
     assert "did not finish loading within" in paragraph(err)
 
 
+@pytest.mark.parametrize("option", ["--json", "--html"])
 @pytest.mark.parametrize("place", ["nosuch/list.json", "."])
-def test_an_unwritable_json_path_is_refused_first(
-    place: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unwritable_path_is_refused_first(
+    place: str, option: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A path that cannot be written is a usage error before anything is loaded."""
     monkeypatch.setattr(harness.sources, "load", lambda *_, **__: pytest.fail("the model was loaded"))
 
-    code, out, err = command("check", "cloud_2", "--json", tmp_path / place)
+    code, out, err = command("check", "cloud_2", option, tmp_path / place)
 
     assert (2, "") == (code, out)
-    assert "Invalid value for '--json': expected a writable file" in " ".join(err.split())
+    assert f"Invalid value for '{option}': expected a writable file" in " ".join(err.split())

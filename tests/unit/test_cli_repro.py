@@ -54,13 +54,14 @@ def test_a_reproducible_model_passes(command: Command, tmp_path: Path, options: 
 def test_a_nondeterministic_model_fails(command: Command, tmp_path: Path, options: tuple[object, ...]) -> None:
     """The exit code is 1; the finding says where the runs differ, the evidence why."""
     path = write_model(tmp_path, "return self.head(images.flatten(1)) * (1 + os.urandom(1)[0])")
-    code, out, _ = command("repro", path, *options)
+    code, out, _ = command("repro", path, *options, "--html", tmp_path / "page.html")
 
     assert 1 == code
     assert "fail     repeat in the process                  differs at step 1 in tensor head.weight by " in out
     assert "cause: the code draws from os.urandom" in out
     assert "os.urandom is called in line 8 of net.py" in out
     assert "fail     captured graph draws anew" in out
+    assert "cause: the code draws from os.urandom" in (tmp_path / "page.html").read_text("utf-8")
 
 
 def test_a_model_that_cannot_be_captured_is_checked(

@@ -51,12 +51,16 @@ def test_verify_passes_what_meets_its_contract(short_recipe: Path, command: Comm
         encoding="utf-8",
     )
 
-    code, out, _ = command(*verify_arguments(short_recipe, "--contract", contract, "--data", "digits"))
+    code, out, _ = command(
+        *verify_arguments(short_recipe, "--contract", contract, "--data", "digits", "--html", "page.html")
+    )
     shown = [line.split()[:2] for line in out.splitlines()]
 
     assert 0 == code
     assert [] == [name for name in ("parameters", "smoke", "epochs", "accuracy") if ["pass", name] not in shown]
     assert out.splitlines()[-1].startswith("PASS")
+    page = Path("page.html").read_text("utf-8")
+    assert [] == [words for words in ("Accuracy by epoch", "required: 1.", "smoke run on cpu") if words not in page]
 
 
 def test_quick_skips_the_training(short_recipe: Path, command: Command) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from harness.errors import GraphFormatError
 from harness.graph import CapturedModel, graph_from_json, graph_to_json, read_captured, write_captured
@@ -93,12 +93,42 @@ def test_missing_files_are_refused(written: Path, suffix: str) -> None:
         read_captured(written, "model")
 
 
-def test_tensors_of_another_model_are_refused_when_rebuilt(written: Path) -> None:
-    """What the tensors are is checked where they are used: a rebuilt module names the first that does not fit."""
-    save_file({"other": torch.zeros(1)}, written.with_suffix(".safetensors"))
+def test_tensors_of_another_model_are_refused(written: Path) -> None:
+    """The graph and the tensors must make a model that runs, without too few tensors, too many, or others."""
+    path = written.with_suffix(".safetensors")
+    state = load_file(path)
+    first = min(state)
+    for changed, words in (
+        ({}, "got nothing"),
+        (state | {first: torch.zeros(1)}, r"got torch\.float32 of shape \[1\]"),
+        (state | {"other": torch.zeros(1)}, "got 1 others, such as 'other'"),
+    ):
+        save_file(changed, path)
+        with pytest.raises(GraphFormatError, match=words):
+            read_captured(written, "model")
 
-    with pytest.raises(GraphFormatError, match="got nothing"):
-        read_captured(written, "model").to_module()
+
+def test_a_graph_that_cannot_run_is_refused(written: Path) -> None:
+    """Declared shapes and operations are checked before anybody relies on them."""
+    path = written.with_suffix(".json")
+    for key, value, words in (
+        ("outputs", [{"shape": ["B", 1], "dtype": "float32"}], "the graph declares an output"),
+        ("op", "builtins.exec", "is not on the allow-list"),
+    ):
+        content = path.read_text(encoding="utf-8")
+        document = json.loads(content)
+        operation(document)[key] = value
+        path.write_text(json.dumps(document), encoding="utf-8")
+        with pytest.raises(GraphFormatError, match=words):
+            read_captured(written, "model")
+        path.write_text(content, encoding="utf-8")
+
+
+def test_a_graph_of_too_many_values_is_refused(written: Path) -> None:
+    """The number of values is limited before they are read."""
+    written.with_suffix(".json").write_bytes(b"[" + b"0," * 500_000 + b"0]")
+    with pytest.raises(GraphFormatError, match="expected a document of at most 500,000 values"):
+        read_captured(written, "model")
 
 
 def deep(levels: int) -> list[Any]:

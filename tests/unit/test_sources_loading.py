@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from harness.errors import ModelSourceError
+from harness.errors import BusyError, ModelSourceError
 from harness.graph import CapturedModel
 from harness.sandbox import runner
-from harness.sources import capturing, load_model
+from harness.sources import capturing, load_model, loading
 from tests.model_files import NET, Load, write
 
 
@@ -89,11 +89,12 @@ def test_a_real_process(tmp_path: Path) -> None:
     assert ["my net.py", *sorted(wrong)] == sorted(path.name for path in folder.iterdir())
 
 
-def test_a_process_that_is_too_slow(tmp_path: Path) -> None:
+def test_a_process_that_is_too_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If PyTorch has not been imported when the time is up, the message does not blame the model."""
     path = write(tmp_path, {"net.py": NET}) / "net.py"
+    monkeypatch.setattr(loading, "START_TIMEOUT_SECONDS", 0.1)
 
-    with pytest.raises(ModelSourceError, match="within 0 seconds: expected PyTorch to be imported by then"):
+    with pytest.raises(BusyError, match="within 0 seconds: expected PyTorch to be imported by then"):
         load_model(str(path), timeout=0.1)
 
 
@@ -135,6 +136,7 @@ def test_a_file_of_a_folder_that_is_too_slow(
         return Hanging()
 
     monkeypatch.setattr(runner, "start_process", start)
+    monkeypatch.setattr(loading, "START_TIMEOUT_SECONDS", 0.1)
     with pytest.raises(ModelSourceError) as caught:
         load_model(str(folder), timeout=0.1, announce=lines.append)
 

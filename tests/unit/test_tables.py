@@ -216,3 +216,10 @@ def test_a_document_is_plain_data() -> None:
     assert {"a": [2**63 - 1, -0.5, "x"]} == parse_document(
         b'\xef\xbb\xbf{"a": [9223372036854775807, -0.5, "x"]}', "JSON", where="here", error=InputError
     )
+
+
+def test_the_values_of_a_document_are_limited() -> None:
+    """A document of many small values, which would take many times its size in memory, is refused before it is parsed."""
+    assert [1, [], {}] == parse_document(b"[1,[],{}]", "JSON", where="here", error=InputError, most_values=5)
+    with pytest.raises(RecipeError, match=r"here: expected a document of at most 4 values\. Write less\."):
+        parse_document(b"[1,[],{}]", "JSON", where="here", error=RecipeError, most_values=4)

@@ -1,0 +1,235 @@
+"""Grading one submission: every requirement gets a finding, failures and errors differ, equal networks get equal grades."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from harness.errors import CaptureError, ExaminerError, ModelSourceError, SandboxError
+from harness.findings import Finding, Status
+from harness.grading import Verdict, checks, grade
+from harness.sandbox import DEFAULT_REQUIREMENT, NO_REQUIREMENT
+from tests.graded import TEXT, Builds, assignment, built, grader, outcomes
+from tests.made_up import dataset, network
+
+SKIPPED = ("permuted labels", "epochs", "accuracy")
+
+
+class Kept:
+    """A store in memory."""
+
+    def __init__(self) -> None:
+        self.verdicts: dict[str, Verdict] = {}
+
+    def get(self, key: str) -> Verdict | None:
+        return self.verdicts.get(key)
+
+    def put(self, key: str, verdict: Verdict) -> None:
+        self.verdicts[key] = verdict
+
+    def checkpoints(self, _: str) -> Path | None:
+        return None
+
+
+@pytest.fixture
+def submission(tmp_path: Path) -> Path:
+    """A submission of one file, whose content does not matter."""
+    (tmp_path / "alice").mkdir()
+    (tmp_path / "alice" / "net.py").write_text("class Net: ...\n")
+    return tmp_path / "alice"
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, *models: object) -> Builds:
+    """Let a submission be these models, in the order of the builds."""
+    builds = Builds(*models)  # type: ignore[arg-type]  # models and errors
+    monkeypatch.setattr("harness.grading.examiner.load_builds", builds)
+    return builds
+
+
+def test_every_requirement_gets_a_finding(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """Without training, those on the trained model are skipped and give no points."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    verdict = grade(submission, grader())
+    found = outcomes(verdict)
+    assert assignment().requirements == tuple(found)
+    assert {name: "skip" if name in SKIPPED else "pass" for name in found} == found
+    assert ("alice", 45, 78) == (verdict.submission, verdict.score, verdict.max_score)
+
+
+def test_the_model_is_described_by_its_graph(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """Each layer has a row; a receptive field belongs to a map."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    model = grade(submission, grader()).model
+    assert model is not None
+    rows = {row.name: (row.operation, row.output_shape, row.parameters, row.receptive_field) for row in model.layers}
+    assert ("Conv2d 7x7, stride 7x7", (4, 4, 4), 200, 7) == rows["0"]
+    assert ("Linear", (10,), 650, None) == rows["5"]
+    assert 858 == model.parameters
+
+
+@pytest.mark.parametrize(
+    "problem", [ModelSourceError("net.py has no class."), CaptureError("net.py cannot be captured")]
+)
+def test_a_submission_without_a_model_fails(
+    monkeypatch: pytest.MonkeyPatch, submission: Path, problem: Exception
+) -> None:
+    """The finding `build` says why, and nothing else was checked."""
+    stand_in(monkeypatch, problem)
+    verdict = grade(submission, grader())
+    assert {name: "fail" if name == "build" else "skip" for name in outcomes(verdict)} == outcomes(verdict)
+    assert (0, str(problem).rstrip(".")) == (verdict.score, verdict.requirements[0].finding.observed)
+
+
+def test_the_path_of_the_copy_is_not_shown(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """A message names the file as the student does."""
+
+    def fail(text: str, **_: object) -> tuple[ModelSourceError]:
+        return (ModelSourceError(f"{text}/net.py has no class"),)
+
+    monkeypatch.setattr("harness.grading.examiner.load_builds", fail)
+    assert "net.py has no class" == grade(submission, grader()).requirements[0].finding.observed
+
+
+def test_an_error_of_the_examiner_is_no_failure(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """It costs no penalty and says whose fault it is."""
+    stand_in(monkeypatch, ExaminerError("out of order"))
+    verdict = grade(submission, grader())
+    assert (Status.ERROR, ()) == (verdict.status, verdict.penalties)
+    assert "a defect of the harness" in verdict.requirements[0].finding.hint
+
+
+def test_a_missing_layer_of_the_sandbox_is_no_verdict(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """The instructor's machine lacks it, so that nothing is graded."""
+    stand_in(monkeypatch, SandboxError("no seccomp"))
+    with pytest.raises(SandboxError):
+        grade(submission, grader())
+
+
+def test_an_unreadable_submission_fails(tmp_path: Path) -> None:
+    """A damaged archive is the student's."""
+    (tmp_path / "bob.zip").write_bytes(b"PK no zip")
+    verdict = grade(tmp_path / "bob.zip", grader())
+    assert (Status.FAIL, "bob.zip") == (verdict.status, verdict.submission)
+
+
+def test_cheats_are_found(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """Weights that no seed changes cost a penalty; a network that changes is no model."""
+    stand_in(monkeypatch, built(1))
+    verdict = grade(submission, grader())
+    assert ("fail", 45 - 6 - 20) == (outcomes(verdict)["initial weights"], verdict.score)
+    stand_in(monkeypatch, built(1), built(1), built(1, Wider))
+    assert {"build": "fail"} == {
+        name: found for name, found in outcomes(grade(submission, grader())).items() if found != "skip"
+    }
+
+
+class Wider(nn.Sequential):
+    """Another network."""
+
+    def __init__(self) -> None:
+        super().__init__(network(), nn.ReLU())
+
+
+def test_equal_networks_get_equal_grades(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """A kept verdict is used again, under the name of the new submission; recomputed, it is equal."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    store = Kept()
+    first = grade(submission, grader(), store=store)
+    again = grade(submission, grader(), name="carol", store=store)
+    recomputed = grade(submission, grader(), store=Kept())
+    assert 1 == len(store.verdicts)
+    assert (first.digest(), "carol") == (again.digest(), again.submission)
+    assert dataclasses.replace(first, environment=recomputed.environment) == recomputed
+
+
+def test_what_differs_is_graded_anew(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """Other weights, another assignment, another salt, another data set."""
+    store = Kept()
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    harder = assignment(TEXT.replace("below = 1000", "below = 800"))
+    verdicts = [grade(submission, one, store=store) for one in (grader(), grader(salt="x"), grader(assignment=harder))]
+    stand_in(monkeypatch, built(1), built(1), built(3))
+    verdicts.append(grade(submission, grader(), store=store))
+    assert (4, 4) == (len(store.verdicts), len(verdicts))
+    assert "fail" == outcomes(verdicts[2])["parameters"]
+    assert 3 == len({one.assignment_digest for one in verdicts})
+
+
+def test_a_known_submission_is_not_built(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """The digest of its files decides."""
+    builds = stand_in(monkeypatch, built(1), built(1), built(2))
+    verdict = grade(submission, grader())
+    again = grade(submission, grader(), known=lambda digest: verdict if digest == verdict.submission_digest else None)
+    assert (1, verdict) == (builds.calls, again)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_trained_submission_gets_all_points(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """The examiner's weights and recipe are used; the verdict has the epochs, the confusion matrix and wrong images."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    verdict = grade(submission, grader(data=dataset()))
+    assert {"pass"} == set(outcomes(verdict).values())
+    training = verdict.training
+    assert training is not None
+    assert (78, 48, 40, 28, 2) == (
+        *(verdict.score, training.train_total, training.test_total),
+        *(training.required, training.counted_epochs),
+    )
+    last = training.runs[0].test_correct[-1]
+    assert (last, 40) == (
+        sum(row[label] for label, row in enumerate(training.confusion)),
+        sum(map(sum, training.confusion)),
+    )
+    assert 40 - last == len(training.wrong)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_weights_of_a_submission_do_not_matter(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """Unless the assignment uses them."""
+    own = assignment("initial_weights = 'submission'\n" + TEXT)
+    runs = []
+    for chosen in (assignment(), own):
+        for seed in (1, 3):
+            stand_in(monkeypatch, built(seed), built(seed), built(2))
+            training = grade(submission, grader(assignment=chosen, data=dataset())).training
+            runs.append(training and training.runs)
+    assert runs[0] == runs[1]
+    assert runs[2] != runs[3]
+
+
+def test_claims_are_examined_if_asked(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """The findings on documents are no requirements."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    found = Finding(requirement="README.md:3", status=Status.FAIL, expected="7,000", observed="8,000")
+    asked = assignment("claims = true\n" + TEXT)
+    verdicts = [grade(submission, grader(assignment=one, claims=lambda _: [found])) for one in (assignment(), asked)]
+    assert [(), (found,)] == [one.claims for one in verdicts]
+
+
+def test_the_assignment_can_ask_for_more_of_the_sandbox() -> None:
+    """Both requirements must hold; an instructor who trusts the submission asks for nothing."""
+    asked = assignment("sandbox = 'limits'\n" + TEXT)
+    required = grader(assignment=asked).required_sandbox
+    assert len(DEFAULT_REQUIREMENT.alternatives) == len(required.alternatives)
+    assert all("limits" in alternative for alternative in required.alternatives)
+    assert NO_REQUIREMENT == grader(assignment=asked, sandbox=NO_REQUIREMENT).required_sandbox
+
+
+def test_a_large_network_is_not_examined(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """It fails before anything is computed."""
+    monkeypatch.setattr(checks, "MAX_PARAMETERS", 100)
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    assert "more than the 100 that are graded" in grade(submission, grader()).requirements[0].finding.observed
+
+
+def test_grading_leaves_torch_as_it_was(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """Threads and random state."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    before = torch.get_num_threads(), torch.get_rng_state()
+    grade(submission, grader(data=dataset()))
+    assert before[0] == torch.get_num_threads()
+    assert torch.equal(before[1], torch.get_rng_state())
