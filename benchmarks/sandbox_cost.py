@@ -4,9 +4,9 @@
 
 In each round: the import of torch.export in a new process; `harness check` of a file, without a requirement on the sandbox
 and with that for code of others, and of a folder of ten, each in a new process; then, in this process, three builds of a
-further submission in the worker that earlier ones have warmed, with both requirements. Seconds are medians over the rounds, of wall time, and of the
-CPU time of all processes. Ratios are medians of the ratios of CPU times within a round, which other work of the machine
-changes less. Requires Linux.
+further submission in the worker that earlier ones have warmed, with both requirements. Seconds are medians over the rounds,
+of wall time, and of the CPU time of all processes. Ratios are medians of the ratios of CPU times within a round, which other
+work of the machine changes less. Requires Linux.
 """
 
 from __future__ import annotations
