@@ -188,10 +188,9 @@ class _Surroundings:
         bubblewrap = LayerState(layer=Layer.BUBBLEWRAP, holds=False, detail="not required")
         if any(Layer.BUBBLEWRAP in alternative for alternative in job.sandbox.alternatives):
             bubblewrap = left_out(Layer.BUBBLEWRAP) if Layer.BUBBLEWRAP in without else bubblewrap_state()
-        # Where Landlock does not hide what others leave there, nothing but this job's may be in the folder.
-        is_shared = (
-            Layer.LANDLOCK not in without and landlock_version() > 0 and job.working_folder.is_relative_to(_area)
-        )
+        # Only Landlock hides from one job what others have left in the folder.
+        has_landlock = Layer.LANDLOCK not in without and landlock_version() > 0
+        is_shared = has_landlock and job.working_folder.is_relative_to(_area)
         return _Surroundings(
             variables=tuple(sorted(job.variables.items())),
             bubblewrap=bubblewrap,
@@ -202,10 +201,12 @@ class _Surroundings:
         """The beginning of the worker's command line."""
         if not self.bubblewrap.holds:
             return []
-        # A project's root is at most two folders above the model's file, as on the import path.
-        project = self.project or _area
-        above = [place for place in (project, *project.parents[:2]) if place != Path(place.anchor)]
-        return bubblewrap_command(readable=above[-1:] if self.project else [], writable=_area)
+        readable: list[Path] = []
+        if self.project is not None:
+            # A project's root is at most two folders above the model's file, as on the import path.
+            above = (self.project, *self.project.parents[:2])
+            readable = [place for place in above if place != Path(place.anchor)][-1:]
+        return bubblewrap_command(readable=readable, writable=_area)
 
 
 def _seccomp_filters(process: int) -> int:
