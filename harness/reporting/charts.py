@@ -37,6 +37,17 @@ def epoch_ticks(epochs: int) -> list[Tick]:
     return [Tick(at=place(epoch, 1, epochs), label=str(epoch)) for epoch in range(epochs, 0, -step)]
 
 
+def column(index: int, count: int) -> float:
+    """Return the x coordinate of the middle of one of ``count`` columns of equal width."""
+    return place(index + 0.5, 0, count)
+
+
+def column_ticks(names: Sequence[str], *, most: int) -> list[Tick]:
+    """Return ticks for at most so many of the columns, the first one included."""
+    step = -(-len(names) // most) or 1
+    return [Tick(at=column(index, len(names)), label=names[index]) for index in range(0, len(names), step)]
+
+
 def place(value: float, first: float, last: float) -> float:
     """Return the x coordinate of a value on an axis from ``first`` to ``last``."""
     share = (value - first) / (last - first) if last > first else 0.5
