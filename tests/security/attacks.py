@@ -35,10 +35,10 @@ LIMIT_SECONDS = 5.0
 class Attack:
     """A submission that attacks, and its honest outcome.
 
-    ``files`` are those of the project. ``prepare``, called with the project's folder and the folder outside, adds what is no text,
-    and returns the path of the submission. The submission is refused with a message in which the pattern ``refused`` is found or, if that is empty, loaded.
-    A loaded model has the graph of `NET` if ``findings`` is empty; else it gets these statuses of requirements of the contract
-    ``era-s7``. It may take ``seconds``.
+    ``files`` are those of the project. ``prepare``, called with the project's folder and the folder outside, adds what is no
+    text, and returns the path of the submission. The submission is refused with a message in which the pattern ``refused`` is
+    found or, if that is empty, loaded. A loaded model has the graph of `NET` if ``findings`` is empty; else it gets these
+    statuses of requirements of the contract ``era-s7``. It may take ``seconds``.
     """
 
     name: str
@@ -111,11 +111,16 @@ _READING = {
                 if not target.startswith((str(workspace), '/proc', '/usr', '/dev', sys.prefix, sys.base_prefix)):
                     won()
     """,
-    "find what earlier submissions left in memory": """
-        import harness.sandbox
-        for found in gc.get_objects():
-            if isinstance(found, str) and 'secret-of-another-submission' in found:
-                won()
+    "leave something for the next submission": """
+        builtins.left_behind = torch.left_behind = nn.Module.left_behind = sys.modules["left_behind"] = os
+        os.environ["LEFT_BEHIND"] = "x"
+        for folder in (workspace, os.environ["HOME"], os.environ["TMPDIR"], os.environ["XDG_CACHE_HOME"]):
+            pathlib.Path(folder, "left_behind").write_text("x")
+    """,
+    "find what an earlier submission left": """
+        named = any("left_behind" in vars(place) for place in (builtins, torch, nn.Module))
+        if named or "left_behind" in sys.modules or "LEFT_BEHIND" in os.environ or list(workspace.rglob("left_behind")):
+            won()
     """,
     "search the frames for an answer": """
         frame = sys._getframe()
@@ -124,15 +129,15 @@ _READING = {
                 won()
             frame = frame.f_back
     """,
-    "find a secret in the environment": "any('secret' in value for value in os.environ.values()) and won()",
-    "import an answer from a folder outside": "sys.path.insert(0, str(outside)); import answers; won()",
+    "find the data and the secrets in the environment": "any(name.startswith(('HARNESS', 'ATTACK')) for name in os.environ) and won()",
+    "import an answer from a folder outside": """
+        sys.path.insert(0, str(outside))
+        with contextlib.suppress(ImportError):
+            import answers
+            won()
+    """,
+    "read a file of root": "open('/etc/shadow').read() and won()",
 }
-_READING["import an answer from a folder outside"] = """
-    sys.path.insert(0, str(outside))
-    with contextlib.suppress(ImportError):
-        import answers
-        won()
-"""
 
 _WRITING = {
     "write beside": "(outside / 'written').touch()",
@@ -147,6 +152,9 @@ _WRITING = {
     "set an attribute": "os.setxattr(secret, 'user.attack', b'x')",
     "hard link": "os.link(secret, 'linked'); open('linked', 'a').write('x')",
     "symbolic link": "os.symlink(secret, 'linked'); open('linked', 'a').write('x')",
+    "write to the folder of temporary files": "(workspace.parent.parent / 'written').touch(); won()",
+    "write to shared memory": "open('/dev/shm/written', 'w'); won()",
+    "move the workspace": "os.rename(workspace, workspace.with_name('moved')); won()",
     "write to another submission's workspace": "next(p for p in workspace.parent.iterdir() if p != workspace).touch()",
     "write to the library": "pathlib.Path(torch.__file__).open('a').write('x')",
     "write to the harness": "import harness; (pathlib.Path(harness.__file__).parent / 'x.py').write_text('x')",
@@ -223,8 +231,8 @@ _LEAVING = {
                 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     """,
     "use up the memory": """
-        with contextlib.suppress(MemoryError):
-            held = [bytearray(2**28) for _ in range(1000)]
+        with contextlib.suppress(RuntimeError):
+            held = [torch.empty(2**28) for _ in range(100)]
             won()
     """,
     "open many files": "held = [open(os.devnull) for _ in range(10_000)]; won()",
@@ -246,22 +254,49 @@ _ENDING = {
         _LATE,
     ),
     "wait for a lock": ("lock = threading.Lock(); lock.acquire(); lock.acquire()", _LATE),
-    "print without end": ("while True: print('x' * 2**20)", "printed too much"),
-    "exit": ("sys.exit(0)", "net.py"),
+    "print without end": ("while True: print('x' * 2**20)", "printed more than"),
+    "exit": ("sys.exit(0)", ""),
     "exit at once": ("os._exit(0)", _ENDED),
     "abort": ("os.abort()", _ENDED),
     "crash": ("ctypes.string_at(0)", _ENDED),
     "overflow the stack": (
         """
         sys.setrecursionlimit(10**9)
-        threading.stack_size(2**16)
-        def deeper(): return repr([deeper()])
-        deeper()
+        nested = []
+        for _ in range(10**6):
+            nested = [nested]
+        repr(nested)
         """,
         _ENDED,
     ),
+    "fill the disk with many files": (
+        """
+        for number in range(64):
+            with open(f"{number}", "wb") as file:
+                file.write(bytes(2**25))
+        time.sleep(10**6)
+        """,
+        "wrote more than",
+    ),
+    "fill the disk with small files": (
+        """
+        for number in range(10**6):
+            open(f"{number}", "w").close()
+        time.sleep(10**6)
+        """,
+        "wrote more than|did not finish",
+    ),
+    "folders without end": (
+        """
+        for number in range(10**4):
+            os.mkdir("a" * 200)
+            os.chdir("a" * 200)
+        time.sleep(10**6)
+        """,
+        "wrote more than|did not finish",
+    ),
     "kill itself": ("os.kill(os.getpid(), signal.SIGKILL)", _ENDED),
-    "interrupt": ("raise KeyboardInterrupt", "net.py"),
+    "interrupt": ("raise KeyboardInterrupt", ""),
     "error of its own kind": (
         "class Worst(BaseException):\n    def __str__(self): return '\\x1b[2J::error::' * 10**6\nraise Worst",
         "net.py",
@@ -277,7 +312,8 @@ _ENDING = {
 }
 
 _RESULT = "(workspace / 'result.json')"
-_UNREADABLE = "unreadable data"
+_UNREADABLE, _NO_CLASS, _NOT_CAPTURED = "unreadable data", "expected a model, got 0 classes", "cannot be captured"
+_EMPTY = {"half of a character", "no classes"}
 # What is written in place of the result, and how the examiner refuses it.
 _FORGED = {
     "no JSON": "b'PASSED'",
@@ -298,13 +334,52 @@ _FORGED = {
     "an error of another kind": 'b\'{"error": {"kind": "pass", "message": "", "traceback": ""}, "value": null}\'',
 }
 _IN_PLACE = {
-    "a folder": f"{_RESULT}.mkdir()",
-    "a link": f"{_RESULT}.symlink_to(secret)",
-    "a FIFO": f"os.mkfifo({_RESULT})",
-    "a sparse file": f"os.truncate(os.open({_RESULT}, os.O_CREAT | os.O_WRONLY), 2**30)",
+    "a folder": (f"{_RESULT}.mkdir()", _UNREADABLE),
+    "a sparse file": (f"os.truncate(os.open({_RESULT}, os.O_CREAT | os.O_WRONLY), 2**30)", _UNREADABLE),
+    # Neither can be made.
+    "a link": (f"{_RESULT}.symlink_to(secret)", ""),
+    "a FIFO": (f"os.mkfifo({_RESULT})", ""),
 }
 
 
+# What interferes with the harness's own code in the process.
+_INTERFERING = {
+    "write the result itself": (
+        "sys.modules['__main__'].write_result = lambda result, folder: (folder / 'result.json').write_bytes(b'PASSED')",
+        _UNREADABLE,
+    ),
+    "json.dumps is patched": ('json.dumps = lambda value: \'{"error": null, "value": {"score": 100}}\'', ""),
+    "os.replace does nothing": (
+        "os.replace = os.rename = lambda *names: None; pathlib.Path.replace = os.replace",
+        _ENDED,
+    ),
+    "remove the workspace": ("shutil.rmtree(workspace, ignore_errors=True)", "."),
+    "a folder in place of the progress": ("path = workspace / 'progress.txt'; path.unlink(); path.mkdir()", "."),
+    "a sparse file in place of the progress": ("os.truncate(workspace / 'progress.txt', 2**30)", ""),
+    "progress that acts on the terminal": (
+        "(workspace / 'progress.txt').open('a').write('\\x1b[2J\\n::error::PASSED\\n\\ud800'.encode('utf-8', 'replace').decode())",
+        "",
+    ),
+    "a folder in place of the output": ("path = workspace / 'output.txt'; path.unlink(); path.mkdir()", ""),
+    "interrupt the harness by a timer": (
+        "signal.signal(signal.SIGALRM, lambda *_: won()); signal.setitimer(signal.ITIMER_REAL, 0.001)\nwhile True: pass",
+        _ENDED,
+    ),
+    "forbid opening files": (
+        "def hook(event, arguments):\n    if event == 'open': raise RuntimeError('no')\nsys.addaudithook(hook)",
+        ".",
+    ),
+    "end in a finaliser": (
+        "class Last:\n    def __del__(self): os._exit(0)\nlast = Last(); last.itself = last; del last; gc.collect()",
+        _ENDED,
+    ),
+    "import hooks": (
+        "class Finder:\n    def find_spec(self, name, path=None, target=None): won()\nsys.meta_path.insert(0, Finder())",
+        f"{_ENDED}|^$",
+    ),
+    "import is patched": ("builtins.__import__ = won", f"{_ENDED}"),
+    "switch off errors": ("sys.excepthook = lambda *_: None\nclass Net: pass\n1 / 0", ""),
+}
 _BIG = """
 class Net(nn.Module):
     def __init__(self):
@@ -346,6 +421,13 @@ _LIES = {
     "weights are literals": "WEIGHTS = [[(7 * row + column) % 11 / 11 for column in range(784)] for row in range(20)]\n"
     + _hidden("", "torch.tensor(WEIGHTS)[:10] + torch.tensor(WEIGHTS)[10:]"),
     "weights are global": "WEIGHT = torch.randn(20, 784)\n" + _hidden("", "WEIGHT[:10] + WEIGHT[10:]"),
+    "weights are expanded": _hidden(
+        "self.weight = nn.Parameter(torch.ones(1, 1).expand(20, 784))", "self.weight[:10] + self.weight[10:]"
+    ),
+    "weights overlap": _hidden(
+        "self.weight = nn.Parameter(torch.randn(1000).as_strided((20, 784), (1, 1)))",
+        "self.weight[:10] + self.weight[10:]",
+    ),
     "weights are a view": _hidden("self.weight = torch.randn(40, 784)[::2]", "self.weight[:10] + self.weight[10:]"),
     "weights are a subclass of tensors": """
 class Small(torch.Tensor):
@@ -368,29 +450,35 @@ class Kind(type):
     "attributes are made up": _BIG
     + "    def __getattribute__(self, name): return {} if name in ('_parameters', '_buffers') else super().__getattribute__(name)\n",
 }
-# A small network is exported in place of the large one.
+# PyTorch itself does not get far with these.
+_TOO_BROKEN = {"named_parameters() is empty", "numel() is zero", "weights are a subclass of tensors"}
+# A small network is exported in place of the large one. Where the two differ, the capture is found wrong; where they do not, what
+# was examined is what is trained.
 _SMALLER = """
 class Smaller(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 """
+
+
+def _chosen(condition: str) -> str:
+    """A network that is small where the condition holds."""
+    both = _BIG.replace("self.layers =", "self.small = Smaller()\n        self.layers =")
+    return _SMALLER + both.replace("return self.layers(x)", f"return self.small(x) if {condition} else self.layers(x)")
+
+
 _EXPORTED = {
-    "torch.export is patched": f"{_SMALLER}\noriginal = torch.export.export\n"
-    f"torch.export.export = lambda module, *args, **kwargs: original(Smaller().train(module.training), *args, **kwargs)\n{_BIG}",
-    "it is small while it is exported": _SMALLER
-    + _BIG.replace("self.layers =", "self.small = Smaller()\n        self.layers =").replace(
-        "return self.layers(x)", "return self.small(x) if torch.compiler.is_exporting() else self.layers(x)"
+    "torch.export is patched": (
+        f"{_SMALLER}\noriginal = torch.export.export\n"
+        f"torch.export.export = lambda module, *rest, **options: original(Smaller().train(module.training), *rest, **options)\n{_BIG}",
+        _NOT_CAPTURED,
     ),
-    "it is small while it is traced": _SMALLER
-    + _BIG.replace("self.layers =", "self.small = Smaller()\n        self.layers =").replace(
-        "return self.layers(x)", "return self.layers(x) if type(x) is torch.Tensor else self.small(x)"
-    ),
-    "it is small when the harness looks": _SMALLER
-    + _BIG.replace("self.layers =", "self.small = Smaller()\n        self.layers =").replace(
-        "return self.layers(x)",
-        "frame = sys._getframe()\n"
-        "        while frame.f_back: frame = frame.f_back\n"
-        "        return self.small(x) if 'harness' in frame.f_code.co_filename else self.layers(x)",
+    "it is small while it is exported": (_chosen("torch.compiler.is_exporting()"), ""),
+    "it is small while it is traced": (_chosen("type(x) is not torch.Tensor"), ""),
+    "it is small while it is not trained": (_chosen("not self.training"), ""),
+    "it is small from the second pass on": (
+        _chosen("self.__dict__.setdefault('passes', []).append(1) or len(self.passes) > 1"),
+        "",
     ),
 }
 # Where the graph that is returned and the network may differ, the examiner judges, and trains, the graph.
@@ -413,6 +501,8 @@ _GRAPH = {
     "more tensors": "document['tensors'] += [{**document['tensors'][0], 'name': 'x%d' % n} for n in range(10**5)]",
     "the schema": "document['schema'] = 'harness.graph/999'",
 }
+# Names are shown with escapes.
+_HARMLESS = {"modules"}
 _LYING = """
 import harness.graph.serialisation as serialisation
 original = serialisation.graph_to_json
@@ -424,9 +514,9 @@ def lie(graph):
     return document
 serialisation.graph_to_json = lie
 """
+# Initial weights that are no numbers: the network is honest, and its training fails by itself.
+_WEIGHTS = {"NaN": "nan", "infinity": "inf"}
 _TENSORS = {
-    "NaN": "state = {name: value * float('nan') for name, value in state.items()}",
-    "infinity": "state = {name: value + float('inf') for name, value in state.items()}",
     "other shapes": "state = {name: torch.zeros(1) for name in state}",
     "other types": "state = {name: value.to(torch.complex64) for name, value in state.items()}",
     "too few": "state = {}",
@@ -623,6 +713,16 @@ _COPIES = (
     ),
     Attack(name="a .tar with a name twice", prepare=_tar("./net.py"), refused="'net.py' twice"),
 )
+_SOURCES = {
+    "brackets": {"net.py": NET, "more.py": "x = " + "(" * 100_000},
+    "operators": {"net.py": NET, "more.py": "x = " + "-" * 100_000 + "1"},
+    "60 MB of numbers": {"net.py": NET, "more.py": "class A(nn.Module): pass\nx = [" + "1," * 30_000_000 + "]"},
+    "a number of a million digits": {"net.py": NET, "more.py": "class A(nn.Module): pass\nx = " + "9" * 10**6},
+    "a notebook of brackets": {"net.py": NET, "more.ipynb": "[" * 100_000},
+    "a notebook of millions of lists": {"net.py": NET, "more.ipynb": '{"cells": [' + "[]," * 10**7 + "[]]}"},
+    "a notebook of another shape": {"net.py": NET, "more.ipynb": '{"cells": {"cells": NaN}}'},
+    "null characters": {"net.py": NET, "more.py": "class A(nn.Module): pass\0" * 1000},
+}
 _NAMES = {
     "codes of the terminal": "\x1b[2J\x1b]0;x\x07",
     "a workflow command": "\n::error::PASSED\n",
@@ -647,25 +747,51 @@ ATTACKS = (
         Attack(
             name=f"forged result: {name}",
             files=_runs(f"{_RESULT}.write_bytes({code})\nos._exit(0)"),
-            refused=_UNREADABLE,
+            refused=_NO_CLASS if name in _EMPTY else _UNREADABLE,
         )
         for name, code in _FORGED.items()
     ),
     *(
-        Attack(name=f"in place of the result: {name}", files=_runs(f"{code}\nos._exit(0)"), refused=_UNREADABLE)
-        for name, code in _IN_PLACE.items()
+        Attack(name=f"in place of the result: {name}", files=_runs(f"{code}\nos._exit(0)"), refused=words)
+        for name, (code, words) in _IN_PLACE.items()
     ),
     *(
-        Attack(name=name, files={"net.py": _PRELUDE + code}, findings={"parameters": "fail"})
+        Attack(
+            name=name,
+            files={"net.py": _PRELUDE + code},
+            refused=_NOT_CAPTURED if name in _TOO_BROKEN else "",
+            findings={"parameters": "fail"},
+        )
         for name, code in _LIES.items()
     ),
     *(
-        Attack(name=name, files={"net.py": _PRELUDE + code}, findings={"parameters": "pass"})
-        for name, code in _EXPORTED.items()
+        Attack(name=name, files={"net.py": _PRELUDE + code}, refused=words, findings={"capture": "fail"})
+        for name, (code, words) in _EXPORTED.items()
     ),
     *(
-        Attack(name=f"the graph lies about {name}", files=_runs(_LYING.format(code=code)), refused=_UNREADABLE)
+        Attack(
+            name=f"the graph lies about {name}",
+            files=_runs(_LYING.format(code=code)),
+            refused="" if name in _HARMLESS else _UNREADABLE,
+        )
         for name, code in _GRAPH.items()
+    ),
+    Attack(
+        name="it says that graph and network agree",
+        files=_runs(
+            "import harness.graph.capture as capturing\nfrom harness.graph import Fidelity\n"
+            "capturing.compare = lambda *arguments, **options: Fidelity()",
+            then=_chosen("torch.compiler.is_exporting()"),
+        ),
+    ),
+    *(Attack(name=name, files=_runs(code), refused=words) for name, (code, words) in _INTERFERING.items()),
+    *(
+        Attack(
+            name=f"initial weights: {name}",
+            files={"net.py": f"{NET}        nn.init.constant_(self[0].weight, float('{value}'))\n"},
+            findings={"output": "fail"},
+        )
+        for name, value in _WEIGHTS.items()
     ),
     *(
         Attack(name=f"tensors: {name}", files=_runs(_CHANGED.format(code=code)), refused=_UNREADABLE)
@@ -687,5 +813,6 @@ ATTACKS = (
         Attack(name=f"class name: {name}", files={"net.py": f"{NET}\nNet.__name__ = Net.__qualname__ = {value!r}\n"})
         for name, value in _NAMES.items()
     ),
+    *(Attack(name=f"source: {name}", files=files) for name, files in _SOURCES.items()),
     *_COPIES,
 )
