@@ -41,16 +41,15 @@ class Results:
         self._of_class = [one for one in writers if one.scope is Scope.CLASS]
 
     def require_apart(self, path: Path, place: str) -> None:
-        """Check that the reports of a submission are not written into the submission.
+        """Check that the folder for the reports of a submission is not the submission itself.
 
         Raises:
-            InputError: they would be.
+            InputError: it is.
         """
-        submission, folder = path.resolve(), self.folder.resolve()
-        if folder.is_relative_to(submission) or folder / place == submission:
+        if (self.folder / place).resolve() == path.resolve():
             raise InputError(
-                f"expected a folder for results outside of the submissions, got {str(self.folder)!r} with the submission "
-                f"{str(path)!r}. Choose another folder with --out."
+                f"expected a folder for results beside the submissions, got {str(self.folder)!r}, where the reports of "
+                f"{str(path)!r} would be written into the submission. Choose another folder with --out."
             )
 
     def begin(self, places: Sequence[str], example: Verdict) -> None:
