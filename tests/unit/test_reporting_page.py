@@ -151,6 +151,9 @@ def test_accuracies_are_drawn_by_the_logarithm_of_the_error() -> None:
     assert scale.y(90) - scale.y(99) == pytest.approx(scale.y(99) - scale.y(99.9), abs=0.2)
     assert (HEIGHT - BOTTOM, TOP) == (scale.y(0), scale.y(100))
     assert ["90 %", "95 %", "98 %"] == [tick.label for tick in ErrorScale(most=12, least=2).ticks]
+    assert ["10 %", "50 %", "80 %", "90 %", "95 %", "98 %"] == [
+        tick.label for tick in ErrorScale(most=100, least=2).ticks
+    ]
     assert ErrorScale.around([]).ticks
 
 
