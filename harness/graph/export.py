@@ -124,6 +124,8 @@ class _Translation:
                 input_name = self.names[node] = node.name
                 self.batch = node.meta["val"].shape[0]
             elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+                if spec.target not in self.tensor_names:
+                    self._refuse(f"torch.export returned a tensor {spec.target!r}, which the model does not have")
                 self.names[node] = self.tensor_names[str(spec.target)]
             elif spec.kind is InputKind.CONSTANT_TENSOR:
                 name = f"constant.{spec.target}"

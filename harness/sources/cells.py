@@ -16,6 +16,8 @@ from typing import Any
 
 from harness.errors import ModelSourceError
 
+# Each takes some hundred bytes when it is read.
+_MAX_LISTS = 500_000
 NOTEBOOK_SUFFIX = ".ipynb"
 
 _BYTE_ORDER_MARKS = {
@@ -77,7 +79,7 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
     if not is_notebook:
         return (Cell(place=path.name, source=text),)
     try:
-        document = json.loads(text)
+        document = _loaded(text)
         language = document.get("metadata", {}).get("language_info", {}).get("name", "python")
         sources = list(_code_cells(document))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
@@ -151,9 +153,15 @@ def _decodes(content: bytes, encoding: str) -> bool:
 
 def _is_notebook(text: str) -> bool:
     try:
-        return bool(list(_code_cells(json.loads(text))))
+        return bool(list(_code_cells(_loaded(text))))
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return False
+
+
+def _loaded(text: str) -> Any:  # noqa: ANN401 - any JSON
+    if text.count("[") + text.count("{") > _MAX_LISTS:
+        raise ValueError(f"more than {_MAX_LISTS:,} lists and objects")
+    return json.loads(text)
 
 
 def _code_cells(document: Mapping[str, Any]) -> Iterator[tuple[int, str]]:

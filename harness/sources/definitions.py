@@ -170,9 +170,15 @@ def import_depth(cells: Iterable[Cell]) -> int:
 
 def models_among(bases: Mapping[str, frozenset[str]]) -> frozenset[str]:
     """Return the names of classes that derive, even indirectly, from ``Module``, ``Sequential`` or ``LightningModule``."""
-    known = _LIBRARY_BASES
-    while more := {name for name, parents in bases.items() if name not in known and parents & known}:
+    derived: dict[str, list[str]] = {}
+    for name, parents in bases.items():
+        for parent in parents:
+            derived.setdefault(parent, []).append(name)
+    known, waiting = set(_LIBRARY_BASES), [*_LIBRARY_BASES]
+    while waiting:
+        more = set(derived.get(waiting.pop(), ())) - known
         known |= more
+        waiting += more
     return frozenset(bases) & known
 
 

@@ -22,7 +22,8 @@ _MAX_FILES = 12
 # Environments, caches and build folders hold code that is not the user's. Hidden folders are left out, too.
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "build", "dist", "env", "node_modules", "site-packages", "venv"})
 _MAX_ENTRIES = 20_000
-_MAX_BYTES = 200_000_000
+# The syntax tree of a text takes up to a thousand times its size and, for each megabyte, ten seconds. Larger texts are searched.
+_MAX_BYTES, _MAX_PARSED_TEXT, _MAX_PARSED_TEXTS = 16 * 2**20, 2**17, 2**21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +114,19 @@ def find_model_files(folder: Path, class_name: str | None = None) -> tuple[Path,
     """Return the Python files and notebooks under a folder that define a class derived from ``torch.nn.Module``, sorted.
 
     Sub-folders are included; links to folders are not followed. With a class name, only files that define this class
-    are returned. The files are parsed, not run; if one cannot be parsed, its class headers are matched as text. Test
-    files are returned only if no other file defines a model.
+    are returned. The files are parsed, not run; if one cannot be parsed, or is large, its class headers are matched as text.
+    Test files are returned only if no other file defines a model.
 
     Raises:
         ModelSourceError: there is no such file, or the folder holds more than 20,000 entries.
     """
-    bases = {path: found for path in _code_files(folder) if (found := _bases(path))}
+    bases: dict[Path, dict[str, frozenset[str]]] = {}
+    unparsed = _MAX_PARSED_TEXTS
+    for path in _code_files(folder):
+        found, parsed = _bases(path, most=min(unparsed, _MAX_PARSED_TEXT))
+        unparsed -= parsed
+        if found:
+            bases[path] = found
     # A class may derive from a model of another file.
     models = models_among({name: parents for found in bases.values() for name, parents in found.items()})
     wanted = {class_name} if class_name else models
@@ -157,18 +164,23 @@ def _is_test(path: Path) -> bool:
     return path.name.startswith("test_") or path.stem.endswith("_test") or "tests" in path.parts[:-1]
 
 
-def _bases(path: Path) -> dict[str, frozenset[str]]:
+def _bases(path: Path, *, most: int) -> tuple[dict[str, frozenset[str]], int]:
+    """Return the classes of a file with the names of their bases, and how many characters were parsed, ``most`` at the most."""
     try:
         if path.stat().st_size > _MAX_BYTES:
-            return {}
-        return base_names(read_cells(path))
+            return {}, 0
+        cells = read_cells(path)
+        length = sum(len(cell.source) for cell in cells)
+        if length > most:
+            return bases_in_text("\n".join(cell.source for cell in cells)), 0
+        return base_names(cells), length
     except ModelSourceError:
         # Text in another encoding: if it defines a model, loading the file says what is wrong with it.
         with contextlib.suppress(OSError):
-            return bases_in_text(path.read_bytes().replace(b"\0", b"").decode("latin-1"))
+            return bases_in_text(path.read_bytes().replace(b"\0", b"").decode("latin-1")), 0
     except OSError:
         pass
-    return {}
+    return {}, 0
 
 
 def module_source(text: str, captured: CapturedModel | None, *, arguments: str = "") -> ModelSource:

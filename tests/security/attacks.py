@@ -129,7 +129,7 @@ _READING = {
                 won()
             frame = frame.f_back
     """,
-    "find the data and the secrets in the environment": "any(name.startswith(('HARNESS', 'ATTACK')) for name in os.environ) and won()",
+    "find the data in the environment": "any(name.startswith('HARNESS') for name in os.environ) and won()",
     "import an answer from a folder outside": """
         sys.path.insert(0, str(outside))
         with contextlib.suppress(ImportError):
@@ -280,11 +280,11 @@ _ENDING = {
     ),
     "fill the disk with small files": (
         """
-        for number in range(10**6):
+        for number in range(300_000):
             open(f"{number}", "w").close()
         time.sleep(10**6)
         """,
-        "wrote more than|did not finish",
+        _LATE,
     ),
     "folders without end": (
         """
@@ -293,7 +293,7 @@ _ENDING = {
             os.chdir("a" * 200)
         time.sleep(10**6)
         """,
-        "wrote more than|did not finish",
+        "wrote more than",
     ),
     "kill itself": ("os.kill(os.getpid(), signal.SIGKILL)", _ENDED),
     "interrupt": ("raise KeyboardInterrupt", ""),
@@ -345,7 +345,7 @@ _IN_PLACE = {
 # What interferes with the harness's own code in the process.
 _INTERFERING = {
     "write the result itself": (
-        "sys.modules['__main__'].write_result = lambda result, folder: (folder / 'result.json').write_bytes(b'PASSED')",
+        "sys.modules['harness.sandbox.protocol'].write_whole = lambda path, content: path.write_bytes(b'PASSED')",
         _UNREADABLE,
     ),
     "json.dumps is patched": ('json.dumps = lambda value: \'{"error": null, "value": {"score": 100}}\'', ""),
@@ -353,11 +353,14 @@ _INTERFERING = {
         "os.replace = os.rename = lambda *names: None; pathlib.Path.replace = os.replace",
         _ENDED,
     ),
-    "remove the workspace": ("shutil.rmtree(workspace, ignore_errors=True)", "."),
-    "a folder in place of the progress": ("path = workspace / 'progress.txt'; path.unlink(); path.mkdir()", "."),
-    "a sparse file in place of the progress": ("os.truncate(workspace / 'progress.txt', 2**30)", ""),
+    "remove the workspace": ("shutil.rmtree(workspace, ignore_errors=True)", ""),
+    "a folder in place of the progress": (
+        "path = workspace / 'progress.txt'; path.unlink(); path.mkdir()",
+        "Is a directory",
+    ),
+    "a sparse file in place of the progress": ("os.truncate(workspace / 'progress.txt', 2**30)", "File too large"),
     "progress that acts on the terminal": (
-        "(workspace / 'progress.txt').open('a').write('\\x1b[2J\\n::error::PASSED\\n\\ud800'.encode('utf-8', 'replace').decode())",
+        "(workspace / 'progress.txt').open('a').write('\\x1b[2J\\n::error::PASSED\\n')",
         "",
     ),
     "a folder in place of the output": ("path = workspace / 'output.txt'; path.unlink(); path.mkdir()", ""),
@@ -367,7 +370,7 @@ _INTERFERING = {
     ),
     "forbid opening files": (
         "def hook(event, arguments):\n    if event == 'open': raise RuntimeError('no')\nsys.addaudithook(hook)",
-        ".",
+        _ENDED,
     ),
     "end in a finaliser": (
         "class Last:\n    def __del__(self): os._exit(0)\nlast = Last(); last.itself = last; del last; gc.collect()",
@@ -375,9 +378,9 @@ _INTERFERING = {
     ),
     "import hooks": (
         "class Finder:\n    def find_spec(self, name, path=None, target=None): won()\nsys.meta_path.insert(0, Finder())",
-        f"{_ENDED}|^$",
+        _ENDED,
     ),
-    "import is patched": ("builtins.__import__ = won", f"{_ENDED}"),
+    "import is patched": ("builtins.__import__ = won", _ENDED),
     "switch off errors": ("sys.excepthook = lambda *_: None\nclass Net: pass\n1 / 0", ""),
 }
 _BIG = """
@@ -447,8 +450,8 @@ class Kind(type):
     def __subclasscheck__(cls, other): return True
 """
     + _BIG.replace("Net(nn.Module)", "Net(nn.Module, metaclass=Kind)"),
-    "attributes are made up": _BIG
-    + "    def __getattribute__(self, name): return {} if name in ('_parameters', '_buffers') else super().__getattribute__(name)\n",
+    "attributes are made up": f"{_BIG}    def __getattribute__(self, name):\n"
+    "        return {} if name in ('_parameters', '_buffers') else super().__getattribute__(name)\n",
 }
 # PyTorch itself does not get far with these.
 _TOO_BROKEN = {"named_parameters() is empty", "numel() is zero", "weights are a subclass of tensors"}
@@ -461,6 +464,14 @@ class Smaller(nn.Sequential):
 """
 
 
+_EXPORT = """
+original = torch.export.export
+def export(module, *arguments, **options):
+    return original(Smaller().train(module.training), *arguments, **options)
+torch.export.export = export
+"""
+
+
 def _chosen(condition: str) -> str:
     """A network that is small where the condition holds."""
     both = _BIG.replace("self.layers =", "self.small = Smaller()\n        self.layers =")
@@ -468,14 +479,9 @@ def _chosen(condition: str) -> str:
 
 
 _EXPORTED = {
-    "torch.export is patched": (
-        f"{_SMALLER}\noriginal = torch.export.export\n"
-        f"torch.export.export = lambda module, *rest, **options: original(Smaller().train(module.training), *rest, **options)\n{_BIG}",
-        _NOT_CAPTURED,
-    ),
+    "torch.export is patched": (_SMALLER + _BIG + _EXPORT, f"{_NOT_CAPTURED}|but Net failed"),
     "it is small while it is exported": (_chosen("torch.compiler.is_exporting()"), ""),
     "it is small while it is traced": (_chosen("type(x) is not torch.Tensor"), ""),
-    "it is small while it is not trained": (_chosen("not self.training"), ""),
     "it is small from the second pass on": (
         _chosen("self.__dict__.setdefault('passes', []).append(1) or len(self.passes) > 1"),
         "",
@@ -520,8 +526,8 @@ _TENSORS = {
     "other shapes": "state = {name: torch.zeros(1) for name in state}",
     "other types": "state = {name: value.to(torch.complex64) for name, value in state.items()}",
     "too few": "state = {}",
-    "too many": "state |= {str(number): torch.zeros(1) for number in range(50_000)}",
-    "a gigabyte": "state |= {'x': torch.zeros(2**28 - 1024)}",
+    "too many": "state |= {str(number): torch.zeros(1) for number in range(5_000)}",
+    "more than are read": "state |= {'x': torch.zeros(2**25)}",
 }
 _CHANGED = """
 import harness.graph.serialisation as serialisation
@@ -723,6 +729,8 @@ _SOURCES = {
     "a notebook of another shape": {"net.py": NET, "more.ipynb": '{"cells": {"cells": NaN}}'},
     "null characters": {"net.py": NET, "more.py": "class A(nn.Module): pass\0" * 1000},
 }
+# What may define the model, and cannot be read.
+_OFFERED = {"a number of a million digits", "null characters"}
 _NAMES = {
     "codes of the terminal": "\x1b[2J\x1b]0;x\x07",
     "a workflow command": "\n::error::PASSED\n",
@@ -813,6 +821,9 @@ ATTACKS = (
         Attack(name=f"class name: {name}", files={"net.py": f"{NET}\nNet.__name__ = Net.__qualname__ = {value!r}\n"})
         for name, value in _NAMES.items()
     ),
-    *(Attack(name=f"source: {name}", files=files) for name, files in _SOURCES.items()),
+    *(
+        Attack(name=f"source: {name}", files=files, refused="failed" if name in _OFFERED else "")
+        for name, files in _SOURCES.items()
+    ),
     *_COPIES,
 )

@@ -1,152 +1,273 @@
-"""Model files that attack when they are imported: the honest network is examined, and nothing outside changes."""
+"""Submissions that attack: each has its honest outcome, nothing outside changes, and nothing is left."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harness.errors import ModelSourceError
-from harness.sandbox import Layer, available_layers, runner, warm_workers
+from harness.contracts import examine, load_contract
+from harness.errors import HarnessError, ModelSourceError, SubmissionError
+from harness.graph import CapturedModel
+from harness.sandbox import (
+    DEFAULT_REQUIREMENT,
+    NO_REQUIREMENT,
+    Layer,
+    SandboxRequirement,
+    available_layers,
+    open_submission,
+    runner,
+    warm_workers,
+)
 from harness.sandbox.kernel import machine
 from harness.sources import load_model
+from harness.sources.loading import LOAD_TIMEOUT_SECONDS
+from harness.tables import printable
+from tests.security.attacks import ATTACKS, LIMIT_SECONDS, NET, Attack
 
 pytestmark = [
     pytest.mark.smoke,
     pytest.mark.skipif(machine() is None, reason="the layers are implemented for Linux on x86-64 and aarch64"),
 ]
-
-NET = """
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-"""
-HIDDEN = """
-import contextlib, ctypes, os, pathlib, resource, shutil, signal, socket, subprocess, sys, tempfile, threading, time
-with contextlib.suppress(OSError, subprocess.SubprocessError):
-    {attack}
-"""
-ATTACKS = {
-    "read a file": "pathlib.Path('{secret}').read_text() and os._exit(7)",
-    "read the parent's environment": "pathlib.Path(f'/proc/{{os.getppid()}}/environ').read_bytes() and os._exit(7)",
-    "read the accounts": "open('/etc/passwd').read() and os._exit(7)",
-    "list the folder of temporary files": "os.listdir(os.path.dirname('{outside}')) and os._exit(7)",
-    "write beside": "pathlib.Path('{outside}', 'written').touch()",
-    "append": "open('{secret}', 'a').write('x')",
-    "truncate": "os.truncate('{secret}', 0)",
-    "replace": "pathlib.Path('mine').write_text('x'); os.replace('mine', '{secret}')",
-    "delete": "shutil.rmtree('{outside}')",
-    "change the mode": "os.chmod('{secret}', 0o000)",
-    "change the time": "os.utime('{secret}', (0, 0))",
-    "link": "os.link('{secret}', 'linked'); open('linked', 'a').write('x')",
-    "symbolic link": "os.symlink('{secret}', 'linked'); open('linked', 'a').write('x')",
-    "program": "subprocess.run(['touch', '{outside}/written'])",
-    "shell": "os.system('touch {outside}/written')",
-    "fork": "os.fork() or pathlib.Path('{outside}', 'written').touch()",
-    "daemon": "os.fork() or (os.setsid(), os.fork() or time.sleep(60))",
-    "network": "socket.create_connection(('127.0.0.1', 9)) and os._exit(7)",
-    "local socket": "socket.socket(socket.AF_UNIX).connect('\\0anything') and os._exit(7)",
-    "kill the worker": "os.kill(os.getppid(), signal.SIGKILL)",
-    "stop everything": "os.kill(-1, signal.SIGSTOP)",
-    "limit the worker": "resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (0, 0))",
-    "slow the worker down": "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
-    "debug the worker": "ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0)",
-    "shared memory": "os.memfd_create('memory') and os._exit(7)",
-    "fill the disk": "open('sparse', 'w').truncate(2**42) and os._exit(7)",
-    "leave a thread": "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
-    "leave an exit function": "__import__('atexit').register(time.sleep, 60)",
-}
+CONTRACT = load_contract("era-s7")
+MOST_MEMORY = 200 * 2**20
+# Of starting, killing and deleting, on a busy machine.
+SLACK_SECONDS = 20.0
+NOBODY = 65_534
+# Tried without bubblewrap, and as another user.
+SELECTED = ("read a file", "append", "change the mode", "daemon", "fork bomb", "kill the worker", "network")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def warm() -> Iterator[None]:
-    """Keep one worker for all tests of this module."""
-    with warm_workers():
-        yield
+def area() -> Iterator[Path]:
+    """Keep one worker for all tests of this module, in a folder for temporary files that nothing else uses."""
+    with tempfile.TemporaryDirectory(prefix="attacks-") as temporary, pytest.MonkeyPatch.context() as patch:
+        # Users of the sandbox pass through it.
+        Path(temporary).chmod(0o711)
+        patch.setattr(tempfile, "tempdir", temporary)
+        patch.setenv("TMPDIR", temporary)
+        with warm_workers() as folder:
+            yield folder
+        assert [] == list(Path(temporary).glob("harness-*"))
 
 
 @pytest.fixture(scope="module")
-def holding() -> frozenset[str]:
-    """The layers that hold on this machine."""
-    return frozenset(one.layer for one in available_layers() if one.holds)
-
-
-def snapshot(folder: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """Mode, owner, time and content of each file."""
-    found = {}
-    for path in folder.rglob("*"):
-        status = path.lstat()
-        content = path.read_bytes() if path.is_file() else b""
-        found[str(path)] = (status.st_mode, status.st_uid, status.st_mtime_ns, content)
+def honest(area: Path, tmp_path_factory: pytest.TempPathFactory) -> CapturedModel:
+    """The network that the attacks define, without an attack."""
+    if not {Layer.LANDLOCK, Layer.SECCOMP} <= {one.layer for one in available_layers() if one.holds}:
+        pytest.skip("needs Landlock and seccomp")
+    folder = tmp_path_factory.mktemp("honest")
+    (folder / "net.py").write_text(NET, encoding="utf-8")
+    found = load_submission(folder, area, sandbox=NO_REQUIREMENT)
+    examine(found, CONTRACT, probe=False)
     return found
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_changes_nothing(attack: str, tmp_path: Path, holding: frozenset[str]) -> None:
-    """The graph is that of the honest network; outside nothing was read or changed, and nothing is left running."""
-    if not {Layer.LANDLOCK, Layer.SECCOMP} <= holding:
-        pytest.skip("needs Landlock and seccomp")
-    outside, project = tmp_path / "outside", tmp_path / "a" / "b" / "c" / "project"
-    outside.mkdir()
-    project.mkdir(parents=True)
-    secret = outside / "secret"
-    secret.write_text("secret", encoding="utf-8")
-    secret.chmod(0o666)
+@pytest.fixture(scope="module", autouse=True)
+def _memory(honest: CapturedModel) -> Iterator[None]:  # noqa: ARG001 - after it, everything is imported
+    """Check that no attack raises the memory of this process by more than a limit."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY // 1024
+
+
+def load_submission(
+    path: Path,
+    area: Path,
+    seconds: float = LOAD_TIMEOUT_SECONDS,
+    sandbox: SandboxRequirement = DEFAULT_REQUIREMENT,
+    said: list[str] | None = None,
+) -> CapturedModel:
+    """Load the model of a submission as grading does."""
+    with open_submission(path, inside=area) as found:
+        return load_model(
+            str(found.folder), timeout=seconds, sandbox=sandbox, announce=([] if said is None else said).append
+        )
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, ...] | bytes]:
+    """Mode, owner, times and content of a folder and all that is in it."""
+    found: dict[str, tuple[int, ...] | bytes] = {}
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        # The time of the last change of anything, metadata included.
+        found[f"{path} status"] = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_ctime_ns)
+        found[str(path)] = path.read_bytes() if path.is_file() else b""
+    return found
+
+
+def made_outside(folder: Path) -> Path:
+    """Make a folder that everybody may read and write, with a file of which the same holds."""
+    outside = folder / "outside"
+    (outside / "answers").mkdir(parents=True)
+    for path in (outside / "secret", outside / "answers.py", outside / "answers" / "labels"):
+        path.write_text("ANSWER = 7", encoding="utf-8")
+        path.chmod(0o666)
     outside.chmod(0o777)
-    code = ATTACKS[attack].format(outside=outside, secret=secret)
-    (project / "net.py").write_text(HIDDEN.format(attack=code) + NET, encoding="utf-8")
-    (tmp_path / "honest.py").write_text(NET, encoding="utf-8")
-    honest = load_model(str(tmp_path / "honest.py"))
-    worker = loading_worker()
-    before = snapshot(outside)
-
-    found = load_model(str(project / "net.py"))
-
-    assert honest.graph.exact_digest() == found.graph.exact_digest()
-    assert before == snapshot(outside)
-    assert worker is loading_worker()
-    assert [] == children_of(worker._process.pid)  # noqa: SLF001 - which process it is
+    return outside
 
 
-def loading_worker() -> Any:  # noqa: ANN401 - a private class
-    """The worker that models are loaded by; the one of `available_layers` has no environment variables of its own."""
-    return next(worker for variables, worker in runner._workers.items() if variables)  # noqa: SLF001 - as above
+def processes(mark: str) -> set[int]:
+    """The processes whose environment, at their start, holds a text; all that a worker starts inherit its environment."""
+    found = set()
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if place.name.isdigit() and mark.encode() in (place / "environ").read_bytes():
+                found.add(int(place.name))
+    return found
 
 
-def children_of(process: int) -> list[str]:
-    """The numbers of the child processes of a process."""
-    return Path(f"/proc/{process}/task/{process}/children").read_text("utf-8").split()
+def attacked(attack: Attack, folder: Path, area: Path, honest: CapturedModel, **options: SandboxRequirement) -> None:
+    """Check all that holds for every attack, with the sandbox as given."""
+    outside, project = made_outside(folder), folder / "project"
+    project.mkdir()
+    submission = attack.build(project, outside)
+    before, running, said = snapshot(folder), processes(str(area)), list[str]()
+    started = time.monotonic()
+    model, message = None, ""
+    try:
+        model = load_submission(submission, area, attack.seconds, said=said, **options)
+    except HarnessError as error:
+        message = str(error)
+
+    assert time.monotonic() - started < attack.seconds + SLACK_SECONDS
+    assert before == snapshot(folder)
+    assert processes(str(area)) <= running | workers()
+    assert [] == [path for path in area.iterdir() if not path.name.startswith((".", "harness-worker"))]
+    assert [] == [text for text in (message, *said) if printable(text) != text or "ANSWER = 7" in text]
+    if attack.refused:
+        assert re.search(attack.refused, message)
+        return
+    assert model is not None, message
+    if attack.findings:
+        found = {finding.requirement: finding.status for finding in examine(model, CONTRACT, probe=False)}
+        assert attack.findings.items() <= found.items()
+    else:
+        assert honest.graph.exact_digest() == model.graph.exact_digest()
+
+
+def workers() -> set[int]:
+    """The processes that wait for submissions, with those that bubblewrap starts for them; they run no submission."""
+    found = {worker._process.pid for worker in runner._workers.values()}  # noqa: SLF001 - which processes they are
+    for _ in range(2):
+        found |= {child for process in found for child in children_of(process)}
+    return found
+
+
+def children_of(process: int) -> set[int]:
+    """The child processes of a process."""
+    with contextlib.suppress(OSError):
+        return {int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text("utf-8").split()}
+    return set()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_has_its_honest_outcome(attack: Attack, tmp_path: Path, area: Path, honest: CapturedModel) -> None:
+    """The outcome is a clear error or the truth; outside nothing was read or changed, and nothing is left."""
+    attacked(attack, tmp_path, area, honest)
 
 
 @pytest.mark.parametrize(
-    ("attack", "words"),
-    [
-        ("import os; os.system('true') == 0 or open('/etc/passwd')", "can only read files of their own project"),
-        ("import socket; socket.socket()", "Models are imported without network and other programs"),
-        ("import os; os.fork()", "Models are imported without network and other programs"),
-    ],
+    "attack",
+    [attack for number, attack in enumerate(ATTACKS) if number % 12 == 0 or attack.name in SELECTED],
+    ids=lambda attack: attack.name,
 )
-def test_a_refusal_is_explained(attack: str, words: str, tmp_path: Path, holding: frozenset[str]) -> None:
-    """A file that fails because it is confined is told so."""
-    if not {Layer.LANDLOCK, Layer.SECCOMP} <= holding:
-        pytest.skip("needs Landlock and seccomp")
-    (tmp_path / "net.py").write_text(f"class Net: pass\n{attack}\n", encoding="utf-8")
-
-    with pytest.raises(ModelSourceError, match=words):
-        load_model(str(tmp_path / "net.py"))
+def test_an_attack_fails_without_bubblewrap(attack: Attack, tmp_path: Path, area: Path, honest: CapturedModel) -> None:
+    """The same holds for the walls that need nothing installed."""
+    attacked(attack, tmp_path, area, honest, sandbox=NO_REQUIREMENT)
 
 
-def test_a_worker_that_died_is_replaced(tmp_path: Path) -> None:
-    """The death of a worker costs the next submission nothing but time."""
-    (tmp_path / "net.py").write_text(NET, encoding="utf-8")
-    first = load_model(str(tmp_path / "net.py"))
-    os.kill(loading_worker()._process.pid, 9)  # noqa: SLF001 - to end it
-    with pytest.raises(ModelSourceError, match="ended the process"):
-        load_model(str(tmp_path / "net.py"))
+def test_there_are_enough_attacks() -> None:
+    """Each attack has a name of its own."""
+    assert len(ATTACKS) == len({attack.name for attack in ATTACKS})
+    assert len(ATTACKS) > 200
 
-    assert first.graph == load_model(str(tmp_path / "net.py")).graph
+
+def test_the_next_submission_does_not_wait(tmp_path: Path, area: Path, honest: CapturedModel) -> None:
+    """A submission that never ends delays the next one by its own limit."""
+    endless = next(attack for attack in ATTACKS if attack.name == "loop that catches everything")
+    project = tmp_path / "project"
+    project.mkdir()
+    started = time.monotonic()
+    with pytest.raises(ModelSourceError):
+        load_submission(endless.build(project, made_outside(tmp_path)), area, LIMIT_SECONDS)
+    (project / "net.py").write_text(NET, encoding="utf-8")
+
+    assert honest.graph == load_submission(project, area).graph
+    assert time.monotonic() - started < LIMIT_SECONDS + SLACK_SECONDS
+
+
+@pytest.mark.parametrize("replaced", ["file", "folder"])
+def test_a_race_reads_nothing_outside(replaced: str, tmp_path: Path) -> None:
+    """While a file, or a folder, is replaced by a link to a secret over and over, no copy has the secret."""
+    outside, project = made_outside(tmp_path), tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    target = project / "src" / ("secret" if replaced == "file" else "")
+    (project / "src" / "secret").write_text("honest", encoding="utf-8")
+    link, aside = tmp_path / "link", tmp_path / "aside"
+    link.symlink_to(outside / "secret" if replaced == "file" else outside)
+    stopped = threading.Event()
+
+    def replace() -> None:
+        while not stopped.is_set():
+            for new in (link, aside):
+                with contextlib.suppress(OSError):
+                    target.rename(aside if new is link else link)
+                    new.rename(target)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    copies = []
+    try:
+        for _ in range(100):
+            with contextlib.suppress(SubmissionError), open_submission(project) as found:
+                copies += [path.read_text("utf-8") for path in found.folder.rglob("secret")]
+    finally:
+        stopped.set()
+        thread.join()
+
+    assert set(copies) <= {"honest"}
+
+
+# It keeps the capability to read all files, since Python may lie in the home folder of root.
+AS_OTHER_USER = """
+import ctypes, os, sys
+library = ctypes.CDLL(None)
+library.prctl(8, 1, 0, 0, 0)
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(4, 4, 4, 0, 0, 0)
+assert library.capset(header, data) == 0 and library.prctl(47, 2, 2, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_the_attacks_fail_for_another_user() -> None:
+    """A selection of the attacks fails, too, if the examiner is not root."""
+    tests = [f"{Path(__file__)}::test_an_attack_fails_without_bubblewrap[{name}]" for name in SELECTED]
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, NOBODY, NOBODY)
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", AS_OTHER_USER, "-m", "pytest", "-q", "-n", "0", "-m", "smoke", *tests),
+                *("-p", "no:cacheprovider", "--basetemp", f"{folder}/pytest"),
+            ],
+            cwd=Path(__file__).parents[2],
+            env=os.environ | {"TMPDIR": folder, "HOME": folder, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert f"{len(SELECTED)} passed" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]

@@ -297,3 +297,23 @@ def test_no_text_adds_an_output(text: str) -> None:
 
     assert ["score", "max-score", "status", "summary", "layers"] == [line.partition("=")[0] for line in lines]
     assert 600 > max(map(len, lines))
+
+
+def test_a_summary_blames_nobody_for_what_is_not_decided() -> None:
+    """Failures, errors of the examiner, and what is undecided or unchecked are told apart; what counts as met is left out."""
+    one = verdict(
+        "jane",
+        requirement("holds"),
+        requirement("counted", Status.UNKNOWN),
+        requirement("left", Status.SKIP, points=0),
+        requirement("open", Status.UNKNOWN, points=0),
+        requirement("fails", Status.FAIL, points=0),
+        requirement("broke", Status.ERROR, points=0),
+        penalties=(Penalty(reason="late", points=1),),
+    )
+
+    assert (
+        "3 of 12 points. Not met: fails. Undecided: open. Not checked: left. "
+        "Not graded, because of an error of the examiner: broke. Penalty of 1: late."
+    ) == one.summary
+    assert "2 of 2 points. All requirements are met." == verdict("jane", requirement("holds")).summary

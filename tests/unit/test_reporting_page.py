@@ -28,7 +28,18 @@ from harness.reporting import (
     Table,
     page_html,
 )
-from harness.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, ErrorScale, LinearScale, epoch_ticks
+from harness.reporting.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    ErrorScale,
+    LinearScale,
+    column_ticks,
+    epoch_ticks,
+)
 from tests.pages import Outline
 from tests.verdicts import HOSTILE
 
@@ -140,6 +151,9 @@ def test_accuracies_are_drawn_by_the_logarithm_of_the_error() -> None:
     assert scale.y(90) - scale.y(99) == pytest.approx(scale.y(99) - scale.y(99.9), abs=0.2)
     assert (HEIGHT - BOTTOM, TOP) == (scale.y(0), scale.y(100))
     assert ["90 %", "95 %", "98 %"] == [tick.label for tick in ErrorScale(most=12, least=2).ticks]
+    assert ["10 %", "50 %", "80 %", "90 %", "95 %", "98 %"] == [
+        tick.label for tick in ErrorScale(most=100, least=2).ticks
+    ]
     assert ErrorScale.around([]).ticks
 
 
@@ -162,6 +176,15 @@ def test_numbers_get_round_ticks() -> None:
     assert ["9,900", "9,920", "9,940", "9,960"] == [tick.label for tick in LinearScale(lowest=9895, highest=9975).ticks]
     assert ["0", "1", "2"] == [tick.label for tick in LinearScale(lowest=0, highest=2.2, least_step=1).ticks]
     assert ["-0.5", "0", "0.5"] == [tick.label for tick in LinearScale(lowest=-0.9, highest=0.9, least_step=0.5).ticks]
+
+
+def test_columns_are_named_as_far_as_there_is_room() -> None:
+    """Every column has a tick in its middle, or every second one, and so on; the epochs count from the last."""
+    ticks = column_ticks(["a", "b", "c", "d"], most=2)
+
+    assert ["a", "c"] == [tick.label for tick in ticks]
+    assert LEFT + (WIDTH - LEFT - RIGHT) / 8 == pytest.approx(ticks[0].at, abs=0.1)
+    assert [] == column_ticks([], most=2) == epoch_ticks(0)
 
 
 def test_mistakes_are_shaded_by_the_largest_mistake() -> None:

@@ -8,6 +8,10 @@ import pytest
 from harness.errors import ModelSourceError
 from harness.graph import CapturedModel
 from harness.sources import ModelSource, load_model, module_source, parse_source
+from harness.sources import source as source_module
+from harness.sources.cells import read_cells
+from harness.sources.definitions import bases_in_text
+from harness.sources.source import find_model_files
 from tests.model_files import IMPORTS, NET, Load, flat, notebook, refusal, write
 
 CONTROLS = Path(__file__).parents[1] / "controls"
@@ -140,3 +144,33 @@ def test_a_folder_with_the_name_of_a_file(load: Load, tmp_path: Path) -> None:
 
     assert f"{tmp_path}/net.py/net.py:Net" == load(tmp_path / "net.py")[0].name
     assert "empty.py' holds no model" in refusal(load, tmp_path / "empty.py")
+
+
+def test_large_files_are_searched_and_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A syntax tree takes a thousand times the memory of its text: files beyond a limit, one by one or together, have none."""
+    monkeypatch.setattr(source_module, "_MAX_PARSED_TEXT", 1_000)
+    monkeypatch.setattr(source_module, "_MAX_PARSED_TEXTS", 1_500)
+    searched: list[int] = []
+    real = bases_in_text
+
+    def search(text: str) -> dict[str, frozenset[str]]:
+        searched.append(len(text))
+        return real(text)
+
+    monkeypatch.setattr(source_module, "bases_in_text", search)
+    net = "class Net(nn.Module): pass\n"
+    for name, length in (("a.py", 1_001), ("b.py", 900), ("c.py", 700), ("d.py", 500)):
+        (tmp_path / name).write_text(net + "#" * (length - len(net)), encoding="utf-8")
+
+    assert ["a.py", "b.py", "c.py", "d.py"] == [path.name for path in find_model_files(tmp_path)]
+    assert [1_001, 700] == searched
+
+
+def test_notebooks_of_millions_of_lists_are_not_read(tmp_path: Path) -> None:
+    """Each list of a document takes many times its text."""
+    (tmp_path / "net.py").write_text("class Net(nn.Module): pass\n", encoding="utf-8")
+    (tmp_path / "net.ipynb").write_text("[" + "[]," * 500_000 + "[]]", encoding="utf-8")
+
+    assert ["net.py"] == [path.name for path in find_model_files(tmp_path)]
+    with pytest.raises(ModelSourceError, match="got ValueError: more than 500,000 lists and objects"):
+        read_cells(tmp_path / "net.ipynb")
