@@ -172,6 +172,7 @@ class Claim:
         mentions: the models that the sentence names.
         labelled: whether the figure stands behind a label, such as ``Parameters: 13.8k``, and not in a sentence.
         variant: the heading above, if it names a variant of the section's model, such as ``With BatchNorm``.
+        printed: whether a program printed it, and not the author wrote it.
         target: whether the text states an aim instead of a result.
         met: whether the text says that the aim is met.
     """
@@ -188,6 +189,7 @@ class Claim:
     mentions: tuple[str, ...] = ()
     labelled: bool = False
     variant: str = ""
+    printed: bool = False
     target: bool = False
     met: bool = False
 
@@ -211,11 +213,14 @@ class LayerRow:
     quote: Quote
 
 
+TableForm = Literal["torchsummary", "torchinfo", "keras", "print", "total"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerTable:
     """A layer summary. ``total`` is the printed total; ``complete`` is false if a row could not be read."""
 
-    form: Literal["torchsummary", "torchinfo", "keras", "print", "total"]
+    form: TableForm
     section: Section
     rows: tuple[LayerRow, ...]
     total: int | None

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from harness.claims.evidence import Bound, Figure
+from harness.claims.documents import Line
+from harness.claims.evidence import Bound, Figure, Quote
 
 _NUMBER = r"\d{1,9}(?:\.\d{1,18})?"
 _FLOAT = r"-?\d{1,9}(?:\.\d{1,20})?(?:e[-+]?\d{1,3})?"
@@ -93,7 +94,7 @@ PATTERNS = {
     ),
     "part accuracy": _pattern(
         "acc",
-        rf"\b(?P<part>{_PART})(?:[ _-](?:set|data))?[ _-]acc(?:uracy)?\s{{0,3}}(?:[:=]|is|of)?\s{{0,3}}"
+        rf"\b(?P<part>{_PART})(?:[ _-](?:set|data))?[ _-]acc(?:uracy)?\s{{0,3}}[:=]\s{{0,3}}"
         rf"(?P<percent>{_NUMBER})\s?%?",
         "Train Loss: 0.0411 | Train Acc: 98.72% || Test Loss:  0.0176 | Test Acc:  99.40%",
     ),
@@ -232,6 +233,20 @@ PART_OF_SECTION = re.compile(
 )
 CLOSING = re.compile(r"\b(?:compar|conclu|overall|license|contribut|takeaway|final)", re.IGNORECASE)
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+# The titles of columns, without spaces and signs
+COLUMNS: dict[str, str] = {
+    **dict.fromkeys(("layer", "layers", "layername", "operation", "block", "name", "layertype"), "name"),
+    **dict.fromkeys(("rf", "receptivefield", "rfout", "outputrf", "effectiverf", "receptivefieldsize"), "field"),
+    **dict.fromkeys(("rout", "outr"), "field out"),
+    **dict.fromkeys(("k", "kernel", "kernelsize", "filter", "filtersize", "ks"), "kernel"),
+    **dict.fromkeys(("s", "stride", "strides"), "stride"),
+    **dict.fromkeys(("nin", "inputsize", "in", "input", "insize", "inputshape", "inputdim"), "in"),
+    **dict.fromkeys(("nout", "outputsize", "out", "output", "outsize", "outputshape", "outputdim"), "out"),
+    **dict.fromkeys(("epoch", "epochs", "epochno"), "epoch"),
+    **dict.fromkeys(("trainacc", "trainaccuracy", "trainingaccuracy", "trainingacc"), "train"),
+    **dict.fromkeys(("testacc", "testaccuracy", "valacc", "valaccuracy", "validationaccuracy"), "test"),
+    **dict.fromkeys(("testloss", "valloss", "validationloss"), "loss"),
+}
 _NUMBER_WORDS = {"two": 2, "three": 3, "few": None, "four": 4, "five": 5}
 _BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("<", "less than", "fewer than", "under", "below", "within"), "<"),
@@ -240,6 +255,8 @@ _BOUNDS: dict[str, Bound] = {
     **dict.fromkeys((">=", "at least"), ">="),
 }
 _SCALES = {"k": 1000, "thousand": 1000, "m": 1_000_000, "million": 1_000_000}
+_MAX_QUOTE = 160
+_BAR = re.compile(r"%\|[^|\w]{4,400}\|")
 _EMPHASIS = re.compile(r"\*{1,3}|`|<[/a-zA-Z][^<>]{0,200}>")
 
 
@@ -248,6 +265,14 @@ def plain(text: str) -> str:
     if "*" in text or "`" in text or "<" in text:
         text = _EMPHASIS.sub("", text)
     return text.replace("≥", ">=").replace("≤", "<=") if "≥" in text or "≤" in text else text
+
+
+def quote_of(line: Line) -> Quote:
+    """Return a line as a quotation of readable length, without the bar of its progress."""
+    text = line.text.strip()
+    if "%|" in text:
+        text = _BAR.sub("%|...|", text)
+    return Quote(place=line.place, text=text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}...")
 
 
 def figure(text: str, scale: str | None = None) -> Figure:
