@@ -8,9 +8,12 @@ from pathlib import Path
 
 from harness.claims.documents import find_documents
 from harness.claims.dossier import AuditFinding, Dossier
-from harness.claims.evidence import Reading, Unread
-from harness.claims.reading import read
+from harness.claims.evidence import Place, Reading, Unread
+from harness.claims.reading import MAX_CHARACTERS, read
 from harness.claims.rules import RULES
+
+# Of all documents together
+_MAX_CHARACTERS = 2 * MAX_CHARACTERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,15 @@ def audit(path: Path) -> Audit:
         InputError: the path does not exist, or holds no document.
     """
     documents, unread = find_documents(path)
-    readings = tuple(read(document) for document in documents)
+    readings: list[Reading] = []
+    for document in documents:
+        if sum(reading.characters for reading in readings) > _MAX_CHARACTERS:
+            reason = f"more than {_MAX_CHARACTERS // 2**20} Mi characters: this document is not read"
+            unread.append(Unread(place=Place(file=document.name, line=1), text=document.name, reason=reason))
+        else:
+            readings.append(read(document))
     unread += [one for reading in readings for one in reading.unread]
-    return Audit(path=str(path), readings=readings, unread=tuple(unread), findings=judge(readings))
+    return Audit(path=str(path), readings=tuple(readings), unread=tuple(unread), findings=judge(readings))
 
 
 def judge(readings: Sequence[Reading]) -> tuple[AuditFinding, ...]:

@@ -22,7 +22,7 @@ from harness.errors import InputError
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst", ".log", ".ipynb"})
 NOTEBOOK = ".ipynb"
 # Longer than any line that a program prints for a reader; the bars of a whole epoch, updated in place, are cut to the last one.
-MAX_LINE = 20_000
+MAX_LINE = 4_000
 _CHUNK = 65_536
 _MAX_NOTEBOOK_BYTES = 64 * 2**20
 _MAX_FILES = 1_000

@@ -272,3 +272,4 @@ class Reading:
     unread: tuple[Unread, ...] = ()
     code: tuple[tuple[Section, str], ...] = ()
     stops_early: bool = False
+    characters: int = 0

@@ -132,11 +132,11 @@ class LogReader:
         """Add an epoch to the current run, unless its line repeats the last one or is an evaluation after the last epoch."""
         now, last = self._now, self._epochs[-1] if self._epochs else None
         if last is not None:
-            repeated = (last.test, last.test_loss) == (test, loss)
-            if now.label is None and not now.shown and (repeated or last.label is not None):
+            repeated = (last.test, last.test_loss) == (test, loss) and (not now.shown or now.train == last.train)
+            if now.label is None and (repeated or last.label is not None):
                 return
             if now.label is not None and now.label == last.label:
-                if repeated:
+                if repeated or (last.test, last.test_loss) == (test, loss):
                     self._now = _Begun()
                     return
                 self.end()
@@ -170,6 +170,10 @@ class LogReader:
             self.runs.append(Run(section=self._section, epochs=tuple(self._epochs), damaged=self._damaged))
         # The heading of a new run's first epoch stays.
         self._epochs, self._damaged, self._now = [], 0, now if now.label is not None else _Begun()
+
+    def cut(self) -> None:
+        """Note that the rest of the current run is not read."""
+        self._damaged += 1
 
     @property
     def items(self) -> int:

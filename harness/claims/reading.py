@@ -6,17 +6,21 @@ Every line is seen once, and only what was found is kept, so that time is propor
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from harness.claims import grammar
 from harness.claims.documents import Document, Line
-from harness.claims.evidence import Claim, Reading, Section, Unread
+from harness.claims.evidence import Claim, Place, Reading, Section, Unread
 from harness.claims.logs import LogReader
 from harness.claims.statements import claims_of
 from harness.claims.tables import TableReader
 
-# More than in any document that a person wrote; bounds the memory for crafted ones.
+# More than in any document that a person wrote; they bound time and memory for crafted ones.
+MAX_CHARACTERS = 8 * 2**20
 _MAX_ITEMS = 50_000
 _MAX_CODE_LINES = 5_000
+# On one line
+_MOST_CLAIMS = 20
 _FENCE = re.compile(r"^\s{0,12}(?:```|~~~)\s{0,9}(?P<language>[\w+-]{0,20})")
 _HEADING = re.compile(r"^ {0,3}(?P<marks>#{1,6})\s{0,9}(?P<title>\S.{0,300})$")
 _UNDERLINE = re.compile(r"^(?:={4,200}|~{4,200}|\^{4,200})$")
@@ -28,17 +32,13 @@ _NO_LEVEL = 7
 
 
 def read(document: Document) -> Reading:
-    """Read a document."""
+    """Read a document, up to a size that no document has that a person wrote."""
     reader = _Reader(document.name)
     for line in document.lines():
-        if isinstance(line, Unread):
-            reader.unread.append(line)
-        else:
-            reader.feed(line)
-            if reader.items >= _MAX_ITEMS:
-                reason = f"more than {_MAX_ITEMS:,} results: the rest of the document is not read"
-                reader.unread.append(Unread(place=line.place, text=line.text[:80], reason=reason))
-                break
+        reader.feed(line)
+        if reader.characters > MAX_CHARACTERS or reader.items > _MAX_ITEMS:
+            reader.stop(line.place)
+            break
     return reader.finish()
 
 
@@ -46,7 +46,8 @@ class _Reader:
     """The state of reading one document: its section, and whether the line is in code."""
 
     def __init__(self, name: str) -> None:
-        self.unread: list[Unread] = []
+        self.characters = 0
+        self._unread: list[Unread] = []
         self._logs = LogReader()
         self._tables = TableReader(self._logs)
         self._claims: list[Claim] = []
@@ -70,11 +71,15 @@ class _Reader:
     @property
     def items(self) -> int:
         """The number of results that are held."""
-        return len(self._claims) + self._logs.items
+        return len(self._claims) + len(self._unread) + self._logs.items
 
-    def feed(self, line: Line) -> None:
-        """Read a line."""
+    def feed(self, line: Line | Unread) -> None:
+        """Read a line, or note what could not be read."""
         text = line.text
+        self.characters += len(text)
+        if isinstance(line, Unread):
+            self._unread.append(line)
+            return
         if line.place.cell != self._cell:
             self._end_parts()
             self._cell, self._fence, self._loose_code = line.place.cell, None, False
@@ -90,6 +95,12 @@ class _Reader:
             self._tables.blank()
         self._previous = text
 
+    def stop(self, place: Place) -> None:
+        """Note that the document is not read any further."""
+        reason = f"a document of more than {MAX_CHARACTERS // 2**20} Mi characters or {_MAX_ITEMS:,} results is read up to here"
+        self._unread.append(Unread(place=place, text="", reason=reason))
+        self._logs.cut()
+
     def finish(self) -> Reading:
         """Return what was read."""
         self._end_parts()
@@ -101,9 +112,10 @@ class _Reader:
             fields=tuple(self._tables.fields),
             counts=tuple(self._logs.counts),
             sections=tuple(self._sections),
-            unread=(*self.unread, *self._logs.unread, *self._tables.unread),
+            unread=(*self._unread, *self._logs.unread, *self._tables.unread),
             code=tuple(self._code),
             stops_early=self._stops_early,
+            characters=self.characters,
         )
 
     def _read(self, line: Line, text: str) -> None:
@@ -121,7 +133,7 @@ class _Reader:
         found = claims_of(
             line, text, self._section, printed=printed, wanted=self._wanted or self._listed, variant=self._variant
         )
-        for claim in found:
+        for claim in islice(found, _MOST_CLAIMS):
             if claim.printed and claim.kind == "best":
                 # Of what a program prints after every epoch only the last is final.
                 earlier = [one for one in self._claims[self._block_start :] if _differs(one, claim)]

@@ -18,6 +18,7 @@ _PART = re.compile(r"\b(train|test|valid)", re.IGNORECASE)
 _PRINTED = re.compile(r"^\W{0,12}(?:best|highest|max|total|param|no\b|number)")
 _INTEGER = re.compile(r"\d{1,9}")
 _LONGEST_PRINTED = 80
+_MOST_SENTENCES = 50
 # How far before a figure its part of the data is looked for.
 _REACH = 40
 _RESULT_DIGITS = 2
@@ -34,7 +35,11 @@ def claims_of(line: Line, text: str, section: Section, *, printed: bool, wanted:
         return
     if printed and (len(text) > _LONGEST_PRINTED or "so far" in lowered or not _PRINTED.match(lowered)):
         return
-    for sentence in [text] if printed else _SENTENCE.split(text):
+    met = bool(grammar.MET.search(text))
+    for sentence in [text] if printed else _SENTENCE.split(text, _MOST_SENTENCES):
+        words = sentence.lower()
+        if not any(word in words for word in _WORDS):
+            continue
         made = Claim(
             kind="accuracy",
             section=section,
@@ -43,9 +48,8 @@ def claims_of(line: Line, text: str, section: Section, *, printed: bool, wanted:
             variant=variant,
             printed=printed,
             target=wanted or bool(grammar.TARGET.search(sentence)),
-            met=bool(grammar.MET.search(text)),
+            met=met,
         )
-        words = sentence.lower()
         if "acc" in words or "efficien" in words:
             yield from _accuracies(sentence, words, made)
         if "param" in words:
