@@ -1,7 +1,7 @@
 """What documents claim about models and their training, compared with their own logs, with the code and with a new training."""
 
-from harness.claims.audit import Audit, audit, judge
+from harness.claims.audit import Audit, audit, copied_logs
 from harness.claims.dossier import AuditFinding
 from harness.claims.rules import RULES, Rule
 
-__all__ = ["RULES", "Audit", "AuditFinding", "Rule", "audit", "judge"]
+__all__ = ["RULES", "Audit", "AuditFinding", "Rule", "audit", "copied_logs"]

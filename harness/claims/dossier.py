@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Generic, Literal, TypeVar
 
-from harness.claims.evidence import Claim, LayerTable, Quote, Reading, Run, Section
+from harness.claims.evidence import Claim, CodeModel, LayerTable, Quote, Reading, Run, Section
 from harness.findings import Finding, Status
 
 Confidence = Literal["same section", "same document", "same name", "same folder"]
 Kind = Literal["contradiction", "overstatement", "understatement", "drift", "suspicious", "note"]
 FAILING: frozenset[Kind] = frozenset({"contradiction", "overstatement"})
 _FILE_NUMBER = re.compile(r"(\d{1,2})\D{0,3}$")
-T = TypeVar("T", Run, LayerTable)
+T = TypeVar("T", Run, LayerTable, CodeModel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +66,15 @@ class Paired(Generic[T]):
 
     items: tuple[T, ...] = ()
     confidence: Confidence = "same folder"
-
-    @property
-    def sure(self) -> bool:
-        """Whether a contradiction may be concluded."""
-        return bool(self.items) and (self.confidence != "same folder" or len(self.items) == 1)
+    sure: bool = False
 
 
 @dataclass(frozen=True)
 class Dossier:
-    """The documents of one submission."""
+    """The documents of one submission, and the models of its code."""
 
     readings: tuple[Reading, ...]
+    models: tuple[CodeModel, ...] = ()
 
     @cached_property
     def claims(self) -> tuple[Claim, ...]:
@@ -95,43 +91,49 @@ class Dossier:
         """All layer tables that show a total."""
         return tuple(table for reading in self.readings for table in reading.tables if table.total is not None)
 
+    @cached_property
+    def _by_file(self) -> dict[str, Reading]:
+        return {reading.file: reading for reading in self.readings}
+
     def reading(self, file: str) -> Reading:
         """The reading of a file."""
-        return next(reading for reading in self.readings if reading.file == file)
+        return self._by_file[file]
 
     def runs_for(self, claim: Claim) -> Paired[Run]:
         """The runs that a claim may speak of."""
-        return _pair(claim, self.runs)
+        return self._pair(claim.section, claim.mentions, self.runs)
 
     def tables_for(self, claim: Claim) -> Paired[LayerTable]:
         """The layer tables that a claim may speak of."""
-        return _pair(claim, self.tables)
+        return self._pair(claim.section, claim.mentions, self.tables)
 
+    def models_for(self, section: Section, mentions: tuple[str, ...] = ()) -> Paired[CodeModel]:
+        """The models of the code that a section of a document may speak of."""
+        return self._pair(section, mentions, self.models)
 
-def _pair(claim: Claim, items: Iterable[T]) -> Paired[T]:
-    """Pair by section and proximity.
+    def _pair(self, section: Section, mentions: tuple[str, ...], items: tuple[T, ...]) -> Paired[T]:
+        """Pair by section and proximity.
 
-    Evidence in the claim's own section comes first, then evidence of the same model's number in another section or
-    document, or in a file with that number, then all evidence of the document, then that of the folder below it.
-    """
-    file, key = claim.section.file, claim.section.key
-    items = tuple(items)
-    if len(claim.mentions) == 1:
-        key = claim.mentions[0]
-    here = tuple(item for item in items if item.section.file == file)
-    if key is not None:
+        Evidence in the same section comes first, then evidence of the same model's number in another section or document,
+        or in a file with that number, then all evidence of the document, then that of its folder, which is sure only if
+        there is one piece of it and the document speaks of one model.
+        """
+        file, key = section.file, mentions[0] if len(mentions) == 1 else section.key
+        here = tuple(item for item in items if item.section.file == file)
+        if key is None and here:
+            return Paired(items=here, confidence="same document", sure=True)
         own = tuple(item for item in here if item.section.key == key)
         if own:
-            return Paired(items=own, confidence="same section")
+            return Paired(items=own, confidence="same section", sure=True)
         if here:
             return Paired()
         near = tuple(item for item in items if is_below(item.section, file))
-        named = tuple(item for item in near if item.section.key == key)
-        named = named or tuple(item for item in near if file_number(item.section.file) == key)
-        return Paired(items=named, confidence="same name") if named else Paired(items=near)
-    if here:
-        return Paired(items=here, confidence="same document")
-    return Paired(items=tuple(item for item in items if is_below(item.section, file)))
+        named = (
+            () if key is None else tuple(one for one in near if key in {one.section.key, file_number(one.section.file)})
+        )
+        if named:
+            return Paired(items=named, confidence="same name", sure=True)
+        return Paired(items=near, sure=len(near) == 1 and not self.reading(file).sections)
 
 
 def is_below(section: Section, file: str) -> bool:

@@ -250,6 +250,26 @@ class FieldTable:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeModel:
+    """A captured model.
+
+    Args:
+        section: the file of the code, or the document and section of a code block.
+        total: number of parameters; ``unreached`` of them belong to modules that forward never calls, ``never_called``.
+        layers: operation and output shape, without the batch, of each layer with a window or weights.
+        fields: the sizes that may be called the receptive field: before the head's pooling and behind it, unbounded and
+            clipped to the image.
+    """
+
+    section: Section
+    total: int
+    unreached: int
+    never_called: tuple[str, ...]
+    layers: tuple[tuple[str, tuple[int, ...]], ...]
+    fields: frozenset[int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Unread:
     """Something that could not be read, and why."""
 

@@ -197,7 +197,8 @@ PATTERNS = {
     ),
     "receptive field": _pattern(
         "receptive",
-        r"\breceptive field\b(?: (?:of|for|at) the (?:network|model|output|last layer))?\s{0,2}(?:is|of|:|=)\s{0,3}"
+        r"\b(?:(?:effective|final|total|overall) receptive field(?: (?:of|for) the (?:network|model))?|"
+        r"receptive field (?:of|for) the (?:network|model))\s{0,2}(?:is|of|:|=)\s{0,3}"
         r"(?P<value>\d{1,3})(?:\s?[x\u00d7]\s?\d{1,3})?(?!\s?[\d+*(-])",
         "Effective receptive field for the network is 38x38",
     ),

@@ -86,7 +86,9 @@ class _Reader:
             self._block_start = len(self._claims)
         self._stops_early = self._stops_early or bool(grammar.STOPS_EARLY.search(text))
         if line.kind == "code" or (line.kind == "prose" and self._is_structure(text)):
-            if (line.kind == "code" or self._fence in _PYTHON) and len(self._block) < _MAX_CODE_LINES:
+            if (line.kind == "code" or self._fence in _PYTHON or self._loose_code) and len(
+                self._block
+            ) < _MAX_CODE_LINES:
                 self._block.append(text)
         elif text:
             self._read(line, grammar.plain(text))

@@ -448,12 +448,17 @@ def same_log(rule: Rule, dossier: Dossier) -> Iterator[AuditFinding]:
         seen |= dict.fromkeys((one for one in mine if one not in seen), run)
         if first is None or None in {first.section.key, run.section.key} or first.section.key == run.section.key:
             continue
-        yield rule.finding(
-            run.epochs[0].test_quote,
-            f"a log of model {run.section.key}",
-            f"the log of model {first.section.key} has the same losses and counts in at least {_FINGERPRINT} epochs in a row",
-            first.epochs[0].test_quote,
-        )
+        yield copied(rule, run, f"model {run.section.key}", first, f"model {first.section.key}")
+
+
+def copied(rule: Rule, run: Run, of: str, first: Run, of_first: str) -> AuditFinding:
+    """Return the finding that a run repeats another one."""
+    return rule.finding(
+        run.epochs[0].test_quote,
+        f"a log of {of}",
+        f"a log of {of_first} has the same losses and counts in at least {_FINGERPRINT} epochs in a row",
+        first.epochs[0].test_quote,
+    )
 
 
 def fingerprints(run: Run) -> Iterator[tuple[tuple[str, int], ...]]:
@@ -540,6 +545,82 @@ def over_budget(rule: Rule, dossier: Dossier) -> Iterator[AuditFinding]:
 def _breaks(bound: str, total: int, limit: Fraction) -> bool:
     beyond = total > limit if bound[0] == "<" else total < limit
     return beyond or (len(bound) == 1 and total == limit)
+
+
+# Code
+
+
+def total_against_code(rule: Rule, dossier: Dossier) -> Iterator[AuditFinding]:
+    """The total of a layer summary, or a stated number of parameters, is not that of the code."""
+    stated = [(table.section, table.quote, Figure(printed=Decimal(table.total or 0))) for table in dossier.tables]
+    claims = (claim for claim in dossier.claims if claim.kind == "parameters" and claim.labelled and not claim.target)
+    stated += [
+        (claim.section, claim.quote, claim.value)
+        for claim in claims
+        if not claim.bound and not claim.mentions and not dossier.tables_for(claim).sure
+    ]
+    for section, quote, value in stated:
+        paired = dossier.models_for(section)
+        known = [total for model in paired.items for total in (model.total, model.total - model.unreached)]
+        if paired.sure and not any(_is_rounded(value, total) for total in known):
+            model = paired.items[-1]
+            unreached = f", {model.unreached:,} of them in modules that are never called" if model.unreached else ""
+            yield rule.finding(
+                quote,
+                f"{value.exact:,} parameters",
+                f"the code in {model.section.file} has {model.total:,}{unreached}",
+                confidence=paired.confidence,
+            )
+
+
+def never_called(rule: Rule, dossier: Dossier) -> Iterator[AuditFinding]:
+    """The total of a layer summary leaves out the parameters of modules that forward never calls."""
+    for table in dossier.tables:
+        paired = dossier.models_for(table.section)
+        model = next((one for one in paired.items if one.unreached and one.total - one.unreached == table.total), None)
+        if model is not None:
+            yield rule.finding(
+                table.quote,
+                f"{table.total:,} parameters",
+                f"the code in {model.section.file} has {model.total:,}; {model.unreached:,} of them are of modules that "
+                f"are never called and not in the summary: {', '.join(model.never_called)}",
+                confidence=paired.confidence,
+            )
+
+
+def shapes_against_code(rule: Rule, dossier: Dossier) -> Iterator[AuditFinding]:
+    """An output shape in a layer summary is not that of the code, whose layers are the same."""
+    for table in dossier.tables:
+        rows = [row for row in table.rows if row.shape is not None and row.operation in _WITH_SHAPE]
+        paired = dossier.models_for(table.section)
+        if not paired.sure or len(paired.items) > 1 or not rows or table.form == "keras":
+            continue
+        layers = [layer for layer in paired.items[0].layers if layer[0] in _WITH_SHAPE]
+        if [row.operation for row in rows] != [name for name, _ in layers]:
+            continue
+        for row, (_, shape) in zip(rows, layers, strict=True):
+            if row.shape != shape:
+                yield rule.finding(
+                    row.quote,
+                    f"output shape {list(row.shape or ())}",
+                    f"the code in {paired.items[0].section.file} gives {list(shape)}",
+                    confidence=paired.confidence,
+                )
+                break
+
+
+_WITH_SHAPE = ("Conv2d", "MaxPool2d", "AvgPool2d", "Linear")
+
+
+def field_against_code(rule: Rule, dossier: Dossier) -> Iterator[AuditFinding]:
+    """The receptive field that is stated for the network is not that of the code, with or without the head's pooling."""
+    for claim in dossier.claims:
+        paired = dossier.models_for(claim.section, claim.mentions)
+        known = {field for model in paired.items for field in model.fields}
+        if claim.kind == "receptive field" and not claim.target and paired.sure and claim.value.exact not in known:
+            fields = ", ".join(map(str, sorted(known)))
+            shown = f"by the code it is one of {fields}: before or behind the head, within the image or beyond"
+            yield rule.finding(claim.quote, f"receptive field {claim.value}", shown, confidence=paired.confidence)
 
 
 # Receptive fields
@@ -705,5 +786,29 @@ RULES: tuple[Rule, ...] = (
         kind="contradiction",
         check=field_table,
         fix="Compute each row: size + (kernel - 1) * jump; the jump is multiplied by the stride after the row, not before.",
+    ),
+    Rule(
+        name="total-against-code",
+        kind="contradiction",
+        check=total_against_code,
+        fix="State the total of the code that is submitted, or submit the code of the summary.",
+    ),
+    Rule(
+        name="never-called",
+        kind="note",
+        check=never_called,
+        fix="Remove the modules that forward does not call; a budget may count them.",
+    ),
+    Rule(
+        name="shapes-against-code",
+        kind="contradiction",
+        check=shapes_against_code,
+        fix="Show the summary of the code that is submitted.",
+    ),
+    Rule(
+        name="field-against-code",
+        kind="contradiction",
+        check=field_against_code,
+        fix="State the receptive field that `harness show` computes.",
     ),
 )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from harness import __version__
+from harness.cli.audit import audit
 from harness.cli.bench import bench
 from harness.cli.bisect import bisect
 from harness.cli.certify import certify
@@ -66,6 +67,7 @@ _COMMANDS = (
     certify,
     compare,
     replicate,
+    audit,
     power,
     evaluate,
     contract,

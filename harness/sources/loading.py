@@ -7,13 +7,13 @@ exiting) happen in the worker process and end with the process.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
 
-from harness.errors import CaptureError, ExaminerError, GraphFormatError, ModelSourceError
+from harness.errors import CaptureError, ExaminerError, GraphFormatError, InputError, ModelSourceError
 from harness.files import temporary_folder
 from harness.graph import CapturedModel, capture, read_captured
 from harness.sandbox import Ending, Failure, Job, Limits, Outcome, run_processes
@@ -21,7 +21,7 @@ from harness.sandbox.protocol import unreadable
 from harness.sources.building import build_shipped, parse_arguments
 from harness.sources.capturing import CaptureRequest
 from harness.sources.choice import Candidate, choose
-from harness.sources.source import candidate_files, name_suffix, parse_source
+from harness.sources.source import ModelSource, candidate_files, name_suffix, parse_source
 
 DEFAULT_SEED = 1
 # Long enough to import torch on a busy machine and to export; short enough that a hanging import is reported within a minute.
@@ -62,7 +62,57 @@ def load_model(
         # Each shipped model is tested to be captured alike again.
         return capture(module, input_shape, name=text, twice=False)
     files = candidate_files(source)
-    requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape) for file in files]
+    load = _load_file if len(files) == 1 else _load_file_or_report
+    loaded = _load_files(
+        files, load, arguments=arguments, seed=seed, shape=input_shape, timeout=timeout, announce=announce
+    )
+    candidates = [candidate for of_file in loaded for candidate in of_file]
+    chosen, reasons = choose(candidates, text)
+    if chosen.model is None:
+        raise ExaminerError(f"expected the graph of {chosen.name}, which was chosen as the model, got none")
+    for note in dict.fromkeys(note for candidate in candidates for note in candidate.notes):
+        announce(note)
+    for reason in reasons:
+        announce(reason)
+    name = chosen.name + (name_suffix(arguments) if has_arguments else "")
+    return replace(chosen.model, name=name)
+
+
+def load_each(
+    texts: Sequence[str],
+    *,
+    timeout: float = LOAD_TIMEOUT_SECONDS,
+    announce: Callable[[str], None] = lambda _: None,
+) -> list[CapturedModel | InputError]:
+    """Load the model of each of several files, as `load_model` does, or return the error that says why it cannot be loaded.
+
+    The files are Python files or notebooks; all are loaded by one worker.
+    """
+    results: list[CapturedModel | InputError] = []
+    loaded = _load_files(
+        [parse_source(text) for text in texts], _load_file_or_report, timeout=timeout, announce=announce
+    )
+    for text, candidates in zip(texts, loaded, strict=True):
+        try:
+            chosen, _ = choose(candidates, text)
+            results.append(chosen.model or ModelSourceError(f"{text} defines no model that can be captured."))
+        except (ModelSourceError, CaptureError) as error:
+            results.append(error)
+    return results
+
+
+def _load_files(
+    files: Sequence[ModelSource],
+    load: Callable[[CaptureRequest, Outcome, float], list[Candidate]],
+    *,
+    timeout: float,
+    announce: Callable[[str], None],
+    arguments: str = "",
+    seed: int = DEFAULT_SEED,
+    shape: tuple[int, ...] = (1, 28, 28),
+) -> list[list[Candidate]]:
+    """Return the candidates of each file."""
+    requests = [CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=shape) for file in files]
     numbers = {file.text: f"({number} of {len(files)})" for number, file in enumerate(files, start=1)}
 
     def announce_file(line: str) -> None:
@@ -75,18 +125,7 @@ def load_model(
     with ThreadPoolExecutor(1) as meanwhile, temporary_folder("model") as folder:
         meanwhile.submit(importlib.import_module, _IMPORTED_LATE)
         outcomes = run_processes(jobs, folder, limits=Limits(seconds=timeout), announce=announce_file)
-        load = _load_file if len(files) == 1 else _load_file_or_report
-        loaded = [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
-    candidates = [candidate for of_file in loaded for candidate in of_file]
-    chosen, reasons = choose(candidates, text)
-    if chosen.model is None:
-        raise ExaminerError(f"expected the graph of {chosen.name}, which was chosen as the model, got none")
-    for note in dict.fromkeys(note for candidate in candidates for note in candidate.notes):
-        announce(note)
-    for reason in reasons:
-        announce(reason)
-    name = chosen.name + (name_suffix(arguments) if has_arguments else "")
-    return replace(chosen.model, name=name)
+        return [load(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
 
 
 def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
