@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.claims.documents import NOTEBOOK
-from harness.claims.dossier import file_number
+from harness.claims.dossier import file_number, is_below
 from harness.claims.evidence import CodeModel, Place, Reading, Section, Unread
 from harness.errors import InputError, first_line
 from harness.files import temporary_folder
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from harness.graph import CapturedModel
 
 # Importing PyTorch takes seconds, and each file a second more.
-_MOST_FILES = 8
-_TIMEOUT_SECONDS = 20.0
+_MOST_FILES = 6
 # Code in a document often leaves out its imports.
 _IMPORTS = "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
 
@@ -29,10 +28,12 @@ def capture_code(
 
     The code runs in the confined process of `harness.sources`.
     """
-    if not any(reading.tables or reading.fields or _speaks_of_models(reading) for reading in readings):
+    stated = {section for reading in readings for section in _stated(reading)}
+    if not stated:
         return (), []
     with temporary_folder("claims") as folder:
-        sections = _files(path, folder, readings)
+        files = _files(path, folder, readings)
+        sections = {file: section for file, section in files.items() if any(_concerns(section, one) for one in stated)}
         if not sections:
             return (), []
         from harness.sources import load_each  # noqa: PLC0415 - imports PyTorch
@@ -42,20 +43,30 @@ def capture_code(
             for section in list(sections.values())[_MOST_FILES:]
         ]
         chosen = dict(list(sections.items())[:_MOST_FILES])
-        captured = load_each([str(file) for file in chosen], timeout=_TIMEOUT_SECONDS, announce=announce)
+        captured = load_each([str(file) for file in chosen], announce=announce)
         models = []
-        for section, result in zip(chosen.values(), captured, strict=True):
+        for (file, section), result in zip(chosen.items(), captured, strict=True):
             if isinstance(result, InputError):
                 where = Place(file=section.file, line=1)
-                reason = f"its model cannot be captured: {first_line(result)}"
+                reason = f"its model cannot be captured: {first_line(result)}".replace(str(file), section.file)
                 unread.append(Unread(place=where, text=section.title, reason=reason))
             else:
                 models.append(_described(section, result))
     return tuple(models), unread
 
 
-def _speaks_of_models(reading: Reading) -> bool:
-    return any(claim.kind in {"parameters", "receptive field"} and not claim.target for claim in reading.claims)
+def _stated(reading: Reading) -> set[Section]:
+    """The sections that say something of a model which its code can show."""
+    claims = (claim for claim in reading.claims if claim.kind in {"parameters", "receptive field"})
+    sections = {
+        claim.section for claim in claims if not claim.target and (claim.labelled or claim.kind != "parameters")
+    }
+    return sections | {table.section for table in reading.tables}
+
+
+def _concerns(code: Section, stated: Section) -> bool:
+    """Whether code may be paired with what a section states, see `Dossier.models_for`."""
+    return code == stated or (is_below(code, stated.file) and (stated.key is None or code.key == stated.key))
 
 
 def _files(path: Path, folder: Path, readings: Sequence[Reading]) -> dict[Path, Section]:

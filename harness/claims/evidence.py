@@ -68,7 +68,7 @@ class Figure:
         return coarse.exact == fine.exact or (coarse.unit > fine.unit and coarse.rounds(fine.exact))
 
     def __str__(self) -> str:
-        return f"{self.printed:f}" + {1: "", 1000: "k", 1_000_000: "M"}[self.scale]
+        return f"{self.printed:,f}" + {1: "", 1000: "k", 1_000_000: "M"}[self.scale]
 
 
 @dataclass(frozen=True, kw_only=True)

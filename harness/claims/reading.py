@@ -157,6 +157,8 @@ class _Reader:
                 self._block_start = len(self._claims)
             return True
         if self._fence is not None:
+            if self._fence in _PYTHON:
+                self._add_code(text)
             return self._fence in _NO_OUTPUT
         if heading := _HEADING.match(text):
             if not (self._loose_code and len(heading["marks"]) == 1):
@@ -168,6 +170,8 @@ class _Reader:
             self._begin_part(1, self._previous)
             return True
         self._loose_code = self._loose_code or bool(_CODE.match(text))
+        if self._loose_code:
+            self._add_code(text)
         return self._loose_code
 
     def _begin_part(self, level: int, title: str) -> None:
@@ -189,6 +193,10 @@ class _Reader:
         self._logs.end()
         self._tables.end()
         self._end_block()
+
+    def _add_code(self, text: str) -> None:
+        if len(self._block) < _MAX_CODE_LINES:
+            self._block.append(text)
 
     def _end_block(self) -> None:
         if self._block:

@@ -567,7 +567,7 @@ def total_against_code(rule: Rule, dossier: Dossier) -> Iterator[AuditFinding]:
             unreached = f", {model.unreached:,} of them in modules that are never called" if model.unreached else ""
             yield rule.finding(
                 quote,
-                f"{value.exact:,} parameters",
+                f"{value} parameters",
                 f"the code in {model.section.file} has {model.total:,}{unreached}",
                 confidence=paired.confidence,
             )
