@@ -2,6 +2,7 @@
 
 from harness.claims.audit import Audit, audit, copied_logs
 from harness.claims.dossier import AuditFinding
-from harness.claims.rules import RULES, Rule
+from harness.claims.rule import Rule
+from harness.claims.rules import RULES
 
 __all__ = ["RULES", "Audit", "AuditFinding", "Rule", "audit", "copied_logs"]

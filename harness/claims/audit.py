@@ -11,7 +11,8 @@ from harness.claims.documents import find_documents
 from harness.claims.dossier import AuditFinding, Dossier
 from harness.claims.evidence import CodeModel, Place, Reading, Run, Unread
 from harness.claims.reading import MAX_CHARACTERS, read
-from harness.claims.rules import RULES, copied, fingerprints
+from harness.claims.rules import RULES
+from harness.claims.run_rules import copied, fingerprints, same_log
 
 # Of all documents together
 _MAX_CHARACTERS = 2 * MAX_CHARACTERS
@@ -69,7 +70,7 @@ def read_all(path: Path) -> tuple[tuple[Reading, ...], list[Unread]]:
 def judge(dossier: Dossier) -> tuple[AuditFinding, ...]:
     """Apply every rule to what was read of one submission; the findings are in the order of the documents' lines."""
     order = {reading.file: number for number, reading in enumerate(dossier.readings)}
-    found = dict.fromkeys(finding for rule in RULES for finding in rule.check(rule, dossier))
+    found = dict.fromkeys(finding for rule in RULES for finding in rule.findings(dossier))
 
     def position(finding: AuditFinding) -> tuple[int, ...]:
         place = finding.said.place
@@ -84,7 +85,6 @@ def copied_logs(paths: Sequence[Path]) -> tuple[AuditFinding, ...]:
     Raises:
         InputError: a path does not exist, or holds no document.
     """
-    rule = next(rule for rule in RULES if rule.name == "same-log")
     seen: dict[object, tuple[int, Run]] = {}
     found = []
     for number, path in enumerate(paths):
@@ -94,5 +94,5 @@ def copied_logs(paths: Sequence[Path]) -> tuple[AuditFinding, ...]:
             seen |= dict.fromkeys((mark for mark in marks if mark not in seen), (number, run))
             if earlier:
                 first = str(paths[earlier[0]])
-                found.append(copied(rule, run, str(path), earlier[1], first))
+                found.append(same_log.finding(copied(run, str(path), earlier[1], first)))
     return tuple(found)

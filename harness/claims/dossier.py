@@ -99,6 +99,12 @@ class Dossier:
         """The reading of a file."""
         return self._by_file[file]
 
+    def variants_of(self, claim: Claim) -> list[Claim]:
+        """The same figure of other variants of a section's model, if the claim is of one; a log or summary shows one only."""
+        claims = self.reading(claim.section.file).claims if claim.variant else ()
+        mine = (claim.kind, claim.part, claim.section)
+        return [one for one in claims if (one.kind, one.part, one.section) == mine and one.variant != claim.variant]
+
     def runs_for(self, claim: Claim) -> Paired[Run]:
         """The runs that a claim may speak of."""
         return self._pair(claim.section, claim.mentions, self.runs)

@@ -85,11 +85,10 @@ class _Reader:
             self._cell, self._fence, self._loose_code = line.place.cell, None, False
             self._block_start = len(self._claims)
         self._stops_early = self._stops_early or bool(grammar.STOPS_EARLY.search(text))
-        if line.kind == "code" or (line.kind == "prose" and self._is_structure(text)):
-            if (line.kind == "code" or self._fence in _PYTHON or self._loose_code) and len(
-                self._block
-            ) < _MAX_CODE_LINES:
-                self._block.append(text)
+        if line.kind == "code":
+            self._add_code(text)
+        elif line.kind == "prose" and self._is_structure(text):
+            self._listed = False
         elif text:
             self._read(line, grammar.plain(text))
         else:
