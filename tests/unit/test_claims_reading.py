@@ -11,7 +11,6 @@ from harness.claims.documents import Document
 from harness.claims.evidence import Reading
 from harness.claims.reading import read
 
-
 Reader = Callable[..., Reading]
 
 
