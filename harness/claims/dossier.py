@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Generic, Literal, TypeVar
 
-from harness.claims.evidence import Claim, CodeModel, LayerTable, Quote, Reading, Run, Section
+from harness.claims.evidence import Claim, ClaimKind, CodeModel, LayerTable, Quote, Reading, Run, Section
 from harness.findings import Finding, Status
 
 Confidence = Literal["same section", "same document", "same name", "same folder"]
@@ -108,6 +109,14 @@ class Dossier:
     def runs_for(self, claim: Claim) -> Paired[Run]:
         """The runs that a claim may speak of."""
         return self._pair(claim.section, claim.mentions, self.runs)
+
+    def judged(self, kind: ClaimKind) -> Iterator[tuple[Claim, Paired[Run]]]:
+        """The claims of a kind that state a result, with runs that are surely theirs and were read whole."""
+        for claim in self.claims:
+            if claim.kind == kind and (claim.met or not claim.target):
+                paired = self.runs_for(claim)
+                if paired.sure and not any(run.damaged for run in paired.items):
+                    yield claim, paired
 
     def tables_for(self, claim: Claim) -> Paired[LayerTable]:
         """The layer tables that a claim may speak of."""

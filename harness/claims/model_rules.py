@@ -8,7 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from harness.claims.dossier import Dossier
-from harness.claims.evidence import FieldRow, FieldTable, Figure
+from harness.claims.evidence import Claim, FieldRow, FieldTable, Figure
 from harness.claims.rule import Found, report, rule
 
 
@@ -16,46 +16,38 @@ from harness.claims.rule import Found, report, rule
 def summary_total(dossier: Dossier) -> Iterator[Found]:
     """The rows of a layer summary do not add up to the total that it prints."""
     for table in dossier.tables:
-        if table.complete and table.total is not None and table.form in ("torchsummary", "torchinfo", "keras"):
-            found = sum(row.parameters for row in table.rows)
-            if found != table.total:
-                yield report(
-                    table.quote,
-                    f"{table.total:,} parameters in total",
-                    f"the {len(table.rows)} rows add up to {found:,}, {abs(found - table.total):,} "
-                    + ("more" if found > table.total else "fewer"),
-                    table.rows[0].quote,
-                    table.rows[-1].quote,
-                )
+        total, found = table.total or 0, sum(row.parameters for row in table.rows)
+        if table.complete and found != total:
+            way = "more" if found > total else "fewer"
+            shown = f"the {len(table.rows)} rows add up to {found:,}, {abs(found - total):,} {way}"
+            yield report(
+                table.quote, f"{total:,} parameters in total", shown, table.rows[0].quote, table.rows[-1].quote
+            )
 
 
 @rule("contradiction", "State the total of the layer summary.")
 def parameters_claimed(dossier: Dossier) -> Iterator[Found]:
     """A stated number of parameters is not that of the layer summary; one in a comparison is not that of any model."""
-    for claim in dossier.claims:
-        if claim.kind != "parameters" or claim.bound or claim.target or not claim.labelled:
-            continue
+    for claim in _parameters(dossier):
         paired = dossier.tables_for(claim)
-        known = {table.total: table.quote for table in paired.items if table.total is not None}
+        known = {table.total or 0: table.quote for table in paired.items}
         if paired.confidence != "same section":
-            stated = (one for one in dossier.reading(claim.section.file).claims if one.section.key and one.labelled)
-            known |= {int(one.value.exact): one.quote for one in stated if one.kind == "parameters" and not one.bound}
-        if not known or not (paired.sure or claim.section.key is None):
-            continue
-        if any(_is_rounded(one.value, total) for one in dossier.variants_of(claim) for total in known):
-            continue
-        if not any(_is_rounded(claim.value, total) for total in known):
+            stated = (one for one in _parameters(dossier) if one.section.key and one.section.file == claim.section.file)
+            known |= {int(one.value.exact): one.quote for one in stated}
+        # What the folder holds may be of an earlier model; the code of the folder decides, see `total_against_code`.
+        sure = paired.confidence != "same folder" and (paired.sure or claim.section.key is None)
+        named = [claim, *dossier.variants_of(claim)]
+        if known and sure and not any(_is_rounded(one.value, total) for one in named for total in known):
             total, quote = min(known.items(), key=lambda item: abs(item[0] - claim.value.exact))
-            several = (
-                f"none of the {len(known)} models has them; the nearest" if len(known) > 1 else "the layer summary"
-            )
-            yield report(
-                claim.quote,
-                f"{claim.value} parameters",
-                f"{several} has {total:,}",
-                quote,
-                confidence=paired.confidence,
-            )
+            none = f"none of the {len(known)} models has them; the nearest" if len(known) > 1 else "the layer summary"
+            said, shown = f"{claim.value} parameters", f"{none} has {total:,}"
+            yield report(claim.quote, said, shown, quote, confidence=paired.confidence)
+
+
+def _parameters(dossier: Dossier) -> list[Claim]:
+    """The claims of an exact or rounded number of parameters behind a label."""
+    claims = (claim for claim in dossier.claims if claim.kind == "parameters" and claim.labelled)
+    return [claim for claim in claims if not claim.bound and not claim.target]
 
 
 def _is_rounded(value: Figure, total: int) -> bool:
@@ -69,19 +61,12 @@ def over_budget(dossier: Dossier) -> Iterator[Found]:
     for claim in dossier.claims:
         if claim.kind != "parameters" or not claim.bound or (claim.target and not claim.met):
             continue
-        paired = dossier.tables_for(claim)
-        if not paired.sure:
-            continue
-        limit = claim.value.exact
-        if all(_breaks(claim.bound, table.total or 0, limit) for table in paired.items):
+        paired, limit = dossier.tables_for(claim), claim.value.exact
+        if paired.sure and all(_breaks(claim.bound, table.total or 0, limit) for table in paired.items):
             table = paired.items[-1]
-            yield report(
-                claim.quote,
-                f"{claim.bound} {claim.value} parameters",
-                f"the layer summary has {table.total:,}" + (", exactly as many" if table.total == limit else ""),
-                table.quote,
-                confidence=paired.confidence,
-            )
+            shown = f"the layer summary has {table.total:,}" + (", exactly as many" if table.total == limit else "")
+            said = f"{claim.bound} {claim.value} parameters"
+            yield report(claim.quote, said, shown, table.quote, confidence=paired.confidence)
 
 
 def _breaks(bound: str, total: int, limit: Fraction) -> bool:
@@ -93,24 +78,18 @@ def _breaks(bound: str, total: int, limit: Fraction) -> bool:
 def total_against_code(dossier: Dossier) -> Iterator[Found]:
     """The total of a layer summary, or a stated number of parameters, is not that of the code."""
     stated = [(table.section, table.quote, Figure(printed=Decimal(table.total or 0))) for table in dossier.tables]
-    claims = (claim for claim in dossier.claims if claim.kind == "parameters" and claim.labelled and not claim.target)
-    stated += [
-        (claim.section, claim.quote, claim.value)
-        for claim in claims
-        if not claim.bound and not claim.mentions and not dossier.tables_for(claim).sure
-    ]
+    claims = (
+        one for one in _parameters(dossier) if not one.mentions and dossier.tables_for(one).confidence == "same folder"
+    )
+    stated += [(claim.section, claim.quote, claim.value) for claim in claims]
     for section, quote, value in stated:
         paired = dossier.models_for(section)
         known = [total for model in paired.items for total in (model.total, model.total - model.unreached)]
         if paired.sure and not any(_is_rounded(value, total) for total in known):
             model = paired.items[-1]
             unreached = f", {model.unreached:,} of them in modules that are never called" if model.unreached else ""
-            yield report(
-                quote,
-                f"{value} parameters",
-                f"the code in {model.section.file} has {model.total:,}{unreached}",
-                confidence=paired.confidence,
-            )
+            shown = f"the code in {model.section.file} has {model.total:,}{unreached}"
+            yield report(quote, f"{value} parameters", shown, confidence=paired.confidence)
 
 
 @rule("note", "Remove the modules that forward does not call; a budget may count them.")
@@ -120,13 +99,11 @@ def never_called(dossier: Dossier) -> Iterator[Found]:
         paired = dossier.models_for(table.section)
         model = next((one for one in paired.items if one.unreached and one.total - one.unreached == table.total), None)
         if model is not None:
-            yield report(
-                table.quote,
-                f"{table.total:,} parameters",
+            shown = (
                 f"the code in {model.section.file} has {model.total:,}; {model.unreached:,} of them are of modules that "
-                f"are never called and not in the summary: {', '.join(model.never_called)}",
-                confidence=paired.confidence,
+                f"are never called and not in the summary: {', '.join(model.never_called)}"
             )
+            yield report(table.quote, f"{table.total:,} parameters", shown, confidence=paired.confidence)
 
 
 @rule("contradiction", "Show the summary of the code that is submitted.")
@@ -140,15 +117,11 @@ def shapes_against_code(dossier: Dossier) -> Iterator[Found]:
         layers = [layer for layer in paired.items[0].layers if layer[0] in _WITH_SHAPE]
         if [row.operation for row in rows] != [name for name, _ in layers]:
             continue
-        for row, (_, shape) in zip(rows, layers, strict=True):
-            if row.shape != shape:
-                yield report(
-                    row.quote,
-                    f"output shape {list(row.shape or ())}",
-                    f"the code in {paired.items[0].section.file} gives {list(shape)}",
-                    confidence=paired.confidence,
-                )
-                break
+        pairs = ((row, shape) for row, (_, shape) in zip(rows, layers, strict=True) if row.shape != shape)
+        if different := next(pairs, None):
+            row, shape = different
+            shown = f"the code in {paired.items[0].section.file} gives {list(shape)}"
+            yield report(row.quote, f"output shape {list(row.shape or ())}", shown, confidence=paired.confidence)
 
 
 _WITH_SHAPE = ("Conv2d", "MaxPool2d", "AvgPool2d", "Linear")
@@ -206,10 +179,7 @@ def _stride(row: FieldRow, *, pools: bool) -> int | None:
     return ratio if pools or (ratio > 1 and row.size_out > 1) else 1
 
 
-@rule(
-    "contradiction",
-    "Compute each row: size + (kernel - 1) * jump; the stride enters the jump of the next row.",
-)
+@rule("contradiction", "Compute each row: size + (kernel - 1) * jump; the stride enters the jump of the next row.")
 def receptive_field_table(dossier: Dossier) -> Iterator[Found]:
     """Rows of a receptive-field table before the head are not what their kernels and strides give."""
     for reading in dossier.readings:
@@ -220,9 +190,6 @@ def receptive_field_table(dossier: Dossier) -> Iterator[Found]:
             if wrong:
                 said = ", ".join(str(one.row.field) for one in wrong)
                 right = ", ".join(str(one.field) for one in wrong)
-                yield report(
-                    wrong[0].row.quote,
-                    f"receptive field {said} from {wrong[0].row.name!r} on",
-                    f"by the rows' kernels and strides it is {right}; {len(wrong)} of {head} rows before the head are wrong",
-                    *(one.row.quote for one in wrong),
-                )
+                said = f"receptive field {said} from {wrong[0].row.name!r} on"
+                shown = f"by the rows' kernels and strides it is {right}; {len(wrong)} of {head} rows before the head are wrong"
+                yield report(wrong[0].row.quote, said, shown, *(one.row.quote for one in wrong))

@@ -15,7 +15,7 @@ from harness.claims.rule import Found, report, rule
 _TRAIN_IMAGES = 60_000
 _FEWEST_TRAIN_IMAGES = 40_000
 _FINGERPRINT = 5
-_FEWEST_GAPS = 3
+_FEWEST_TIMES = 3
 _GAP = timedelta(seconds=60)
 _GAP_FACTOR = 10
 
@@ -23,47 +23,29 @@ _GAP_FACTOR = 10
 @rule("contradiction", "State the number of epochs in the log, or show the whole log.")
 def epochs_run(dossier: Dossier) -> Iterator[Found]:
     """The log has another number of epochs than the document says, such as 14 of range(1, 15)."""
-    for claim in dossier.claims:
-        if claim.kind != "epochs" or claim.target or dossier.reading(claim.section.file).stops_early:
-            continue
-        paired = dossier.runs_for(claim)
-        if not paired.sure or any(run.damaged for run in paired.items):
-            continue
-        if all(len(run.epochs) != claim.value.exact for run in paired.items):
-            run = paired.items[-1]
-            labels = [epoch.label for epoch in (run.epochs[0], run.epochs[-1]) if epoch.label is not None]
-            numbered = f", numbered {labels[0]} to {labels[-1]}" if labels else ""
-            yield report(
-                claim.quote,
-                f"{claim.value} epochs",
-                f"the log has {len(run.epochs)}{numbered}",
-                run.epochs[0].test_quote,
-                run.epochs[-1].test_quote,
-                confidence=paired.confidence,
-            )
+    for claim, paired in dossier.judged("epochs"):
+        lengths = {len(run.epochs) for run in paired.items}
+        if claim.value.exact not in lengths and not dossier.reading(claim.section.file).stops_early:
+            first, *_, last = (paired.items[-1].epochs[0], *paired.items[-1].epochs)
+            numbered = "" if last.label is None else f", numbered {first.label} to {last.label}"
+            said, shown = f"{claim.value} epochs", f"the log has {len(paired.items[-1].epochs)}{numbered}"
+            yield report(claim.quote, said, shown, first.test_quote, last.test_quote, confidence=paired.confidence)
 
 
 @rule("suspicious", "State the batch size of the run in the log.")
 def steps_and_batch_size(dossier: Dossier) -> Iterator[Found]:
     """The steps of an epoch times the batch size are far from the number of training images."""
-    for claim in dossier.claims:
-        if claim.kind != "batch size" or claim.target or claim.value.exact == 0:
-            continue
-        paired = dossier.runs_for(claim)
+    for claim, paired in dossier.judged("batch size"):
         steps = {epoch.steps: epoch for run in paired.items for epoch in run.epochs if epoch.steps}
         sizes = [int(size.exact) for size in (claim.value, *claim.others)]
-        if not steps or not paired.sure or any(_fits(size, count) for size in sizes for count in steps):
-            continue
-        count, epoch = next(iter(steps.items()))
-        images = sizes[0] * count
-        yield report(
-            claim.quote,
-            f"batch size {claim.value}",
-            f"{count:,} steps of {sizes[0]} images are about {images:,} images; the training set of MNIST has "
-            f"{_TRAIN_IMAGES:,}, so that the batch size was about {-(-_TRAIN_IMAGES // count)}",
-            epoch.train_quote or epoch.test_quote,
-            confidence=paired.confidence,
-        )
+        if steps and not any(_fits(size, count) for size in sizes for count in steps):
+            count, epoch = next(iter(steps.items()))
+            shown = (
+                f"{count:,} steps of {sizes[0]} images are about {sizes[0] * count:,} images; the training set of MNIST has "
+                f"{_TRAIN_IMAGES:,}, so that the batch size was about {-(-_TRAIN_IMAGES // count)}"
+            )
+            quote = epoch.quote("train")
+            yield report(claim.quote, f"batch size {claim.value}", shown, quote, confidence=paired.confidence)
 
 
 def _fits(size: int, steps: int) -> bool:
@@ -75,37 +57,23 @@ def joined_log(dossier: Dossier) -> Iterator[Found]:
     """A log is joined from two runs, or cut: much more time passes between two epochs than usual, or numbers are missing."""
     for run in dossier.runs:
         for before, after in pairwise(run.epochs):
-            if (
-                before.label is not None
-                and after.label is not None
-                and after.label > before.label + 1
-                and not run.damaged
-            ):
-                yield report(
-                    after.heading or after.test_quote,
-                    f"epoch {after.label} follows epoch {before.label}",
-                    f"{after.label - before.label - 1} epochs between them are missing: lines were cut out, or two runs joined",
-                    before.test_quote,
-                )
-        gaps = [
-            (after.begun - before.ended, before, after)
-            for before, after in pairwise(run.epochs)
-            if before.ended and after.begun
-        ]
-        if len(gaps) < _FEWEST_GAPS:
-            continue
-        usual = statistics.median(gap.total_seconds() for gap, _, _ in gaps)
+            missing = after.label - before.label - 1 if after.label is not None and before.label is not None else 0
+            if missing > 0 and not run.damaged:
+                said = f"epoch {after.label} follows epoch {before.label}"
+                shown = f"{missing} epochs between them are missing: lines were cut out, or two runs joined"
+                yield report(after.heading or after.test_quote, said, shown, before.test_quote)
         lengths = [(one.ended - one.begun).total_seconds() for one in run.epochs if one.ended and one.begun]
-        epoch_length = statistics.median(lengths)
-        for gap, before, after in gaps:
-            if gap > _GAP and gap.total_seconds() > _GAP_FACTOR * max(usual, epoch_length):
-                yield report(
-                    after.heading or after.test_quote,
-                    "one run",
+        usual = statistics.median(lengths) if len(lengths) >= _FEWEST_TIMES else 0
+        for before, after in pairwise(run.epochs):
+            if not usual or not before.ended or not after.begun:
+                continue
+            gap = after.begun - before.ended
+            if gap > _GAP and gap.total_seconds() > _GAP_FACTOR * usual:
+                shown = (
                     f"{gap} pass between the end of one epoch ({before.ended:%H:%M:%S}) and the next ({after.begun:%H:%M:%S}), "
-                    f"where an epoch takes about {epoch_length:.0f} s: two runs were joined",
-                    before.test_quote,
+                    f"where an epoch takes about {usual:.0f} s: two runs were joined"
                 )
+                yield report(after.heading or after.test_quote, "one run", shown, before.test_quote)
 
 
 @rule("suspicious", "Show the log of each model's own training.")
@@ -123,12 +91,8 @@ def same_log(dossier: Dossier) -> Iterator[Found]:
 
 def copied(run: Run, of: str, first: Run, of_first: str) -> Found:
     """Return the finding that a run repeats another one."""
-    return report(
-        run.epochs[0].test_quote,
-        f"a log of {of}",
-        f"a log of {of_first} has the same losses and counts in at least {_FINGERPRINT} epochs in a row",
-        first.epochs[0].test_quote,
-    )
+    shown = f"a log of {of_first} has the same losses and counts in at least {_FINGERPRINT} epochs in a row"
+    return report(run.epochs[0].test_quote, f"a log of {of}", shown, first.epochs[0].test_quote)
 
 
 def fingerprints(run: Run) -> Iterator[tuple[tuple[str, int], ...]]:
