@@ -17,7 +17,7 @@ from harness.claims.tables import TableReader
 
 # More than in any document that a person wrote; they bound time and memory for crafted ones.
 MAX_CHARACTERS = 8 * 2**20
-_MAX_ITEMS = 50_000
+_MAX_ITEMS = 10_000
 _MAX_CODE_LINES = 5_000
 # On one line
 _MOST_CLAIMS = 20

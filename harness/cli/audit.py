@@ -10,7 +10,7 @@ import click
 
 from harness.cli.console import Output, announce, exit_code
 from harness.cli.options import report_options
-from harness.findings import overall
+from harness.findings import Status, overall
 
 if TYPE_CHECKING:
     from harness.claims import Audit, AuditFinding
@@ -41,13 +41,14 @@ def audit(paths: tuple[str, ...], output: Output, *, cross: bool) -> int:
         audits = [examine(Path(paths[0]), announce=announce)]
         found = audits[0].findings
     findings = [finding.to_finding() for finding in found]
+    status = overall(findings) if findings else Status.PASS
     facts = [fact for one in audits for fact in _facts(one)]
     output.print(
         findings_table(findings, evidence=True),
         *(["", facts_table(facts), ""] if facts else ()),
-        verdict_line(overall(findings), " ".join(paths)),
+        verdict_line(status, " ".join(paths)),
     )
-    output.write("audit", {"paths": list(paths), "status": overall(findings).value, **_content(audits, found)})
+    output.write("audit", {"paths": list(paths), "status": status.value, **_content(audits, found)})
     return exit_code(findings)
 
 
