@@ -80,18 +80,17 @@ class Accuracy:
     total: int | None = None
 
     @property
-    def value(self) -> Figure | Fraction:
-        """The exact percentage if the count is known, else the printed one."""
-        if self.correct is not None and self.total:
-            return Fraction(100 * self.correct, self.total)
-        assert self.percent is not None  # noqa: S101 - an accuracy has one of them
-        return self.percent
-
-    @property
     def exact(self) -> Fraction:
         """The percentage by the count if it is known, else the printed number."""
-        value = self.value
-        return value.exact if isinstance(value, Figure) else value
+        if self.correct is not None and self.total:
+            return Fraction(100 * self.correct, self.total)
+        return self.percent.exact if self.percent else Fraction(0)
+
+    def is_shown_by(self, figure: Figure) -> bool:
+        """Whether a figure is this accuracy, rounded."""
+        if self.percent is None or (self.correct is not None and self.total):
+            return figure.rounds(self.exact)
+        return figure.may_be(self.percent)
 
     def __str__(self) -> str:
         if self.correct is not None and self.total:

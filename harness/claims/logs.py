@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from harness.claims.documents import Line
 from harness.claims.evidence import Accuracy, DataPart, Epoch, PrintedCount, Quote, Run, Section, Unread
@@ -136,24 +137,13 @@ class LogReader:
             if now.label is None and (repeated or last.label is not None):
                 return
             if now.label is not None and now.label == last.label:
-                if repeated or (last.test, last.test_loss) == (test, loss):
+                if repeated:
                     self._now = _Begun()
                     return
                 self.end()
-        self._epochs.append(
-            Epoch(
-                label=now.label,
-                test=test,
-                test_quote=quote_of(line),
-                test_loss=loss,
-                heading=now.heading,
-                train=now.train,
-                train_quote=now.train_quote,
-                steps=now.steps,
-                begun=now.begun,
-                ended=_time(line.text),
-            )
-        )
+        kept: dict[str, Any] = {name: value for name, value in vars(now).items() if name not in {"at", "shown"}}
+        ended = _time(line.text)
+        self._epochs.append(Epoch(test=test, test_quote=quote_of(line), test_loss=loss, ended=ended, **kept))
         self._now = _Begun()
 
     def add_row(self, label: int, train: str | None, test: str, loss: str | None, line: Line) -> None:

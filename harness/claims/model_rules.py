@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
@@ -139,15 +138,8 @@ def field_against_code(dossier: Dossier) -> Iterator[Found]:
             yield report(claim.quote, f"receptive field {claim.value}", shown, confidence=paired.confidence)
 
 
-@dataclass(frozen=True)
-class _Computed:
-    row: FieldRow
-    field: int
-    is_head: bool
-
-
-def computed_fields(table: FieldTable) -> list[_Computed]:
-    """The receptive field of each row, by the rows' own kernels and strides, up to a row where these are not known.
+def computed_fields(table: FieldTable) -> list[tuple[FieldRow, int]]:
+    """The receptive field of each row before the head, by the rows' own kernels and strides, as far as these are known.
 
     size' = size + (kernel - 1) * jump; jump' = jump * stride (Araujo, Norris and Sim, Distill, 2019).
     """
@@ -156,18 +148,15 @@ def computed_fields(table: FieldTable) -> list[_Computed]:
     for row in table.rows:
         name = row.name.lower()
         if name.startswith(("input", "image")):
-            computed.append(_Computed(row, 1, is_head=False))
             continue
         pools = "pool" in name
         kernel = row.kernel or (2 if pools and "max" in name else None)
-        is_head = any(word in name for word in ("gap", "global", "avg", "average", "adaptive")) or (
-            kernel is not None and kernel > 1 and kernel == row.size_in
-        )
+        is_head = any(word in name for word in ("gap", "global", "avg", "average", "adaptive"))
         stride = row.stride or _stride(row, pools=pools)
-        if kernel is None or stride is None:
+        if is_head or kernel is None or stride is None or (kernel > 1 and kernel == row.size_in):
             break
         size, jump = size + (kernel - 1) * jump, jump * stride
-        computed.append(_Computed(row, size, is_head=is_head))
+        computed.append((row, size))
     return computed
 
 
@@ -185,11 +174,10 @@ def receptive_field_table(dossier: Dossier) -> Iterator[Found]:
     for reading in dossier.readings:
         for table in reading.fields:
             rows = computed_fields(table)
-            head = next((index for index, one in enumerate(rows) if one.is_head), len(rows))
-            wrong = [one for one in rows[:head] if one.field != one.row.field]
+            wrong = [(row, size) for row, size in rows if row.field != size]
             if wrong:
-                said = ", ".join(str(one.row.field) for one in wrong)
-                right = ", ".join(str(one.field) for one in wrong)
-                said = f"receptive field {said} from {wrong[0].row.name!r} on"
-                shown = f"by the rows' kernels and strides it is {right}; {len(wrong)} of {head} rows before the head are wrong"
-                yield report(wrong[0].row.quote, said, shown, *(one.row.quote for one in wrong))
+                first = wrong[0][0]
+                said = f"receptive field {', '.join(str(row.field) for row, _ in wrong)} from {first.name!r} on"
+                right = ", ".join(str(size) for _, size in wrong)
+                shown = f"by the rows' kernels and strides it is {right}; {len(wrong)} of {len(rows)} rows are wrong"
+                yield report(first.quote, said, shown, *(row.quote for row, _ in wrong))

@@ -85,10 +85,7 @@ def describe(epoch: Epoch, part: DataPart) -> str:
 def shows(epoch: Epoch, part: DataPart, value: Figure) -> bool:
     """Whether a claimed figure is the accuracy of an epoch, rounded."""
     accuracy = epoch.of(part)
-    if accuracy is None:
-        return False
-    found = accuracy.value
-    return value.may_be(found) if isinstance(found, Figure) else value.rounds(found)
+    return accuracy is not None and accuracy.is_shown_by(value)
 
 
 def parts_of(claim: Claim) -> tuple[DataPart, ...]:
