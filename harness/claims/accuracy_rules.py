@@ -25,7 +25,7 @@ def count_and_percentage(dossier: Dossier) -> Iterator[Found]:
             shown = (
                 f"{count.accuracy} is {two_digits(exact)} %; what is printed is {points(percent.exact - exact)} {way}"
             )
-            yield report(count.quote, f"{percent} %", shown)
+            yield report(count.quote, f"{percent} %", shown, count.quote)
 
 
 @rule("overstatement", "Judge the epochs by their counts, of which 9,940 of 10,000 are 99.4 %.")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 # Importing PyTorch takes seconds, and each file a second more.
 _MOST_FILES = 6
-# For each file, from when PyTorch is imported; code that trains when it is imported is left out.
-_SECONDS = 15.0
 # Code in a document often leaves out its imports.
 _IMPORTS = "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
 
@@ -45,7 +43,7 @@ def capture_code(
             for section in list(sections.values())[_MOST_FILES:]
         ]
         chosen = dict(list(sections.items())[:_MOST_FILES])
-        captured = load_each([str(file) for file in chosen], timeout=_SECONDS, announce=announce)
+        captured = load_each([str(file) for file in chosen], announce)
         models = []
         for (file, section), result in zip(chosen.items(), captured, strict=True):
             if isinstance(result, InputError):

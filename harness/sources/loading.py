@@ -79,19 +79,14 @@ def load_model(
 
 
 def load_each(
-    texts: Sequence[str],
-    *,
-    timeout: float = LOAD_TIMEOUT_SECONDS,
-    announce: Callable[[str], None] = lambda _: None,
+    texts: Sequence[str], announce: Callable[[str], None] = lambda _: None
 ) -> list[CapturedModel | InputError]:
     """Load the model of each of several files, as `load_model` does, or return the error that says why it cannot be loaded.
 
     The files are Python files or notebooks; all are loaded by one worker.
     """
     results: list[CapturedModel | InputError] = []
-    loaded = _load_files(
-        [parse_source(text) for text in texts], _load_file_or_report, timeout=timeout, announce=announce
-    )
+    loaded = _load_files([parse_source(text) for text in texts], _load_file_or_report, announce=announce)
     for text, candidates in zip(texts, loaded, strict=True):
         try:
             chosen, _ = choose(candidates, text)
@@ -105,8 +100,8 @@ def _load_files(
     files: Sequence[ModelSource],
     load: Callable[[CaptureRequest, Outcome, float], list[Candidate]],
     *,
-    timeout: float,
     announce: Callable[[str], None],
+    timeout: float = LOAD_TIMEOUT_SECONDS,
     arguments: str = "",
     seed: int = DEFAULT_SEED,
     shape: tuple[int, ...] = (1, 28, 28),
