@@ -21,6 +21,7 @@ import harness
 import mnist_models
 from benchmarks import replication, small_network_search, training_speed
 from harness.certification import Certificate, ConsistencyRule, Replication, replicate
+from harness.claims import RULES
 from harness.cli.certificates import certificate_facts, conclusion, draw_certificate
 from harness.cli.replicate import model_outcome, published, replication_facts, replication_rows
 from harness.contracts import REQUIREMENTS, Contract, builtin_contracts, load_contract
@@ -51,6 +52,7 @@ def write_pages(folder: Path) -> None:
         "schemas.md": schemas_page(),
         "parts/assignments.md": assignments_part(),
         "parts/axes.md": axes_part(),
+        "parts/claims.md": claims_part(),
         "parts/contracts.md": contracts_part(),
         "parts/requirements.md": requirements_part(),
         "parts/datasets.md": datasets_part(),
@@ -321,6 +323,15 @@ def axes_part() -> str:
     """Return a table of the sources of nondeterminism that the determinism check varies, with the expected result of each."""
     rows = [(axis.value, finding(axis, Status.PASS, "").expected) for axis in Axis]
     return table(("axis", "expected"), rows) + "\n"
+
+
+def claims_part() -> str:
+    """Return the rules of the audit: kind, when it yields a finding, what to do, and an example."""
+    parts = [
+        f"### `{rule.name}`\n\n*{rule.kind}*. {rule.what} {rule.fix}\n\n`````text\n{rule.example.rstrip()}\n`````"
+        for rule in RULES
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def datasets_part() -> str:

@@ -1,1 +1,21 @@
-"""What documents claim about models and their training, compared with their own logs, with the code and with a new training."""
+"""What documents claim about models and their training, compared with their own logs, layer summaries and code."""
+
+from harness.claims.audit import Audit, audit, copied_logs
+from harness.claims.dossier import AuditFinding
+from harness.claims.evidence import Claim, CodeModel, LayerTable, Reading, Run
+from harness.claims.rule import Rule
+from harness.claims.rules import RULES
+
+__all__ = [
+    "RULES",
+    "Audit",
+    "AuditFinding",
+    "Claim",
+    "CodeModel",
+    "LayerTable",
+    "Reading",
+    "Rule",
+    "Run",
+    "audit",
+    "copied_logs",
+]

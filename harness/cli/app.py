@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from harness import __version__
+from harness.cli.audit import audit
 from harness.cli.bench import bench
 from harness.cli.bisect import bisect
 from harness.cli.certify import certify
@@ -71,6 +72,7 @@ _COMMANDS = (
     certify,
     compare,
     replicate,
+    audit,
     power,
     evaluate,
     grade,

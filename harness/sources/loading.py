@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,20 @@ def _project(source: ModelSource) -> Path:
 def load_model(text: str | ModelSource, **options: Any) -> CapturedModel:  # noqa: ANN401 - those of `load`
     """Return the model that `load` returns for the same arguments."""
     return load(text, **options).model
+
+
+def load_each(
+    texts: Iterable[str], announce: Callable[[str], None] = lambda _: None
+) -> list[CapturedModel | HarnessError]:
+    """Load each of several models, as `load` does, or return the error that `load` raised; one worker loads all of them."""
+    found: list[CapturedModel | HarnessError] = []
+    with warm_workers():
+        for text in texts:
+            try:
+                found.append(load_model(text, announce=announce))
+            except HarnessError as error:
+                found.append(error)
+    return found
 
 
 def load_builds(

@@ -13,6 +13,7 @@ import pytest
 import mnist_models
 from benchmarks.replication import RECORDS
 from docs import check_site, generated_pages
+from harness.claims import RULES
 from harness.cli.app import app
 from harness.cli.replicate import model_outcome
 from harness.contracts import load_contract
@@ -221,6 +222,13 @@ def test_an_unfinished_certificate_shows_no_verdict(tmp_path: Path) -> None:
     assert "No verdict: 12 of 50 seeds so far. A run passes with" in page
     assert "| pass rate | 12 of 12 passed, 100.0 % |" in page
     assert "Verdict" not in page
+
+
+def test_the_part_of_the_audit_shows_every_rule_with_its_example() -> None:
+    """Each rule of the audit has a heading, its kind and its example."""
+    part = generated_pages.claims_part()
+    assert [rule.name for rule in RULES] == re.findall(r"^### `([\w-]+)`$", part, flags=re.MULTILINE)
+    assert all(rule.example.rstrip() in part and f"*{rule.kind}*" in part for rule in RULES)
 
 
 def test_generated_pages_that_are_no_longer_written_are_deleted(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""The audit: documents are read, paired and judged by every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.claims.code import capture_code
+from harness.claims.documents import find_documents
+from harness.claims.dossier import AuditFinding, Dossier
+from harness.claims.evidence import CodeModel, Place, Reading, Run, Unread
+from harness.claims.reading import MAX_CHARACTERS, read
+from harness.claims.rules import RULES
+from harness.claims.run_rules import copied, fingerprints, same_log
+
+# Of all documents together
+_MAX_CHARACTERS = 2 * MAX_CHARACTERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The result of an audit: what was read and captured, what was not, and the findings in the order of the documents."""
+
+    path: str
+    readings: tuple[Reading, ...]
+    models: tuple[CodeModel, ...]
+    unread: tuple[Unread, ...]
+    findings: tuple[AuditFinding, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a finding is a contradiction or an overstatement."""
+        return any(finding.failed for finding in self.findings)
+
+
+def audit(path: Path, *, code: bool = True, announce: Callable[[str], None] = lambda _: None) -> Audit:
+    """Audit a document, a notebook, a log, or the documents of a folder.
+
+    With ``code``, the models of Python files, notebooks and code blocks are captured if a document speaks of them;
+    ``announce`` is called with the file that is being imported.
+
+    Raises:
+        InputError: the path does not exist, or holds no document.
+    """
+    readings, unread = read_all(path)
+    models, left_out = capture_code(path, readings, announce) if code else ((), [])
+    unread += left_out
+    findings = judge(Dossier(readings, models))
+    return Audit(path=str(path), readings=readings, models=models, unread=tuple(unread), findings=findings)
+
+
+def read_all(path: Path) -> tuple[tuple[Reading, ...], list[Unread]]:
+    """Read all documents of a path; the second value is what was not read.
+
+    Raises:
+        InputError: the path does not exist, or holds no document.
+    """
+    documents, unread = find_documents(path)
+    readings: list[Reading] = []
+    for document in documents:
+        if sum(reading.characters for reading in readings) > _MAX_CHARACTERS:
+            reason = f"more than {_MAX_CHARACTERS // 2**20} Mi characters: this document is not read"
+            unread.append(Unread(place=Place(file=document.name, line=1), text=document.name, reason=reason))
+        else:
+            readings.append(read(document))
+    return tuple(readings), unread + [one for reading in readings for one in reading.unread]
+
+
+def judge(dossier: Dossier) -> tuple[AuditFinding, ...]:
+    """Apply every rule to what was read of one submission; the findings are in the order of the documents' lines."""
+    order = {reading.file: number for number, reading in enumerate(dossier.readings)}
+    found = dict.fromkeys(finding for rule in RULES for finding in rule.findings(dossier))
+
+    def position(finding: AuditFinding) -> tuple[int, ...]:
+        place = finding.said.place
+        return (order[place.file], place.cell or 0, place.output or 0, place.line)
+
+    return tuple(sorted(found, key=position))
+
+
+def copied_logs(paths: Sequence[Path]) -> tuple[AuditFinding, ...]:
+    """Compare submissions, and return a finding for each log of one that an earlier one has, too.
+
+    Raises:
+        InputError: a path does not exist, or holds no document.
+    """
+    seen: dict[object, tuple[int, Run]] = {}
+    found = []
+    for number, path in enumerate(paths):
+        for run in (run for reading in read_all(path)[0] for run in reading.runs):
+            marks = tuple(fingerprints(run))
+            earlier = next((seen[mark] for mark in marks if mark in seen and seen[mark][0] != number), None)
+            seen |= dict.fromkeys((mark for mark in marks if mark not in seen), (number, run))
+            if earlier:
+                first = str(paths[earlier[0]])
+                found.append(same_log.finding(copied(run, str(path), earlier[1], first)))
+    return tuple(found)

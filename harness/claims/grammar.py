@@ -1,0 +1,147 @@
+"""The forms of lines that carry claims or evidence, which ``grammar.toml`` defines, and the words that a reader knows."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib import resources
+from typing import Any
+
+from harness.claims.documents import Line
+from harness.claims.evidence import Bound, Figure, Quote
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern:
+    """A form of line: ``words`` are lower-case texts, one of which each such line has; ``example`` is one such line."""
+
+    words: tuple[str, ...]
+    regex: re.Pattern[str]
+    example: str
+
+    def find(self, text: str, lowered: str) -> re.Match[str] | None:
+        """Return the first match in a line; ``lowered`` is the line in lower case."""
+        return self.regex.search(text) if any(word in lowered for word in self.words) else None
+
+    def last(self, text: str, lowered: str) -> re.Match[str] | None:
+        """Return the last match in a line, such as the last of several progress bars printed without a line break."""
+        match = None
+        if any(word in lowered for word in self.words):
+            for match in self.regex.finditer(text):  # noqa: B007 - the last one is wanted
+                pass
+        return match
+
+
+def _read(document: dict[str, Any]) -> dict[str, Pattern]:
+    patterns = {}
+    for name, table in document["patterns"].items():
+        regex = table["regex"]
+        for fragment, text in document["fragments"].items():
+            regex = regex.replace(f"{{{fragment}}}", text)
+        compiled = re.compile(regex, re.IGNORECASE)
+        patterns[name] = Pattern(words=tuple(table["words"]), regex=compiled, example=table["example"])
+    return patterns
+
+
+_DOCUMENT = tomllib.loads(resources.files("harness.claims").joinpath("grammar.toml").read_text("utf-8"))
+PATTERNS = _read(_DOCUMENT)
+COLUMNS = {title: column for column, titles in _DOCUMENT["columns"].items() for title in titles}
+
+# Sentences with such words say what is wanted, not what was found; or that something was not reached.
+TARGET = re.compile(
+    r"\b(?:targets?|goals?|aim(?:ed|s)?|objective|should|must|needs?|needed|wants?|requirements?|required?|expected|constraints?|"
+    r"try|trying|next|not able|unable|could ?n[o']t|can ?n[o']t|did ?n[o']t|still not|falls? short|fail(?:s|ed)?|asked|hope|"
+    r"would|if|without|stuck)\b",
+    re.IGNORECASE,
+)
+TARGET_HEADING = re.compile(
+    r"\b(?:targets?|aims?|goals?|objectives?|constraints?|requirements?|problem|task)\b", re.IGNORECASE
+)
+# "Aim:" or "Aim of the assignment" above a list
+TARGET_LINE = re.compile(
+    r"^\W{0,6}(?:\d\.\s)?(?:targets?|aims?|goals?|objectives?|constraints?|requirements?)\b[^\d]{0,50}$", re.IGNORECASE
+)
+MET = re.compile(
+    r"\|\s{0,3}(?:yes|met|done|achieved)\b|[✓✔✅]|\btarget (?:is |was )?(?:achieved|met|reached)\b", re.IGNORECASE
+)
+STOPS_EARLY = re.compile(r"early[ _-]?stop", re.IGNORECASE)
+# A heading that names a model, and headings that end its section.
+MODEL = re.compile(
+    r"\b(?:(?:model|step|code|experiment|version|iteration|attempt)[ _-]{0,2}(?:no\.?|#|v)?[ _-]?(?P<number>\d{1,2})\b"
+    r"|(?P<ordinal>first|second|third|fourth|fifth|sixth)[ _-](?:model|step|version|attempt)\b)",
+    re.IGNORECASE,
+)
+# Headings within the section of a model that do not name a variant of it
+PART_OF_SECTION = re.compile(
+    r"\b(?:results?|resuts|analysis|summary|conclusions?|targets?|logs?|metrics|performance)\b", re.IGNORECASE
+)
+CLOSING = re.compile(r"\b(?:compar|conclu|overall|license|contribut|takeaway|final)", re.IGNORECASE)
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+_NUMBER_WORDS = {"two": 2, "three": 3, "few": None, "four": 4, "five": 5}
+_BOUNDS: dict[str, Bound] = {
+    **dict.fromkeys(("<", "less than", "fewer than", "under", "below", "within"), "<"),
+    **dict.fromkeys(("<=", "at most", "upto", "up to"), "<="),
+    **dict.fromkeys((">", "over", "above", "more than", "beyond"), ">"),
+    **dict.fromkeys((">=", "at least"), ">="),
+}
+_SCALES = {"k": 1000, "thousand": 1000, "m": 1_000_000, "million": 1_000_000}
+_MAX_QUOTE = 160
+_BAR = re.compile(r"%\|[^|\w]{4,400}\|")
+_EMPHASIS = re.compile(r"\*{1,3}|`|<[/a-zA-Z][^<>]{0,200}>")
+
+
+def plain(text: str) -> str:
+    """Return a line without emphasis, code marks and HTML tags, and with ASCII signs of comparison."""
+    if "*" in text or "`" in text or "<" in text:
+        text = _EMPHASIS.sub("", text)
+    return text.replace("≥", ">=").replace("≤", "<=") if "≥" in text or "≤" in text else text
+
+
+def quote_of(line: Line) -> Quote:
+    """Return a line as a quotation of readable length, without the bar of its progress."""
+    text = line.text.strip()
+    if "%|" in text:
+        text = _BAR.sub("%|...|", text)
+    return Quote(place=line.place, text=text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}...")
+
+
+def figure(text: str, scale: str | None = None) -> Figure:
+    """Return the number that a text prints, such as ``13,808``, or ``13.8`` with the scale ``k``."""
+    return Figure(printed=Decimal(text.replace(",", "")), scale=_SCALES.get((scale or "").lower(), 1))
+
+
+def percentage(text: str) -> Figure:
+    """Return an accuracy in percent; a number up to 1 with at least two decimals is a fraction of one."""
+    printed = Decimal(text)
+    if printed <= 1 and int(printed.as_tuple().exponent) <= -2:  # noqa: PLR2004 - 1.0 may be one percent
+        printed = printed.scaleb(2)
+    return Figure(printed=printed)
+
+
+def bound_of(text: str | None) -> Bound:
+    """Return the sign of comparison for words such as ``less than``; empty for None."""
+    return _BOUNDS.get(text.lower(), "") if text else ""
+
+
+def last_epochs(text: str | None) -> int | None:
+    """Return the number of last epochs of a text such as ``three`` or ``5``; None for ``few``."""
+    return int(text) if text and text.isdigit() else _NUMBER_WORDS.get((text or "").lower())
+
+
+def model_key(text: str) -> str | None:
+    """Return the number of the model that a heading or a sentence names, or None."""
+    match = MODEL.search(text)
+    return _key(match) if match else None
+
+
+def model_keys(text: str) -> tuple[str, ...]:
+    """Return the numbers of all models that a sentence names."""
+    return tuple(dict.fromkeys(_key(match) for match in MODEL.finditer(text)))
+
+
+def _key(match: re.Match[str]) -> str:
+    if match["number"]:
+        return str(int(match["number"]))
+    return str(1 + ORDINALS.index(match["ordinal"].lower()))

@@ -1,0 +1,119 @@
+"""Claims: the figures that sentences and labelled lines state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+
+from harness.claims import grammar
+from harness.claims.documents import Line
+from harness.claims.evidence import Claim, DataPart, Figure, Section
+from harness.claims.grammar import PATTERNS, figure, percentage, quote_of
+
+_WORDS = ("acc", "param", "epoch", "batch", "recept", "efficien")
+_SENTENCE = re.compile(r"(?<=[.;!?])\s{1,9}(?=\S)")
+_PART = re.compile(r"\b(train|test|valid)", re.IGNORECASE)
+_PRINTED = re.compile(r"^\W{0,12}(?:best|highest|max|total|param|no\b|number)")
+_INTEGER = re.compile(r"\d{1,9}")
+_LONGEST_PRINTED = 80
+_MOST_SENTENCES = 50
+# How far before a figure its part of the data is looked for.
+_REACH = 40
+_RESULT_DIGITS = 2
+
+
+def claims_of(line: Line, text: str, section: Section, *, printed: bool, wanted: bool, variant: str) -> Iterator[Claim]:
+    """Yield the claims of a line.
+
+    In what a program ``printed``, only whole lines such as ``Parameters: 13.8k`` are claims. ``wanted`` is whether the
+    line stands below a heading such as "Targets", ``variant`` the heading of a variant of the section's model.
+    """
+    lowered = text.lower()
+    if not any(word in lowered for word in _WORDS):
+        return
+    if printed and (len(text) > _LONGEST_PRINTED or "so far" in lowered or not _PRINTED.match(lowered)):
+        return
+    met = bool(grammar.MET.search(text))
+    for sentence in [text] if printed else _SENTENCE.split(text, _MOST_SENTENCES):
+        words = sentence.lower()
+        if not any(word in words for word in _WORDS):
+            continue
+        made = Claim(
+            kind="accuracy",
+            section=section,
+            quote=quote_of(line),
+            value=Figure(printed=Decimal(0)),
+            variant=variant,
+            printed=printed,
+            target=wanted or bool(grammar.TARGET.search(sentence)),
+            met=met,
+        )
+        if "acc" in words or "efficien" in words:
+            yield from _accuracies(sentence, words, made)
+        if "param" in words:
+            yield from _parameters(sentence, words, made)
+        for kind in ("epochs", "batch size", "receptive field"):
+            if found := PATTERNS[kind].find(sentence, words):
+                tail = found["tail"] if kind == "batch size" else ""
+                others = tuple(figure(number) for number in _INTEGER.findall(tail))
+                yield replace(made, kind=kind, value=figure(found["value"]), others=others)
+
+
+def _accuracies(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
+    taken = set()
+    for found in PATTERNS["best"].regex.finditer(text):
+        taken.add(found.start("value"))
+        epoch = PATTERNS["named epoch"].find(found["tail"], found["tail"].lower())
+        bound = grammar.bound_of(found["bound"])
+        yield replace(
+            made,
+            kind="at least" if bound[:1] == ">" else "best",
+            value=percentage(found["value"]),
+            bound=bound,
+            part=_part_at(text, found.start("value")),
+            epoch=int(epoch["ordinal"] or epoch["number"]) if epoch else None,
+        )
+    consistent = PATTERNS["consistent"].find(text, lowered)
+    for found in PATTERNS["accuracy"].regex.finditer(text):
+        value, at = percentage(found["value"]), found.start("value")
+        if at in taken or not 50 <= value.printed <= 100:  # noqa: PLR2004 - lower figures are rates and differences
+            continue
+        bound = ">=" if found["plus"] else grammar.bound_of(found["bound"])
+        mentions = grammar.model_keys(text[:at])
+        claim = replace(made, value=value, bound=bound, part=_part_at(text, at), mentions=mentions)
+        digits = -int(value.printed.as_tuple().exponent)
+        if consistent:
+            yield replace(claim, kind="consistent", last=grammar.last_epochs(consistent["last"]))
+        elif bound == "<=":
+            yield replace(claim, kind="best")
+        elif bound[:1] == ">" or (made.met and digits < _RESULT_DIGITS):
+            yield replace(claim, kind="at least")
+        elif not bound and digits >= _RESULT_DIGITS:
+            # With fewer decimals it is an aim, or too coarse to be found in a log.
+            yield claim
+
+
+def _parameters(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
+    labelled = PATTERNS["parameters"].find(text, lowered)
+    if found := labelled or PATTERNS["so many parameters"].find(text, lowered):
+        yield replace(
+            made,
+            kind="parameters",
+            value=figure(found["value"], found["scale"]),
+            bound=grammar.bound_of(found["bound"]),
+            labelled=bool(labelled and labelled["label"]),
+            mentions=grammar.model_keys(text[: found.start("value")]),
+        )
+
+
+def _part_at(text: str, position: int) -> DataPart | None:
+    """Return the part of the data of an accuracy at a position of a sentence; None if the sentence leaves it open."""
+    words: list[tuple[int, DataPart]] = [
+        (found.start(), "train" if found[1].lower() == "train" else "test") for found in _PART.finditer(text)
+    ]
+    if len({part for _, part in words}) == 1:
+        return words[0][1]
+    before = [part for start, part in words if position - _REACH <= start < position]
+    return before[-1] if before else None

@@ -1,0 +1,110 @@
+"""The rules of the audit, and their examples, which the documentation shows."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from harness.claims import RULES, Rule, audit
+from harness.claims.evidence import Figure
+
+_CODE = {"total-against-code", "never-called", "shapes-against-code", "field-against-code"}
+EXAMPLES = [
+    # Importing PyTorch and capturing take some seconds.
+    pytest.param(rule, id=rule.name, marks=[pytest.mark.smoke] if rule.name in _CODE else [])
+    for rule in RULES
+]
+
+
+def found(text: str, folder: Path) -> list[tuple[str, int]]:
+    """The rules and lines of the findings on a README, whose code is not captured."""
+    path = folder / "README.md"
+    path.write_text(text, "utf-8")
+    return [(finding.rule, finding.said.place.line) for finding in audit(path, code=False).findings]
+
+
+@pytest.mark.parametrize("rule", EXAMPLES)
+def test_the_example_of_a_rule_triggers_only_that_rule(rule: Rule, tmp_path: Path) -> None:
+    """The documentation's example of each rule yields one finding, of that rule and its kind."""
+    path = tmp_path / "README.md"
+    path.write_text(rule.example, "utf-8")
+    judged = audit(path)
+    assert [(rule.name, rule.kind)] == [(finding.rule, finding.kind) for finding in judged.findings]
+    assert (rule.kind in {"contradiction", "overstatement"}) == judged.failed
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_says_when_and_what_to_do(rule: Rule) -> None:
+    """Each rule has sentences for the documentation."""
+    assert (".", ".") == (rule.what[-1], rule.fix[-1])
+
+
+@pytest.mark.parametrize(
+    ("printed", "value", "right"),
+    [
+        ("99.4", "99.36", True),
+        ("99.4", "99.35", True),
+        ("99.4", "99.34", False),
+        ("99.40", "99.36", False),
+        ("99", "98.5", True),
+    ],
+)
+def test_a_figure_is_compared_to_its_last_digit(printed: str, value: str, right: bool) -> None:  # noqa: FBT001 - a table
+    """A printed number is right if it is the value, rounded to the printed digits; halfway either way."""
+    assert right == Figure(printed=Decimal(printed)).rounds(Fraction(value))
+
+
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("Best Test Accuracy: 99.02", []),
+        ("Best Test Accuracy: 99.0", []),
+        ("Best Test Accuracy: 99.0%(3rd epoch)", []),
+        ("Best Test Accuracy: 99.1", ["best-above-log"]),
+        ("Test accuracy: >= 99.02%", []),
+        ("Test accuracy: > 99.02%", ["target-not-met"]),
+        ("The goal is more than 99.4% test accuracy.", []),
+        ("The model could not reach 99.41% accuracy.", []),
+        ("Epochs: 3", []),
+        ("Parameters: < 8,000", []),
+        ("Parameters: 7.8k", []),
+        ("Parameters: 7.7k", []),
+        ("Parameters: 7.6k", ["parameters-claimed"]),
+        ("less than 7,752 parameters", ["over-budget"]),
+        ("at most 7,752 parameters", []),
+    ],
+)
+def test_a_rounded_figure_is_right_and_a_bound_is_strict(claim: str, rules: list[str], tmp_path: Path) -> None:
+    """A figure rounded rightly, and an aim, are no findings; "less than" and "more than" do not include the number."""
+    correct = {1: 9830, 2: 9871, 3: 9902}
+    log = "".join(
+        f"Epoch: {n}\nTest set: Average loss: 0.05, Accuracy: {c}/10000 ({c / 100:.2f}%)\n" for n, c in correct.items()
+    )
+    assert rules == [rule for rule, _ in found(f"{claim}\n\nTotal params: 7,752\n\n{log}", tmp_path)]
+
+
+def test_a_log_of_one_variant_does_not_contradict_the_others(tmp_path: Path) -> None:
+    """Among several variants of a model, each with its claims, only that of the log can be judged."""
+    log = "Epoch: 1\nTest set: Average loss: 0.05, Accuracy: 9778/10000 (97.78%)\n"
+    text = (
+        f"# Model 1\n#### With batch norm\nBest test accuracy: 99.26\n#### With GAP\nBest test accuracy: 97.78\n\n{log}"
+    )
+    assert [] == found(text, tmp_path)
+    assert [("best-above-log", 2)] == found(f"# Model 1\nBest test accuracy: 99.26\n\n{log}", tmp_path)
+
+
+def test_claims_are_paired_with_the_evidence_of_their_model(tmp_path: Path) -> None:
+    """A claim about a model is judged by the notebook or document of that number, and by no other."""
+    (tmp_path / "README.md").write_text(
+        "# Model 1\nBest test accuracy: 99.10\n# Model 2\nBest test accuracy: 99.20\n", "utf-8"
+    )
+    for number, correct in ((1, 9910), (2, 9915)):
+        text = f"Epoch: 1\nTest set: Average loss: 0.05, Accuracy: {correct}/10000 ({correct / 100:.2f}%)\n"
+        (tmp_path / f"train_{number}.log").write_text(text, "utf-8")
+    judged = audit(tmp_path, code=False)
+    assert [("best-above-log", "README.md:4: Best test accuracy: 99.20", "same name")] == [
+        (one.rule, str(one.said), one.confidence) for one in judged.findings
+    ]
