@@ -150,7 +150,8 @@ def _page(found: PairedComparison, sides: Sequence[Certificate]) -> Page:
     names = [one.declaration.model for one in sides]
     differences = Dots(
         title="Difference of each seed",
-        caption="Correct test images of B minus those of A, means over the counted epochs. Shaded: its 95 % interval.",
+        caption="Correct test images of B minus those of A, means over the counted epochs. "
+        "Shaded: the 95 % interval of the mean difference.",
         labels=("row of the table", "B - A, images"),
         columns=tuple(Column(name=str(row), values=(one,)) for row, one in enumerate(found.differences, start=1)),
         line=("no difference", 0),

@@ -183,9 +183,10 @@ class _Roster:
 
 
 def _report(verdicts: Sequence[Verdict]) -> None:
+    from harness.grading.writers import with_harmless_texts
     from harness.reporting import findings_table, plain_table, verdict_line
 
-    output = Output(None)
+    output, verdicts = Output(None), [with_harmless_texts(one) for one in verdicts]
     if len(verdicts) == 1:
         (verdict,) = verdicts
         title = f"{verdict.submission} against {verdict.assignment}: {verdict.summary}"

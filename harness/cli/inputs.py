@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from harness.contracts import Contract
     from harness.data import Dataset
     from harness.reproducibility import Rerun
+    from harness.sandbox import LayerState
     from harness.sources import LoadedModel
     from harness.training import Recipe, RunRecord
 
@@ -50,10 +52,15 @@ def model_for(text: str, **options: Any) -> LoadedModel:  # noqa: ANN401 - those
 
     loaded = load(text, announce=announce, **options)
     if loaded.layers:
-        holding = ", ".join(one.layer for one in loaded.layers if one.holds) or "none of the layers"
-        missing = "".join(f"; not {one.layer}: {one.detail}" for one in loaded.layers if not one.holds)
-        announce(f"sandbox: {holding}{missing}")
+        announce(f"sandbox: {layers_line(loaded.layers)}")
     return loaded
+
+
+def layers_line(layers: Iterable[LayerState]) -> str:
+    """Return the layers of the sandbox that hold and, with the reasons, those that do not, as one line."""
+    layers = tuple(layers)
+    holding = ", ".join(one.layer for one in layers if one.holds) or "none of the layers"
+    return holding + "".join(f"; not {one.layer}: {one.detail}" for one in layers if not one.holds)
 
 
 def rule_for(contract: Contract) -> ConsistencyRule | None:

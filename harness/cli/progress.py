@@ -156,11 +156,13 @@ class GradingProgress(_Bar):
         """Print name, points and status of a submission, and count it in the bar."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
+        from harness.reporting import harmless
+
         self._start(TextColumn("submissions"), BarColumn(), MofNCompleteColumn(), total=self._submissions)
         self._ended += 1
         self._move(self._ended)
         self._console.print(
-            f"{verdict.submission}  {verdict.score} of {verdict.max_score}  {verdict.status}  "
+            f"{harmless(verdict.submission)}  {verdict.score} of {verdict.max_score}  {verdict.status}  "
             f"({self._ended} of {self._submissions})",
             soft_wrap=True,
         )

@@ -103,6 +103,8 @@ def repro(
         spec, dataset, steps=steps, captured=captured, why_not_captured=why_not, hooks_file=procedure, announce=announce
     )
     status, surroundings = overall(report.findings), environment(chosen)
+    held = "; ".join(f"{one.layer}: {one.detail}" for one in report.layers) or "none of the layers"
+    announce(f"sandbox of the trainings: {held}")
     title = f"{name}, recipe {recipe.name}, seed {seed}, {dataset.title}, on {chosen}"
     output.print(
         f"{title}: trainings of {report.steps} steps in {report.epochs} epochs",
@@ -111,6 +113,7 @@ def repro(
     )
     content = {
         "model": name,
+        "sandbox": [dataclasses.asdict(one) for one in report.layers],
         "recipe": recipe.name,
         "procedure": procedure and str(procedure),
         "seed": seed,

@@ -40,7 +40,7 @@ from harness.findings import Finding, Status
 from harness.graph import CapturedModel, write_captured
 from harness.reproducibility.comparison import Difference, describe_difference, first_difference
 from harness.reproducibility.trace import Trace, read_trace
-from harness.sandbox import Ending, Job, Limits, Outcome, run_processes
+from harness.sandbox import Ending, Job, LayerState, Limits, Outcome, run_processes
 from harness.sandbox.protocol import unreadable
 from harness.sources import module_source
 from harness.training import RunSpec
@@ -55,7 +55,7 @@ class DeterminismReport:
     """The findings of a determinism check in the order of `Axis`.
 
     ``steps``, ``epochs`` and ``images`` give the size of each training; ``seconds`` is the wall time of the whole
-    check.
+    check. ``layers`` are the layers of the sandbox that confined the trainings.
     """
 
     findings: tuple[Finding, ...]
@@ -63,6 +63,7 @@ class DeterminismReport:
     epochs: int
     images: int
     seconds: float
+    layers: tuple[LayerState, ...]
 
 
 def check_determinism(
@@ -103,7 +104,7 @@ def check_determinism(
             inputs=str(folder),
         )
         check = _Check(folder=folder, setup=setup, limits=Limits(idle_seconds=idle_seconds), announce=announce)
-        findings = check.findings(None if captured else why_not_captured)
+        findings, layers = check.examine(None if captured else why_not_captured)
     order = list(Axis)
     return DeterminismReport(
         findings=tuple(sorted(findings, key=lambda finding: order.index(Axis(finding.requirement)))),
@@ -111,6 +112,7 @@ def check_determinism(
         epochs=spec.recipe.epochs,
         images=len(dataset.train_images),
         seconds=round(time.monotonic() - started, 1),
+        layers=layers,
     )
 
 
@@ -143,13 +145,17 @@ class _Check:
     limits: Limits
     announce: Callable[[str], None]
 
-    def findings(self, why_not_captured: str | None) -> list[Finding]:
+    def examine(self, why_not_captured: str | None) -> tuple[list[Finding], tuple[LayerState, ...]]:
+        """Return the findings, and the layers that confined the first process."""
         reference = ReferenceRequest(setup=self.setup)
         first, fresh, hashed = self._run(
             self._job(AxesRequest(setup=self.setup, why_not_captured=why_not_captured)),
             self._job(reference, title=Axis.FRESH),
             self._job(reference, title=Axis.HASH, hash_seed="2"),
         )
+        return self._findings(first, fresh, hashed), first.layers
+
+    def _findings(self, first: Outcome, fresh: Outcome, hashed: Outcome) -> list[Finding]:
         findings = list(self._result(first).findings)
         repeated = next(finding for finding in findings if finding.requirement == Axis.REPEAT)
         if repeated.status is not Status.PASS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from harness.grading.results import Results, places_for
 from harness.grading.verdict import Verdict
 from harness.sandbox import warm_workers
 from harness.sandbox.kernel import end_with_parent
+from harness.training.processes import process_context
 
 _PRELOADED_MODULES = ["harness.grading", "torch._dynamo"]
 
@@ -66,6 +66,8 @@ def grade_all(
         InputError: the results cannot be written.
     """
     if results:
+        for task in tasks:
+            results.require_apart(task.path, task.place)
         example = examiner_failed(grader, "example", ExaminerError("not graded yet"))
         results.begin([task.place for task in tasks], example)
     verdicts: dict[str, Verdict] = {}
@@ -144,10 +146,7 @@ def _graded_in_processes(tasks: Sequence[Task], grader: Grader, results: Results
 
 
 def _started(grader: Grader, results: Results | None) -> tuple[Connection, BaseProcess]:
-    context = multiprocessing.get_context(
-        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    )
-    context.set_forkserver_preload(_PRELOADED_MODULES)
+    context = process_context(_PRELOADED_MODULES)
     ours, theirs = context.Pipe()
     process: BaseProcess = getattr(context, "Process")(target=_serve, args=(grader, results, theirs))  # noqa: B009 - typeshed's base context has none
     process.start()

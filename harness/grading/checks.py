@@ -18,12 +18,14 @@ from harness.findings import Finding, Status
 from harness.graph import CapturedModel, graph_to_json
 from harness.graph.form import Argument, Program
 from harness.graph.module_state import same_tensor
+from harness.structure import Structure
 
 BUILD, INITIAL_WEIGHTS, PERMUTED_LABELS = "build", "initial weights", "permuted labels"
 CHECKS = (BUILD, INITIAL_WEIGHTS, "state budget", "batch independence", "pure evaluation")
 TRAINED_CHECKS = (PERMUTED_LABELS,)
-# Above this, examining and training take longer and more memory than a grader has; assignments ask for some 10,000.
-MAX_PARAMETERS = 20_000_000
+# Above these, examining takes longer and more memory than a grader has; assignments ask for some 10,000 parameters. The others
+# are for one image.
+MAX_PARAMETERS, MAX_MACS, MAX_ACTIVATION_BYTES = 20_000_000, 10**9, 2**28
 _BUILD_EXPECTED = "the model is built in time, and is the same network whenever it is built"
 _WEIGHTS_EXPECTED = "initial weights that repeat with the seed and change with another seed"
 # Their numbers are settings, not weights.
@@ -50,12 +52,16 @@ def same_network(builds: Sequence[CapturedModel]) -> Finding:
             "another seed gives another network, or another constant in it",
             "draw random numbers for weights only: a random tensor that is not a parameter or a buffer is part of the network",
         )
-    elements = sum(spec.elements for spec in builds[0].graph.tensors)
-    if elements > MAX_PARAMETERS:
-        return build_failure(
-            f"the model holds {elements:,} numbers, more than the {MAX_PARAMETERS:,} that are graded",
-            "use fewer or smaller layers",
-        )
+    layers = Structure(builds[0].graph).layers
+    sizes = (
+        ("numbers", sum(spec.elements for spec in builds[0].graph.tensors), MAX_PARAMETERS),
+        ("multiply-accumulates per image", sum(layer.macs for layer in layers), MAX_MACS),
+        ("bytes of activations per image", sum(layer.activation_bytes for layer in layers), MAX_ACTIVATION_BYTES),
+    )
+    for what, size, most in sizes:
+        if size > most:
+            problem = f"the model has {size:,} {what}, more than the {most:,} that are graded"
+            return build_failure(problem, "use fewer or smaller layers")
     return Finding(
         requirement=BUILD,
         status=Status.PASS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +45,7 @@ from harness.sandbox import (
     warm_workers,
 )
 from harness.sources import LoadedModel, load_builds
-from harness.training import Observer, environment, state_digest
+from harness.training import Environment, Observer, environment, state_digest
 
 _REPORT = "the error is a defect of the harness, not of the submission: please report it"
 _MOST_CHARACTERS = 2_000
@@ -73,6 +74,12 @@ class Grader:
     sandbox: SandboxRequirement = DEFAULT_REQUIREMENT
     claims: Callable[[Path], Sequence[Finding]] | None = None
     observer: Observer | None = None
+
+    @functools.cached_property
+    def environment(self) -> Environment:
+        """The software and hardware of the examiner."""
+        with computing_threads(1):
+            return environment(self.device)
 
     @property
     def required_sandbox(self) -> SandboxRequirement:
@@ -221,14 +228,12 @@ class _Grading:
             *examine(first, replace(contract, requirements=(*contract.requirements, *checks))),
             initial_weights(first, again, other),
         ]
-        training, trained_environment = None, environment(torch.device("cpu"))
-        reason = _NOT_TRAINED
+        training = None
         if self.grader.data is not None and self.assignment.rule is not None:
-            trained_environment = environment(self.grader.device)
             trained, training = self._trained(builds, seeds, self.grader.data, checkpoints)
             findings += trained
-        verdict = self._filled(findings, reason=reason)
-        return replace(verdict, model=examined_model(first), training=training, environment=trained_environment)
+        verdict = self._filled(findings, reason=_NOT_TRAINED)
+        return replace(verdict, model=examined_model(first), training=training)
 
     def _trained(
         self, builds: Sequence[CapturedModel], seeds: Sequence[int], data: Dataset, checkpoints: Path | None
@@ -252,9 +257,11 @@ class _Grading:
             findings, training = trainer.judge(weights, recipe_of(self.assignment, self.submission.folder))
         except Exception as problem:  # noqa: BLE001 - as above
             findings, training = (_error("epochs", problem), _error("accuracy", problem)), None
+        if training is None:
+            return list(findings), None
         try:
             permuted = trainer.permuted_labels(weights(seeds[0]))
-        except (InputError, TooSlowError) as problem:
+        except TooSlowError as problem:
             permuted = _skipped(PERMUTED_LABELS, permuted_labels_expected(), f"not checked: {problem}")
         except Exception as problem:  # noqa: BLE001 - as above
             permuted = _error(PERMUTED_LABELS, problem)
@@ -272,7 +279,7 @@ class _Grading:
             assignment_digest=self.grader.basis(),
             requirements=graded,
             penalties=penalties,
-            environment=environment(torch.device("cpu")),
+            environment=self.grader.environment,
             notes=self.submission.notes,
         )
 

@@ -40,6 +40,18 @@ class Results:
         self._of_submission = [one for one in writers if one.scope is Scope.SUBMISSION and one is not _CANONICAL]
         self._of_class = [one for one in writers if one.scope is Scope.CLASS]
 
+    def require_apart(self, path: Path, place: str) -> None:
+        """Check that the folder for the reports of a submission is not the submission itself.
+
+        Raises:
+            InputError: it is.
+        """
+        if (self.folder / place).resolve() == path.resolve():
+            raise InputError(
+                f"expected a folder for results beside the submissions, got {str(self.folder)!r}, where the reports of "
+                f"{str(path)!r} would be written into the submission. Choose another folder with --out."
+            )
+
     def begin(self, places: Sequence[str], example: Verdict) -> None:
         """Take away what an earlier call has written about these submissions and about the class.
 
@@ -53,15 +65,13 @@ class Results:
         with _explained(self.folder):
             (self.folder / _EARLIER).mkdir(parents=True, exist_ok=True)
             (self.folder / _BY_NETWORK).mkdir(exist_ok=True)
-            for writer in WRITERS:
-                if writer.scope is Scope.CLASS:
-                    (self.folder / writer.file_name).unlink(missing_ok=True)
             for place in places:
-                folder = self.folder / place
-                if (folder / VERDICT_FILE).exists():
-                    (folder / VERDICT_FILE).replace(self._earlier(place))
-                if folder.exists():
-                    shutil.rmtree(folder)
+                verdict = self.folder / place / VERDICT_FILE
+                if verdict.exists():
+                    verdict.replace(self._earlier(place))
+            for writer in WRITERS:
+                for place in ["."] if writer.scope is Scope.CLASS else places:
+                    (self.folder / place / writer.file_name).unlink(missing_ok=True)
 
     def earlier(self, place: str, basis: str, digest: str) -> Verdict | None:
         """Return the earlier verdict on a submission if basis and digest of the submission are the same, and it is no error."""

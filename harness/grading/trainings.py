@@ -84,9 +84,8 @@ class Trainer:
                     break
         except (CaptureError, InputError) as problem:
             return self._not_trained(Status.FAIL, str(problem)), None
-        except TooSlowError:
-            limit = f"no result within {self.assignment.train_seconds:,.0f} seconds of training"
-            return self._not_trained(Status.UNKNOWN, limit), None
+        except TooSlowError as problem:
+            return self._not_trained(Status.UNKNOWN, str(problem)), None
         if first is None:
             raise ExaminerError("expected at least one training, got none")
         findings = _certified(rule, design, records) if design else rule.judge(records[0])
@@ -145,12 +144,13 @@ class _Deadline:
     """Ends a training that takes longer than a number of seconds."""
 
     def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._until = time.monotonic() + seconds
 
     def before_step(self, step: Step) -> None:
         """Raise `TooSlowError` after the deadline."""
         if time.monotonic() > self._until:
-            raise TooSlowError(f"step {step.number}")
+            raise TooSlowError(f"{step.number - 1:,} steps of training took more than {self._seconds:,.0f} seconds")
 
     def after_step(self, step: Step) -> None:
         """Do nothing."""

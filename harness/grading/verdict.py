@@ -16,6 +16,12 @@ from harness.tables import expect_mapping, read_table, shown
 from harness.training import Environment
 
 SCHEMA = "harness.verdict/1"
+_OPEN = {
+    Status.FAIL: "Not met",
+    Status.UNKNOWN: "Undecided",
+    Status.SKIP: "Not checked",
+    Status.ERROR: "Not graded, because of an error of the examiner",
+}
 
 
 class Visibility(StrEnum):
@@ -172,11 +178,15 @@ class Verdict:
 
     @property
     def summary(self) -> str:
-        """The points, and the names of the requirements that are not met, as one sentence."""
-        open_ = [one.finding.requirement for one in self.requirements if not one.is_met]
-        reasons = f" Not met: {', '.join(open_)}." if open_ else " All requirements are met."
-        penalties = "".join(f" Penalty of {one.points}: {one.reason}." for one in self.penalties)
-        return f"{self.score} of {self.max_score} points.{reasons}{penalties}"
+        """The points, the requirements that are not met or not decided, and the penalties, in one line."""
+        words = [f"{self.score} of {self.max_score} points."]
+        for status, title in _OPEN.items():
+            found = (one for one in self.requirements if one.finding.status is status and not one.is_met)
+            if names := ", ".join(one.finding.requirement for one in found):
+                words.append(f"{title}: {names}.")
+        if len(words) == 1:
+            words.append("All requirements are met.")
+        return " ".join([*words, *(f"Penalty of {one.points}: {one.reason}." for one in self.penalties)])
 
     def digest(self) -> str:
         """Return the SHA-256 of what decides the grade: the assignment, the graph, and the points with their findings.

@@ -11,7 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 78, 16, 30, 44
 # The smallest error that the logarithmic scale shows, in percent: half an image of 10,000.
 _LEAST_ERROR = 0.005
 _ERRORS = (90, 80, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-_MOST_TICKS = 12
+_MOST_TICKS, _LEAST_GAP = 12, 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,19 @@ class Dot:
 
 def epoch_ticks(epochs: int) -> list[Tick]:
     """Return ticks for at most a dozen of the epochs, the last one included."""
-    step = -(-epochs // _MOST_TICKS)
+    step = -(-epochs // _MOST_TICKS) or 1
     return [Tick(at=place(epoch, 1, epochs), label=str(epoch)) for epoch in range(epochs, 0, -step)]
+
+
+def column(index: int, count: int) -> float:
+    """Return the x coordinate of the middle of one of ``count`` columns of equal width."""
+    return place(index + 0.5, 0, count)
+
+
+def column_ticks(names: Sequence[str], *, most: int) -> list[Tick]:
+    """Return ticks for at most so many of the columns, the first one included."""
+    step = -(-len(names) // most) or 1
+    return [Tick(at=column(index, len(names)), label=names[index]) for index in range(0, len(names), step)]
 
 
 def place(value: float, first: float, last: float) -> float:
@@ -63,12 +74,13 @@ class ErrorScale:
 
     @property
     def ticks(self) -> list[Tick]:
-        """Ticks at round accuracies."""
-        return [
-            Tick(at=self.y(100 - error), label=f"{100 - error:g} %")
-            for error in _ERRORS
-            if self.least <= error <= self.most
-        ]
+        """Ticks at round accuracies, not closer than their labels are high."""
+        ticks: list[Tick] = []
+        for error in _ERRORS:
+            at = self.y(100 - error)
+            if self.least <= error <= self.most and (not ticks or ticks[-1].at - at >= _LEAST_GAP):
+                ticks.append(Tick(at=at, label=f"{100 - error:g} %"))
+        return ticks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -186,19 +186,15 @@ class Dots:
     @property
     def ticks(self) -> list[Tick]:
         """The marks of the horizontal axis: at most a dozen columns."""
-        step = -(-len(self.columns) // 12) or 1
-        return [
-            Tick(at=charts.place(index + 1, 0, len(self.columns) + 1), label=self.columns[index].name)
-            for index in range(0, len(self.columns), step)
-        ]
+        return charts.column_ticks([column.name for column in self.columns], most=12)
 
     @property
     def dots(self) -> list[Dot]:
         """All dots."""
         scale = self.scale
         return [
-            Dot(x=charts.place(index, 0, len(self.columns) + 1), y=scale.y(value), is_good=column.is_good)
-            for index, column in enumerate(self.columns, start=1)
+            Dot(x=charts.column(index, len(self.columns)), y=scale.y(value), is_good=column.is_good)
+            for index, column in enumerate(self.columns)
             for value in column.values
         ]
 
@@ -222,12 +218,8 @@ class Bars:
 
     @property
     def ticks(self) -> list[Tick]:
-        """The marks of the horizontal axis: at most a dozen bars."""
-        step = -(-len(self.bars) // 12) or 1
-        return [
-            Tick(at=charts.place(index + 0.5, 0, len(self.bars)), label=self.bars[index][0])
-            for index in range(0, len(self.bars), step)
-        ]
+        """The marks of the horizontal axis: at most seven bars."""
+        return charts.column_ticks([label for label, _ in self.bars], most=7)
 
 
 @dataclass(frozen=True, kw_only=True)

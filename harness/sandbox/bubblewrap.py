@@ -43,18 +43,16 @@ def bubblewrap_command(*, readable: Iterable[Path], writable: Path) -> list[str]
         *("--proc", "/proc", "--size", str(_DEVICE_FOLDER_BYTES), "--perms", "0755", "--tmpfs", "/dev"),
         *(word for device in _DEVICES for word in ("--dev-bind", device, device)),
     ]
-    there = {Path("/")}
+    made = {Path("/")}
     for path, mount in sorted(mounts.items(), key=lambda item: len(item[0].parts)):
-        above = [parent for parent in path.parents if parent in there]
-        if mount != "--bind" and any(mounts.get(parent) == mount for parent in above):
-            continue
-        # Parents that bubblewrap makes itself cannot be entered by other users.
-        for parent in reversed(path.parents) if not mounts.keys() & set(above) else ():
-            if parent not in there:
-                command += ["--perms", "0755", "--dir", str(parent)]
-                there.add(parent)
-        command += [mount, str(path), str(path)]
-        there.add(path)
+        around = next((parent for parent in path.parents if parent in mounts), None)
+        if around is None:
+            # Parents that bubblewrap makes by itself cannot be entered by other users.
+            parents = [parent for parent in reversed(path.parents) if parent not in made]
+            command += [word for parent in parents for word in ("--perms", "0755", "--dir", str(parent))]
+            made.update(parents)
+        if around is None or mounts[around] != mount:
+            command += [mount, str(path), str(path)]
     return [*command, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(writable), "--"]
 
 

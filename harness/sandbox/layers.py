@@ -34,7 +34,7 @@ _CAPSET, _CAPABILITY_VERSION = {"x86_64": 126, "aarch64": 91}, 0x20080522
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 # Below the range of systemd's dynamic users; above that of people.
 _FIRST_USER, USERS = 60_001, 1_000
-_ADDITIONAL_MEMORY, _FILE_BYTES, _OPEN_FILES, _THREADS = 4 * 2**30, 2**30, 256, 128
+_ADDITIONAL_MEMORY, _FILE_BYTES, _OPEN_FILES, _THREADS = 4 * 2**30, 2**29, 256, 128
 # What Python and torch read at any time, beside their own folders.
 SYSTEM_FILES = (
     *("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types"),
@@ -65,6 +65,9 @@ class LayerState:
 def unavailable_layers() -> tuple[LayerState, ...]:
     """The state of each layer where the sandbox is not implemented."""
     return tuple(LayerState(layer=layer, holds=False, detail=f"needs {SUPPORTED}") for layer in Layer)
+
+
+WORKER_DETAIL = "no network; programs, processes and changes of files are allowed"
 
 
 def confine_worker() -> None:
@@ -142,7 +145,7 @@ def _limit_resources() -> str:
         _, hard = resource.getrlimit(limit)
         lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (lowest, lowest))
-    return f"{_ADDITIONAL_MEMORY >> 30} GiB of memory, {_FILE_BYTES >> 30} GiB per file, {_OPEN_FILES} open files"
+    return f"{_ADDITIONAL_MEMORY >> 30} GiB of memory, {_FILE_BYTES >> 20} MiB per file, {_OPEN_FILES} open files"
 
 
 def _become_other_user(

@@ -27,7 +27,7 @@ from harness.files import read_limited, temporary_folder
 from harness.sandbox.bubblewrap import bubblewrap_command, bubblewrap_state
 from harness.sandbox.kernel import machine
 from harness.sandbox.landlock import landlock_version
-from harness.sandbox.layers import USERS, Layer, LayerState, left_out, switched_off, unavailable_layers
+from harness.sandbox.layers import USERS, WORKER_DETAIL, Layer, LayerState, left_out, switched_off, unavailable_layers
 from harness.sandbox.protocol import (
     MAX_MESSAGE_BYTES,
     OUTPUT_FILE,
@@ -107,7 +107,7 @@ class Outcome:
 
     The harness killed the process unless ``ending`` is `Ending.EXITED`. ``exit_code`` is the negative number of the
     signal if a signal ended the process. ``layers`` are the states of the layers when the process began to run code of a
-    submission; empty if it did not get so far, or if its request is not one that is performed confined.
+    submission; empty if it did not get so far. Of a process that is not forked from a worker, only the filter is reported.
     """
 
     job: Job
@@ -157,6 +157,13 @@ class _GroupLeader(subprocess.Popen[bytes]):
 
     layers: tuple[LayerState, ...] = ()
 
+    def poll(self) -> int | None:
+        code = super().poll()
+        # The filter that the process begins with is seen from here, so that its code cannot lie about it.
+        if code is None and not self.layers and _seccomp_filters(self.pid) > _seccomp_filters(os.getpid()):
+            self.layers = (LayerState(layer=Layer.SECCOMP, holds=True, detail=WORKER_DETAIL),)
+        return code
+
     def end(self) -> int:
         try:
             os.killpg(self.pid, signal.SIGKILL)
@@ -181,10 +188,9 @@ class _Surroundings:
         bubblewrap = LayerState(layer=Layer.BUBBLEWRAP, holds=False, detail="not required")
         if any(Layer.BUBBLEWRAP in alternative for alternative in job.sandbox.alternatives):
             bubblewrap = left_out(Layer.BUBBLEWRAP) if Layer.BUBBLEWRAP in without else bubblewrap_state()
-        # Where Landlock does not hide what others leave there, nothing but this job's may be in the folder.
-        is_shared = (
-            Layer.LANDLOCK not in without and landlock_version() > 0 and job.working_folder.is_relative_to(_area)
-        )
+        # Only Landlock hides from one job what others have left in the folder.
+        has_landlock = Layer.LANDLOCK not in without and landlock_version() > 0
+        is_shared = has_landlock and job.working_folder.is_relative_to(_area)
         return _Surroundings(
             variables=tuple(sorted(job.variables.items())),
             bubblewrap=bubblewrap,
@@ -195,10 +201,19 @@ class _Surroundings:
         """The beginning of the worker's command line."""
         if not self.bubblewrap.holds:
             return []
-        # A project's root is at most two folders above the model's file, as on the import path.
-        project = self.project or _area
-        above = [place for place in (project, *project.parents[:2]) if place != Path(place.anchor)]
-        return bubblewrap_command(readable=above[-1:] if self.project else [], writable=_area)
+        readable: list[Path] = []
+        if self.project is not None:
+            # A project's root is at most two folders above the model's file, as on the import path.
+            above = (self.project, *self.project.parents[:2])
+            readable = [place for place in above if place != Path(place.anchor)][-1:]
+        return bubblewrap_command(readable=readable, writable=_area)
+
+
+def _seccomp_filters(process: int) -> int:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("Seccomp_filters:")))
+    return 0
 
 
 class _Worker:

@@ -224,4 +224,5 @@ if __name__ == "__main__":
     if arguments[0] == "--serve":
         Server(socket.socket(fileno=int(arguments[1]))).serve()
     else:
+        confine_worker()
         main(Path(arguments[0]))

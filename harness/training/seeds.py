@@ -13,13 +13,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -34,6 +32,7 @@ from harness.training.engines import ENGINES
 from harness.training.group import Member, train_group
 from harness.training.machine import keep_freed_memory
 from harness.training.observer import Observer
+from harness.training.processes import process_context
 from harness.training.record import EpochResult, RunRecord
 from harness.training.run_folder import CHECKPOINT_FOLDER, RECORD_FILE, opened, train_into, write_end
 from harness.training.run_spec import RunSpec
@@ -222,16 +221,7 @@ class _Call:
 
 def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
     """Train each seed in a process of its own, ``count`` processes at a time."""
-    # A fork server imports PyTorch once for all; forking this process itself would copy the locks of its threads.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    context.set_forkserver_preload(_PRELOADED_MODULES)
-    if method == "forkserver":
-        # Ctrl-C sends SIGINT to the fork server, too, which would print a traceback during its imports. It inherits the
-        # set of blocked signals.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        forkserver.ensure_running()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    context = process_context(_PRELOADED_MODULES)
     waiting = seeds[::-1]
     # Seed and process, by the connection on which the process reports.
     running: dict[Connection, tuple[int, BaseProcess]] = {}

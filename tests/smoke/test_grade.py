@@ -103,14 +103,9 @@ def test_attacks_change_no_grade(tmp_path: Path) -> None:
     assert (45, 45) == (found["honest"].score, found["other"].score)
     assert dict.fromkeys(ATTACKS, Status.FAIL) == {name: found[name].status for name in ATTACKS}
     assert all(found[name].score < 45 for name in ATTACKS)
-    assert {one.requirement for one in _failed(found["patches"])} >= {"parameters", "batch_norm"}
     assert [".verdicts", *sorted(["honest", "other", *ATTACKS])] == sorted(
         path.name for path in (tmp_path / "out").iterdir()
     )
-
-
-def _failed(verdict: Verdict) -> list[Finding]:
-    return [one.finding for one in verdict.requirements if one.finding.status is Status.FAIL]
 
 
 def die(folder: Path) -> Sequence[Finding]:

@@ -74,6 +74,27 @@ def test_classroom50_gets_a_result_in_the_checkout(submission: Path, tmp_path: P
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.skipif(
+    "HARNESS_GRADER_INSTALL" not in os.environ,
+    reason="HARNESS_GRADER_INSTALL=1 installs the package with its dependencies",
+)
+def test_classroom50_installs_the_package(submission: Path, tmp_path: Path) -> None:
+    """Nothing is installed before: the shim makes an environment of its own outside of the checkout."""
+    shim = tmp_path / "bundle" / "autograder.py"
+    shim.parent.mkdir()
+    name = 'PACKAGE, ASSIGNMENT = "mnist-harness"'
+    shim.write_text(
+        AUTOGRADER.read_text("utf-8").replace(name, f"PACKAGE, ASSIGNMENT = {str(ROOT)!r}"), encoding="utf-8"
+    )
+    bare = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    command = (sys.executable, shim, "--no-train", TRUSTED)
+    ended = subprocess.run(command, cwd=submission, env={**bare, **CONTEXT.environment}, check=False, timeout=1800)
+
+    assert 0 == ended.returncode
+    assert 100 == json.loads((submission / "result.json").read_text("utf-8"))["max-score"]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_classroom50_gets_no_result_where_the_examiner_fails(submission: Path) -> None:
     """Without the job's variables the exit code is not 0, and a committed result is gone."""
     (submission / "result.json").write_text('{"score": 100}', encoding="utf-8")

@@ -49,6 +49,20 @@ def test_one_submission_is_reported_in_full(command: Command, monkeypatch: pytes
     assert "skip     accuracy            not checked: the model was not trained" in out
 
 
+def test_names_carry_no_workflow_command(folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of GitHub's runner takes no name of a submission for a command, and a terminal none for an escape code."""
+    stand_in(monkeypatch, ModelSourceError("no model."))
+    for name in ("::error::one", "::stop\x1b[2J"):
+        (folder / "alice").rename(folder / name)
+        (folder / "alice").mkdir()
+    code, out, err = command("grade", "::error::one", "::stop\x1b[2J", "--assignment", "small.toml", "--no-train")
+
+    assert 0 == code
+    assert ": :error: :one" in out
+    assert ": :error: :one" in err
+    assert [] == [words for words in ("::", "\x1b") if words in out + err]
+
+
 @pytest.mark.usefixtures("folder")
 def test_strict_fails_if_a_requirement_does(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the exit code says only that every submission has a verdict."""

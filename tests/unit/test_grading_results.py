@@ -62,7 +62,7 @@ def test_the_next_call_takes_old_results_away(results: Results, tmp_path: Path) 
     results.write("alice", verdict())
     results.write_class([verdict()])
     Results(tmp_path, _FORMATS).begin(["alice"], verdict())
-    assert [".verdicts"] == _names(tmp_path)
+    assert ([".verdicts", "alice"], []) == (_names(tmp_path), _names(tmp_path / "alice"))
     assert verdict() == results.earlier("alice", "basis", "d")
 
 
@@ -130,3 +130,18 @@ def test_names_of_folders_are_distinct_and_plain() -> None:
     assert 6 == len({place.casefold() for place in found})
     assert all(place.replace("-", "").isalnum() and len(place) <= 109 for place in found)
     assert ["plain"] == places_for(["plain"])
+
+
+def test_reports_are_not_written_into_the_submission_they_are_about(tmp_path: Path) -> None:
+    """A file of the submission could have the name of a report."""
+    with pytest.raises(InputError, match="beside the submissions"):
+        Results(tmp_path, []).require_apart(tmp_path / "alice", "alice")
+    Results(tmp_path / "alice" / "out", []).require_apart(tmp_path / "alice", "alice")
+
+
+def test_only_reports_are_taken_away(results: Results, tmp_path: Path) -> None:
+    """What else is in the folder stays."""
+    results.write("alice", verdict())
+    (tmp_path / "alice" / "notes.txt").write_text("mine")
+    results.begin(["alice"], verdict())
+    assert ["notes.txt"] == _names(tmp_path / "alice")

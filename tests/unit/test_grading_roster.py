@@ -53,12 +53,12 @@ def test_semicolons_and_a_single_assignment_are_understood() -> None:
 def test_submissions_without_a_grade_are_named_with_the_reason() -> None:
     """What cannot be assigned to one student, or is no fault of the student, changes nothing."""
     broken = verdict("joe", requirement("parameters", Status.ERROR, points=0, max_points=6))
-    verdicts = [verdict("nobody"), verdict("jane"), verdict("101"), broken, verdict("ada")]
+    verdicts = [verdict("nobody\u202e"), verdict("jane"), verdict("101"), broken, verdict("ada")]
     filled = fill_roster(CANVAS.encode(), verdicts, {})
 
     assert CANVAS.encode() == filled.content
     assert (
-        "nobody: matches no rows",
+        "nobody\\u202e: matches no rows",
         "jane: another submission has the same student",
         "101: another submission has the same student",
         "joe: not graded, because of an error of the examiner",

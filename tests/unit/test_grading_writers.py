@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -17,6 +18,7 @@ from harness.errors import InputError
 from harness.findings import Status
 from harness.grading import Penalty, Verdict
 from harness.grading.writers import WRITERS, Context, Scope
+from tests.documents import schema_errors
 from tests.pages import Outline
 from tests.verdicts import CONTEXT, HOSTILE, full_verdict, hostile_verdict, requirement, verdict
 
@@ -39,9 +41,10 @@ def write(name: str, *verdicts: Verdict, scope: Scope = Scope.SUBMISSION) -> str
 
 @pytest.mark.parametrize("one", VERDICTS)
 def test_json_is_read_back_as_an_equal_verdict(one: Verdict) -> None:
-    """The canonical file loses nothing, whatever the texts are, and is ASCII."""
+    """The canonical file loses nothing, whatever the texts are, is ASCII, and follows its schema."""
     text = write("json", one)
 
+    assert [] == schema_errors(json.loads(text))
     assert one == Verdict.from_json(json.loads(text))
     assert text.isascii()
 
@@ -243,6 +246,74 @@ def test_the_page_of_a_class_sums_up() -> None:
 
     assert "3 submissions: 1 pass, 2 fail" in text
     assert "4.7 of 6" in text
-    assert '<td class="number">1 of 3</td><td class="number">33 %</td>' in re.sub(r"\s*\n\s*", "", text)
+    assert '<th scope="row" class="text">dropout</th><td class="number">1</td><td class="number">2</td>' in re.sub(
+        r"\s*\n\s*", "", text
+    )
     assert "2 with 4, 1 with 6" in text
     assert "No submissions" in write("html", scope=Scope.CLASS)
+
+
+def test_the_page_of_a_class_has_no_column_for_what_gives_no_points() -> None:
+    """A requirement without points is among the outcomes, not among the points."""
+    one = verdict("a", requirement("parameters"), requirement("capture", points=0, max_points=0))
+    page = Outline(write("html", one, scope=Scope.CLASS).encode()).text
+
+    assert (2, 1) == (page.count("parameters"), page.count("capture"))
+
+
+def test_a_training_that_diverged_at_once_has_a_page() -> None:
+    """Without an epoch there is no curve, and the page is sound."""
+    full = full_verdict()
+    assert full.training
+    run = dataclasses.replace(full.training.runs[0], train_correct=(), test_correct=())
+    training = dataclasses.replace(full.training, runs=(run,), counted_epochs=None)
+    page = Outline(write("html", dataclasses.replace(full, training=training)).encode())
+
+    assert [] == page.unclosed
+    assert "in the best epoch." in page.text
+
+
+def test_github_gets_the_outputs_of_a_step() -> None:
+    """One line an output; of several submissions the sums, the overall status, and the layers that held for all of them."""
+    full = full_verdict()
+    fewer = dataclasses.replace(full, submission="other", sandbox=full.sandbox[:1])
+
+    assert [
+        "score=4",
+        "max-score=6",
+        "status=fail",
+        "summary=4 of 6 points. Not met: dropout.",
+        "layers=",
+    ] == write("github", verdict(), scope=Scope.CLASS).splitlines()
+    assert ["score=14", "max-score=34", "status=fail", "summary=3 submissions: 3 fail", "layers=limits"] == write(
+        "github", full, fewer, verdict(), scope=Scope.CLASS
+    ).splitlines()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_adds_an_output(text: str) -> None:
+    """A line break or an assignment in a text stays within the line of the summary."""
+    lines = write("github", hostile_verdict(text), scope=Scope.CLASS).splitlines()
+
+    assert ["score", "max-score", "status", "summary", "layers"] == [line.partition("=")[0] for line in lines]
+    assert 600 > max(map(len, lines))
+
+
+def test_a_summary_blames_nobody_for_what_is_not_decided() -> None:
+    """Failures, errors of the examiner, and what is undecided or unchecked are told apart; what counts as met is left out."""
+    one = verdict(
+        "jane",
+        requirement("holds"),
+        requirement("counted", Status.UNKNOWN),
+        requirement("left", Status.SKIP, points=0),
+        requirement("open", Status.UNKNOWN, points=0),
+        requirement("fails", Status.FAIL, points=0),
+        requirement("broke", Status.ERROR, points=0),
+        penalties=(Penalty(reason="late", points=1),),
+    )
+
+    assert (
+        "3 of 12 points. Not met: fails. Undecided: open. Not checked: left. "
+        "Not graded, because of an error of the examiner: broke. Penalty of 1: late."
+    ) == one.summary
+    assert "2 of 2 points. All requirements are met." == verdict("jane", requirement("holds")).summary

@@ -28,7 +28,18 @@ from harness.reporting import (
     Table,
     page_html,
 )
-from harness.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, ErrorScale, LinearScale, epoch_ticks
+from harness.reporting.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    ErrorScale,
+    LinearScale,
+    column_ticks,
+    epoch_ticks,
+)
 from tests.pages import Outline
 from tests.verdicts import HOSTILE
 
@@ -140,6 +151,9 @@ def test_accuracies_are_drawn_by_the_logarithm_of_the_error() -> None:
     assert scale.y(90) - scale.y(99) == pytest.approx(scale.y(99) - scale.y(99.9), abs=0.2)
     assert (HEIGHT - BOTTOM, TOP) == (scale.y(0), scale.y(100))
     assert ["90 %", "95 %", "98 %"] == [tick.label for tick in ErrorScale(most=12, least=2).ticks]
+    assert ["10 %", "50 %", "80 %", "90 %", "95 %", "98 %"] == [
+        tick.label for tick in ErrorScale(most=100, least=2).ticks
+    ]
     assert ErrorScale.around([]).ticks
 
 
@@ -164,6 +178,15 @@ def test_numbers_get_round_ticks() -> None:
     assert ["-0.5", "0", "0.5"] == [tick.label for tick in LinearScale(lowest=-0.9, highest=0.9, least_step=0.5).ticks]
 
 
+def test_columns_are_named_as_far_as_there_is_room() -> None:
+    """Every column has a tick in its middle, or every second one, and so on; the epochs count from the last."""
+    ticks = column_ticks(["a", "b", "c", "d"], most=2)
+
+    assert ["a", "c"] == [tick.label for tick in ticks]
+    assert LEFT + (WIDTH - LEFT - RIGHT) / 8 == pytest.approx(ticks[0].at, abs=0.1)
+    assert [] == column_ticks([], most=2) == epoch_ticks(0)
+
+
 def test_mistakes_are_shaded_by_the_largest_mistake() -> None:
     """On the diagonal the share of the class counts, elsewhere the share of the largest mistake; zeros have no shade."""
     confusion = Confusion(title="", caption="", counts=((8, 2, 0), (0, 10, 0), (10, 0, 0)))
@@ -183,3 +206,26 @@ def test_receptive_fields_are_drawn_from_large_to_small() -> None:
 
     assert (36, 5, 3) == layers.sizes
     assert 40 == layers.extent
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of a colour such as #0b5cad, as WCAG 2 defines it."""
+    shares = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_text_has_the_contrast_of_wcag_aa(scheme: int) -> None:
+    """Every colour of text is at least 4.5 times as light, or as dark, as the card and the page, in both colour schemes."""
+    style = page("plain").decode().partition("<style>")[2]
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]))
+    grounds = [colours.pop(name) for name in ("card", "page")]
+    names = [name for name in colours if name not in ("rule", "faint")]
+
+    def contrast(one: str, other: str) -> float:
+        dark, light = sorted((luminance(one), luminance(other)))
+        return (light + 0.05) / (dark + 0.05)
+
+    assert 13 == len(names)
+    assert [] == [(name, ground) for name in names for ground in grounds if contrast(colours[name], ground) < 4.5]

@@ -10,7 +10,7 @@ from harness.grading.writers.sections import (
     training_sections,
     wrong_section,
 )
-from harness.grading.writers.writer import Context, Scope, Writer
+from harness.grading.writers.writer import Context, Scope, Writer, with_harmless_texts
 from harness.grading.writers.writers import WRITERS
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "sandbox_section",
     "training_sections",
     "verdict_page",
+    "with_harmless_texts",
     "wrong_section",
 ]

@@ -29,12 +29,12 @@ def write_markdown(verdicts: Sequence[Verdict], _: Context) -> bytes:
 
 
 def write_class_markdown(verdicts: Sequence[Verdict], _: Context) -> bytes:
-    """Return a table of submissions with their points."""
-    lines = ["| submission | status | points | not met |", "|---|---|--:|---|"]
-    for verdict in map(with_harmless_texts, verdicts):
-        not_met = ", ".join(escaped(one.finding.requirement) for one in verdict.requirements if not one.is_met)
-        points = f"{verdict.score} of {verdict.max_score}"
-        lines.append(f"| {escaped(verdict.submission)} | {verdict.status.value} | {points} | {not_met} |")
+    """Return a table of submissions with their points, and why some are missing."""
+    lines = ["| submission | status | result |", "|---|---|---|"]
+    lines += [
+        f"| {escaped(one.submission)} | {one.status.value} | {escaped(one.summary)} |"
+        for one in map(with_harmless_texts, verdicts)
+    ]
     return _limited(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.findings import Status
 from harness.grading.verdict import Verdict
 from harness.grading.writers.github import counts_of
 from harness.grading.writers.sections import environment_section, layers_section, sandbox_section, training_sections
@@ -43,44 +44,48 @@ def verdict_page(verdict: Verdict) -> Page:
 
 def class_page(verdicts: Sequence[Verdict]) -> Page:
     """Return the points of a class as a page, in the order of the verdicts."""
-    names = tuple(dict.fromkeys(one.finding.requirement for verdict in verdicts for one in verdict.requirements))
     most = max((verdict.max_score for verdict in verdicts), default=0)
     scores = [verdict.score for verdict in verdicts]
-    rows = []
-    for verdict in verdicts:
-        points = {one.finding.requirement: str(one.points) for one in verdict.requirements}
-        penalty = sum(one.points for one in verdict.penalties)
-        cells = (points.get(name, "") for name in names)
-        rows.append(
-            (verdict.submission, f"{verdict.score}", verdict.status.value, *cells, f"-{penalty}" if penalty else "")
-        )
-    met = dict.fromkeys(names, 0)
-    for verdict in verdicts:
-        for one in verdict.requirements:
-            met[one.finding.requirement] += one.is_met
-    count = len(verdicts)
-    mean = f"{sum(scores) / count:.1f} of {most}" if scores else "-"
+    mean = f"{sum(scores) / len(scores):.1f} of {most}" if scores else "-"
     return Page(
         title=f"Assignment {verdicts[0].assignment}" if verdicts else "No submissions",
         status=None,
         statement=counts_of(verdicts),
-        figures=(("submissions", str(count)), ("mean points", mean)),
-        sections=(
-            Table(
-                title="Submissions",
-                headers=("submission", "points", "status", *names, "penalties"),
-                rows=tuple(rows),
-                right=(1, *range(3, len(names) + 4)),
-                caption=f"Points for each requirement; the highest score is {most}.",
-            ),
-            Table(
-                title="Requirements",
-                headers=("requirement", "met by", "share"),
-                rows=tuple((name, f"{met[name]} of {count}", f"{100 * met[name] / count:.0f} %") for name in names),
-                right=(1, 2),
-            ),
-            _distribution(scores, most),
-        ),
+        figures=(("submissions", str(len(verdicts))), ("mean points", mean)),
+        sections=(_submissions(verdicts, most), _outcomes(verdicts), _distribution(scores, most)),
+    )
+
+
+def _submissions(verdicts: Sequence[Verdict], most: int) -> Table:
+    graded = (one for verdict in verdicts for one in verdict.requirements if one.max_points)
+    names = tuple(dict.fromkeys(one.finding.requirement for one in graded))
+    rows = []
+    for verdict in verdicts:
+        points = {one.finding.requirement: str(one.points) for one in verdict.requirements}
+        penalty = sum(one.points for one in verdict.penalties)
+        cells = (*(points.get(name, "") for name in names), f"-{penalty}" if penalty else "")
+        rows.append((verdict.submission, str(verdict.score), verdict.status.value, *cells))
+    return Table(
+        title="Submissions",
+        headers=("submission", "points", "status", *names, "penalties"),
+        rows=tuple(rows),
+        right=(1, *range(3, len(names) + 4)),
+        caption=f"Points for each requirement; the highest score is {most}.",
+    )
+
+
+def _outcomes(verdicts: Sequence[Verdict]) -> Table:
+    statuses: dict[str, list[Status]] = {}
+    for verdict in verdicts:
+        for one in verdict.requirements:
+            statuses.setdefault(one.finding.requirement, []).append(one.finding.status)
+    shown = [status for status in Status if any(status in found for found in statuses.values())]
+    return Table(
+        title="Requirements",
+        headers=("requirement", *(status.value for status in shown)),
+        rows=tuple((name, *(str(found.count(status)) for status in shown)) for name, found in statuses.items()),
+        right=tuple(range(1, len(shown) + 1)),
+        caption="How many submissions have each outcome.",
     )
 
 
@@ -105,7 +110,9 @@ def _sections(verdict: Verdict) -> Iterator[Section]:
     yield Findings(
         title="Requirements",
         findings=tuple(one.finding for one in verdict.requirements),
-        points=tuple(f"{one.points} of {one.max_points} points" for one in verdict.requirements),
+        points=tuple(
+            f"{one.points} of {one.max_points} points" if one.max_points else "" for one in verdict.requirements
+        ),
     )
     if verdict.penalties:
         rows = tuple((one.reason, f"-{one.points}") for one in verdict.penalties)

@@ -11,6 +11,7 @@ from harness.errors import InputError
 from harness.findings import Status
 from harness.grading.verdict import Verdict
 from harness.grading.writers.writer import with_harmless_texts
+from harness.reporting import harmless
 from harness.tables import shown
 
 _CANVAS_IDENTITIES = ("ID", "SIS User ID", "SIS Login ID", "Integration ID", "Student")
@@ -76,13 +77,13 @@ def fill_roster(content: bytes, verdicts: Sequence[Verdict], mapping: Mapping[st
     for verdict, found in zip(verdicts, matches, strict=True):
         row = rows[found[0]] if len(found) == 1 else []
         if not row:
-            unmatched.append(f"{verdict.submission}: matches {len(found) or 'no'} rows")
+            unmatched.append(f"{harmless(verdict.submission)}: matches {len(found) or 'no'} rows")
         elif matches.count(found) > 1:
-            unmatched.append(f"{verdict.submission}: another submission has the same student")
+            unmatched.append(f"{harmless(verdict.submission)}: another submission has the same student")
         elif verdict.status is Status.ERROR:
-            unmatched.append(f"{verdict.submission}: not graded, because of an error of the examiner")
+            unmatched.append(f"{harmless(verdict.submission)}: not graded, because of an error of the examiner")
         elif row[columns.grade].value.strip().upper() == _EXCUSED:
-            unmatched.append(f"{verdict.submission}: the student is excused")
+            unmatched.append(f"{harmless(verdict.submission)}: the student is excused")
         else:
             changes.append((row[columns.grade], str(verdict.score)))
             if columns.comment is not None:

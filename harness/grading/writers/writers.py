@@ -21,7 +21,7 @@ WRITERS = (
     Writer(name="markdown", scope=Scope.SUBMISSION, file_name="summary.md", write=write_markdown),
     Writer(name="markdown", scope=Scope.CLASS, file_name="summary.md", write=write_class_markdown),
     Writer(name="csv", scope=Scope.CLASS, file_name="grades.csv", write=write_csv),
-    Writer(name="github", scope=Scope.CLASS, file_name="github-output.txt", write=write_github),
     Writer(name="html", scope=Scope.SUBMISSION, file_name="report.html", write=write_html),
     Writer(name="html", scope=Scope.CLASS, file_name="index.html", write=write_class_html),
+    Writer(name="github", scope=Scope.CLASS, file_name="github-output.txt", write=write_github),
 )
