@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.claims.documents import NOTEBOOK
 from harness.claims.dossier import file_number, is_below
 from harness.claims.evidence import CodeModel, Place, Reading, Section, Unread
-from harness.errors import HarnessError, first_line
+from harness.errors import HarnessError, InputError, first_line
 from harness.files import temporary_folder
 
 if TYPE_CHECKING:
