@@ -61,8 +61,8 @@ def parse_source(text: str) -> ModelSource:
     if text in mnist_models.list_models():
         return ModelSource(text=text, shipped=text)
     place, separator, class_name = text.rpartition(":")
-    # A drive letter's colon is followed by a separator, never by a class name.
-    if not separator or not class_name.isidentifier():
+    # A drive letter's colon is followed by a separator, never by a class name. The name of a file may have a colon.
+    if not separator or not class_name.isidentifier() or os.path.lexists(expanded(text)):
         place, class_name = text, ""
     path = expanded(place)
     is_code = path.suffix in {".py", NOTEBOOK_SUFFIX}

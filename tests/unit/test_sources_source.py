@@ -19,7 +19,7 @@ CONTROLS = Path(__file__).parents[1] / "controls"
 
 def test_what_a_model_argument_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shipped names, files, classes in them, folders and packages are recognised; a tilde is the home folder."""
-    write(tmp_path, {"net.py": NET, "déjà vu/my net.ipynb": notebook(NET), "reference": ""})
+    write(tmp_path, {"net.py": NET, "déjà vu/my net.ipynb": notebook(NET), "reference": "", "a:b/net.py": NET})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     expected = {
@@ -30,6 +30,8 @@ def test_what_a_model_argument_names(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "déjà vu": ModelSource(text="", path=f"{tmp_path}/déjà vu"),
         "./déjà vu:Net": ModelSource(text="", path=f"{tmp_path}/déjà vu", class_name="Net"),
         ".": ModelSource(text="", path=str(tmp_path)),
+        "a:b": ModelSource(text="", path=f"{tmp_path}/a:b"),
+        "./a:b:Net": ModelSource(text="", path=f"{tmp_path}/a:b", class_name="Net"),
         "a.b:C": ModelSource(text="", module="a.b", class_name="C"),
     }
 
