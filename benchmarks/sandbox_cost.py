@@ -2,11 +2,11 @@
 
     python -m benchmarks.sandbox_cost [--rounds 5] [--json FILE]
 
-In each round: the import of torch.export in a new process; `harness check` of a file, without a requirement on the sandbox
-and with that for code of others, and of a folder of ten, each in a new process; then, in this process, three builds of a
-further submission in the worker that earlier ones have warmed, with both requirements. Seconds are medians over the rounds,
-of wall time, and of the CPU time of all processes. Ratios are medians of the ratios of CPU times within a round, which other
-work of the machine changes less. Requires Linux.
+In each round: the imports of torch.export and of its exporter, each in a new process; `harness check` of a file, without a
+requirement on the sandbox and with that for code of others, and of a folder of ten, likewise; then, in this process, three
+builds of a further submission in the worker that earlier ones have warmed, with both requirements. Seconds are medians over
+the rounds, of wall time, and of the CPU time of all processes; of a command, without that of a worker in bubblewrap. Ratios are
+medians of the ratios within a round; those of CPU time depend less on other work of the machine. Requires Linux.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.start_time import BASE, FILE, timed
+from benchmarks.start_time import BASE, EXPORTER, FILE, timed
 from harness.errors import HarnessError
 from harness.files import temporary_folder, write_whole
 from harness.sandbox import DEFAULT_REQUIREMENT, NO_REQUIREMENT, LayerState, SandboxRequirement, warm_workers
@@ -48,7 +48,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         (several / f"net{number}.py").write_text(FILE, encoding="utf-8")
     (folder / "net.py").write_text(FILE, encoding="utf-8")
     check = [sys.executable, "-m", "harness", "check"]
-    found = {BASE: [sys.executable, "-c", BASE]}
+    found = {code: [sys.executable, "-c", code] for code in (BASE, EXPORTER)}
     for name, requirement in _REQUIREMENTS.items():
         options = ["--require-sandbox", str(requirement)]
         found[f"check net.py, requirement {name}"] = [*check, str(folder / "net.py"), *options]
@@ -100,11 +100,15 @@ def measured(rounds: int, folder: Path) -> tuple[list[dict[str, Figures]], dict[
 
 
 def figures_of(rounds: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
-    """Compute the median seconds of each row, and the median of the ratio of CPU times to the import within a round."""
+    """Compute the median seconds of each row, and the medians of the ratios to the two imports within a round."""
     return {
         name: {
             **{kind: statistics.median(one[name][kind] for one in rounds) for kind in ("wall", "cpu")},
-            "cpu_to_import": statistics.median(one[name]["cpu"] / one[BASE]["cpu"] for one in rounds),
+            **{
+                f"{kind}_to_{key}": statistics.median(one[name][kind] / one[base][kind] for one in rounds)
+                for key, base in (("export", BASE), ("exporter", EXPORTER))
+                for kind in ("wall", "cpu")
+            },
         }
         for name in rounds[0]
     }
@@ -132,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "figures": figures_of(rounds),
         "rounds": rounds,
     }
-    print(f"load before: {load:.1f}; wall and CPU seconds, ratio to `{BASE}`")
+    print(f"load before: {load:.1f}; wall and CPU seconds, ratios to `{BASE}` and to `{EXPORTER}`")
     for name, figures in document["figures"].items():
         shown = "  ".join(f"{key} {value:5.2f}" for key, value in figures.items())
         print(f"{name:52} {shown}")
