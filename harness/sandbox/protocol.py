@@ -8,6 +8,7 @@ types.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -54,8 +55,11 @@ class Workspace:
     confine: Callable[[Iterable[Path]], None] = lambda _: None
 
     def report(self, words: str) -> None:
-        """Append a line with ``words`` to the progress file."""
-        with (self.folder / PROGRESS_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
+        """Append a line with ``words`` to the progress file, unless code of a submission has put something else in its place."""
+        with (
+            contextlib.suppress(OSError),
+            (self.folder / PROGRESS_FILE).open("a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(f"{words}\n")
 
     def keep_alive(self) -> None:

@@ -28,7 +28,7 @@ class Net(nn.Sequential):
 """
 # In the texts of an attack, these stand for a file that others own, and for the folder that holds it.
 SECRET, OUTSIDE = "@secret@", "@outside@"
-LIMIT_SECONDS = 5.0
+LIMIT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,9 +356,9 @@ _INTERFERING = {
     "remove the workspace": ("shutil.rmtree(workspace, ignore_errors=True)", ""),
     "a folder in place of the progress": (
         "path = workspace / 'progress.txt'; path.unlink(); path.mkdir()",
-        "Is a directory",
+        "",
     ),
-    "a sparse file in place of the progress": ("os.truncate(workspace / 'progress.txt', 2**30)", "File too large"),
+    "a sparse file in place of the progress": ("os.truncate(workspace / 'progress.txt', 2**30)", ""),
     "progress that acts on the terminal": (
         "(workspace / 'progress.txt').open('a').write('\\x1b[2J\\n::error::PASSED\\n')",
         "",

@@ -102,7 +102,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, ...] | bytes]:
         status = path.lstat()
         # The time of the last change of anything, metadata included.
         found[f"{path} status"] = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_ctime_ns)
-        found[str(path)] = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = path.read_bytes() if path.is_file() and status.st_size < MOST_MEMORY else b""
     return found
 
 
