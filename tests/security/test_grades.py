@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.model_files import write
 from tests.security.attacks import ATTACKS, NET, Attack
 
 pytestmark = pytest.mark.smoke
-GRADER = Grader(assignment=load_assignment("five-steps"))
+ASSIGNMENT = load_assignment("five-steps")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +30,7 @@ def _warm() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory, _warm: None) -> tuple[int, str]:
     """Points and graph of the network that the attacks define, without an attack."""
-    verdict = grade(write(tmp_path_factory.mktemp("honest"), {"net.py": NET}), GRADER)
+    verdict = grade(write(tmp_path_factory.mktemp("honest"), {"net.py": NET}), Grader(assignment=ASSIGNMENT))
     assert verdict.model is not None
     return verdict.score, verdict.model.graph_digest
 
@@ -41,7 +42,8 @@ def test_no_attack_changes_a_grade(attack: Attack, tmp_path: Path, honest: tuple
     folder.mkdir()
     outside.mkdir()
     (outside / "secret").write_text("secret")
-    verdict = grade(attack.build(folder, outside), GRADER, name="submission")
+    grader = Grader(assignment=dataclasses.replace(ASSIGNMENT, load_seconds=attack.seconds))
+    verdict = grade(attack.build(folder, outside), grader, name="submission")
     found = outcomes(verdict)
     assert verdict.status in (Status.PASS, Status.FAIL)
     if attack.refused:
