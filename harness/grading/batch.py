@@ -71,8 +71,9 @@ def grade_all(
         example = examiner_failed(grader, "example", ExaminerError("not graded yet"))
         results.begin([task.place for task in tasks], example)
     verdicts: dict[str, Verdict] = {}
-    graded = _graded_here if jobs == 1 else _graded_in_processes
-    for task, verdict in graded(tasks, grader, results, min(jobs, len(tasks))):
+    jobs = min(jobs, len(tasks))
+    graded = _graded_in_processes(tasks, grader, results, jobs) if jobs > 1 else _graded_here(tasks, grader, results)
+    for task, verdict in graded:
         verdicts[task.place] = verdict
         on_verdict(verdict)
     ordered = tuple(verdicts[task.place] for task in tasks)
@@ -96,7 +97,7 @@ def _one(task: Task, grader: Grader, results: Results | None) -> Verdict:
     return verdict
 
 
-def _graded_here(tasks: Sequence[Task], grader: Grader, results: Results | None, _jobs: int) -> _Graded:
+def _graded_here(tasks: Sequence[Task], grader: Grader, results: Results | None) -> _Graded:
     with warm_workers():
         for task in tasks:
             yield task, _one(task, grader, results)
@@ -123,7 +124,7 @@ def _graded_in_processes(tasks: Sequence[Task], grader: Grader, results: Results
                 process, task = running.pop(connection)
                 try:
                     answer = connection.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     process.join()
                     answer = examiner_failed(
                         grader,

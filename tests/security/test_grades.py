@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.model_files import write
 from tests.security.attacks import ATTACKS, NET, Attack
 
 pytestmark = pytest.mark.smoke
-GRADER = Grader(assignment=load_assignment("five-steps"))
+ASSIGNMENT = load_assignment("five-steps")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,30 +29,31 @@ def _warm() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory, _warm: None) -> tuple[int, str]:
-    """Points and graph of the network that the attacks define, without an attack."""
-    verdict = grade(write(tmp_path_factory.mktemp("honest"), {"net.py": NET}), GRADER)
+    """Points and graph of the network that most attacks define, without an attack."""
+    verdict = grade(write(tmp_path_factory.mktemp("honest"), {"net.py": NET}), Grader(assignment=ASSIGNMENT))
     assert verdict.model is not None
     return verdict.score, verdict.model.graph_digest
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_no_attack_changes_a_grade(attack: Attack, tmp_path: Path, honest: tuple[int, str]) -> None:
-    """A submission that is refused gets nothing, one that is loaded what its network deserves."""
+    """A submission gets what its network deserves, or less."""
     folder, outside = tmp_path / "submission", tmp_path / "outside"
     folder.mkdir()
     outside.mkdir()
     (outside / "secret").write_text("secret")
-    verdict = grade(attack.build(folder, outside), GRADER, name="submission")
+    grader = Grader(assignment=dataclasses.replace(ASSIGNMENT, load_seconds=attack.seconds))
+    verdict = grade(attack.build(folder, outside), grader, name="submission")
     found = outcomes(verdict)
     assert verdict.status in (Status.PASS, Status.FAIL)
-    if attack.refused:
-        assert ("fail", 0, None) == (found["build"], verdict.score, verdict.model)
+    assert verdict.score <= honest[0]
+    if verdict.model is None:
+        assert ("fail", 0) == (found["build"], verdict.score)
     elif attack.findings:
         assert attack.findings.items() <= found.items()
-        assert verdict.score <= honest[0]
     else:
-        assert verdict.model is not None
-        assert honest == (verdict.score, verdict.model.graph_digest)
+        # An attack that is too slow, or that a layer refuses, leaves the network as it is.
+        assert honest[1] == verdict.model.graph_digest
     assert ["secret"] == [path.name for path in outside.iterdir()]
     for writer in WRITERS:
         if writer.name not in ("classroom50", "github"):

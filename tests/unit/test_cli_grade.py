@@ -43,7 +43,7 @@ def test_formats_are_those_of_the_writers() -> None:
 def test_one_submission_is_reported_in_full(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every requirement has a line, and the last line has the points."""
     stand_in(monkeypatch)
-    code, out, _ = command("grade", "alice", "--assignment", "small.toml", "--no-train")
+    code, out, _ = command("grade", "alice", "--assignment", "small.toml", "--no-train", "--jobs", "2")
     assert 0 == code
     assert "PASS  alice against small: 45 of 78 points." in out
     assert "skip     accuracy            not checked: the model was not trained" in out

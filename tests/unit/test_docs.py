@@ -18,10 +18,12 @@ from harness.cli.app import app
 from harness.cli.replicate import model_outcome
 from harness.contracts import load_contract
 from harness.errors import InputError
+from harness.grading import parse_assignment
 from harness.training import Recipe
 from tests.certificates import made_up_certificate
 
 ROOT = Path(__file__).parents[2]
+BUILTIN_ASSIGNMENTS = ROOT / "harness" / "grading" / "builtin"
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tests/*.md")]
 SESSIONS = sorted(ROOT.glob("docs/sessions/*.console"))
 
@@ -75,18 +77,23 @@ def test_an_example_that_is_no_valid_command_is_noticed(line: str) -> None:
 
 
 def read_toml_example(text: str, folder: Path) -> None:
-    """Read a TOML example as what it is: a recipe if it declares an optimizer, a contract otherwise.
+    """Read a TOML example as what it is: a recipe, an assignment or its section ``[certificate]``, or a contract.
 
     Args:
         text: the example.
         folder: a temporary folder.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of them.
     """
     table = tomllib.loads(text)
     if "optimizer" in table:
         Recipe.from_mapping(table, name="example")
+    elif "points" in table:
+        parse_assignment(text.encode(), name="example", place="example", folder=folder)
+    elif "certificate" in table:
+        whole = (BUILTIN_ASSIGNMENTS / "era-s7.toml").read_text("utf-8") + text
+        parse_assignment(whole.encode(), name="example", place="example", folder=folder)
     else:
         path = folder / "example.toml"
         path.write_text(text, "utf-8")
@@ -95,7 +102,7 @@ def read_toml_example(text: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_toml_examples_are_valid(path: Path, tmp_path: Path) -> None:
-    """Each TOML example in the documentation is a contract or a recipe that the strict readers take."""
+    """Each TOML example in the documentation is a contract, a recipe or an assignment that the strict readers take."""
     for example in blocks(path.read_text("utf-8"), "toml"):
         read_toml_example(example, tmp_path)
 

@@ -13,6 +13,7 @@ from harness.errors import CaptureError, ExaminerError, ModelSourceError, Sandbo
 from harness.findings import Finding, Status
 from harness.grading import Verdict, checks, grade
 from harness.sandbox import DEFAULT_REQUIREMENT, NO_REQUIREMENT
+from harness.training import NullObserver
 from tests.graded import TEXT, Builds, assignment, built, grader, outcomes
 from tests.made_up import dataset, network
 
@@ -199,6 +200,30 @@ def test_the_weights_of_a_submission_do_not_matter(monkeypatch: pytest.MonkeyPat
             runs.append(training and training.runs)
     assert runs[0] == runs[1]
     assert runs[2] != runs[3]
+
+
+class Stops(NullObserver):
+    """Interrupts the first training after its first epoch."""
+
+    def on_epoch(self, _: object) -> None:  # type: ignore[override]  # stands for a Ctrl-C
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_interrupted_training_is_continued(
+    monkeypatch: pytest.MonkeyPatch, submission: Path, tmp_path: Path
+) -> None:
+    """From its checkpoint, wherever the submission is copied to; the grade is that of an undisturbed one."""
+    store = Kept()
+    monkeypatch.setattr(store, "checkpoints", lambda key: tmp_path / key)
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    with pytest.raises(KeyboardInterrupt):
+        grade(submission, grader(data=dataset(), observer=Stops()), store=store)
+    moved = [dataclasses.replace(built(seed), name="elsewhere/net.py:Net") for seed in (1, 1, 2)]
+    stand_in(monkeypatch, *moved)
+    continued = grade(submission, grader(data=dataset()), store=store)
+    assert list(tmp_path.glob("*/seed-*"))
+    assert grade(submission, grader(data=dataset())).digest() == continued.digest()
 
 
 def test_claims_are_examined_if_asked(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
