@@ -28,11 +28,6 @@ class Audit:
     unread: tuple[Unread, ...]
     findings: tuple[AuditFinding, ...]
 
-    @property
-    def failed(self) -> bool:
-        """Whether a finding is a contradiction or an overstatement."""
-        return any(finding.failed for finding in self.findings)
-
 
 def audit(path: Path, *, code: bool = True, announce: Callable[[str], None] = lambda _: None) -> Audit:
     """Audit a document, a notebook, a log, or the documents of a folder.

@@ -43,7 +43,8 @@ def capture_code(
             for section in list(sections.values())[_MOST_FILES:]
         ]
         chosen = dict(list(sections.items())[:_MOST_FILES])
-        captured = load_each([str(file) for file in chosen], announce)
+        # A code block stands in a temporary file.
+        captured = load_each([str(file) for file in chosen], lambda line: announce(line.replace(f"{folder}/", "code ")))
         models = []
         for (file, section), result in zip(chosen.items(), captured, strict=True):
             if isinstance(result, HarnessError):
@@ -58,9 +59,8 @@ def capture_code(
 def _stated(reading: Reading) -> set[Section]:
     """The sections that say something of a model which its code can show."""
     claims = (claim for claim in reading.claims if claim.kind in {"parameters", "receptive field"})
-    sections = {
-        claim.section for claim in claims if not claim.target and (claim.labelled or claim.kind != "parameters")
-    }
+    stating = (one for one in claims if not one.target and (one.labelled or one.kind != "parameters"))
+    sections = {claim.section for claim in stating}
     return sections | {table.section for table in reading.tables}
 
 

@@ -135,11 +135,7 @@ def _text(path: Path, name: str) -> Iterator[Line | Unread]:
             raw.seek(0)
             with io.TextIOWrapper(raw, encoding or "utf-8", errors="replace", newline="\n") as file:
                 for number, text, lost in _logical_lines(file):
-                    place = Place(file=name, line=number)
-                    if lost:
-                        yield Unread(place=place, text=text[:80], reason=f"a line of {lost:,} characters is not read")
-                    else:
-                        yield Line(place=place, text=text, kind=kind)
+                    yield _line(Place(file=name, line=number), text, kind, lost)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8 or UTF-16"
         yield Unread(place=Place(file=name, line=1), text=name, reason=f"the file cannot be read: {reason}")
@@ -206,8 +202,11 @@ def _cell_lines(name: str, number: int, cell: Any) -> Iterator[Line | Unread]:  
 def _lines_of(text: str, start: Place, kind: Kind) -> Iterator[Line | Unread]:
     for number, raw in enumerate(text.split("\n"), start=1):
         place = Place(file=start.file, line=number, cell=start.cell, output=start.output)
-        line = last_state(raw)
-        if len(line) > MAX_LINE:
-            yield Unread(place=place, text=line[:80], reason=f"a line of {len(line):,} characters is not read")
-        else:
-            yield Line(place=place, text=line, kind=kind)
+        yield _line(place, last_state(raw), kind)
+
+
+def _line(place: Place, text: str, kind: Kind, length: int = 0) -> Line | Unread:
+    """Return a line, or note that it is too long; ``length`` is that of a line that was cut."""
+    if length or len(text) > MAX_LINE:
+        return Unread(place=place, text=text[:80], reason=f"a line of {length or len(text):,} characters is not read")
+    return Line(place=place, text=text, kind=kind)

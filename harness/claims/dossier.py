@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -14,7 +15,6 @@ from harness.findings import Finding, Status
 
 Confidence = Literal["same section", "same document", "same name", "same folder"]
 Kind = Literal["contradiction", "overstatement", "understatement", "drift", "suspicious", "note"]
-FAILING: frozenset[Kind] = frozenset({"contradiction", "overstatement"})
 _FILE_NUMBER = re.compile(r"(\d{1,2})\D{0,3}$")
 T = TypeVar("T", Run, LayerTable, CodeModel)
 
@@ -46,17 +46,17 @@ class AuditFinding:
     @property
     def failed(self) -> bool:
         """Whether the finding fails the audit."""
-        return self.kind in FAILING
+        return self.kind in {"contradiction", "overstatement"}
 
     def to_finding(self) -> Finding:
-        """Return the finding in the form of all examinations; what does not fail has the status ``pass``."""
-        lines = (f"said: {self.said}", *(f"evidence: {quote}" for quote in self.evidence))
+        """Return the finding in the form of all examinations, first the line in question; what does not fail is a ``pass``."""
+        quotes = dict.fromkeys(map(str, (self.said, *self.evidence)))
         return Finding(
             requirement=f"claims.{self.rule}",
             status=Status.FAIL if self.failed else Status.PASS,
             expected=self.claim,
             observed=f"{self.kind}: {self.shown}",
-            evidence=(*lines, f"paired by: {self.confidence}"),
+            evidence=(*quotes, f"paired by the {self.confidence}"),
             hint=self.fix,
         )
 
@@ -108,7 +108,7 @@ class Dossier:
 
     def runs_for(self, claim: Claim) -> Paired[Run]:
         """The runs that a claim may speak of."""
-        return self._pair(claim.section, claim.mentions, self.runs)
+        return self._paired_runs(claim.section, claim.mentions)
 
     def judged(self, kind: ClaimKind) -> Iterator[tuple[Claim, Paired[Run]]]:
         """The claims of a kind that state a result, with runs that are surely theirs and were read whole."""
@@ -120,11 +120,20 @@ class Dossier:
 
     def tables_for(self, claim: Claim) -> Paired[LayerTable]:
         """The layer tables that a claim may speak of."""
-        return self._pair(claim.section, claim.mentions, self.tables)
+        return self._paired_tables(claim.section, claim.mentions)
 
     def models_for(self, section: Section, mentions: tuple[str, ...] = ()) -> Paired[CodeModel]:
         """The models of the code that a section of a document may speak of."""
         return self._pair(section, mentions, self.models)
+
+    # Many claims of a section share their evidence.
+    @cached_property
+    def _paired_runs(self) -> Callable[[Section, tuple[str, ...]], Paired[Run]]:
+        return functools.cache(lambda section, mentions: self._pair(section, mentions, self.runs))
+
+    @cached_property
+    def _paired_tables(self) -> Callable[[Section, tuple[str, ...]], Paired[LayerTable]]:
+        return functools.cache(lambda section, mentions: self._pair(section, mentions, self.tables))
 
     def _pair(self, section: Section, mentions: tuple[str, ...], items: tuple[T, ...]) -> Paired[T]:
         """Pair by section and proximity.
@@ -143,9 +152,8 @@ class Dossier:
         if here:
             return Paired()
         near = tuple(item for item in items if is_below(item.section, file))
-        named = (
-            () if key is None else tuple(one for one in near if key in {one.section.key, file_number(one.section.file)})
-        )
+        wanted = {key} - {None}
+        named = tuple(one for one in near if wanted & {one.section.key, file_number(one.section.file)})
         if named:
             return Paired(items=named, confidence="same name", sure=True)
         return Paired(items=near, sure=len(near) == 1 and not self.reading(file).sections)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from harness.claims.documents import Line
-from harness.claims.evidence import Accuracy, DataPart, Epoch, PrintedCount, Quote, Run, Section, Unread
+from harness.claims.evidence import Accuracy, Epoch, PrintedCount, Quote, Run, Section, Unread
 from harness.claims.grammar import PATTERNS, percentage, quote_of
 
 # A result without an epoch's number belongs to the last heading if it follows within so many lines.
@@ -103,7 +103,7 @@ class LogReader:
             self._now = replace(self._now, steps=count)
         elif expected and "new best" not in lowered and not PATTERNS["best"].find(text, lowered):
             found = [*PATTERNS["part accuracy"].regex.finditer(text)] or [*PATTERNS["percent"].regex.finditer(text)][:1]
-            of = {_part(one["part"]): one["percent"] for one in found}
+            of = {("train" if one["part"][:2].lower() == "tr" else "test"): one["percent"] for one in found}
         else:
             return False
         if "train" in of:
@@ -174,10 +174,6 @@ class LogReader:
 def _is_heading(rest: str, text: str) -> bool:
     """Whether a line that begins with an epoch's number is a log's: nothing or figures follow, and no sentence."""
     return not re.search("[a-z]", rest) or "loss" in rest or bool(PATTERNS["part accuracy"].regex.search(text))
-
-
-def _part(word: str) -> DataPart:
-    return "train" if word.lower().startswith("train") else "test"
 
 
 def _loss(text: str, lowered: str) -> str | None:

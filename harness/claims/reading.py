@@ -137,8 +137,8 @@ class _Reader:
         for claim in islice(found, _MOST_CLAIMS):
             if claim.printed and claim.kind == "best":
                 # Of what a program prints after every epoch only the last is final.
-                earlier = [one for one in self._claims[self._block_start :] if _differs(one, claim)]
-                self._claims[self._block_start :] = earlier
+                mine, start = (claim.kind, claim.part), self._block_start
+                self._claims[start:] = [one for one in self._claims[start:] if (one.kind, one.part) != mine]
             self._claims.append(claim)
 
     def _is_structure(self, text: str) -> bool:
@@ -201,7 +201,3 @@ class _Reader:
         if self._block:
             self._code.append((self._section, "\n".join(self._block) + "\n"))
             self._block = []
-
-
-def _differs(one: Claim, claim: Claim) -> bool:
-    return (one.kind, one.part) != (claim.kind, claim.part)

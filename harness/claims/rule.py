@@ -63,7 +63,7 @@ def rule(kind: Kind, fix: str) -> Callable[[Callable[[Dossier], Iterator[Found]]
 
 
 def two_digits(value: Fraction) -> str:
-    """Format a percentage with two decimals; more if two would hide that it is not a multiple of 0.01."""
+    """Format a percentage with two decimals."""
     exact = Decimal(value.numerator) / Decimal(value.denominator)
     return f"{exact.quantize(Decimal('0.01'), ROUND_HALF_EVEN)}"
 

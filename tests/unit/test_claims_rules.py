@@ -33,7 +33,7 @@ def test_the_example_of_a_rule_triggers_only_that_rule(rule: Rule, tmp_path: Pat
     path.write_text(rule.example, "utf-8")
     judged = audit(path)
     assert [(rule.name, rule.kind)] == [(finding.rule, finding.kind) for finding in judged.findings]
-    assert (rule.kind in {"contradiction", "overstatement"}) == judged.failed
+    assert (rule.kind in {"contradiction", "overstatement"}) == any(one.failed for one in judged.findings)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

@@ -30,7 +30,7 @@ def test_a_contradiction_or_overstatement_fails(rule: str, code: int, command: C
     words = " ".join(out.split())
     assert code == ended
     assert f"claims.{rule}" in words
-    assert "said: README.md:" in words
+    assert "evidence README.md:" in words
 
 
 def test_a_document_without_a_fault_passes(command: Command, tmp_path: Path) -> None:
