@@ -41,7 +41,7 @@ def test_json_in_a_file_accompanies_the_text(command: Command, tmp_path: Path) -
 
     assert 0 == code
     assert out.startswith("name ")
-    assert 17 == len(json.loads(path.read_text(encoding="utf-8"))["models"])
+    assert 18 == len(json.loads(path.read_text(encoding="utf-8"))["models"])
 
 
 def test_a_failed_write_keeps_the_earlier_file(

@@ -16,4 +16,4 @@ def test_list_has_a_row_for_each_model(command: Command) -> None:
 
     assert 0 == code
     assert rows == [[name, f"{model_card(name).parameters:,}"] for name in list_models()]
-    assert 17 == len(rows)
+    assert 18 == len(rows)

@@ -234,7 +234,7 @@ def test_an_unknown_name_suggests_close_ones(ask: Callable[[str], object]) -> No
 
 def test_a_name_like_no_other_is_answered_with_all_names() -> None:
     """Where no name is close, the message lists them all."""
-    with pytest.raises(ValueError, match=r"choose one of reference, cloud_1, .*five_step_5"):
+    with pytest.raises(ValueError, match=r"choose one of reference, reference_small, cloud_1, .*five_step_5"):
         create_model("zzz")
 
 
