@@ -21,7 +21,7 @@ from harness.contracts import Contract, contract_from_table, load_contract
 from harness.errors import InputError
 from harness.files import read_whole
 from harness.findings import Finding, Status
-from harness.grading.checks import CHECKS, TRAINED_CHECKS
+from harness.grading.checks import CHECKS, CLAIMS, TRAINED_CHECKS
 from harness.grading.verdict import GradedRequirement, Penalty, Visibility
 from harness.sandbox import SandboxRequirement
 from harness.sources import shipped_recipe
@@ -111,7 +111,8 @@ class Assignment(_Heading):
         train_seconds: limit on the time of each training.
         sandbox: layers that must confine the submission besides those that `harness grade` requires, in the form of its option
             ``--require-sandbox``.
-        claims: whether the submission's documents are examined, too.
+        claims: whether the claims in the submission's documents are examined as `harness audit` does, without the code; then
+            the requirement ``claims`` has points, too.
         accepts: stock submissions of `harness gradecheck` that are meant to get all points; a grade does not depend on it.
 
     Raises:
@@ -155,11 +156,11 @@ class Assignment(_Heading):
         """Names of all requirements, in the order of reports.
 
         First that the model can be built, then the contract's structure requirements, the checks against cheating and, if
-        the contract has an accuracy rule, those on the trained model.
+        the contract has an accuracy rule, those on the trained model; then, if asked for, the claims of the documents.
         """
         build, *checks = CHECKS
         trained = (*TRAINED_CHECKS, "epochs", "accuracy") if self.contract.accuracy is not None else ()
-        return (build, *self.contract.requirement_names, *checks, *trained)
+        return (build, *self.contract.requirement_names, *checks, *trained, *([CLAIMS] if self.claims else []))
 
     @property
     def runs(self) -> int:

@@ -23,6 +23,7 @@ from harness.structure import Structure
 BUILD, INITIAL_WEIGHTS, PERMUTED_LABELS = "build", "initial weights", "permuted labels"
 CHECKS = (BUILD, INITIAL_WEIGHTS, "state budget", "batch independence", "pure evaluation")
 TRAINED_CHECKS = (PERMUTED_LABELS,)
+CLAIMS = "claims"
 # Above these, examining takes longer and more memory than a grader has; assignments ask for some 10,000 parameters. The others
 # are for one image.
 MAX_PARAMETERS, MAX_MACS, MAX_ACTIVATION_BYTES = 20_000_000, 10**9, 2**28
@@ -30,6 +31,19 @@ _BUILD_EXPECTED = "the model is built in time, and is the same network whenever 
 _WEIGHTS_EXPECTED = "initial weights that repeat with the seed and change with another seed"
 # Their numbers are settings, not weights.
 _WITH_SETTINGS = frozenset({"dropout", "normalisation"})
+
+
+def judge_claims(found: Sequence[Finding]) -> Finding:
+    """Judge the documents of a submission by the findings of `harness audit` on them."""
+    wrong = [one for one in found if one.status is Status.FAIL]
+    return Finding(
+        requirement=CLAIMS,
+        status=Status.FAIL if wrong else Status.PASS,
+        expected="no claim that its own evidence contradicts",
+        observed=f"{len(wrong)} of {len(found)} findings on the documents are contradictions or overstatements",
+        evidence=tuple(f"{one.observed}; {one.expected}" for one in wrong),
+        hint=wrong[0].hint if wrong else "",
+    )
 
 
 def build_failure(problem: str, hint: str = "") -> Finding:

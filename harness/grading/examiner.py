@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 
 from harness import __version__
+from harness.claims import audit
 from harness.contracts import examine
 from harness.data import Dataset
 from harness.errors import BusyError, HarnessError, InputError, SandboxError, SubmissionError
@@ -22,6 +23,7 @@ from harness.findings import Finding, Status
 from harness.grading.assignment import Assignment
 from harness.grading.checks import (
     BUILD,
+    CLAIMS,
     PERMUTED_LABELS,
     BatchIndependence,
     PureEvaluation,
@@ -29,6 +31,7 @@ from harness.grading.checks import (
     build_failure,
     fixed_parameters,
     initial_weights,
+    judge_claims,
     same_network,
 )
 from harness.grading.examined import examined_model
@@ -64,7 +67,7 @@ class Grader:
         data: the data set to train and test on; None to examine the structure only.
         device: the device to train on.
         sandbox: the layers that must confine a submission's code, together with those that the assignment asks for.
-        claims: examines the documents in a submission's folder; called if the assignment asks for it.
+        claims: returns findings on the documents in a submission's folder; called if the assignment asks for it.
         observer: the object whose methods are called as each training proceeds.
     """
 
@@ -73,7 +76,7 @@ class Grader:
     data: Dataset | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     sandbox: SandboxRequirement = DEFAULT_REQUIREMENT
-    claims: Callable[[Path], Sequence[Finding]] | None = None
+    claims: Callable[[Path], Sequence[Finding]] = lambda folder: audited(folder)  # noqa: PLW0108 - defined below
     observer: Observer | None = None
 
     @functools.cached_property
@@ -94,6 +97,14 @@ class Grader:
         """Return the SHA-256 of all that a grade depends on besides the submission: assignment, salt, data and version."""
         salt = hashlib.sha256(self.salt.encode()).hexdigest()
         return _sha256([self.assignment.digest(), salt, self.data.digest if self.data else None, __version__])
+
+
+def audited(folder: Path) -> tuple[Finding, ...]:
+    """Return the findings of `harness audit` on the documents in a folder, which runs no code; none without documents."""
+    try:
+        return tuple(finding.to_finding() for finding in audit(folder, code=False).findings)
+    except InputError:
+        return ()
 
 
 class Store(Protocol):
@@ -158,6 +169,16 @@ class _Grading:
         self.grader, self.submission, self.assignment = grader, submission, grader.assignment
 
     def verdict(self, store: Store | None) -> Verdict:
+        """Grade the model and, if the assignment asks for it, the documents."""
+        verdict = self._verdict_on_model(store)
+        if not self.assignment.claims:
+            return verdict
+        claims = tuple(self.grader.claims(self.submission.folder))
+        findings = [one.finding for one in verdict.requirements if one.finding.requirement != CLAIMS]
+        requirements, penalties = self.assignment.graded([*findings, _shortened(judge_claims(claims))])
+        return replace(verdict, requirements=requirements, penalties=penalties, claims=claims)
+
+    def _verdict_on_model(self, store: Store | None) -> Verdict:
         """Build the model and grade it, unless the store has the verdict of an equal network."""
         seeds = self.assignment.seeds(self.grader.salt)
         built = seeds if self.assignment.initial_weights == "submission" else seeds[:2]
@@ -187,7 +208,6 @@ class _Grading:
             submission_digest=self.submission.digest,
             model=kept.model and replace(kept.model, name=_short(self._inside(builds[0].model.name))),
             sandbox=builds[0].layers,
-            claims=self._claims(),
             notes=(*self.submission.notes, *(_short(self._inside(note)) for note in builds[0].notes)),
         )
 
@@ -213,10 +233,6 @@ class _Grading:
             if isinstance(build, HarnessError):
                 raise build
         return loaded
-
-    def _claims(self) -> tuple[Finding, ...]:
-        examined = self.grader.claims if self.assignment.claims else None
-        return tuple(examined(self.submission.folder)) if examined else ()
 
     def _examined(self, builds: Sequence[CapturedModel], seeds: Sequence[int], checkpoints: Path | None) -> Verdict:
         first, again, other = builds[:3]

@@ -118,7 +118,8 @@ def die(folder: Path) -> Sequence[Finding]:
 def test_an_examiner_that_dies_is_an_error_of_one_verdict(tmp_path: Path) -> None:
     """The others are graded all the same."""
     submissions = folders(tmp_path, dict.fromkeys("abc", HONEST))
-    examiner = grader(assignment=assignment("claims = true\n" + TEXT), claims=die)
+    text = "claims = true\n" + TEXT.replace("accuracy = 12", "accuracy = 12\nclaims = 0")
+    examiner = grader(assignment=assignment(text), claims=die)
     found = grade_all(tasks_for(submissions), examiner, None, jobs=2)
     assert [Status.PASS, Status.ERROR, Status.PASS] == [one.status for one in found]
     assert "ended with exit code -9" in found[1].requirements[0].finding.observed

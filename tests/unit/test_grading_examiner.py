@@ -227,12 +227,41 @@ def test_an_interrupted_training_is_continued(
 
 
 def test_claims_are_examined_if_asked(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
-    """The findings on documents are no requirements."""
+    """A contradiction costs the points of the requirement, also from a kept verdict on the network; other findings do not."""
     stand_in(monkeypatch, built(1), built(1), built(2))
-    found = Finding(requirement="README.md:3", status=Status.FAIL, expected="7,000", observed="8,000")
-    asked = assignment("claims = true\n" + TEXT)
-    verdicts = [grade(submission, grader(assignment=one, claims=lambda _: [found])) for one in (assignment(), asked)]
-    assert [(), (found,)] == [one.claims for one in verdicts]
+    found = Finding(
+        requirement="README.md:3", status=Status.FAIL, expected="7,000", observed="8,000", hint="Correct it."
+    )
+    asked = assignment("claims = true\n" + TEXT.replace("accuracy = 12", "accuracy = 12\nclaims = 30"))
+    store = Kept()
+    plain = grade(submission, grader())
+    honest, wrong = (
+        grade(
+            submission,
+            grader(assignment=asked, claims=lambda _, status=status: [dataclasses.replace(found, status=status)]),
+            store=store,
+        )
+        for status in (Status.PASS, Status.FAIL)
+    )
+    assert ((), plain.score + 30, plain.score) == (plain.claims, honest.score, wrong.score)
+    assert ("claims", Status.FAIL, "Correct it.") == (
+        (finding := wrong.requirements[-1].finding).requirement,
+        finding.status,
+        finding.hint,
+    )
+    assert (found,) == wrong.claims
+
+
+def test_documents_of_a_submission_are_read(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """A log whose percentage contradicts its count is found; a submission without documents has no findings."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    asked = assignment("claims = true\n" + TEXT.replace("accuracy = 12", "accuracy = 12\nclaims = 30"))
+    assert () == grade(submission, grader(assignment=asked)).claims
+    log = "Test set: Average loss: 0.02, Accuracy: 9934/10000 (99.40%)\n"
+    (submission / "README.md").write_text(f"# Log\n\n```\n{log}```\n", encoding="utf-8")
+    verdict = grade(submission, grader(assignment=asked))
+    assert [Status.FAIL] == [one.status for one in verdict.claims]
+    assert Status.FAIL is verdict.requirements[-1].finding.status
 
 
 def test_the_assignment_can_ask_for_more_of_the_sandbox() -> None:
