@@ -126,6 +126,12 @@ class Dossier:
         """The models of the code that a section of a document may speak of."""
         return self._pair(section, mentions, self.models)
 
+    def run_of(self, model: CodeModel) -> Run | None:
+        """The only log that is surely of a model, if it was read whole and every test result has a count."""
+        runs = [run for run in self.runs if (paired := self.models_for(run.section)).sure and paired.items == (model,)]
+        is_whole = len(runs) == 1 and not runs[0].damaged
+        return runs[0] if is_whole and all(epoch.test.correct is not None for epoch in runs[0].epochs) else None
+
     # Many claims of a section share their evidence.
     @cached_property
     def _paired_runs(self) -> Callable[[Section, tuple[str, ...]], Paired[Run]]:

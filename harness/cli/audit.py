@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.certificates import certificate_options, certified
 from harness.cli.console import Output, announce, exit_code
-from harness.cli.options import report_options
-from harness.findings import Status, overall
+from harness.cli.options import data_option, html_option, recipe_option, report_options
+from harness.cli.pages import write_page
+from harness.errors import InputError
+from harness.findings import Finding, Status, overall
 
 if TYPE_CHECKING:
+    from harness.certification import ReplicatedFigure, Replication
     from harness.claims import Audit, AuditFinding
 
 
@@ -21,8 +25,28 @@ if TYPE_CHECKING:
 @click.option(
     "--cross", is_flag=True, help="Look for logs that were copied between several submissions, one PATH each."
 )
+@click.option(
+    "--replicate",
+    "runs",
+    type=click.IntRange(2, 1000),
+    metavar="N",
+    help="Train each model whose code and log are found, for as many epochs as the log has, with N seeds, and compare the log.",
+)
+@recipe_option
+@certificate_options
+@data_option
+@html_option
 @report_options
-def audit(paths: tuple[str, ...], output: Output, *, cross: bool) -> int:
+def audit(
+    paths: tuple[str, ...],
+    runs: int | None,
+    recipe_name: str | None,
+    html: Path | None,
+    output: Output,
+    *,
+    cross: bool,
+    **chosen: Any,  # noqa: ANN401 - the options of certificate_options, and the data
+) -> int:
     """Compare what documents claim with their own evidence.
 
     PATH is a document (Markdown, text, reStructuredText), a notebook, a log, or a folder with these. Claims of
@@ -31,7 +55,7 @@ def audit(paths: tuple[str, ...], output: Output, *, cross: bool) -> int:
     """
     from harness.claims import audit as examine
     from harness.claims import copied_logs
-    from harness.reporting import facts_table, findings_table, verdict_line
+    from harness.reporting import Facts, Findings, Page, facts_table, findings_table, verdict_line
 
     if cross != (len(paths) > 1):
         raise click.UsageError(f"expected one PATH, or several with --cross, got {len(paths)} with cross={cross}.")
@@ -41,6 +65,8 @@ def audit(paths: tuple[str, ...], output: Output, *, cross: bool) -> int:
         audits = [examine(Path(paths[0]), announce=announce)]
         found = audits[0].findings
     findings = [finding.to_finding() for finding in found]
+    replication = _replicated(audits, runs, recipe_name, **chosen) if runs else None
+    findings += map(_replicated_finding, replication.figures) if replication else ()
     status = overall(findings) if findings else Status.PASS
     facts = [fact for one in audits for fact in _facts(one)]
     output.print(
@@ -48,8 +74,60 @@ def audit(paths: tuple[str, ...], output: Output, *, cross: bool) -> int:
         *(["", facts_table(facts), ""] if facts else ()),
         verdict_line(status, " ".join(paths)),
     )
-    output.write("audit", {"paths": list(paths), "status": status.value, **_content(audits, found)})
+    if html:
+        sections = (
+            Findings(title="Findings", findings=tuple(findings)),
+            Facts(title="What was read", facts=tuple(facts)),
+        )
+        statement = f"{len(findings)} findings on {', '.join(paths)}."
+        write_page(
+            html, Page(title=f"Audit of {', '.join(paths)}", status=status, statement=statement, sections=sections)
+        )
+    content = {"replication": asdict(replication) if replication else None, **_content(audits, found)}
+    output.write("audit", {"paths": list(paths), "status": status.value, **content})
     return exit_code(findings)
+
+
+def _replicated(
+    audits: list[Audit],
+    runs: int,
+    recipe_name: str | None,
+    **chosen: Any,  # noqa: ANN401 - as above
+) -> Replication:
+    """Train the models whose code is in a file and whose log is known, and compare the logs with these runs."""
+    from harness.certification import FixedDesign, Published, replicate
+    from harness.claims import Dossier
+
+    published, certificates = [], {}
+    for one in audits:
+        dossier, place = Dossier(one.readings, one.models), Path(one.path)
+        for model in one.models:
+            file = (place if place.is_dir() else place.parent) / model.section.file
+            if (run := dossier.run_of(model)) is None or file.suffix not in {".py", ".ipynb"}:
+                continue
+            correct = tuple(epoch.test.correct or 0 for epoch in run.epochs)
+            published.append(Published(model=str(file), correct=correct))
+            design = FixedDesign(runs=runs)
+            options = {"design": design, "epochs": len(correct), **chosen}
+            certificates[str(file)] = certified(str(file), "", None, recipe_name, **options)
+    if not published:
+        raise InputError(
+            "expected a model with its code in a file and one log of its own that shows counts, got none. Nothing was trained."
+        )
+    return replicate(published, certificates)
+
+
+def _replicated_finding(figure: ReplicatedFigure) -> Finding:
+    """A published figure that no run of ours comes near to is undecided: the recipe may be another one."""
+    is_near = figure.outcome == "consistent"
+    interval = "" if figure.lower is None else f": {figure.runs} runs have {figure.lower:,.1f} to {figure.upper:,.1f}"
+    return Finding(
+        requirement="claims.replication",
+        status=Status.PASS if is_near else Status.SKIP if figure.outcome == "not testable" else Status.UNKNOWN,
+        expected=f"{figure.model}, {figure.figure}: {figure.published or 0:,.1f} correct by its log",
+        observed=f"{figure.outcome}{interval or f': {figure.reason}'}",
+        hint="" if is_near else "Name the recipe of the log with --recipe.",
+    )
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:

@@ -94,15 +94,19 @@ def certified(
     salt: str,
     out: str | None,
     like: Certificate | None = None,
+    epochs: int | None = None,
+    is_judged: bool = False,
 ) -> Certificate:
     """Declare a certificate and train the declared seeds, or continue a certification that was interrupted.
 
     If the certificate ``like`` is given, the accuracy rule, the contract name and the salt of ``like`` are declared.
+    ``epochs`` replaces the number of epochs of the recipe. With ``is_judged``, the recipe must be one whose runs can meet the
+    accuracy rule.
 
     Raises:
         SeedsInterrupted: the user interrupted the training.
-        InputError: the contract has no accuracy rule, or the model, contract, recipe, data set, device or folder cannot
-            be used.
+        InputError: the contract has no accuracy rule, no run of the recipe can meet it, or the model, contract, recipe, data
+            set, device or folder cannot be used.
     """
     from harness.certification import CERTIFICATE_FILE, Declaration
     from harness.certification import certify as train_declared
@@ -113,6 +117,8 @@ def certified(
     parse_source(model)
     contract = contract_for(model, contract_name)
     recipe = recipe_for(model, recipe_name)
+    if epochs is not None:
+        recipe = recipe.with_epochs(epochs)
     chosen = resolve_device(device)
     dataset = dataset_for(data)
     contract = contract_on(contract, dataset)
@@ -124,7 +130,7 @@ def certified(
             f"expected a contract with a section [accuracy], got {contract.name!r}, which has no such section. Name another "
             "contract with --contract."
         )
-    for finding in rule.judge_recipe(recipe)[:1]:
+    for finding in rule.judge_recipe(recipe)[:1] if is_judged else ():
         raise InputError(f"expected {finding.expected}, got {finding.observed}. {finding.hint}")
     captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
     captured.require_trainable()

@@ -61,7 +61,9 @@ def certify(
     neither. With --runs the number of seeds is fixed instead. Running the same command again continues an interrupted
     certification.
     """
-    certificate = certified(model, arguments, contract_name, recipe_name, data=data, design=design, **chosen)
+    certificate = certified(
+        model, arguments, contract_name, recipe_name, data=data, design=design, is_judged=True, **chosen
+    )
     output.print(*certificate_report(certificate))
     output.write_document(certificate.to_json())
     if plot:
