@@ -483,6 +483,9 @@ class _Running:
     has_begun: bool = False
     announced: int = 0
     measured: float = 0.0
+    # Of the progress file, and when it was first seen: the clock of the file system may be set.
+    modified: float = -math.inf
+    moved: float = field(default_factory=time.monotonic)
 
     def ending(self, limits: Limits) -> Ending | None:
         """Return how the process ended or which limit was exceeded; None while the process may continue."""
@@ -493,7 +496,9 @@ class _Running:
         seconds = limits.seconds if self.has_begun else max(limits.seconds, limits.start_seconds)
         if time.monotonic() > self.started + seconds:
             return Ending.TIMED_OUT
-        if time.time() - _status(self.folder / PROGRESS_FILE)[0] > limits.idle_seconds:
+        if (modified := _status(self.folder / PROGRESS_FILE)[0]) != self.modified:
+            self.modified, self.moved = modified, time.monotonic()
+        if time.monotonic() - self.moved > limits.idle_seconds:
             return Ending.IDLE
         if _status(self.folder / OUTPUT_FILE)[1] > limits.output_bytes:
             return Ending.PRINTED_TOO_MUCH

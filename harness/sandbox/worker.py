@@ -226,3 +226,7 @@ if __name__ == "__main__":
     else:
         confine_worker()
         main(Path(arguments[0]))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Threads and exit functions that the user's code left must not delay the result.
+        os._exit(0)

@@ -18,6 +18,8 @@ import pytest
 
 from harness.errors import ModelSourceError
 from harness.sandbox import warm_workers
+from harness.sandbox.probe import Confined, ConfinementRequest
+from harness.sandbox.protocol import PROGRESS_FILE, read_result, write_request
 from harness.sources import load_model
 from harness.training import RunRecord
 
@@ -253,3 +255,21 @@ def test_what_cannot_be_used_is_refused_before_the_work() -> None:
         result = subprocess.run((*HARNESS, *command), capture_output=True, text=True, check=False)
         assert (code, True) == (result.returncode, message in " ".join((result.stdout + result.stderr).split()))
     assert b"" == Path("w.safetensors").read_bytes()
+
+
+def test_a_process_that_lingers_does_not_delay_its_result() -> None:
+    """Once the result is written, neither a thread nor an exit function of the user's code is waited for."""
+    folder = Path("workspace")
+    folder.mkdir()
+    (folder / PROGRESS_FILE).touch()
+    write_request(ConfinementRequest(), folder)
+    lines = """
+import atexit, runpy, sys, threading, time
+threading.Thread(target=time.sleep, args=(600,)).start()
+atexit.register(time.sleep, 600)
+sys.argv = ["worker", "workspace", "0"]
+runpy.run_module("harness.sandbox.worker", run_name="__main__")
+"""
+    subprocess.run((sys.executable, "-c", lines), check=True, timeout=60)
+
+    assert Confined() == read_result(ConfinementRequest(), folder)

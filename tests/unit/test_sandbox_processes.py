@@ -323,6 +323,13 @@ def test_progress_keeps_a_process_alive(python: Callable[..., list[Outcome]]) ->
     assert Total(total=3) == outcome.result(SUM)
 
 
+def test_a_stall_is_measured_on_a_clock_that_nobody_sets(python: Callable[..., list[Outcome]]) -> None:
+    """A progress file of a far future, or a system clock that was set back, does not hide that nothing proceeds."""
+    (outcome,) = python("os.utime(folder / 'progress.txt', (9e9, 9e9)); time.sleep(60)", idle_seconds=0.5)
+
+    assert Ending.IDLE is outcome.ending
+
+
 def test_escape_codes_are_not_passed_on(python: Callable[..., list[Outcome]], tmp_path: Path) -> None:
     """Progress, output and results show them as text."""
     (outcome,) = python("print('\\x1b[2J'); (folder / 'progress.txt').write_text('\\x1b[2J\\u202e\\n')")
