@@ -128,3 +128,12 @@ def test_reports_need_no_torch() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "False\n" == result.stdout
+
+
+def test_whole_columns_are_never_wrapped() -> None:
+    """At forty columns, the names of a list stay whole; the other columns give way."""
+    console = Console(width=40, file=io.StringIO())
+    rows = [("five_step_1_of_a_long_name", "6,379,786", "a title that needs more than the rest of the line")]
+    console.print(plain_table(("name", "parameters", "title"), rows, whole=(0,)))
+
+    assert "five_step_1_of_a_long_name" in console.file.getvalue()  # type: ignore[attr-defined]
