@@ -240,7 +240,7 @@ _LEAVING = {
 }
 
 _LATE = "did not finish loading within"
-_ENDED = "ended the process"
+_ENDED = "ended the process|was ended by SIG"
 _ENDING = {
     "endless loop": ("while True: pass", _LATE),
     "sleep for ever": ("time.sleep(10**6)", _LATE),
@@ -335,7 +335,7 @@ _FORGED = {
 }
 _IN_PLACE = {
     "a folder": (f"{_RESULT}.mkdir()", _UNREADABLE),
-    "a sparse file": (f"os.truncate(os.open({_RESULT}, os.O_CREAT | os.O_WRONLY), 2**30)", _UNREADABLE),
+    "a sparse file": (f"os.truncate(os.open({_RESULT}, os.O_CREAT | os.O_WRONLY), 2**28)", _UNREADABLE),
     # Neither can be made.
     "a link": (f"{_RESULT}.symlink_to(secret)", ""),
     "a FIFO": (f"os.mkfifo({_RESULT})", ""),
@@ -345,7 +345,7 @@ _IN_PLACE = {
 # What interferes with the harness's own code in the process.
 _INTERFERING = {
     "write the result itself": (
-        "sys.modules['harness.sandbox.protocol'].write_whole = lambda path, content: path.write_bytes(b'PASSED')",
+        "sys.modules['harness.sandbox.protocol'].replace_file = lambda path, content: path.write_bytes(b'PASSED')",
         _UNREADABLE,
     ),
     "json.dumps is patched": ('json.dumps = lambda value: \'{"error": null, "value": {"score": 100}}\'', ""),

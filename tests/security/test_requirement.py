@@ -95,12 +95,12 @@ def test_the_first_build_chooses_the_class(project: Path) -> None:
 
 
 def test_a_build_that_fails_is_its_error(project: Path) -> None:
-    """The other builds are not affected."""
+    """The builds before it are kept, and none follows."""
     fails = NET.replace(
         "        super()", "        import torch\n        assert torch.initial_seed() != 2\n        super()"
     )
     (project / "net.py").write_text(fails, encoding="utf-8")
-    found = load_builds(str(project / "net.py"), seeds=(2, 1, 2))
+    found = load_builds(str(project / "net.py"), seeds=(1, 2, 1))
 
-    assert [ModelSourceError, LoadedModel, ModelSourceError] == [type(one) for one in found]
+    assert [LoadedModel, ModelSourceError] == [type(one) for one in found]
     assert all("AssertionError" in str(one) for one in found if isinstance(one, HarnessError))
