@@ -20,7 +20,7 @@ class ConsistencyRule:
     """The accuracy rule of a contract: how accurate a run must be, and in which epochs. The contract's ``[accuracy]`` section.
 
     Args:
-        target: percent of the test images that must be predicted correctly, above 1 and at most 100, as an exact
+        target: percent of the test images that must be predicted correctly, at least 1 and at most 100, as an exact
             decimal number.
         rule: ``last``: the target must be reached in each of the last epochs; ``best``: in the best epoch.
         last: the number of last epochs for the rule ``last``; None with the rule ``best``.
@@ -38,9 +38,9 @@ class ConsistencyRule:
 
     def __post_init__(self) -> None:
         require_ranges(self, ContractError)
-        if self.target <= 1:
+        if self.target < 1:
             raise ContractError(
-                f"expected target in percent of the test images, above 1, got target={self.target}. Did you mean target="
+                f"expected target in percent of the test images, at least 1, got target={self.target}. Did you mean target="
                 f"{(100 * self.target).normalize():f}?"
             )
         if self.rule == "best" and self.last is not None:

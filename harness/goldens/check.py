@@ -71,8 +71,9 @@ def unused_goldens(folder: Path, used: Collection[Path]) -> tuple[Finding, ...]:
 
 
 def _unused(path: Path) -> Finding:
+    observed = f"{path.name} belongs to no model"
     try:
-        observed = f"{path.name} belongs to the model {read_golden(path).source!r}, which is not found"
+        read_golden(path)
     except InputError as problem:
         observed = str(problem)
     return Finding(

@@ -12,7 +12,7 @@ from harness.certification import ConsistencyRule
 from harness.findings import Status
 from tests.made_up import record
 
-TARGETS = st.decimals(min_value="1.001", max_value=100, places=3)
+TARGETS = st.decimals(min_value="1", max_value=100, places=3)
 
 
 def rule(target: Decimal, last: int | None) -> ConsistencyRule:

@@ -326,7 +326,9 @@ def test_a_seed_that_is_not_finished_is_exit_code_3(
 
     assert 3 == code
     assert "not finished: its process was killed" in " ".join(out.split())
-    assert "1 of 2 seeds complete; run the same command again to train the others" in " ".join(out.split())
+    assert "1 of 2 seeds complete; when their problems are solved, the same command trains the others" in " ".join(
+        out.split()
+    )
     assert [entry["status"] for entry in document["seeds"]] == ["complete", "unfinished"]
 
 

@@ -33,14 +33,24 @@ def verify_arguments(short_recipe: Path, *more: object) -> tuple[object, ...]:
 
 def test_verify_without_mnist_announces_the_digits(short_recipe: Path, command: Command) -> None:
     """Without MNIST and network the digits replace it, as the first line, the verdict and the record say."""
+    # The rule counts the last three epochs.
+    short_recipe.write_text(SHORT_RECIPE.replace("epochs = 2", "epochs = 3"), encoding="utf-8")
     code, out, err = command(*verify_arguments(short_recipe))
     verdict = " ".join(out.split("FAIL")[-1].split())
 
     assert "using the embedded handwritten digits" in err.splitlines()[0]
     assert f"cloud_2 against era-s7 with the accuracy of digits, on {DIGITS_TITLE}" == verdict
     assert RunRecord.read("here/record.json").data_title == DIGITS_TITLE
-    # The rule needs more epochs than two.
     assert 1 == code
+
+
+def test_a_recipe_that_cannot_pass_is_not_trained(short_recipe: Path, command: Command) -> None:
+    """A recipe of fewer epochs than the rule counts fails the requirement epochs at once."""
+    code, out, _ = command(*verify_arguments(short_recipe, "--data", "digits"))
+    shown = [line.split()[:2] for line in out.splitlines()]
+
+    assert (1, True, True) == (code, ["fail", "epochs"] in shown, ["skip", "accuracy"] in shown)
+    assert not Path("here").exists()
 
 
 def test_verify_passes_what_meets_its_contract(short_recipe: Path, command: Command) -> None:
@@ -60,7 +70,7 @@ def test_verify_passes_what_meets_its_contract(short_recipe: Path, command: Comm
     assert [] == [name for name in ("parameters", "smoke", "epochs", "accuracy") if ["pass", name] not in shown]
     assert out.splitlines()[-1].startswith("PASS")
     page = Path("page.html").read_text("utf-8")
-    assert [] == [words for words in ("Accuracy by epoch", "required: 1.", "smoke run on cpu") if words not in page]
+    assert [] == [words for words in ("Accuracy by epoch", "required: 1 %", "smoke run on cpu") if words not in page]
 
 
 def test_quick_skips_the_training(short_recipe: Path, command: Command) -> None:
