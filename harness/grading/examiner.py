@@ -57,6 +57,14 @@ _UNBUILT = "not checked: there is no model"
 _NOT_TRAINED = "not checked: the model was not trained"
 
 
+def audited(folder: Path) -> tuple[Finding, ...]:
+    """Return the findings of `harness audit` on the documents in a folder, which runs no code; none without documents."""
+    try:
+        return tuple(finding.to_finding() for finding in audit(folder, code=False).findings)
+    except InputError:
+        return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grader:
     """How submissions are graded.
@@ -76,7 +84,7 @@ class Grader:
     data: Dataset | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     sandbox: SandboxRequirement = DEFAULT_REQUIREMENT
-    claims: Callable[[Path], Sequence[Finding]] = lambda folder: audited(folder)  # noqa: PLW0108 - defined below
+    claims: Callable[[Path], Sequence[Finding]] = audited
     observer: Observer | None = None
 
     @functools.cached_property
@@ -97,14 +105,6 @@ class Grader:
         """Return the SHA-256 of all that a grade depends on besides the submission: assignment, salt, data and version."""
         salt = hashlib.sha256(self.salt.encode()).hexdigest()
         return _sha256([self.assignment.digest(), salt, self.data.digest if self.data else None, __version__])
-
-
-def audited(folder: Path) -> tuple[Finding, ...]:
-    """Return the findings of `harness audit` on the documents in a folder, which runs no code; none without documents."""
-    try:
-        return tuple(finding.to_finding() for finding in audit(folder, code=False).findings)
-    except InputError:
-        return ()
 
 
 class Store(Protocol):

@@ -49,8 +49,10 @@ SELECTED = ("read a file", "append", "change the mode", "daemon", "fork bomb", "
 
 
 @pytest.fixture(scope="module", autouse=True)
-def area() -> Iterator[Path]:
+def area(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep one worker for all tests of this module, in a folder for temporary files that nothing else uses."""
+    # Made now, so that it outlives that folder.
+    tmp_path_factory.getbasetemp()
     with tempfile.TemporaryDirectory(prefix="attacks-") as temporary, pytest.MonkeyPatch.context() as patch:
         # Users of the sandbox pass through it.
         Path(temporary).chmod(0o711)

@@ -37,7 +37,8 @@ def test_a_weakened_assignment_is_told_what_slips_through(command: Command, tmp_
     table = "\n".join(f'"{name}" = {value}' for name, value in points.items() if name != "gap")
     weak = tmp_path / "weak.toml"
     weak.write_text(
-        'recipe = "reference"\n[contract]\nextends = "era-s7"\n[contract.gap]\n[contract.parameters]\nmax = 8000\n'
+        'recipe = "reference"\n[contract]\nextends = "era-s7"\n[contract.gap]\nrequired = false\n'
+        "[contract.parameters]\nmax = 8000\n"
         f"[points]\n{table}\n"
     )
     code, out, _ = command("gradecheck", str(weak))
