@@ -68,7 +68,7 @@ def test_a_verification_contains_a_run_record(document: Any) -> None:  # noqa: A
 def test_a_record_is_valid(command: Command, tmp_path: Path, quick_load: None) -> None:  # noqa: ARG001 - avoids a capture
     """The record of a run is valid, alone and within a verification."""
     recipe = tmp_path / "short.toml"
-    recipe.write_text('batch_size = 512\nepochs = 1\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
+    recipe.write_text('batch_size = 512\nepochs = 3\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
     options = ("cloud_2", "--recipe", recipe, "--data", "digits", "--device", "cpu", "--json", "-", "--out", tmp_path)
 
     _, verified, _ = command("verify", *options)
