@@ -11,33 +11,23 @@ medians of the ratios within a round; those of CPU time depend less on other wor
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import os
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from benchmarks.start_time import BASE, EXPORTER, FILE, timed
+from benchmarks.start_time import BASE, EXPORTER, FILE, Figures, options_of, report, timed
 from harness.errors import HarnessError
-from harness.files import temporary_folder, write_whole
+from harness.files import temporary_folder
 from harness.sandbox import DEFAULT_REQUIREMENT, NO_REQUIREMENT, LayerState, SandboxRequirement, warm_workers
 from harness.sources import LoadedModel, load_builds
-from harness.training import environment
 
 _FILES = 10
 _SEEDS = (1, 1, 2)
 _REQUIREMENTS = {"none": NO_REQUIREMENT, "default": DEFAULT_REQUIREMENT}
-
-Figures = dict[str, float]
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
@@ -63,7 +53,7 @@ def cpu_seconds(process: int) -> float:
     return own + sum(cpu_seconds(int(child)) for path in children for child in path.read_text("utf-8").split())
 
 
-def three_builds(area: Path, requirement: SandboxRequirement) -> tuple[Figures, tuple[LayerState, ...]]:
+def three_builds(area: Path, requirement: SandboxRequirement) -> tuple[dict[str, float], tuple[LayerState, ...]]:
     """Build a new submission three times; return the seconds, and the layers that confined it.
 
     Raises:
@@ -81,12 +71,12 @@ def three_builds(area: Path, requirement: SandboxRequirement) -> tuple[Figures, 
     return seconds, layers
 
 
-def measured(rounds: int, folder: Path) -> tuple[list[dict[str, Figures]], dict[str, tuple[LayerState, ...]]]:
+def measured(rounds: int, folder: Path) -> tuple[list[Figures], dict[str, tuple[LayerState, ...]]]:
     """Measure everything in rounds; return the seconds of each round, and the layers by the name of the requirement."""
     chosen, bytecode, layers = commands(folder), folder / "bytecode", {}
     # Compiles what the other commands import.
     timed(chosen["check net.py, requirement none"], bytecode)
-    found: list[dict[str, Figures]] = []
+    found: list[Figures] = []
     with warm_workers() as area:
         for requirement in _REQUIREMENTS.values():
             three_builds(area, requirement)
@@ -99,27 +89,9 @@ def measured(rounds: int, folder: Path) -> tuple[list[dict[str, Figures]], dict[
     return found, layers
 
 
-def figures_of(rounds: Sequence[dict[str, Figures]]) -> dict[str, Figures]:
-    """Compute the median seconds of each row, and the medians of the ratios to the two imports within a round."""
-    return {
-        name: {
-            **{kind: statistics.median(one[name][kind] for one in rounds) for kind in ("wall", "cpu")},
-            **{
-                f"{kind}_to_{key}": statistics.median(one[name][kind] / one[base][kind] for one in rounds)
-                for key, base in (("export", BASE), ("exporter", EXPORTER))
-                for kind in ("wall", "cpu")
-            },
-        }
-        for name in rounds[0]
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write the results, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Measure what the sandbox costs.")
-    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    options = parser.parse_args(arguments)
+    options = options_of(arguments, "Measure what the sandbox costs.")
     load = os.getloadavg()[0]
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -127,21 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 4
-    document: dict[str, Any] = {
-        "title": "the cost of the sandbox",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": dataclasses.asdict(environment(torch.device("cpu"))),
-        "load_before": load,
-        "layers": {name: [dataclasses.asdict(state) for state in states] for name, states in layers.items()},
-        "figures": figures_of(rounds),
-        "rounds": rounds,
-    }
-    print(f"load before: {load:.1f}; wall and CPU seconds, ratios to `{BASE}` and to `{EXPORTER}`")
-    for name, figures in document["figures"].items():
-        shown = "  ".join(f"{key} {value:5.2f}" for key, value in figures.items())
-        print(f"{name:52} {shown}")
-    if options.json:
-        write_whole(options.json, (json.dumps(document, indent=1) + "\n").encode())
+    held = {name: [dataclasses.asdict(state) for state in states] for name, states in layers.items()}
+    report("the cost of the sandbox", rounds, load, options.json, layers=held)
     return 0
 
 

@@ -23,13 +23,16 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from harness.errors import ExaminerError, HarnessError
 from harness.files import write_whole
 from harness.training import environment
+
+# Kinds of seconds and of ratios, by the name of what was measured.
+Figures = dict[str, dict[str, float]]
+Rounds = Sequence[Figures]
 
 BASE = "import torch.export"
 # A capture imports this module when it is called.
@@ -72,7 +75,7 @@ def timed(command: Sequence[str], bytecode: Path) -> dict[str, float]:
     return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
-def figures_of(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+def figures_of(rounds: Rounds) -> Figures:
     """Compute the median seconds of each command, and the medians of the ratios to the two imports within a round."""
     figures = {}
     for name in rounds[0]:
@@ -84,12 +87,41 @@ def figures_of(rounds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[
     return figures
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the commands, print and write the results, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Compare the time of `harness check` with the import of torch.")
+def report(title: str, rounds: Rounds, load: float, path: Path | None, **more: object) -> None:
+    """Print the figures of all rounds and, unless ``path`` is None, write them to it as JSON, with ``more`` facts.
+
+    ``load`` is the load of the machine before the first round.
+    """
+    figures = figures_of(rounds)
+    document = {
+        "title": title,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": dataclasses.asdict(environment(torch.device("cpu"))),
+        "load_before": load,
+        **more,
+        "figures": figures,
+        "rounds": rounds,
+    }
+    print(f"load before: {load:.1f}; wall and CPU seconds, ratios to `{BASE}` and to `{EXPORTER}`")
+    width = max(map(len, figures)) + 2
+    for name, found in figures.items():
+        shown = "  ".join(f"{key} {value:5.2f}" for key, value in found.items())
+        print(f"{name:{width}} {shown}")
+    if path:
+        write_whole(path, (json.dumps(document, indent=1) + "\n").encode())
+
+
+def options_of(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
+    """Parse the command line of a benchmark in rounds: ``rounds`` and ``json``."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the commands, print and write the results, and return the exit code."""
+    options = options_of(arguments, "Compare the time of `harness check` with the import of torch.")
     load = os.getloadavg()[0]
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -103,20 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 4
-    document: dict[str, Any] = {
-        "title": "the time of harness check, from start to end",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": dataclasses.asdict(environment(torch.device("cpu"))),
-        "load_before": load,
-        "figures": figures_of(rounds),
-        "rounds": rounds,
-    }
-    print(f"load before: {load:.1f}; wall and CPU seconds, ratios to `{BASE}` and to `{EXPORTER}`")
-    for name, figures in document["figures"].items():
-        shown = "  ".join(f"{key} {value:5.2f}" for key, value in figures.items())
-        print(f"{name:28} {shown}")
-    if options.json:
-        write_whole(options.json, (json.dumps(document, indent=1) + "\n").encode())
+    report("the time of harness check, from start to end", rounds, load, options.json)
     return 0
 
 
