@@ -143,9 +143,10 @@ def require_writable(path: Path) -> Path:
         InputError: the path is empty or a folder, the file is read-only, or its folder does not exist or is not writable.
     """
     try:
+        is_stream = _is_stream(path)
         # The link of a pipe in /dev/fd leads to a name that does not exist.
-        target = path if _is_stream(path) else Path(os.path.realpath(path))
-        reason = _why_unwritable(target)
+        target = path if is_stream else Path(os.path.realpath(path))
+        reason = _why_unwritable(target, is_stream=is_stream)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
     if reason:
@@ -160,15 +161,15 @@ def _is_stream(path: Path) -> bool:
     )
 
 
-def _why_unwritable(target: Path) -> str:
+def _why_unwritable(target: Path, *, is_stream: bool) -> str:
     if target.is_dir():
         return "it is a folder"
-    if target.is_symlink() and not _is_stream(target):
+    if target.is_symlink() and not is_stream:
         return "it is a link that leads to itself"
     # Root may write a file without any write permission; its owner protected it.
     if target.exists() and not (target.stat().st_mode & 0o222 and os.access(target, os.W_OK)):
         return "it is read-only"
-    if not _is_stream(target):
+    if not is_stream:
         folder = target.parent
         if not folder.is_dir():
             return f"the folder {str(folder)!r} does not exist"

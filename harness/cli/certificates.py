@@ -130,8 +130,8 @@ def certified(
             f"expected a contract with a section [accuracy], got {contract.name!r}, which has no such section. Name another "
             "contract with --contract."
         )
-    for finding in rule.judge_recipe(recipe)[:1] if is_judged else ():
-        raise InputError(f"expected {finding.expected}, got {finding.observed}. {finding.hint}")
+    if is_judged and (unfit := rule.judge_recipe(recipe)):
+        raise InputError(f"expected {unfit[0].expected}, got {unfit[0].observed}. {unfit[0].hint}")
     captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
     captured.require_trainable()
     spec = RunSpec.of(captured, recipe, seed=0, device=chosen, source=model, arguments=arguments)

@@ -55,7 +55,6 @@ def check(
     """
     from harness.contracts import examine
     from harness.reporting import findings_content, findings_table, verdict_line
-    from harness.training import environment
 
     contract = contract_for(model, contract_name)
     loaded = model_for(model, input_shape=contract.input_shape, arguments=arguments, sandbox=sandbox)
@@ -78,6 +77,8 @@ def check(
     }
     output.write("check", content)
     if html:
+        from harness.training import environment
+
         statement = f"{title}, structure only"
         write_page(html, model_page(loaded, findings, statement=statement, environment=environment()))
     return exit_code(findings)

@@ -12,7 +12,6 @@ import click
 from harness.cli.console import Output
 from harness.datasets import AUTO, data_choices
 from harness.errors import InputError
-from harness.files import require_writable
 
 if TYPE_CHECKING:
     from harness.sandbox import SandboxRequirement
@@ -54,6 +53,8 @@ def writable_file(_: click.Context, __: click.Parameter, target: str | None) -> 
 
 
 def _writable(target: str) -> Path:
+    from harness.files import require_writable
+
     if not target:
         raise click.BadParameter("expected the name of a file, got an empty one.")
     try:

@@ -66,11 +66,6 @@ def run_sections(record: RunRecord, rule: ConsistencyRule) -> Iterator[Section]:
     if not record.epochs:
         return
     last = record.epochs[-1]
-    run = GradedRun(
-        seed=record.seed,
-        train_correct=tuple(epoch.train_correct for epoch in record.epochs),
-        test_correct=tuple(epoch.test_correct for epoch in record.epochs),
-    )
     training = GradedTraining(
         recipe=record.recipe.name,
         data_title=record.data_title,
@@ -78,7 +73,7 @@ def run_sections(record: RunRecord, rule: ConsistencyRule) -> Iterator[Section]:
         test_total=last.test_total,
         required=rule.required(last.test_total),
         counted_epochs=rule.last,
-        runs=(run,),
+        runs=(GradedRun.of(record),),
         confusion=(),
         wrong=(),
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from harness.grading.checks import is_constant
 from harness.graph import CapturedModel
 from harness.graph.form import Graph, Operation, Ref, bind
 from harness.training import initialise
@@ -58,7 +59,7 @@ def _draw(graph: Graph, operation: Operation | None, role: str, value: Tensor) -
     if fan_in:
         bound = 1 / math.sqrt(fan_in)
         return torch.empty_like(value).uniform_(-bound, bound)
-    if not value.is_floating_point() or value.numel() < 2 or bool((value == value.flatten()[0]).all()):  # noqa: PLR2004 - one element has no spread
+    if not value.is_floating_point() or value.numel() < 2 or is_constant(value):  # noqa: PLR2004 - one element has no spread
         return value
     return torch.empty_like(value).normal_(float(value.mean()), float(value.std()))
 

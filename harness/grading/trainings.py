@@ -233,14 +233,7 @@ def _training(
         test_total=total,
         required=rule.required(total),
         counted_epochs=rule.last,
-        runs=tuple(
-            GradedRun(
-                seed=record.seed,
-                train_correct=tuple(epoch.train_correct for epoch in record.epochs),
-                test_correct=tuple(epoch.test_correct for epoch in record.epochs),
-            )
-            for record in records
-        ),
+        runs=tuple(map(GradedRun.of, records)),
         confusion=tuple(map(tuple, predictions.confusion())),
         wrong=wrong_images(predictions, data),
     )

@@ -13,7 +13,7 @@ from harness.errors import InputError
 from harness.findings import Finding, Status, overall
 from harness.sandbox import LayerState
 from harness.tables import expect_mapping, read_table, shown
-from harness.training import Environment
+from harness.training import Environment, RunRecord
 
 SCHEMA = "harness.verdict/1"
 _OPEN = {
@@ -94,6 +94,15 @@ class GradedRun:
     seed: int
     train_correct: tuple[int, ...]
     test_correct: tuple[int, ...]
+
+    @staticmethod
+    def of(record: RunRecord) -> GradedRun:
+        """Return the counts of a run record."""
+        return GradedRun(
+            seed=record.seed,
+            train_correct=tuple(epoch.train_correct for epoch in record.epochs),
+            test_correct=tuple(epoch.test_correct for epoch in record.epochs),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

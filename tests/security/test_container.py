@@ -12,19 +12,12 @@ import pytest
 
 from harness.sandbox import DEFAULT_REQUIREMENT
 from harness.sandbox.kernel import machine
+from tests.security.attacks import NET
 
 pytestmark = [
     pytest.mark.smoke,
     pytest.mark.skipif(machine() is None, reason="the layers are implemented for Linux on x86-64 and aarch64"),
 ]
-
-NET = """
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-"""
 
 
 def in_container(*command: str) -> subprocess.CompletedProcess[str]:

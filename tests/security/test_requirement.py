@@ -12,19 +12,12 @@ from harness.files import temporary_folder
 from harness.sandbox import Layer, LayerState, SandboxRequirement, available_layers, warm_workers
 from harness.sandbox.kernel import machine
 from harness.sources import LoadedModel, load, load_builds
+from tests.security.attacks import NET
 
 pytestmark = [
     pytest.mark.smoke,
     pytest.mark.skipif(machine() is None, reason="the layers are implemented for Linux on x86-64 and aarch64"),
 ]
-
-NET = """
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
