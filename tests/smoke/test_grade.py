@@ -159,7 +159,7 @@ def test_a_changed_submission_loses_its_old_result_at_once(tmp_path: Path) -> No
     command = ("grade", "a", "--assignment", "small.toml", "--no-train", "--out", "out")
     harness(tmp_path, *command).communicate()
     assert 45 == verdicts(out)["a"].score
-    (tmp_path / "a" / "net.py").write_text("import time\ntime.sleep(60)\n")
+    (tmp_path / "a" / "net.py").write_text("import time\ntime.sleep(60)\n" + HONEST)
     process = harness(tmp_path, *command)
     try:
         until = time.monotonic() + 300
