@@ -10,11 +10,10 @@ from harness.certification.certificate import Certificate, CertifiedRun, Crash, 
 from harness.errors import InputError
 from harness.training import (
     PREDICTIONS_FILE,
-    RECORD_FILE,
-    RunRecord,
     SeedsJob,
     SeedsObserver,
     WrongPredictions,
+    finished_record,
     opened,
     seed_folder,
     train_seeds,
@@ -59,8 +58,8 @@ def certify(
             nonlocal certificate
             runs = list(certificate.runs)
             for seed in declaration.seeds[len(runs) :]:
-                run = _ended(seed_folder(folder, seed))
-                if run is None or certificate.end:
+                run = None if certificate.end else _ended(seed_folder(folder, seed))
+                if run is None:
                     break
                 runs.append(run)
                 certificate = replace(certificate, runs=tuple(runs))
@@ -80,11 +79,9 @@ def certify(
 
 
 def _ended(folder: Path) -> CertifiedRun | None:
-    """Read the finished run in a folder; return None if the folder has no record, or the record of an interrupted run."""
-    if not (folder / RECORD_FILE).exists():
-        return None
-    record = RunRecord.read(folder / RECORD_FILE)
-    if record.status == "interrupted":
+    """Read the finished run in a folder, if there is one."""
+    record = finished_record(folder)
+    if record is None:
         return None
     complete = record.status == "complete"
     return CertifiedRun.of(record, WrongPredictions.read(folder / PREDICTIONS_FILE) if complete else None)

@@ -22,6 +22,7 @@ from harness.training.run_folder import (
     RECORD_FILE,
     WEIGHTS_FILE,
     WrongPredictions,
+    finished_record,
     opened,
     train_into,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "choose_engine",
     "environment",
     "evaluate",
+    "finished_record",
     "initialise",
     "keep_freed_memory",
     "load_recipe",

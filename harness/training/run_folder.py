@@ -113,12 +113,31 @@ class WrongPredictions:
         return read_table(cls, table, where=str(path), error=InputError)
 
 
+def finished_record(folder: Path) -> RunRecord | None:
+    """Read the record of a run that needs no further training.
+
+    Returns:
+        None if there is no record, if the run was interrupted, or if its predictions, which are written after the weights,
+        could not be written.
+
+    Raises:
+        InputError: the file is not a run record.
+    """
+    path = folder / RECORD_FILE
+    if not path.exists():
+        return None
+    record = RunRecord.read(path)
+    if record.status == "interrupted" or (record.status == "complete" and not (folder / PREDICTIONS_FILE).exists()):
+        return None
+    return record
+
+
 def write_end(folder: Path, module: nn.Module, record: RunRecord, data: Dataset) -> None:
     """Write the record of a run that has ended and, if it is complete, the weights and the wrong predictions.
 
     The files of an earlier run that was not interrupted are kept: their names get the start time of that run, or
     ``unreadable`` if its record cannot be read. If weights or predictions cannot be written, the record is still
-    written.
+    written; not so after a KeyboardInterrupt, since the last checkpoint resumes the run.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -138,8 +157,10 @@ def write_end(folder: Path, module: nn.Module, record: RunRecord, data: Dataset)
                 "wrong": wrong,
             }
             write_whole(folder / PREDICTIONS_FILE, (json.dumps(document) + "\n").encode())
-    finally:
+    except Exception:
         record.write(path)
+        raise
+    record.write(path)
 
 
 def _keep_earlier(folder: Path) -> None:

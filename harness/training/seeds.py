@@ -34,7 +34,7 @@ from harness.training.machine import keep_freed_memory
 from harness.training.observer import Observer
 from harness.training.processes import process_context
 from harness.training.record import EpochResult, RunRecord
-from harness.training.run_folder import CHECKPOINT_FOLDER, RECORD_FILE, opened, train_into, write_end
+from harness.training.run_folder import CHECKPOINT_FOLDER, RECORD_FILE, finished_record, opened, train_into, write_end
 from harness.training.run_spec import RunSpec
 
 _SECONDS_TO_STOP = 60
@@ -184,12 +184,14 @@ def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, 
     for seed in seeds:
         path = seed_folder(folder, seed)
         try:
-            record = RunRecord.read(path / RECORD_FILE)
+            record = finished_record(path)
         except InputError:
+            continue
+        if record is None:
             continue
         data = data or job.load_data().digest
         same_training = all(getattr(record, name) == getattr(job.spec, name) for name in _IDENTITY)
-        if record.status != "interrupted" and same_training and record.seed == seed and record.data_digest == data:
+        if same_training and record.seed == seed and record.data_digest == data:
             found[seed] = SeedOutcome(seed=seed, folder=path, record=record)
     return found
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from decimal import Decimal
@@ -16,7 +17,16 @@ import pytest
 from harness.certification import Certificate, ConsistencyRule, Declaration, FixedDesign, SequentialDesign, certify
 from harness.errors import InputError
 from harness.graph import CapturedModel, computing_threads
-from harness.training import EpochResult, RunSpec, SeedOutcome, SeedsInterrupted, SeedsJob, opened, seed_folder
+from harness.training import (
+    PREDICTIONS_FILE,
+    EpochResult,
+    RunSpec,
+    SeedOutcome,
+    SeedsInterrupted,
+    SeedsJob,
+    opened,
+    seed_folder,
+)
 from tests.made_up import RECIPE
 from tests.seeded import load_and_write_pid, load_data, load_model
 
@@ -132,6 +142,16 @@ def test_failures_are_not_repeated(tmp_path: Path) -> None:
     assert first == second
     assert len(set(observer.ended)) == len(observer.ended)
     assert [] == again.ended
+
+
+def test_a_run_without_its_predictions_is_finished_again(undisturbed: tuple[Certificate, Path], tmp_path: Path) -> None:
+    """A record whose predictions could not be written is not counted; the checkpoint gives the same result."""
+    first, second = declaration().seeds[:2]
+    for seed in (first, second):
+        shutil.copytree(seed_folder(undisturbed[1], seed), seed_folder(tmp_path, seed))
+        (seed_folder(tmp_path, seed) / PREDICTIONS_FILE).unlink()
+
+    assert results(undisturbed[0]) == results(certified(tmp_path))
 
 
 def test_an_interruption_continues_to_the_same_verdict(undisturbed: tuple[Certificate, Path], tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from harness.errors import InputError
-from harness.training import RunRecord, train_into
+from harness.training import RunRecord, finished_record, train_into
 from harness.training.run_folder import CHECKPOINT_FOLDER, PREDICTIONS_FILE, RECORD_FILE, WEIGHTS_FILE, write_end
 from tests.made_up import dataset, network, spec
 
@@ -64,17 +63,26 @@ def test_a_finished_run_is_kept_whole(tmp_path: Path) -> None:
     assert (tmp_path / f"weights-{stamp}.safetensors").is_file()
 
 
-def test_the_record_is_written_without_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the weights cannot be saved, the error is raised after the record was written."""
+@pytest.mark.parametrize("step", ["save_weights", "predict", "write_whole"])
+@pytest.mark.parametrize("error", [InputError("no space"), KeyboardInterrupt("stop")])
+def test_the_end_of_a_run_is_not_half_written(
+    step: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If weights or predictions cannot be written, the record is still written; after an interruption it is not.
+
+    In both cases the run does not count as finished.
+    """
 
     def fail(*_: object, **__: object) -> None:
-        raise InputError("no space")
+        raise error
 
     record = _train(tmp_path / "one")
     other = tmp_path / "other"
     other.mkdir()
-    monkeypatch.setattr("harness.training.run_folder.save_weights", fail)
-    with pytest.raises(InputError, match="no space"):
-        write_end(other, torch.nn.Identity(), record, dataset())
+    monkeypatch.setattr(f"harness.training.run_folder.{step}", fail)
+    with pytest.raises(type(error), match=str(error)):
+        write_end(other, network(), record, dataset())
 
-    assert record == RunRecord.read(other / RECORD_FILE)
+    assert isinstance(error, InputError) == (other / RECORD_FILE).exists()
+    assert finished_record(other) is None
+    assert record == finished_record(tmp_path / "one")
