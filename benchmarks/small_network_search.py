@@ -37,6 +37,7 @@ CANDIDATES: dict[str, tuple[tuple[int, ...], str, float]] = {
     "relu-6056": ((8, 16, 8, 12, 12, 16, 24), "relu", 0.0),
     "silu-6012-dropout": ((8, 12, 8, 12, 14, 16, 16), "silu", 0.05),
     "silu-5468-dropout": ((8, 16, 8, 10, 12, 16, 16), "silu", 0.05),
+    "silu-6012-dropout-0.01": ((8, 12, 8, 12, 14, 16, 16), "silu", 0.01),
 }
 # The networks that are certified under the contract `reference`, in this order, declared before the first certificate: the most
 # accurate one, which is shipped as `reference_small`, and a smaller one.
