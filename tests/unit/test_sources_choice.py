@@ -6,6 +6,8 @@ import pytest
 
 from tests.model_files import IMPORTS, NET, Load, flat, notebook, refusal, write
 
+pytestmark = pytest.mark.smoke  # each test loads files in processes
+
 
 def test_building_blocks_and_other_networks_are_not_taken(load: Load, tmp_path: Path) -> None:
     """Of a block that needs arguments, a network for colour images and the model, the model is taken, with a note."""

@@ -11,6 +11,8 @@ from harness.sources import importing
 from harness.sources.importing import is_user_file
 from tests.model_files import NET, Load, notebook, refusal, write
 
+pytestmark = pytest.mark.smoke  # each test loads files in processes
+
 
 def test_a_class_that_is_not_there(load: Load, tmp_path: Path) -> None:
     """A wrong class name is refused with the right ones; a class under a condition or in a function, with its place."""

@@ -13,6 +13,8 @@ from harness.sandbox import runner
 from harness.sources import capturing, load_model, loading
 from tests.model_files import NET, Load, write
 
+pytestmark = pytest.mark.smoke  # each test loads files in processes
+
 
 def test_a_shipped_model_takes_no_arguments() -> None:
     """Arguments for a shipped model are refused before anything is built."""
@@ -73,7 +75,6 @@ def test_an_unforeseen_error_in_a_capture_may_be_of_the_model(
     assert "in breaks" in caught.value.__notes__[0]
 
 
-@pytest.mark.smoke  # a whole process: slow
 def test_a_real_process(tmp_path: Path) -> None:
     """A file with spaces and accents in its path, beside namesakes of libraries, is loaded by its own process, in a copy."""
     folder = tmp_path / "déjà vu"

@@ -14,6 +14,8 @@ from harness.sources.definitions import bases_in_text
 from harness.sources.source import find_model_files
 from tests.model_files import IMPORTS, NET, Load, flat, notebook, refusal, write
 
+pytestmark = pytest.mark.smoke  # each test loads files in processes
+
 CONTROLS = Path(__file__).parents[1] / "controls"
 
 
