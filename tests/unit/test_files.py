@@ -31,7 +31,7 @@ def test_a_folder_nested_deeper_than_a_path_is_deleted(tmp_path: Path, monkeypat
     kept.mkdir()
     (kept / "file").touch()
     with temporary_folder("model") as folder, contextlib.chdir(folder):
-        for _ in range(3000):
+        for _ in range(1100):  # more than Python calls can nest
             Path("inner").mkdir()
             os.chdir("inner")
         Path("link").symlink_to(kept)
