@@ -18,14 +18,12 @@ DEFAULT_TARGET = Decimal("99.4")
 @rule("contradiction", "Print the percentage from the count: 100 * correct / total.")
 def count_and_percentage(dossier: Dossier) -> Iterator[Found]:
     """A printed percentage is not that of the count beside it, rounded to the printed digits."""
-    for count in (count for reading in dossier.readings for count in reading.counts):
-        percent, exact = count.accuracy.percent, count.accuracy.exact
-        if percent is not None and count.accuracy.total and not percent.rounds(exact):
+    for count, quote in (count for reading in dossier.readings for count in reading.counts):
+        percent, exact = count.percent, count.exact
+        if percent is not None and count.total and not percent.rounds(exact):
             way = "higher" if percent.exact > exact else "lower"
-            shown = (
-                f"{count.accuracy} is {two_digits(exact)} %; what is printed is {points(percent.exact - exact)} {way}"
-            )
-            yield report(count.quote, f"{percent} %", shown, count.quote)
+            shown = f"{count} is {two_digits(exact)} %; what is printed is {points(percent.exact - exact)} {way}"
+            yield report(quote, f"{percent} %", shown, quote)
 
 
 @rule("overstatement", "Judge the epochs by their counts, of which 9,940 of 10,000 are 99.4 %.")
@@ -122,7 +120,7 @@ def target_not_met(dossier: Dossier) -> Iterator[Found]:
     for claim in dossier.claims:
         if claim.kind != "at least" or claim.target or dossier.runs_for(claim).items:
             continue
-        beside = (one for one in dossier.reading(claim.section.file).claims if one.section == claim.section)
+        beside = (one for one in dossier.reading[claim.section.file].claims if one.section == claim.section)
         stated = [one for one in beside if one.kind == "best" and not one.target and one.part in {claim.part, None}]
         if stated and not any(_reaches(claim, one.value.exact) for one in stated):
             most = max(stated, key=lambda one: one.value.exact)

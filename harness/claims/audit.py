@@ -56,7 +56,7 @@ def read_all(path: Path) -> tuple[tuple[Reading, ...], list[Unread]]:
     for document in documents:
         if sum(reading.characters for reading in readings) > _MAX_CHARACTERS:
             reason = f"more than {_MAX_CHARACTERS // 2**20} Mi characters: this document is not read"
-            unread.append(Unread(place=Place(file=document.name, line=1), text=document.name, reason=reason))
+            unread.append(Unread(place=Place(file=document.name), reason=reason))
         else:
             readings.append(read(document))
     return tuple(readings), unread + [one for reading in readings for one in reading.unread]

@@ -39,7 +39,7 @@ def capture_code(
         from harness.sources import load_each  # noqa: PLC0415 - imports PyTorch
 
         unread = [
-            Unread(place=Place(file=section.file, line=1), text="", reason="more models than an audit captures")
+            Unread(place=Place(file=section.file), reason="more models than an audit captures")
             for section in list(sections.values())[_MOST_FILES:]
         ]
         chosen = dict(list(sections.items())[:_MOST_FILES])
@@ -48,9 +48,8 @@ def capture_code(
         models = []
         for (file, section), result in zip(chosen.items(), captured, strict=True):
             if isinstance(result, HarnessError):
-                where = Place(file=section.file, line=1)
                 reason = f"its model cannot be captured: {first_line(result)}".replace(str(file), section.file)
-                unread.append(Unread(place=where, text=section.title, reason=reason))
+                unread.append(Unread(place=Place(file=section.file), reason=reason))
             else:
                 models.append(_described(section, result))
     return tuple(models), unread

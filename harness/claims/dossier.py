@@ -93,16 +93,13 @@ class Dossier:
         return tuple(table for reading in self.readings for table in reading.tables if table.total is not None)
 
     @cached_property
-    def _by_file(self) -> dict[str, Reading]:
+    def reading(self) -> dict[str, Reading]:
+        """The reading of each file."""
         return {reading.file: reading for reading in self.readings}
-
-    def reading(self, file: str) -> Reading:
-        """The reading of a file."""
-        return self._by_file[file]
 
     def variants_of(self, claim: Claim) -> list[Claim]:
         """The same figure of other variants of a section's model, if the claim is of one; a log or summary shows one only."""
-        claims = self.reading(claim.section.file).claims if claim.variant else ()
+        claims = self.reading[claim.section.file].claims if claim.variant else ()
         mine = (claim.kind, claim.part, claim.section)
         return [one for one in claims if (one.kind, one.part, one.section) == mine and one.variant != claim.variant]
 
@@ -162,7 +159,7 @@ class Dossier:
         named = tuple(one for one in near if wanted & {one.section.key, file_number(one.section.file)})
         if named:
             return Paired(items=named, confidence="same name", sure=True)
-        return Paired(items=near, sure=len(near) == 1 and not self.reading(file).sections)
+        return Paired(items=near, sure=len(near) == 1 and not self.reading[file].sections)
 
 
 def is_below(section: Section, file: str) -> bool:

@@ -19,7 +19,7 @@ class Place:
     """The position of a line: the file, and in a notebook the cell and, if it is not the source, the output; all from 1."""
 
     file: str
-    line: int
+    line: int = 1
     cell: int | None = None
     output: int | None = None
 
@@ -194,15 +194,6 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrintedCount:
-    """A count of correct predictions with the percentage beside it."""
-
-    accuracy: Accuracy
-    section: Section
-    quote: Quote
-
-
-@dataclass(frozen=True, kw_only=True)
 class LayerRow:
     """A row of a layer table; ``shape`` is the output's without the batch, None if the table does not show it."""
 
@@ -241,14 +232,6 @@ class FieldRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FieldTable:
-    """A receptive-field table."""
-
-    section: Section
-    rows: tuple[FieldRow, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class CodeModel:
     """A captured model.
 
@@ -273,20 +256,23 @@ class Unread:
     """Something that could not be read, and why."""
 
     place: Place
-    text: str
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """All that was read from one document, in the order of its lines; ``sections`` are those with a model's number."""
+    """All that was read from one document, in the order of its lines.
+
+    ``fields`` are the receptive-field tables; ``counts`` the printed counts that have a percentage beside them;
+    ``sections`` those with a model's number.
+    """
 
     file: str
     claims: tuple[Claim, ...] = ()
     runs: tuple[Run, ...] = ()
     tables: tuple[LayerTable, ...] = ()
-    fields: tuple[FieldTable, ...] = ()
-    counts: tuple[PrintedCount, ...] = ()
+    fields: tuple[tuple[FieldRow, ...], ...] = ()
+    counts: tuple[tuple[Accuracy, Quote], ...] = ()
     sections: tuple[Section, ...] = ()
     unread: tuple[Unread, ...] = ()
     code: tuple[tuple[Section, str], ...] = ()

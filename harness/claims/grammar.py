@@ -132,8 +132,7 @@ def last_epochs(text: str | None) -> int | None:
 
 def model_key(text: str) -> str | None:
     """Return the number of the model that a heading or a sentence names, or None."""
-    match = MODEL.search(text)
-    return _key(match) if match else None
+    return next(iter(model_keys(text)), None)
 
 
 def model_keys(text: str) -> tuple[str, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
 from harness.claims.dossier import Dossier
-from harness.claims.evidence import Claim, FieldRow, FieldTable, Figure
+from harness.claims.evidence import Claim, FieldRow, Figure
 from harness.claims.rule import Found, report, rule
 
 
@@ -138,14 +138,14 @@ def field_against_code(dossier: Dossier) -> Iterator[Found]:
             yield report(claim.quote, f"receptive field {claim.value}", shown, confidence=paired.confidence)
 
 
-def computed_fields(table: FieldTable) -> list[tuple[FieldRow, int]]:
+def _computed_fields(table: Sequence[FieldRow]) -> list[tuple[FieldRow, int]]:
     """The receptive field of each row before the head, by the rows' own kernels and strides, as far as these are known.
 
     size' = size + (kernel - 1) * jump; jump' = jump * stride (Araujo, Norris and Sim, Distill, 2019).
     """
     size, jump = 1, 1
     computed = []
-    for row in table.rows:
+    for row in table:
         name = row.name.lower()
         if name.startswith(("input", "image")):
             continue
@@ -173,7 +173,7 @@ def receptive_field_table(dossier: Dossier) -> Iterator[Found]:
     """Rows of a receptive-field table before the head are not what their kernels and strides give."""
     for reading in dossier.readings:
         for table in reading.fields:
-            rows = computed_fields(table)
+            rows = _computed_fields(table)
             wrong = [(row, size) for row, size in rows if row.field != size]
             if wrong:
                 first = wrong[0][0]

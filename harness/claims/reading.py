@@ -75,11 +75,11 @@ class _Reader:
 
     def feed(self, line: Line | Unread) -> None:
         """Read a line, or note what could not be read."""
-        text = line.text
-        self.characters += len(text)
         if isinstance(line, Unread):
             self._unread.append(line)
             return
+        text = line.text
+        self.characters += len(text)
         if line.place.cell != self._cell:
             self._end_parts()
             self._cell, self._fence, self._loose_code = line.place.cell, None, False
@@ -99,7 +99,7 @@ class _Reader:
     def stop(self, place: Place) -> None:
         """Note that the document is not read any further."""
         reason = f"a document of more than {MAX_CHARACTERS // 2**20} Mi characters or {_MAX_ITEMS:,} results is read up to here"
-        self._unread.append(Unread(place=place, text="", reason=reason))
+        self._unread.append(Unread(place=place, reason=reason))
         self._logs.cut()
 
     def finish(self) -> Reading:

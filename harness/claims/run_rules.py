@@ -25,7 +25,7 @@ def epochs_run(dossier: Dossier) -> Iterator[Found]:
     """The log has another number of epochs than the document says, such as 14 of range(1, 15)."""
     for claim, paired in dossier.judged("epochs"):
         lengths = {len(run.epochs) for run in paired.items}
-        if claim.value.exact not in lengths and not dossier.reading(claim.section.file).stops_early:
+        if claim.value.exact not in lengths and not dossier.reading[claim.section.file].stops_early:
             first, *_, last = (paired.items[-1].epochs[0], *paired.items[-1].epochs)
             numbered = "" if last.label is None else f", numbered {first.label} to {last.label}"
             said, shown = f"{claim.value} epochs", f"the log has {len(paired.items[-1].epochs)}{numbered}"

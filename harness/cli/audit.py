@@ -18,6 +18,7 @@ from harness.findings import Finding, Status, overall
 if TYPE_CHECKING:
     from harness.certification import ReplicatedFigure, Replication
     from harness.claims import Audit, AuditFinding
+    from harness.claims.evidence import Quote
 
 
 @click.command()
@@ -134,10 +135,9 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
     """What was read of each document that holds anything, and what was not read."""
     facts = []
     for document in _documents(audit):
-        counts = {key: value for key, value in document.items() if key != "file" and value}
-        if counts:
-            what = ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in counts.items())
-            facts.append((document["file"], what))
+        file, *counts = document.items()
+        if what := ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in counts if count):
+            facts.append((file[1], what))
     return facts + [(str(one.place), f"not read: {one.reason}") for one in audit.unread]
 
 
@@ -155,6 +155,10 @@ def _documents(audit: Audit) -> list[dict[str, Any]]:
     ]
 
 
+def _quoted(quote: Quote) -> dict[str, Any]:
+    return {**asdict(quote.place), "text": quote.text}
+
+
 def _content(audits: list[Audit], found: tuple[AuditFinding, ...]) -> dict[str, Any]:
     return {
         "documents": [document for one in audits for document in _documents(one)],
@@ -165,16 +169,7 @@ def _content(audits: list[Audit], found: tuple[AuditFinding, ...]) -> dict[str, 
         ],
         "unread": [{**asdict(one.place), "reason": one.reason} for audit in audits for one in audit.unread],
         "findings": [
-            {
-                "rule": one.rule,
-                "kind": one.kind,
-                "said": {**asdict(one.said.place), "text": one.said.text},
-                "claim": one.claim,
-                "shown": one.shown,
-                "evidence": [{**asdict(quote.place), "text": quote.text} for quote in one.evidence],
-                "fix": one.fix,
-                "confidence": one.confidence,
-            }
+            {**asdict(one), "said": _quoted(one.said), "evidence": [_quoted(quote) for quote in one.evidence]}
             for one in found
         ],
     }
