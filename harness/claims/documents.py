@@ -55,11 +55,9 @@ class Document:
     name: str
 
     def lines(self) -> Iterator[Line | Unread]:
-        """Yield the lines in order, and what could not be read."""
-        if self.path.suffix.lower() == NOTEBOOK:
-            yield from _notebook(self.path, self.name)
-        else:
-            yield from _text(self.path, self.name)
+        """Return the lines in order, and what could not be read."""
+        read = _notebook if self.path.suffix.lower() == NOTEBOOK else _text
+        return read(self.path, self.name)
 
 
 def find_documents(path: Path) -> tuple[list[Document], list[Unread]]:
@@ -68,19 +66,16 @@ def find_documents(path: Path) -> tuple[list[Document], list[Unread]]:
     Raises:
         InputError: the path does not exist, is neither a regular file nor a folder, or holds no document.
     """
+    mode, reason = 0, "it is a device, a pipe or a socket"
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"expected a document, a notebook, a log or a folder, got path={str(path)!r}: {reason}. Name an existing file."
-        ) from error
     if stat.S_ISREG(mode):
         return [Document(path=path, name=path.name)], []
     if not stat.S_ISDIR(mode):
         raise InputError(
-            f"expected a regular file or a folder, got path={str(path)!r}, which is a device, a pipe or a socket. "
-            "Name a document."
+            f"expected a document, a notebook, a log or a folder, got path={str(path)!r}: {reason}. Name an existing file."
         )
     found, left_out = _walk(path)
     if not found:

@@ -20,28 +20,34 @@ T = TypeVar("T", Run, LayerTable, CodeModel)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditFinding:
-    """A disagreement between a document and the evidence, or a remark.
+class Found:
+    """What a rule finds.
 
     Args:
-        rule: identifier of the rule.
-        kind: the kind of the finding; ``contradiction`` and ``overstatement`` fail.
         said: the line of the document that is in question.
         claim: what that line says, in words.
         shown: what the evidence says, in words, and by how much it differs.
         evidence: the lines that show it.
-        fix: what to do.
         confidence: how the evidence was paired with the claim.
+    """
+
+    said: Quote
+    claim: str
+    shown: str
+    evidence: tuple[Quote, ...]
+    confidence: Confidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFinding(Found):
+    """A disagreement between a document and the evidence, or a remark, with the rule's name, kind and what to do.
+
+    The kinds ``contradiction`` and ``overstatement`` fail.
     """
 
     rule: str
     kind: Kind
-    said: Quote
-    claim: str
-    shown: str
-    evidence: tuple[Quote, ...] = ()
     fix: str
-    confidence: Confidence = "same section"
 
     @property
     def failed(self) -> bool:

@@ -5,6 +5,8 @@ Numbers are exact: counts are integers, and a printed number is a `Decimal`, who
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -71,6 +73,11 @@ class Figure:
         return f"{self.printed:,f}" + {1: "", 1000: "k", 1_000_000: "M"}[self.scale]
 
 
+def two_digits(value: Fraction) -> str:
+    """Format a percentage with two decimals."""
+    return f"{Decimal(value.numerator) / value.denominator:.2f}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """An accuracy as a log prints it: a percentage, a count of correct predictions, or both."""
@@ -94,7 +101,7 @@ class Accuracy:
 
     def __str__(self) -> str:
         if self.correct is not None and self.total:
-            return f"{self.correct:,} of {self.total:,}"
+            return f"{self.correct:,} of {self.total:,} ({two_digits(self.exact)} %)"
         return f"{self.percent} %"
 
 
@@ -135,11 +142,6 @@ class Run:
     epochs: tuple[Epoch, ...]
     damaged: int = 0
 
-    def best(self, part: DataPart) -> Epoch | None:
-        """The first epoch with the highest accuracy on a part of the data; None if the log does not show it."""
-        shown = [epoch for epoch in self.epochs if epoch.of(part) is not None]
-        return max(shown, key=lambda epoch: epoch.exact(part), default=None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
@@ -151,6 +153,12 @@ class Section:
 
 
 Bound = Literal["", "<", "<=", ">", ">="]
+_COMPARISONS: dict[str, Callable[[Fraction, Fraction], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 ClaimKind = Literal[
     "parameters", "accuracy", "best", "at least", "consistent", "epochs", "batch size", "receptive field"
 ]
@@ -191,6 +199,10 @@ class Claim:
     printed: bool = False
     target: bool = False
     met: bool = False
+
+    def allows(self, value: Fraction) -> bool:
+        """Whether a value meets the bound, at least the figure if none is stated."""
+        return _COMPARISONS[self.bound or ">="](value, self.value.exact)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from harness.claims.dossier import Dossier
+from harness.claims.dossier import Dossier, Found
 from harness.claims.evidence import Claim, FieldRow, Figure
-from harness.claims.rule import Found, report, rule
+from harness.claims.rule import report, rule
 
 
 @rule("contradiction", "Show the summary as it was printed.")
@@ -60,17 +60,13 @@ def over_budget(dossier: Dossier) -> Iterator[Found]:
     for claim in dossier.claims:
         if claim.kind != "parameters" or not claim.bound or (claim.target and not claim.met):
             continue
-        paired, limit = dossier.tables_for(claim), claim.value.exact
-        if paired.sure and all(_breaks(claim.bound, table.total or 0, limit) for table in paired.items):
+        paired = dossier.tables_for(claim)
+        if paired.sure and not any(claim.allows(Fraction(table.total or 0)) for table in paired.items):
             table = paired.items[-1]
-            shown = f"the layer summary has {table.total:,}" + (", exactly as many" if table.total == limit else "")
+            equal = ", exactly as many" if table.total == claim.value.exact else ""
+            shown = f"the layer summary has {table.total:,}{equal}"
             said = f"{claim.bound} {claim.value} parameters"
             yield report(claim.quote, said, shown, table.quote, confidence=paired.confidence)
-
-
-def _breaks(bound: str, total: int, limit: Fraction) -> bool:
-    beyond = total > limit if bound[0] == "<" else total < limit
-    return beyond or (len(bound) == 1 and total == limit)
 
 
 @rule("contradiction", "State the total of the code that is submitted, or submit the code of the summary.")
