@@ -31,11 +31,10 @@ def target_by_printed_figures(dossier: Dossier) -> Iterator[Found]:
     """Each of the last 3 epochs reaches 99.4 % by its printed percentage, but not by its count of correct predictions."""
     for run in dossier.runs:
         last = run.epochs[-DEFAULT_LAST:]
-        if len(last) < DEFAULT_LAST or any(one.test.percent is None or one.test.correct is None for one in last):
-            continue
+        counted = [one for one in last if one.test.correct is not None and one.test.percent]
         printed = all(one.test.percent and one.test.percent.printed >= DEFAULT_TARGET for one in last)
         below = [one for one in last if one.test.exact < Fraction(DEFAULT_TARGET)]
-        if printed and below:
+        if len(counted) == DEFAULT_LAST and printed and below:
             figures = ", ".join(f"{one.test.percent} %" for one in last)
             said = f"the last {DEFAULT_LAST} epochs reach {DEFAULT_TARGET} % by their printed percentages: {figures}"
             counts = ", ".join(f"{one.test.correct:,}" for one in last)
@@ -46,8 +45,7 @@ def target_by_printed_figures(dossier: Dossier) -> Iterator[Found]:
 def _best_claims(dossier: Dossier) -> Iterator[tuple[Claim, Paired[Run], DataPart, Epoch]]:
     """The claims of a best accuracy that is none of its runs' best, with these runs and the best epoch of all."""
     for claim, paired in dossier.judged("best"):
-        pairs = [(part, best(run.epochs, part)) for part in parts_of(claim) for run in paired.items]
-        bests = [(part, epoch) for part, epoch in pairs if epoch]
+        bests = [(part, top) for part in parts_of(claim) for run in paired.items if (top := best(run.epochs, part))]
         stated = [claim, *dossier.variants_of(claim)]
         if bests and not any(shows(epoch, part, one.value) for part, epoch in bests for one in stated):
             part = bests[0][0]
@@ -95,7 +93,7 @@ def best_epoch(dossier: Dossier) -> Iterator[Found]:
     """The best accuracy is that of another epoch than the one named, counted from 0 or from 1."""
     for claim, paired in dossier.judged("best"):
         part = claim.part or "test"
-        numbered = [pair for run in paired.items for pair in enumerate(run.epochs, start=1)]
+        numbered = (pair for run in paired.items for pair in enumerate(run.epochs, start=1))
         having = [(number, epoch) for number, epoch in numbered if shows(epoch, part, claim.value)]
         if claim.epoch and having and not any(claim.epoch in {number, epoch.label} for number, epoch in having):
             number, epoch = having[0]

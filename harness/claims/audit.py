@@ -44,9 +44,8 @@ def audit(path: Path, *, code: bool = True, announce: Callable[[str], None] = la
     """
     readings, unread = read_all(path)
     models, left_out = capture_code(path, readings, announce) if code else ((), [])
-    unread += left_out
     findings = judge(Dossier(readings, models))
-    return Audit(path=str(path), readings=readings, models=models, unread=tuple(unread), findings=findings)
+    return Audit(path=str(path), readings=readings, models=models, unread=(*unread, *left_out), findings=findings)
 
 
 def read_all(path: Path) -> tuple[tuple[Reading, ...], list[Unread]]:

@@ -59,8 +59,7 @@ def _stated(reading: Reading) -> set[Section]:
     """The sections that say something of a model which its code can show."""
     claims = (claim for claim in reading.claims if claim.kind in {"parameters", "receptive field"})
     stating = (one for one in claims if not one.target and (one.labelled or one.kind != "parameters"))
-    sections = {claim.section for claim in stating}
-    return sections | {table.section for table in reading.tables}
+    return {claim.section for claim in stating} | {table.section for table in reading.tables}
 
 
 def _concerns(code: Section, stated: Section) -> bool:

@@ -155,9 +155,7 @@ def _last_state(text: str) -> str:
     """Return what a terminal shows of a line: the last non-empty text after a carriage return, without ANSI sequences."""
     if "\r" in text:
         text = next((part for part in reversed(text.split("\r")) if part.strip()), "")
-    if "\x1b" in text:
-        text = _ANSI.sub("", text)
-    return text.rstrip()
+    return _ANSI.sub("", text).rstrip()
 
 
 def _notebook(path: Path, name: str) -> Iterator[Line | Unread]:

@@ -98,9 +98,7 @@ def plain(text: str) -> str:
 
 def quote_of(line: Line) -> Quote:
     """Return a line as a quotation of readable length, without the bar of its progress."""
-    text = line.text.strip()
-    if "%|" in text:
-        text = _BAR.sub("%|...|", text)
+    text = _BAR.sub("%|...|", line.text.strip())
     return Quote(place=line.place, text=text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}...")
 
 
