@@ -132,7 +132,7 @@ EDITED = [
 @given(place=st.sampled_from(EDITED))
 def test_no_edited_record_is_believed(place: tuple[str | int, ...]) -> None:
     """A record with another digest or figure is no equal run; where only its description differs, that is printed."""
-    found = RECORD
+    found: Any = RECORD
     for key in place:
         found = found[key]
     other = found + 1 if isinstance(found, int | float) else f"{found[:-1]}{'0' if found[-1] != '0' else '1'}"
