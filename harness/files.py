@@ -219,9 +219,11 @@ def temporary_folder(name: str, *, inside: Path | None = None) -> Iterator[Path]
     for abandoned in place.glob(f"{_TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
             _delete_if_abandoned(abandoned)
-    folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY_PREFIX}{name}-", dir=place))
+    # Under its name it is locked from the first moment on, so that no other process takes it for abandoned.
+    folder = Path(tempfile.mkdtemp(prefix=f".{_TEMPORARY_PREFIX}{name}-", dir=place))
     try:
         with filelock.FileLock(folder / _TEMPORARY_LOCK).acquire(blocking=False):
+            folder = folder.rename(place / folder.name[1:])
             yield folder
     finally:
         _delete(folder)

@@ -379,7 +379,11 @@ _AS_ARGUMENTS = (
     "**x",
 )
 _AS_FILES = ("x.toml", "x.json", "x.png", "x.gif", "x.pt", "nosuch.json")
-option_values = st.sampled_from((*_AS_NUMBERS, *_AS_PATHS, *_AS_DEVICES, *_AS_ARGUMENTS, *_AS_FILES))
+# What a test has put there: a read-only file, a link to it, a link to itself, a folder, and names below these.
+_IN_THE_WAY = ("kept.json", "link.json", "loop.json", "folder", "kept.json/x.json", "folder/x.json", "nosuch/x.json")
+option_values = st.sampled_from((*_AS_NUMBERS, *_AS_PATHS, *_AS_DEVICES, *_AS_ARGUMENTS, *_AS_FILES, *_IN_THE_WAY))
+# Texts that would change a terminal: escape codes, control characters of 7 and 8 bits, directions of writing.
+control_texts = st.text("\x1b[31mK\x07\x08\r\n\t\x00\x7f\x85\x9b\u2028\u202e\u2066", min_size=1, max_size=12)
 
 
 def places_in(document: object, here: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:

@@ -1,10 +1,9 @@
 """What documents claim about models and their training, compared with their own logs, layer summaries and code."""
 
-from harness.claims.audit import Audit, audit, copied_logs
+from harness.claims.audit import RULES, Audit, audit, copied_logs
 from harness.claims.dossier import AuditFinding, Dossier
 from harness.claims.evidence import Claim, CodeModel, LayerTable, Reading, Run
 from harness.claims.rule import Rule
-from harness.claims.rules import RULES
 
 __all__ = [
     "RULES",

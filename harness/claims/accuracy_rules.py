@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from harness.claims.dossier import Confidence, Dossier
-from harness.claims.evidence import Claim, DataPart, Epoch, Quote, Run
-from harness.claims.rule import Found, describe, parts_of, points, report, rule, shows, two_digits
+from harness.claims.dossier import Dossier, Found, Paired
+from harness.claims.evidence import Claim, DataPart, Epoch, Quote, Run, two_digits
+from harness.claims.rule import best, parts_of, points, report, rule, shows
 
 # The accuracy rule where a document states none: each of the last three epochs, as the contract era-s7 asks.
 DEFAULT_LAST = 3
@@ -18,14 +18,12 @@ DEFAULT_TARGET = Decimal("99.4")
 @rule("contradiction", "Print the percentage from the count: 100 * correct / total.")
 def count_and_percentage(dossier: Dossier) -> Iterator[Found]:
     """A printed percentage is not that of the count beside it, rounded to the printed digits."""
-    for count in (count for reading in dossier.readings for count in reading.counts):
-        percent, exact = count.accuracy.percent, count.accuracy.exact
-        if percent is not None and count.accuracy.total and not percent.rounds(exact):
-            way = "higher" if percent.exact > exact else "lower"
-            shown = (
-                f"{count.accuracy} is {two_digits(exact)} %; what is printed is {points(percent.exact - exact)} {way}"
-            )
-            yield report(count.quote, f"{percent} %", shown, count.quote)
+    for count, quote in (count for reading in dossier.readings for count in reading.counts):
+        percent, exact = count.percent, count.exact
+        if percent is not None and count.total and not percent.rounds(exact):
+            by = f"{points(percent.exact - exact)} {'higher' if percent.exact > exact else 'lower'}"
+            shown = f"{count.correct:,} of {count.total:,} is {two_digits(exact)} %; what is printed is {by}"
+            yield report(quote, f"{percent} %", shown, quote)
 
 
 @rule("overstatement", "Judge the epochs by their counts, of which 9,940 of 10,000 are 99.4 %.")
@@ -33,11 +31,10 @@ def target_by_printed_figures(dossier: Dossier) -> Iterator[Found]:
     """Each of the last 3 epochs reaches 99.4 % by its printed percentage, but not by its count of correct predictions."""
     for run in dossier.runs:
         last = run.epochs[-DEFAULT_LAST:]
-        if len(last) < DEFAULT_LAST or any(one.test.percent is None or one.test.correct is None for one in last):
-            continue
+        counted = [one for one in last if one.test.correct is not None and one.test.percent]
         printed = all(one.test.percent and one.test.percent.printed >= DEFAULT_TARGET for one in last)
         below = [one for one in last if one.test.exact < Fraction(DEFAULT_TARGET)]
-        if printed and below:
+        if len(counted) == DEFAULT_LAST and printed and below:
             figures = ", ".join(f"{one.test.percent} %" for one in last)
             said = f"the last {DEFAULT_LAST} epochs reach {DEFAULT_TARGET} % by their printed percentages: {figures}"
             counts = ", ".join(f"{one.test.correct:,}" for one in last)
@@ -45,41 +42,38 @@ def target_by_printed_figures(dossier: Dossier) -> Iterator[Found]:
             yield report(below[0].test_quote, said, shown, *(one.test_quote for one in last))
 
 
-def _best_claims(dossier: Dossier) -> Iterator[tuple[Claim, DataPart, list[Epoch], Confidence]]:
-    """The claims of a best accuracy that is none of its runs' best, with the best epochs of these runs."""
+def _best_claims(dossier: Dossier) -> Iterator[tuple[Claim, Paired[Run], DataPart, Epoch]]:
+    """The claims of a best accuracy that is none of its runs' best, with these runs and the best epoch of all."""
     for claim, paired in dossier.judged("best"):
-        bests = {part: [best for run in paired.items if (best := run.best(part))] for part in parts_of(claim)}
-        pairs = [(part, epoch) for part, epochs in bests.items() for epoch in epochs]
+        bests = [(part, top) for part in parts_of(claim) for run in paired.items if (top := best(run.epochs, part))]
         stated = [claim, *dossier.variants_of(claim)]
-        if pairs and not any(shows(epoch, part, one.value) for part, epoch in pairs for one in stated):
-            part = pairs[0][0]
-            yield claim, part, bests[part], paired.confidence
+        if bests and not any(shows(epoch, part, one.value) for part, epoch in bests for one in stated):
+            part = bests[0][0]
+            yield claim, paired, part, max((one for of, one in bests if of == part), key=lambda one: one.exact(part))
 
 
 @rule("overstatement", "State the best accuracy that the log shows, or add the log of the run that reached more.")
 def best_above_log(dossier: Dossier) -> Iterator[Found]:
     """A claimed best accuracy is higher than the best in the log."""
-    for claim, part, bests, confidence in _best_claims(dossier):
-        top = max(bests, key=lambda epoch: epoch.exact(part))
+    for claim, paired, part, top in _best_claims(dossier):
         difference = claim.value.exact - top.exact(part)
         if difference > 0 and not claim.bound:
             said = f"best {part} accuracy {claim.value} %"
-            shown = f"the best {part} accuracy of the log is {describe(top, part)}, {points(difference)} lower"
-            yield report(claim.quote, said, shown, top.quote(part), confidence=confidence)
+            shown = f"the best {part} accuracy of the log is {top.of(part)}, {points(difference)} lower"
+            yield report(claim.quote, said, shown, top.quote(part), confidence=paired.confidence)
 
 
 @rule("understatement", "State the best accuracy that the log shows, or name the figure for what it is.")
 def best_below_log(dossier: Dossier) -> Iterator[Found]:
     """A claimed best accuracy is lower than the best in the log, such as that of the last epoch."""
-    for claim, part, bests, confidence in _best_claims(dossier):
-        top = max(bests, key=lambda epoch: epoch.exact(part))
+    for claim, paired, part, top in _best_claims(dossier):
         difference = top.exact(part) - claim.value.exact
         # Among several runs of a document without sections, the claim may speak of any.
-        if difference > 0 and (len(bests) == 1 or confidence in {"same section", "same name"}):
+        if difference > 0 and (len(paired.items) == 1 or paired.confidence in {"same section", "same name"}):
             what, quotes = _elsewhere(claim, part, dossier)
-            shown = f"the best {part} accuracy of the log is {describe(top, part)}, {points(difference)} higher{what}"
             said = f"best {part} accuracy {claim.value} %"
-            yield report(claim.quote, said, shown, top.quote(part), *quotes, confidence=confidence)
+            shown = f"the best {part} accuracy of the log is {top.of(part)}, {points(difference)} higher{what}"
+            yield report(claim.quote, said, shown, top.quote(part), *quotes, confidence=paired.confidence)
 
 
 def _elsewhere(claim: Claim, part: DataPart, dossier: Dossier) -> tuple[str, tuple[Quote, ...]]:
@@ -99,7 +93,7 @@ def best_epoch(dossier: Dossier) -> Iterator[Found]:
     """The best accuracy is that of another epoch than the one named, counted from 0 or from 1."""
     for claim, paired in dossier.judged("best"):
         part = claim.part or "test"
-        numbered = [pair for run in paired.items for pair in enumerate(run.epochs, start=1)]
+        numbered = (pair for run in paired.items for pair in enumerate(run.epochs, start=1))
         having = [(number, epoch) for number, epoch in numbered if shows(epoch, part, claim.value)]
         if claim.epoch and having and not any(claim.epoch in {number, epoch.label} for number, epoch in having):
             number, epoch = having[0]
@@ -113,26 +107,21 @@ def target_not_met(dossier: Dossier) -> Iterator[Found]:
     """A result is said to be at least or above an accuracy that no epoch of the log, or no result of the document, reaches."""
     for claim, paired in dossier.judged("at least"):
         part = claim.part or "test"
-        bests = [best for run in paired.items if (best := run.best(part))]
-        if bests and not any(_reaches(claim, best.exact(part)) for best in bests):
-            top = max(bests, key=lambda epoch: epoch.exact(part))
-            shown = f"the best of the log is {describe(top, part)}, {points(claim.value.exact - top.exact(part))} lower"
+        top = best((epoch for run in paired.items for epoch in run.epochs), part)
+        if top and not claim.allows(top.exact(part)):
+            shown = f"the best of the log is {top.of(part)}, {points(claim.value.exact - top.exact(part))} lower"
             said = f"{part} accuracy {claim.bound or '>='} {claim.value} %"
             yield report(claim.quote, said, shown, top.quote(part), confidence=paired.confidence)
     for claim in dossier.claims:
         if claim.kind != "at least" or claim.target or dossier.runs_for(claim).items:
             continue
-        beside = (one for one in dossier.reading(claim.section.file).claims if one.section == claim.section)
+        beside = (one for one in dossier.reading[claim.section.file].claims if one.section == claim.section)
         stated = [one for one in beside if one.kind == "best" and not one.target and one.part in {claim.part, None}]
-        if stated and not any(_reaches(claim, one.value.exact) for one in stated):
-            most = max(stated, key=lambda one: one.value.exact)
+        most = max(stated, key=lambda one: one.value.exact, default=None)
+        if most and not claim.allows(most.value.exact):
             lower = points(claim.value.exact - most.value.exact)
             shown = f"the document itself gives {most.value} % as its best, {lower} lower"
             yield report(claim.quote, f"accuracy {claim.bound or '>='} {claim.value} %", shown, most.quote)
-
-
-def _reaches(claim: Claim, value: Fraction) -> bool:
-    return value > claim.value.exact if claim.bound == ">" else value >= claim.value.exact
 
 
 @rule("overstatement", "Say in how many of the last epochs the accuracy is reached, by counts.")
@@ -146,7 +135,7 @@ def not_consistent(dossier: Dossier) -> Iterator[Found]:
             below = min(failing, key=len)
             lowest = min(below, key=lambda epoch: epoch.exact("test"))
             said = f"at least {claim.value} % in each of the last {last} epochs"
-            shown = f"{len(below)} of the last {last} epochs are below, the lowest with {describe(lowest, 'test')}"
+            shown = f"{len(below)} of the last {last} epochs are below, the lowest with {lowest.test}"
             quotes = (epoch.test_quote for epoch in below)
             yield report(claim.quote, said, shown, *quotes, confidence=paired.confidence)
 
@@ -161,13 +150,12 @@ def figure_of_no_run(dossier: Dossier) -> Iterator[Found]:
             continue
         here = [run for run in dossier.runs if run.section.file == claim.section.file]
         pool = paired.items if claim.mentions or not paired.items else here or paired.items
-        epochs = [epoch for run in pool for epoch in run.epochs]
+        epochs, part = [epoch for run in pool for epoch in run.epochs], claim.part or "test"
+        top = best(epochs, part)
         unread = any(run.damaged for run in pool) or _impossible_for(claim, pool) is not None
-        if pool and not unread and not any(shows(one, part, claim.value) for one in epochs for part in parts_of(claim)):
-            part = claim.part or "test"
-            top = max(epochs, key=lambda epoch: epoch.exact(part))
+        if top and not unread and not any(shows(one, part, claim.value) for one in epochs for part in parts_of(claim)):
             where = f"the log of model {claim.mentions[0]}" if len(claim.mentions) == 1 else "any log"
-            shown = f"no epoch of {where} has {claim.value} %; the best has {describe(top, part)}"
+            shown = f"no epoch of {where} has {claim.value} %; the best has {top.of(part)}"
             said = f"{claim.part or ''} accuracy {claim.value} %".strip()
             yield report(claim.quote, said, shown, top.quote(part), confidence=paired.confidence)
 

@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.claims import accuracy_rules, model_rules, run_rules
 from harness.claims.code import capture_code
 from harness.claims.documents import find_documents
 from harness.claims.dossier import AuditFinding, Dossier
-from harness.claims.evidence import CodeModel, Place, Reading, Run, Unread
+from harness.claims.evidence import CodeModel, Place, Reading, Unread
 from harness.claims.reading import MAX_CHARACTERS, read
-from harness.claims.rules import RULES
-from harness.claims.run_rules import copied, fingerprints, same_log
+from harness.claims.rule import Rule
 
+# In the order of the documentation
+RULES: tuple[Rule, ...] = tuple(
+    one for module in (accuracy_rules, run_rules, model_rules) for one in vars(module).values() if isinstance(one, Rule)
+)
 # Of all documents together
 _MAX_CHARACTERS = 2 * MAX_CHARACTERS
 
@@ -40,9 +44,8 @@ def audit(path: Path, *, code: bool = True, announce: Callable[[str], None] = la
     """
     readings, unread = read_all(path)
     models, left_out = capture_code(path, readings, announce) if code else ((), [])
-    unread += left_out
     findings = judge(Dossier(readings, models))
-    return Audit(path=str(path), readings=readings, models=models, unread=tuple(unread), findings=findings)
+    return Audit(path=str(path), readings=readings, models=models, unread=(*unread, *left_out), findings=findings)
 
 
 def read_all(path: Path) -> tuple[tuple[Reading, ...], list[Unread]]:
@@ -56,7 +59,7 @@ def read_all(path: Path) -> tuple[tuple[Reading, ...], list[Unread]]:
     for document in documents:
         if sum(reading.characters for reading in readings) > _MAX_CHARACTERS:
             reason = f"more than {_MAX_CHARACTERS // 2**20} Mi characters: this document is not read"
-            unread.append(Unread(place=Place(file=document.name, line=1), text=document.name, reason=reason))
+            unread.append(Unread(place=Place(file=document.name), reason=reason))
         else:
             readings.append(read(document))
     return tuple(readings), unread + [one for reading in readings for one in reading.unread]
@@ -65,7 +68,7 @@ def read_all(path: Path) -> tuple[tuple[Reading, ...], list[Unread]]:
 def judge(dossier: Dossier) -> tuple[AuditFinding, ...]:
     """Apply every rule to what was read of one submission; the findings are in the order of the documents' lines."""
     order = {reading.file: number for number, reading in enumerate(dossier.readings)}
-    found = dict.fromkeys(finding for rule in RULES for finding in rule.findings(dossier))
+    found = dict.fromkeys(rule.finding(one) for rule in RULES for one in rule.check(dossier))
 
     def position(finding: AuditFinding) -> tuple[int, ...]:
         place = finding.said.place
@@ -80,14 +83,5 @@ def copied_logs(paths: Sequence[Path]) -> tuple[AuditFinding, ...]:
     Raises:
         InputError: a path does not exist, or holds no document.
     """
-    seen: dict[object, tuple[int, Run]] = {}
-    found = []
-    for number, path in enumerate(paths):
-        for run in (run for reading in read_all(path)[0] for run in reading.runs):
-            marks = tuple(fingerprints(run))
-            earlier = next((seen[mark] for mark in marks if mark in seen and seen[mark][0] != number), None)
-            seen |= dict.fromkeys((mark for mark in marks if mark not in seen), (number, run))
-            if earlier:
-                first = str(paths[earlier[0]])
-                found.append(same_log.finding(copied(run, str(path), earlier[1], first)))
-    return tuple(found)
+    runs = ((str(path), run) for path in paths for reading in read_all(path)[0] for run in reading.runs)
+    return tuple(map(run_rules.same_log.finding, run_rules.copies(runs)))

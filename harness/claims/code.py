@@ -38,19 +38,18 @@ def capture_code(
             return (), []
         from harness.sources import load_each  # noqa: PLC0415 - imports PyTorch
 
-        unread = [
-            Unread(place=Place(file=section.file, line=1), text="", reason="more models than an audit captures")
-            for section in list(sections.values())[_MOST_FILES:]
-        ]
-        chosen = dict(list(sections.items())[:_MOST_FILES])
+        reason = "more models than an audit captures"
+        unread = [Unread(place=Place(file=one.file), reason=reason) for one in list(sections.values())[_MOST_FILES:]]
+        chosen = list(sections.items())[:_MOST_FILES]
         # A code block stands in a temporary file.
-        captured = load_each([str(file) for file in chosen], lambda line: announce(line.replace(f"{folder}/", "code ")))
+        captured = load_each(
+            [str(file) for file, _ in chosen], lambda line: announce(line.replace(f"{folder}/", "code "))
+        )
         models = []
-        for (file, section), result in zip(chosen.items(), captured, strict=True):
+        for (file, section), result in zip(chosen, captured, strict=True):
             if isinstance(result, HarnessError):
-                where = Place(file=section.file, line=1)
                 reason = f"its model cannot be captured: {first_line(result)}".replace(str(file), section.file)
-                unread.append(Unread(place=where, text=section.title, reason=reason))
+                unread.append(Unread(place=Place(file=section.file), reason=reason))
             else:
                 models.append(_described(section, result))
     return tuple(models), unread
@@ -60,8 +59,7 @@ def _stated(reading: Reading) -> set[Section]:
     """The sections that say something of a model which its code can show."""
     claims = (claim for claim in reading.claims if claim.kind in {"parameters", "receptive field"})
     stating = (one for one in claims if not one.target and (one.labelled or one.kind != "parameters"))
-    sections = {claim.section for claim in stating}
-    return sections | {table.section for table in reading.tables}
+    return {claim.section for claim in stating} | {table.section for table in reading.tables}
 
 
 def _concerns(code: Section, stated: Section) -> bool:
@@ -70,7 +68,7 @@ def _concerns(code: Section, stated: Section) -> bool:
 
 
 def _files(path: Path, folder: Path, readings: Sequence[Reading]) -> dict[Path, Section]:
-    """The files to capture, each with its section: Python files first, then code blocks of documents, then notebooks."""
+    """The files to capture, each with its section: code blocks of documents first, then Python files and notebooks."""
     written = {}
     blocks: dict[Section, str] = {}
     for reading in readings:
@@ -81,13 +79,11 @@ def _files(path: Path, folder: Path, readings: Sequence[Reading]) -> dict[Path, 
         file = folder / f"block_{number}.py"
         file.write_text(code, "utf-8")
         written[file] = section
-    root, found = path if path.is_dir() else path.parent, _code_files(path)
-    sections = [
-        Section(file=file.relative_to(root).as_posix(), key=file_number(file.name), title=file.name) for file in found
-    ]
-    files = dict(zip(found, sections, strict=True))
-    notebooks = {file: section for file, section in files.items() if file.suffix == NOTEBOOK}
-    return {file: section for file, section in files.items() if file not in notebooks} | written | notebooks
+    root = path if path.is_dir() else path.parent
+    for file in sorted(_code_files(path), key=lambda file: file.suffix == NOTEBOOK):
+        name = file.relative_to(root).as_posix()
+        written[file] = Section(file=name, key=file_number(name), title=file.name)
+    return written
 
 
 def _code_files(path: Path) -> tuple[Path, ...]:

@@ -12,12 +12,13 @@ import re
 import stat
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.claims.evidence import Place, Unread
 from harness.errors import InputError
+from harness.files import read_whole
 
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".rst", ".log", ".ipynb"})
 NOTEBOOK = ".ipynb"
@@ -54,11 +55,9 @@ class Document:
     name: str
 
     def lines(self) -> Iterator[Line | Unread]:
-        """Yield the lines in order, and what could not be read."""
-        if self.path.suffix.lower() == NOTEBOOK:
-            yield from _notebook(self.path, self.name)
-        else:
-            yield from _text(self.path, self.name)
+        """Return the lines in order, and what could not be read."""
+        read = _notebook if self.path.suffix.lower() == NOTEBOOK else _text
+        return read(self.path, self.name)
 
 
 def find_documents(path: Path) -> tuple[list[Document], list[Unread]]:
@@ -67,19 +66,16 @@ def find_documents(path: Path) -> tuple[list[Document], list[Unread]]:
     Raises:
         InputError: the path does not exist, is neither a regular file nor a folder, or holds no document.
     """
+    mode, reason = 0, "it is a device, a pipe or a socket"
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"expected a document, a notebook, a log or a folder, got path={str(path)!r}: {reason}. Name an existing file."
-        ) from error
     if stat.S_ISREG(mode):
         return [Document(path=path, name=path.name)], []
     if not stat.S_ISDIR(mode):
         raise InputError(
-            f"expected a regular file or a folder, got path={str(path)!r}, which is a device, a pipe or a socket. "
-            "Name a document."
+            f"expected a document, a notebook, a log or a folder, got path={str(path)!r}: {reason}. Name an existing file."
         )
     found, left_out = _walk(path)
     if not found:
@@ -119,8 +115,7 @@ def _walk(root: Path) -> tuple[list[Document], list[Unread]]:
 
 
 def _left_out(root: Path, path: Path, reason: str) -> Unread:
-    name = path.relative_to(root).as_posix()
-    return Unread(place=Place(file=name, line=1), text=name, reason=reason)
+    return Unread(place=Place(file=path.relative_to(root).as_posix()), reason=reason)
 
 
 def _text(path: Path, name: str) -> Iterator[Line | Unread]:
@@ -130,7 +125,7 @@ def _text(path: Path, name: str) -> Iterator[Line | Unread]:
             start = raw.read(8192)
             encoding = next((known for mark, known in _BYTE_ORDER_MARKS if start.startswith(mark)), None)
             if encoding is None and b"\0" in start:
-                yield Unread(place=Place(file=name, line=1), text=name, reason="a binary file is not read")
+                yield Unread(place=Place(file=name), reason="a binary file is not read")
                 return
             raw.seek(0)
             with io.TextIOWrapper(raw, encoding or "utf-8", errors="replace", newline="\n") as file:
@@ -138,7 +133,7 @@ def _text(path: Path, name: str) -> Iterator[Line | Unread]:
                     yield _line(Place(file=name, line=number), text, kind, lost)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8 or UTF-16"
-        yield Unread(place=Place(file=name, line=1), text=name, reason=f"the file cannot be read: {reason}")
+        yield Unread(place=Place(file=name), reason=f"the file cannot be read: {reason}")
 
 
 def _logical_lines(file: io.TextIOWrapper) -> Iterator[tuple[int, str, int]]:
@@ -150,63 +145,57 @@ def _logical_lines(file: io.TextIOWrapper) -> Iterator[tuple[int, str, int]]:
         while not chunk.endswith("\n") and (chunk := file.readline(_CHUNK)):
             length += len(chunk)
             tail = (tail + chunk)[-_CHUNK:]
-        text = last_state(tail)
+        text = _last_state(tail)
         # A line that was updated in place is read if its last state is whole.
         cut = length > len(tail) and len(text) >= len(tail.rstrip())
         yield number, text, length if len(text) > MAX_LINE or cut else 0
 
 
-def last_state(text: str) -> str:
+def _last_state(text: str) -> str:
     """Return what a terminal shows of a line: the last non-empty text after a carriage return, without ANSI sequences."""
     if "\r" in text:
         text = next((part for part in reversed(text.split("\r")) if part.strip()), "")
-    if "\x1b" in text:
-        text = _ANSI.sub("", text)
-    return text.rstrip()
+    return _ANSI.sub("", text).rstrip()
 
 
 def _notebook(path: Path, name: str) -> Iterator[Line | Unread]:
     import nbformat  # noqa: PLC0415 - slow, and only notebooks need it
 
-    place = Place(file=name, line=1)
     try:
-        if path.stat().st_size > _MAX_NOTEBOOK_BYTES:
-            limit = _MAX_NOTEBOOK_BYTES // 2**20
-            yield Unread(place=place, text=name, reason=f"a notebook of more than {limit} MiB is not read")
-            return
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_whole(path, "a notebook", most=_MAX_NOTEBOOK_BYTES).decode("utf-8-sig")
         with warnings.catch_warnings():
             # Deviations from the schema, such as missing cell identifiers, do not matter to a reader.
             warnings.simplefilter("ignore")
             notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
         cells = list(notebook.cells)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        yield Unread(place=place, text=name, reason=f"it is not a notebook that nbformat reads: {type(error).__name__}")
+    except InputError as error:
+        yield Unread(place=Place(file=name), reason=str(error))
+        return
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        yield Unread(place=Place(file=name), reason=f"it is not a notebook that nbformat reads: {type(error).__name__}")
         return
     for number, cell in enumerate(cells, start=1):
         try:
             yield from _cell_lines(name, number, cell)
         except (KeyError, TypeError, AttributeError) as error:
-            broken = Place(file=name, line=1, cell=number)
-            yield Unread(place=broken, text=name, reason=f"the cell is malformed: {type(error).__name__}")
+            yield Unread(place=Place(file=name, cell=number), reason=f"the cell is malformed: {type(error).__name__}")
 
 
 def _cell_lines(name: str, number: int, cell: Any) -> Iterator[Line | Unread]:  # noqa: ANN401 - a node of nbformat
     kind: Kind = "code" if cell.cell_type == "code" else "prose"
-    yield from _lines_of(str(cell.source), Place(file=name, line=1, cell=number), kind)
+    yield from _lines_of(str(cell.source), Place(file=name, cell=number), kind)
     for index, output in enumerate(cell.get("outputs", ()), start=1):
         text = output.get("text") or output.get("data", {}).get("text/plain") or ""
-        yield from _lines_of(str(text), Place(file=name, line=1, cell=number, output=index), "output")
+        yield from _lines_of(str(text), Place(file=name, cell=number, output=index), "output")
 
 
 def _lines_of(text: str, start: Place, kind: Kind) -> Iterator[Line | Unread]:
     for number, raw in enumerate(text.split("\n"), start=1):
-        place = Place(file=start.file, line=number, cell=start.cell, output=start.output)
-        yield _line(place, last_state(raw), kind)
+        yield _line(replace(start, line=number), _last_state(raw), kind)
 
 
 def _line(place: Place, text: str, kind: Kind, length: int = 0) -> Line | Unread:
     """Return a line, or note that it is too long; ``length`` is that of a line that was cut."""
     if length or len(text) > MAX_LINE:
-        return Unread(place=place, text=text[:80], reason=f"a line of {length or len(text):,} characters is not read")
+        return Unread(place=place, reason=f"a line of {length or len(text):,} characters is not read")
     return Line(place=place, text=text, kind=kind)

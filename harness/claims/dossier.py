@@ -20,28 +20,34 @@ T = TypeVar("T", Run, LayerTable, CodeModel)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditFinding:
-    """A disagreement between a document and the evidence, or a remark.
+class Found:
+    """What a rule finds.
 
     Args:
-        rule: identifier of the rule.
-        kind: the kind of the finding; ``contradiction`` and ``overstatement`` fail.
         said: the line of the document that is in question.
         claim: what that line says, in words.
         shown: what the evidence says, in words, and by how much it differs.
         evidence: the lines that show it.
-        fix: what to do.
         confidence: how the evidence was paired with the claim.
+    """
+
+    said: Quote
+    claim: str
+    shown: str
+    evidence: tuple[Quote, ...]
+    confidence: Confidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFinding(Found):
+    """A disagreement between a document and the evidence, or a remark, with the rule's name, kind and what to do.
+
+    The kinds ``contradiction`` and ``overstatement`` fail.
     """
 
     rule: str
     kind: Kind
-    said: Quote
-    claim: str
-    shown: str
-    evidence: tuple[Quote, ...] = ()
     fix: str
-    confidence: Confidence = "same section"
 
     @property
     def failed(self) -> bool:
@@ -93,16 +99,13 @@ class Dossier:
         return tuple(table for reading in self.readings for table in reading.tables if table.total is not None)
 
     @cached_property
-    def _by_file(self) -> dict[str, Reading]:
+    def reading(self) -> dict[str, Reading]:
+        """The reading of each file."""
         return {reading.file: reading for reading in self.readings}
-
-    def reading(self, file: str) -> Reading:
-        """The reading of a file."""
-        return self._by_file[file]
 
     def variants_of(self, claim: Claim) -> list[Claim]:
         """The same figure of other variants of a section's model, if the claim is of one; a log or summary shows one only."""
-        claims = self.reading(claim.section.file).claims if claim.variant else ()
+        claims = self.reading[claim.section.file].claims if claim.variant else ()
         mine = (claim.kind, claim.part, claim.section)
         return [one for one in claims if (one.kind, one.part, one.section) == mine and one.variant != claim.variant]
 
@@ -162,7 +165,7 @@ class Dossier:
         named = tuple(one for one in near if wanted & {one.section.key, file_number(one.section.file)})
         if named:
             return Paired(items=named, confidence="same name", sure=True)
-        return Paired(items=near, sure=len(near) == 1 and not self.reading(file).sections)
+        return Paired(items=near, sure=len(near) == 1 and not self.reading[file].sections)
 
 
 def is_below(section: Section, file: str) -> bool:

@@ -5,6 +5,8 @@ Numbers are exact: counts are integers, and a printed number is a `Decimal`, who
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,7 +21,7 @@ class Place:
     """The position of a line: the file, and in a notebook the cell and, if it is not the source, the output; all from 1."""
 
     file: str
-    line: int
+    line: int = 1
     cell: int | None = None
     output: int | None = None
 
@@ -71,6 +73,11 @@ class Figure:
         return f"{self.printed:,f}" + {1: "", 1000: "k", 1_000_000: "M"}[self.scale]
 
 
+def two_digits(value: Fraction) -> str:
+    """Format a percentage with two decimals."""
+    return f"{Decimal(value.numerator) / value.denominator:.2f}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """An accuracy as a log prints it: a percentage, a count of correct predictions, or both."""
@@ -94,7 +101,7 @@ class Accuracy:
 
     def __str__(self) -> str:
         if self.correct is not None and self.total:
-            return f"{self.correct:,} of {self.total:,}"
+            return f"{self.correct:,} of {self.total:,} ({two_digits(self.exact)} %)"
         return f"{self.percent} %"
 
 
@@ -135,11 +142,6 @@ class Run:
     epochs: tuple[Epoch, ...]
     damaged: int = 0
 
-    def best(self, part: DataPart) -> Epoch | None:
-        """The first epoch with the highest accuracy on a part of the data; None if the log does not show it."""
-        shown = [epoch for epoch in self.epochs if epoch.of(part) is not None]
-        return max(shown, key=lambda epoch: epoch.exact(part), default=None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
@@ -151,6 +153,12 @@ class Section:
 
 
 Bound = Literal["", "<", "<=", ">", ">="]
+_COMPARISONS: dict[str, Callable[[Fraction, Fraction], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 ClaimKind = Literal[
     "parameters", "accuracy", "best", "at least", "consistent", "epochs", "batch size", "receptive field"
 ]
@@ -192,14 +200,9 @@ class Claim:
     target: bool = False
     met: bool = False
 
-
-@dataclass(frozen=True, kw_only=True)
-class PrintedCount:
-    """A count of correct predictions with the percentage beside it."""
-
-    accuracy: Accuracy
-    section: Section
-    quote: Quote
+    def allows(self, value: Fraction) -> bool:
+        """Whether a value meets the bound, at least the figure if none is stated."""
+        return _COMPARISONS[self.bound or ">="](value, self.value.exact)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,14 +244,6 @@ class FieldRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FieldTable:
-    """A receptive-field table."""
-
-    section: Section
-    rows: tuple[FieldRow, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class CodeModel:
     """A captured model.
 
@@ -273,20 +268,23 @@ class Unread:
     """Something that could not be read, and why."""
 
     place: Place
-    text: str
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """All that was read from one document, in the order of its lines; ``sections`` are those with a model's number."""
+    """All that was read from one document, in the order of its lines.
+
+    ``fields`` are the receptive-field tables; ``counts`` the printed counts that have a percentage beside them;
+    ``sections`` those with a model's number.
+    """
 
     file: str
     claims: tuple[Claim, ...] = ()
     runs: tuple[Run, ...] = ()
     tables: tuple[LayerTable, ...] = ()
-    fields: tuple[FieldTable, ...] = ()
-    counts: tuple[PrintedCount, ...] = ()
+    fields: tuple[tuple[FieldRow, ...], ...] = ()
+    counts: tuple[tuple[Accuracy, Quote], ...] = ()
     sections: tuple[Section, ...] = ()
     unread: tuple[Unread, ...] = ()
     code: tuple[tuple[Section, str], ...] = ()

@@ -27,11 +27,8 @@ class Pattern:
 
     def last(self, text: str, lowered: str) -> re.Match[str] | None:
         """Return the last match in a line, such as the last of several progress bars printed without a line break."""
-        match = None
-        if any(word in lowered for word in self.words):
-            for match in self.regex.finditer(text):  # noqa: B007 - the last one is wanted
-                pass
-        return match
+        found = [*self.regex.finditer(text)] if any(word in lowered for word in self.words) else []
+        return found[-1] if found else None
 
 
 def _read(document: dict[str, Any]) -> dict[str, Pattern]:
@@ -78,7 +75,7 @@ PART_OF_SECTION = re.compile(
     r"\b(?:results?|resuts|analysis|summary|conclusions?|targets?|logs?|metrics|performance)\b", re.IGNORECASE
 )
 CLOSING = re.compile(r"\b(?:compar|conclu|overall|license|contribut|takeaway|final)", re.IGNORECASE)
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _NUMBER_WORDS = {"two": 2, "three": 3, "few": None, "four": 4, "five": 5}
 _BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("<", "less than", "fewer than", "under", "below", "within"), "<"),
@@ -101,9 +98,7 @@ def plain(text: str) -> str:
 
 def quote_of(line: Line) -> Quote:
     """Return a line as a quotation of readable length, without the bar of its progress."""
-    text = line.text.strip()
-    if "%|" in text:
-        text = _BAR.sub("%|...|", text)
+    text = _BAR.sub("%|...|", line.text.strip())
     return Quote(place=line.place, text=text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}...")
 
 
@@ -132,16 +127,10 @@ def last_epochs(text: str | None) -> int | None:
 
 def model_key(text: str) -> str | None:
     """Return the number of the model that a heading or a sentence names, or None."""
-    match = MODEL.search(text)
-    return _key(match) if match else None
+    return next(iter(model_keys(text)), None)
 
 
 def model_keys(text: str) -> tuple[str, ...]:
     """Return the numbers of all models that a sentence names."""
-    return tuple(dict.fromkeys(_key(match) for match in MODEL.finditer(text)))
-
-
-def _key(match: re.Match[str]) -> str:
-    if match["number"]:
-        return str(int(match["number"]))
-    return str(1 + ORDINALS.index(match["ordinal"].lower()))
+    found = MODEL.finditer(text)
+    return tuple(dict.fromkeys(str(int(one["number"] or 1 + _ORDINALS.index(one["ordinal"].lower()))) for one in found))

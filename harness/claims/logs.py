@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from harness.claims.documents import Line
-from harness.claims.evidence import Accuracy, Epoch, PrintedCount, Quote, Run, Section, Unread
+from harness.claims.evidence import Accuracy, Epoch, Quote, Run, Section, Unread
 from harness.claims.grammar import PATTERNS, percentage, quote_of
 
 # A result without an epoch's number belongs to the last heading if it follows within so many lines.
@@ -43,7 +43,7 @@ class LogReader:
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
-        self.counts: list[PrintedCount] = []
+        self.counts: list[tuple[Accuracy, Quote]] = []
         self.unread: list[Unread] = []
         self._section = Section(file="", key=None, title="")
         self._epochs: list[Epoch] = []
@@ -62,8 +62,7 @@ class LogReader:
         if not (is_result or heading or "%|" in text):
             return False
         if "\ufffd" in text and _DAMAGED.search(text):
-            quote = quote_of(line)
-            self.unread.append(Unread(place=line.place, text=quote.text, reason="a figure has damaged characters"))
+            self.unread.append(Unread(place=line.place, reason="a figure has damaged characters"))
             self._damaged += 1
             self._now = replace(self._now, shown=True)
             return True
@@ -118,7 +117,7 @@ class LogReader:
         percent = percentage(found["percent"]) if "percent" in found.groupdict() else None
         accuracy = Accuracy(percent=percent, correct=int(found["correct"]), total=int(found["total"]))
         if percent is not None:
-            self.counts.append(PrintedCount(accuracy=accuracy, section=self._section, quote=quote_of(line)))
+            self.counts.append((accuracy, quote_of(line)))
         label = re.search(r"\b(?:train|test|val|eval)", lowered[: found.start()])
         # Some programs call both results "Test set"; only their totals tell them apart.
         if int(found["total"]) >= _TRAIN_TOTAL or (label and label[0] == "train"):

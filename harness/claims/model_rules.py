@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
-from harness.claims.dossier import Dossier
-from harness.claims.evidence import Claim, FieldRow, FieldTable, Figure
-from harness.claims.rule import Found, report, rule
+from harness.claims.dossier import Dossier, Found
+from harness.claims.evidence import Claim, FieldRow, Figure
+from harness.claims.rule import report, rule
 
 
 @rule("contradiction", "Show the summary as it was printed.")
@@ -60,17 +60,13 @@ def over_budget(dossier: Dossier) -> Iterator[Found]:
     for claim in dossier.claims:
         if claim.kind != "parameters" or not claim.bound or (claim.target and not claim.met):
             continue
-        paired, limit = dossier.tables_for(claim), claim.value.exact
-        if paired.sure and all(_breaks(claim.bound, table.total or 0, limit) for table in paired.items):
+        paired = dossier.tables_for(claim)
+        if paired.sure and not any(claim.allows(Fraction(table.total or 0)) for table in paired.items):
             table = paired.items[-1]
-            shown = f"the layer summary has {table.total:,}" + (", exactly as many" if table.total == limit else "")
+            equal = ", exactly as many" if table.total == claim.value.exact else ""
+            shown = f"the layer summary has {table.total:,}{equal}"
             said = f"{claim.bound} {claim.value} parameters"
             yield report(claim.quote, said, shown, table.quote, confidence=paired.confidence)
-
-
-def _breaks(bound: str, total: int, limit: Fraction) -> bool:
-    beyond = total > limit if bound[0] == "<" else total < limit
-    return beyond or (len(bound) == 1 and total == limit)
 
 
 @rule("contradiction", "State the total of the code that is submitted, or submit the code of the summary.")
@@ -138,14 +134,14 @@ def field_against_code(dossier: Dossier) -> Iterator[Found]:
             yield report(claim.quote, f"receptive field {claim.value}", shown, confidence=paired.confidence)
 
 
-def computed_fields(table: FieldTable) -> list[tuple[FieldRow, int]]:
+def _computed_fields(table: Sequence[FieldRow]) -> list[tuple[FieldRow, int]]:
     """The receptive field of each row before the head, by the rows' own kernels and strides, as far as these are known.
 
     size' = size + (kernel - 1) * jump; jump' = jump * stride (Araujo, Norris and Sim, Distill, 2019).
     """
     size, jump = 1, 1
     computed = []
-    for row in table.rows:
+    for row in table:
         name = row.name.lower()
         if name.startswith(("input", "image")):
             continue
@@ -173,7 +169,7 @@ def receptive_field_table(dossier: Dossier) -> Iterator[Found]:
     """Rows of a receptive-field table before the head are not what their kernels and strides give."""
     for reading in dossier.readings:
         for table in reading.fields:
-            rows = computed_fields(table)
+            rows = _computed_fields(table)
             wrong = [(row, size) for row, size in rows if row.field != size]
             if wrong:
                 first = wrong[0][0]

@@ -36,8 +36,7 @@ def read(document: Document) -> Reading:
     reader = _Reader(document.name)
     for line in document.lines():
         reader.feed(line)
-        if reader.characters > MAX_CHARACTERS or reader.items > _MAX_ITEMS:
-            reader.stop(line.place)
+        if reader.is_full(line.place):
             break
     return reader.finish()
 
@@ -68,18 +67,13 @@ class _Reader:
         self._cell: int | None = None
         self._stops_early = False
 
-    @property
-    def items(self) -> int:
-        """The number of results that are held."""
-        return len(self._claims) + len(self._unread) + self._logs.items
-
     def feed(self, line: Line | Unread) -> None:
         """Read a line, or note what could not be read."""
-        text = line.text
-        self.characters += len(text)
         if isinstance(line, Unread):
             self._unread.append(line)
             return
+        text = line.text
+        self.characters += len(text)
         if line.place.cell != self._cell:
             self._end_parts()
             self._cell, self._fence, self._loose_code = line.place.cell, None, False
@@ -96,11 +90,15 @@ class _Reader:
             self._tables.blank()
         self._previous = text
 
-    def stop(self, place: Place) -> None:
-        """Note that the document is not read any further."""
+    def is_full(self, place: Place) -> bool:
+        """Whether the document is read up to this place only, which is noted."""
+        results = len(self._claims) + len(self._unread) + self._logs.items
+        if self.characters <= MAX_CHARACTERS and results <= _MAX_ITEMS:
+            return False
         reason = f"a document of more than {MAX_CHARACTERS // 2**20} Mi characters or {_MAX_ITEMS:,} results is read up to here"
-        self._unread.append(Unread(place=place, text="", reason=reason))
+        self._unread.append(Unread(place=place, reason=reason))
         self._logs.cut()
+        return True
 
     def finish(self) -> Reading:
         """Return what was read."""

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from importlib import resources
 
-from harness.claims.dossier import AuditFinding, Confidence, Dossier, Kind
-from harness.claims.evidence import Claim, DataPart, Epoch, Figure, Quote
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """What a rule finds: see the fields of the same names of `AuditFinding`."""
-
-    said: Quote
-    claim: str
-    shown: str
-    evidence: tuple[Quote, ...]
-    confidence: Confidence
+from harness.claims.dossier import AuditFinding, Confidence, Dossier, Found, Kind
+from harness.claims.evidence import Claim, DataPart, Epoch, Figure, Quote, two_digits
 
 
 def report(said: Quote, claim: str, shown: str, *evidence: Quote, confidence: Confidence = "same section") -> Found:
@@ -43,10 +31,6 @@ class Rule:
         """A document that triggers this rule and no other."""
         return resources.files("harness.claims").joinpath("examples", f"{self.name}.md").read_text("utf-8")
 
-    def findings(self, dossier: Dossier) -> Iterator[AuditFinding]:
-        """Apply the rule to what was read of one submission."""
-        return map(self.finding, self.check(dossier))
-
     def finding(self, one: Found) -> AuditFinding:
         """Return a finding of this rule."""
         return AuditFinding(rule=self.name, kind=self.kind, fix=self.fix, **vars(one))
@@ -62,24 +46,15 @@ def rule(kind: Kind, fix: str) -> Callable[[Callable[[Dossier], Iterator[Found]]
     return declare
 
 
-def two_digits(value: Fraction) -> str:
-    """Format a percentage with two decimals."""
-    exact = Decimal(value.numerator) / Decimal(value.denominator)
-    return f"{exact.quantize(Decimal('0.01'), ROUND_HALF_EVEN)}"
-
-
 def points(value: Fraction) -> str:
     """Format a difference of percentages."""
     return f"{two_digits(abs(value))} points"
 
 
-def describe(epoch: Epoch, part: DataPart) -> str:
-    """The accuracy of an epoch in words: the count and its percentage, or the percentage."""
-    accuracy = epoch.of(part)
-    if accuracy is None:
-        return "no figure"
-    counted = accuracy.correct is not None and accuracy.total
-    return f"{accuracy} ({two_digits(accuracy.exact)} %)" if counted else str(accuracy)
+def best(epochs: Iterable[Epoch], part: DataPart) -> Epoch | None:
+    """The first epoch with the highest accuracy on a part of the data; None if the log does not show it."""
+    shown = (epoch for epoch in epochs if epoch.of(part) is not None)
+    return max(shown, key=lambda epoch: epoch.exact(part), default=None)
 
 
 def shows(epoch: Epoch, part: DataPart, value: Figure) -> bool:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from harness.claims.documents import Line
-from harness.claims.evidence import FieldRow, FieldTable, LayerRow, LayerTable, Quote, Section, TableForm, Unread
+from harness.claims.evidence import FieldRow, LayerRow, LayerTable, Quote, Section, TableForm, Unread
 from harness.claims.grammar import COLUMNS, PATTERNS, quote_of
 from harness.claims.logs import LogReader
 
@@ -44,7 +44,7 @@ class TableReader:
 
     def __init__(self, logs: LogReader) -> None:
         self.layers: list[LayerTable] = []
-        self.fields: list[FieldTable] = []
+        self.fields: list[tuple[FieldRow, ...]] = []
         self.unread: list[Unread] = []
         self._logs = logs
         self._section = Section(file="", key=None, title="")
@@ -84,7 +84,7 @@ class TableReader:
         if isinstance(self._open, _Summary):
             self._close(self._open, None, self._open.head)
         elif self._open is not None and self._open.rows:
-            self.fields.append(FieldTable(section=self._section, rows=tuple(self._open.rows)))
+            self.fields.append(tuple(self._open.rows))
         self._open = None
 
     def _total(self, total: int, quote: Quote) -> None:
@@ -138,8 +138,7 @@ class TableReader:
         if re.search(r"[A-Za-z].*[\d\ufffd]", text):
             summary.complete = False
             if "\ufffd" in text:
-                reason = "a row of a layer summary has damaged characters"
-                self.unread.append(Unread(place=line.place, text=quote_of(line).text, reason=reason))
+                self.unread.append(Unread(place=line.place, reason="a row of a layer summary has damaged characters"))
         return True
 
     def _grid(self, text: str) -> bool:

@@ -17,7 +17,8 @@ from harness.findings import Finding, Status, overall
 
 if TYPE_CHECKING:
     from harness.certification import ReplicatedFigure, Replication
-    from harness.claims import Audit, AuditFinding
+    from harness.claims import Audit
+    from harness.claims.evidence import Quote
 
 
 @click.command()
@@ -53,43 +54,38 @@ def audit(
     parameters, accuracies, epochs and receptive fields are compared with the training logs, the layer summaries and the
     code that belong to them. Contradictions and overstatements fail; other findings are reported.
     """
+    from harness.claims import Audit, copied_logs
     from harness.claims import audit as examine
-    from harness.claims import copied_logs
     from harness.reporting import Facts, Findings, Page, facts_table, findings_table, verdict_line
 
     if cross != (len(paths) > 1):
         raise click.UsageError(f"expected one PATH, or several with --cross, got {len(paths)} with cross={cross}.")
     if cross:
-        found, audits = copied_logs([Path(path) for path in paths]), []
+        found = copied_logs([Path(path) for path in paths])
+        done = Audit(path="", readings=(), models=(), unread=(), findings=found)
     else:
-        audits = [examine(Path(paths[0]), announce=announce)]
-        found = audits[0].findings
-    findings = [finding.to_finding() for finding in found]
-    replication = _replicated(audits, runs, recipe_name, **chosen) if runs else None
+        done = examine(Path(paths[0]), announce=announce)
+    findings = [finding.to_finding() for finding in done.findings]
+    replication = _replicated(done, runs, recipe_name, **chosen) if runs else None
     findings += map(_replicated_finding, replication.figures) if replication else ()
     status = overall(findings) if findings else Status.PASS
-    facts = [fact for one in audits for fact in _facts(one)]
+    facts = _facts(done)
     output.print(
         findings_table(findings, evidence=True),
         *(["", facts_table(facts), ""] if facts else ()),
         verdict_line(status, " ".join(paths)),
     )
     if html:
-        sections = (
-            Findings(title="Findings", findings=tuple(findings)),
-            Facts(title="What was read", facts=tuple(facts)),
-        )
-        statement = f"{len(findings)} findings on {', '.join(paths)}."
-        write_page(
-            html, Page(title=f"Audit of {', '.join(paths)}", status=status, statement=statement, sections=sections)
-        )
-    content = {"replication": asdict(replication) if replication else None, **_content(audits, found)}
+        what = (Findings(title="Findings", findings=tuple(findings)), Facts(title="What was read", facts=tuple(facts)))
+        title, statement = f"Audit of {', '.join(paths)}", f"{len(findings)} findings."
+        write_page(html, Page(title=title, status=status, statement=statement, sections=what))
+    content = {"replication": asdict(replication) if replication else None, **_content(done)}
     output.write("audit", {"paths": list(paths), "status": status.value, **content})
     return exit_code(findings)
 
 
 def _replicated(
-    audits: list[Audit],
+    done: Audit,
     runs: int,
     recipe_name: str | None,
     **chosen: Any,  # noqa: ANN401 - as above
@@ -99,17 +95,15 @@ def _replicated(
     from harness.claims import Dossier
 
     published, certificates = [], {}
-    for one in audits:
-        dossier, place = Dossier(one.readings, one.models), Path(one.path)
-        for model in one.models:
-            file = (place if place.is_dir() else place.parent) / model.section.file
-            if (run := dossier.run_of(model)) is None or file.suffix not in {".py", ".ipynb"}:
-                continue
-            correct = tuple(epoch.test.correct or 0 for epoch in run.epochs)
-            published.append(Published(model=str(file), correct=correct))
-            design = FixedDesign(runs=runs)
-            options = {"design": design, "epochs": len(correct), **chosen}
-            certificates[str(file)] = certified(str(file), "", None, recipe_name, **options)
+    dossier, place = Dossier(done.readings, done.models), Path(done.path)
+    for model in done.models:
+        file = (place if place.is_dir() else place.parent) / model.section.file
+        if (run := dossier.run_of(model)) is None or file.suffix not in {".py", ".ipynb"}:
+            continue
+        correct = tuple(epoch.test.correct or 0 for epoch in run.epochs)
+        published.append(Published(model=str(file), correct=correct))
+        options = {"design": FixedDesign(runs=runs), "epochs": len(correct), **chosen}
+        certificates[str(file)] = certified(str(file), "", None, recipe_name, **options)
     if not published:
         raise InputError(
             "expected a model with its code in a file and one log of its own that shows counts, got none. Nothing was trained."
@@ -134,10 +128,9 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
     """What was read of each document that holds anything, and what was not read."""
     facts = []
     for document in _documents(audit):
-        counts = {key: value for key, value in document.items() if key != "file" and value}
-        if counts:
-            what = ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in counts.items())
-            facts.append((document["file"], what))
+        file, *counts = document.items()
+        if what := ", ".join(f"{count:,} {key.replace('_', ' ')}" for key, count in counts if count):
+            facts.append((file[1], what))
     return facts + [(str(one.place), f"not read: {one.reason}") for one in audit.unread]
 
 
@@ -155,26 +148,20 @@ def _documents(audit: Audit) -> list[dict[str, Any]]:
     ]
 
 
-def _content(audits: list[Audit], found: tuple[AuditFinding, ...]) -> dict[str, Any]:
+def _quoted(quote: Quote) -> dict[str, Any]:
+    return {**asdict(quote.place), "text": quote.text}
+
+
+def _content(audit: Audit) -> dict[str, Any]:
     return {
-        "documents": [document for one in audits for document in _documents(one)],
+        "documents": _documents(audit),
         "models": [
             {"file": model.section.file, "parameters": model.total, "unreached": model.unreached}
-            for one in audits
-            for model in one.models
+            for model in audit.models
         ],
-        "unread": [{**asdict(one.place), "reason": one.reason} for audit in audits for one in audit.unread],
+        "unread": [{**asdict(one.place), "reason": one.reason} for one in audit.unread],
         "findings": [
-            {
-                "rule": one.rule,
-                "kind": one.kind,
-                "said": {**asdict(one.said.place), "text": one.said.text},
-                "claim": one.claim,
-                "shown": one.shown,
-                "evidence": [{**asdict(quote.place), "text": quote.text} for quote in one.evidence],
-                "fix": one.fix,
-                "confidence": one.confidence,
-            }
-            for one in found
+            {**asdict(one), "said": _quoted(one.said), "evidence": [_quoted(quote) for quote in one.evidence]}
+            for one in audit.findings
         ],
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,44 +107,15 @@ def load(
         CaptureRequest(source=file, arguments=arguments, seed=seed, input_shape=input_shape, twice=twice)
         for file in files
     ]
-    numbers = {file.text: f"({number} of {len(files)})" for number, file in enumerate(files, start=1)}
-
-    def announce_file(line: str) -> None:
-        # The progress names the file before its classes.
-        if len(files) > 1 and line in numbers:
-            announce(f"importing {line} {numbers[line]}")
-
-    jobs = [
-        Job(
-            request=one,
-            working_folder=_project(one.source),
-            variables={"CUDA_VISIBLE_DEVICES": ""},
-            sandbox=sandbox,
-        )
-        for one in requests
-    ]
-    # A daemon, so that an interruption does not wait for it.
-    meanwhile = threading.Thread(target=importlib.import_module, args=(_IMPORTED_LATE,), daemon=True)
-    meanwhile.start()
-    with warm_workers() as area, temporary_folder("model", inside=area) as folder:
-        limits = Limits(seconds=timeout, start_seconds=START_TIMEOUT_SECONDS, written_bytes=_MAX_WRITTEN_BYTES)
-        outcomes = run_processes(jobs, folder, limits=limits, announce=announce_file)
-        load_file = _load_file if len(files) == 1 else _load_file_or_report
-        meanwhile.join()
-        loaded = [load_file(request, outcome, timeout) for request, outcome in zip(requests, outcomes, strict=True)]
-    candidates = [candidate for of_file in loaded for candidate in of_file]
-    chosen, reasons = choose(candidates, source.text)
-    if chosen.model is None:
-        raise ExaminerError(f"expected the graph of {chosen.name}, which was chosen as the model, got none")
-    notes = (*dict.fromkeys(note for candidate in candidates for note in candidate.notes), *reasons)
-    for note in notes:
-        announce(note)
+    results = _load_files(requests, timeout, announce, sandbox)
+    loaded = [_candidates(found, file, alone=len(files) == 1) for file, (found, _) in zip(files, results, strict=True)]
+    chosen, model, notes = _chosen([one for of_file in loaded for one in of_file], source.text, announce)
     number = next(number for number, found in enumerate(loaded) if any(one is chosen for one in found))
     name = chosen.name + (name_suffix(arguments) if has_arguments else "")
     return LoadedModel(
-        model=replace(chosen.model, name=name),
+        model=replace(model, name=name),
         source=replace(files[number], text=chosen.name, class_name=chosen.name.rpartition(":")[2]),
-        layers=outcomes[number].layers,
+        layers=results[number][1],
         notes=notes,
     )
 
@@ -159,17 +130,31 @@ def load_model(text: str | ModelSource, **options: Any) -> CapturedModel:  # noq
 
 
 def load_each(
-    texts: Iterable[str], announce: Callable[[str], None] = lambda _: None
+    texts: Sequence[str], announce: Callable[[str], None] = lambda _: None
 ) -> list[CapturedModel | HarnessError]:
-    """Load each of several models, as `load` does, or return the error that `load` raised; one worker loads all of them."""
-    found: list[CapturedModel | HarnessError] = []
-    with warm_workers():
-        for text in texts:
-            try:
-                found.append(load_model(text, announce=announce))
-            except HarnessError as error:
-                found.append(error)
-    return found
+    """Load each of several files, some in parallel: return the model of each, or the error that `load` raises for it.
+
+    Each graph is captured once.
+    """
+    found: dict[str, CapturedModel | HarnessError] = {}
+    requests = []
+    for text in texts:
+        try:
+            source = parse_source(text)
+        except ModelSourceError as error:
+            found[text] = error
+        else:
+            requests.append(
+                CaptureRequest(source=source, arguments="", seed=DEFAULT_SEED, input_shape=(1, 28, 28), twice=False)
+            )
+    results = _load_files(requests, LOAD_TIMEOUT_SECONDS, announce, NO_REQUIREMENT)
+    for request, (of_file, _) in zip(requests, results, strict=True):
+        text = request.source.text
+        try:
+            found[text] = _chosen(_candidates(of_file, request.source, alone=True), text, announce)[1]
+        except HarnessError as error:
+            found[text] = error
+    return [found[text] for text in texts]
 
 
 def load_builds(
@@ -210,14 +195,63 @@ def load_builds(
     return tuple(builds)
 
 
-def _load_file_or_report(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
-    """Load one of several files; if this fails, return a candidate that holds the error."""
-    try:
-        return _load_file(request, outcome, timeout)
-    except (ModelSourceError, CaptureError) as error:
-        name, key = request.source.text, str(request.source.path)
-        failure = Failure.of(error)
-        return [Candidate(name=name, key=key, parts=(), optional=(), failure=failure, excuse="", model=None, notes=())]
+def _load_files(
+    requests: Sequence[CaptureRequest], timeout: float, announce: Callable[[str], None], sandbox: SandboxRequirement
+) -> list[tuple[list[Candidate] | HarnessError, tuple[LayerState, ...]]]:
+    """Load files, some in parallel: for each the candidates in it or the error, and the layers that confined its code."""
+    numbers = {one.source.text: f"({number} of {len(requests)})" for number, one in enumerate(requests, start=1)}
+
+    def announce_file(line: str) -> None:
+        # The progress names the file before its classes.
+        if len(requests) > 1 and line in numbers:
+            announce(f"importing {line} {numbers[line]}")
+
+    jobs = [
+        Job(
+            request=one,
+            working_folder=_project(one.source),
+            variables={"CUDA_VISIBLE_DEVICES": ""},
+            sandbox=sandbox,
+        )
+        for one in requests
+    ]
+    # A daemon, so that an interruption does not wait for it.
+    meanwhile = threading.Thread(target=importlib.import_module, args=(_IMPORTED_LATE,), daemon=True)
+    meanwhile.start()
+    results: list[tuple[list[Candidate] | HarnessError, tuple[LayerState, ...]]] = []
+    with warm_workers() as area, temporary_folder("model", inside=area) as folder:
+        limits = Limits(seconds=timeout, start_seconds=START_TIMEOUT_SECONDS, written_bytes=_MAX_WRITTEN_BYTES)
+        outcomes = run_processes(jobs, folder, limits=limits, announce=announce_file)
+        meanwhile.join()
+        for request, outcome in zip(requests, outcomes, strict=True):
+            try:
+                results.append((_load_file(request, outcome, timeout), outcome.layers))
+            except HarnessError as error:
+                results.append((error, outcome.layers))
+    return results
+
+
+def _candidates(found: list[Candidate] | HarnessError, file: ModelSource, *, alone: bool) -> list[Candidate]:
+    """Return the candidates in a file; if it is not loaded ``alone``, its failure is a candidate that holds the error."""
+    if not isinstance(found, HarnessError):
+        return found
+    if alone or not isinstance(found, ModelSourceError | CaptureError):
+        raise found
+    name, key, failure = file.text, str(file.path), Failure.of(found)
+    return [Candidate(name=name, key=key, parts=(), optional=(), failure=failure, excuse="", model=None, notes=())]
+
+
+def _chosen(
+    candidates: list[Candidate], text: str, announce: Callable[[str], None]
+) -> tuple[Candidate, CapturedModel, tuple[str, ...]]:
+    """Choose the model, see `choose`, and announce the notes; return the candidate, its model and the notes."""
+    chosen, reasons = choose(candidates, text)
+    if chosen.model is None:
+        raise ExaminerError(f"expected the graph of {chosen.name}, which was chosen as the model, got none")
+    notes = (*dict.fromkeys(note for candidate in candidates for note in candidate.notes), *reasons)
+    for note in notes:
+        announce(note)
+    return chosen, chosen.model, notes
 
 
 def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:

@@ -8,8 +8,10 @@ import io
 import json
 import math
 import pickle
+import unicodedata
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +23,19 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from harness.cli.app import app, run
+from harness.cli.golden import SHIPPED
 from harness.errors import CheckpointError, GraphFormatError, InputError
 from harness.goldens import golden_path, read_golden
 from harness.graph import CapturedModel, GraphModule, graph_from_json, graph_to_json
 from harness.training import load_weights
 from harness.training.checkpoint import Checkpoints, _digest
 from tests.made_up import measurement, network, record
-from tests.strategies import json_values, option_values, places_in, toml_values
+from tests.strategies import control_texts, json_values, option_values, places_in, toml_values
 
 # What a command may end with: a result, wrong input, undecided or interrupted; 4 is a defect of the harness.
 ALLOWED = {0, 1, 2, 3, 130}
 MARK = "@here@"
+KEPT = "read-only"
 pytestmark = pytest.mark.usefixtures("quick_load")
 often = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 seldom = settings(often, max_examples=40)
@@ -39,8 +43,13 @@ seldom = settings(often, max_examples=40)
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in an empty folder, into which an option may make a command write."""
+    """Run in a folder into which an option may make a command write, with what it must not write into."""
     monkeypatch.chdir(tmp_path)
+    Path("kept.json").write_text(KEPT, encoding="utf-8")
+    Path("kept.json").chmod(0o444)
+    Path("link.json").symlink_to("kept.json")
+    Path("loop.json").symlink_to("loop.json")
+    Path("folder").mkdir()
 
 
 def answer(*arguments: str) -> tuple[int, str]:
@@ -56,11 +65,20 @@ def answer(*arguments: str) -> tuple[int, str]:
     return code, printed
 
 
-def require_answer(*arguments: str) -> None:
-    """Check that a command ends with an allowed exit code and without a traceback."""
+def require_answer(*arguments: str) -> int:
+    """Check that a command ends with an allowed exit code, no traceback, and only what a terminal prints; return the code."""
     code, printed = answer(*arguments)
     assert code in ALLOWED, printed[-2000:]
     assert "Traceback" not in printed
+    assert set() == controls(printed)
+    assert KEPT == Path("kept.json").read_text(encoding="utf-8")
+    assert [True, True] == [Path(link).is_symlink() for link in ("link.json", "loop.json")]
+    return code
+
+
+def controls(text: str) -> set[str]:
+    """The characters of a text, other than line feeds and tabulators, that change a terminal instead of being printed."""
+    return {one for one in text if one not in "\n\t" and unicodedata.category(one) in {"Cc", "Cf", "Zl", "Zp"}}
 
 
 def changed(document: Any, place: tuple[str | int, ...], value: str) -> str:  # noqa: ANN401 - any JSON
@@ -100,6 +118,29 @@ def test_no_record_is_an_internal_error(place: tuple[str | int, ...], value: str
     Path("record.json").write_text(changed(RECORD, place, value), encoding="utf-8")
     require_answer("bisect", "good.json", "record.json", "--no-rerun", "--json", "-")
     require_answer("replay", "record.json", "--data", "nosuch")
+
+
+DESCRIBED = [("graph_digest",), ("data_digest",)]
+EDITED = [
+    *DESCRIBED,
+    ("state_digest",),
+    *(place for place in places_in(RECORD) if place[:1] == ("epochs",) and len(place) == 3 and place[2] != "seconds"),
+]
+
+
+@often
+@given(place=st.sampled_from(EDITED))
+def test_no_edited_record_is_believed(place: tuple[str | int, ...]) -> None:
+    """A record with another digest or figure is no equal run; where only its description differs, that is printed."""
+    found: Any = RECORD
+    for key in place:
+        found = found[key]
+    other = found + 1 if isinstance(found, int | float) else f"{found[:-1]}{'0' if found[-1] != '0' else '1'}"
+    Path("good.json").write_text(json.dumps(RECORD), encoding="utf-8")
+    Path("record.json").write_text(changed(RECORD, place, json.dumps(other)), encoding="utf-8")
+    assert 0 == require_answer("bisect", "good.json", "good.json", "--no-rerun")
+    code, printed = answer("bisect", "good.json", "record.json", "--no-rerun")
+    assert code in {1, 2} or (place in DESCRIBED and str(place[0]) in printed)
 
 
 @often
@@ -170,6 +211,73 @@ def test_no_contract_is_an_internal_error(number: int, value: str) -> None:
 
 
 @often
+@given(
+    section=st.sampled_from(("parameters", "receptive_field")),
+    low=st.integers(1, 50),
+    high=st.integers(1, 50),
+    bound=st.sampled_from(("max", "below")),
+)
+def test_a_contract_that_no_model_meets_is_refused(section: str, low: int, high: int, bound: str) -> None:
+    """Bounds are accepted if and only if a number lies within them."""
+    bound = bound if section == "parameters" else "max"
+    Path("contract.toml").write_text(f"[{section}]\nmin = {low}\n{bound} = {high}\n", encoding="utf-8")
+    possible = low < high if bound == "below" else low <= high
+    assert (0 if possible else 2) == require_answer("contract", "explain", "contract.toml")
+
+
+@often
+@given(target=st.decimals("0.001", 100, places=3))
+def test_a_target_as_a_fraction_is_refused(target: Decimal) -> None:
+    """A target is in percent: one under 1 is refused with the percentage that was meant."""
+    Path("contract.toml").write_text(
+        f'[accuracy]\ntarget = {target}\nrule = "best"\nmax_epochs = 15\n', encoding="utf-8"
+    )
+    code, printed = answer("contract", "explain", "contract.toml")
+    assert (2 if target < 1 else 0) == code
+    assert (target < 1) == (f"Did you mean target={(target * 100).normalize():f}" in printed)
+
+
+@often
+@given(kept=st.sets(st.sampled_from(("gap", "dropout", "parameters", "receptive_field", "head", "cost", "accuracy"))))
+def test_a_section_without_a_key_is_refused(kept: set[str]) -> None:
+    """A section that asks nothing is refused, whichever others there are."""
+    Path("contract.toml").write_text("".join(f"[{name}]\n" for name in sorted(kept)), encoding="utf-8")
+    assert (2 if kept else 0) == require_answer("contract", "explain", "contract.toml")
+
+
+@settings(often, max_examples=8)
+@given(epochs=st.integers(1, 2) | st.integers(16, 10**6))
+def test_a_recipe_that_cannot_pass_is_not_trained(epochs: int) -> None:
+    """More epochs than a contract allows, or fewer than it counts, fail before any training."""
+    Path("contract.toml").write_text(CONTRACT[CONTRACT.index("[accuracy]") :], encoding="utf-8")
+    Path("recipe.toml").write_text(RECIPE.replace("epochs = 3", f"epochs = {epochs}"), encoding="utf-8")
+    options = ("--contract", "contract.toml", "--recipe", "recipe.toml", "--data", "digits", "--out", "run")
+    assert 1 == require_answer("verify", "cloud_2", *options)
+    assert not Path("run/record.json").exists()
+
+
+@often
+@given(text=control_texts)
+def test_no_control_character_reaches_the_terminal(text: str) -> None:
+    """Whatever a contract, a recipe, a document, a record or an argument is called, it is printed as text."""
+    quoted = json.dumps(text)
+    Path("contract.toml").write_text(f"name = {quoted}\ndescription = {quoted}\n[gap]\nrequired = true\n", "utf-8")
+    require_answer("contract", "explain", "contract.toml")
+    require_answer("check", "cloud_2", "--no-probe", "--contract", "contract.toml")
+    Path("a.md").write_text(f"Accuracy: 9934/10000 (99.40%) {text}\n# {text}\n", encoding="utf-8")
+    require_answer("audit", "a.md")
+    name = text.replace("\0", "")
+    if name.strip("/. "):
+        Path(name).write_text("Accuracy: 9934/10000 (99.40%)\n", encoding="utf-8")
+        require_answer("audit", name)
+        require_answer("contract", "explain", name)
+        require_answer("check", name)
+    Path("record.json").write_text(json.dumps({**RECORD, "model": text, "data_title": text, "source": text}), "utf-8")
+    require_answer("replay", "record.json", "--data", "nosuch")
+    require_answer("bisect", "record.json", "record.json", "--no-rerun")
+
+
+@often
 @given(number=st.integers(0, len(RECIPE.splitlines()) - 1), value=toml_values)
 def test_no_recipe_is_an_internal_error(number: int, value: str) -> None:
     """Whatever value a key of a recipe has, the recipe is read or refused."""
@@ -181,8 +289,6 @@ def test_no_recipe_is_an_internal_error(number: int, value: str) -> None:
 def golden() -> dict[str, Any]:
     """The header of a shipped golden."""
     from safetensors import safe_open  # noqa: PLC0415 - as in the package
-
-    from harness.cli.golden import SHIPPED  # noqa: PLC0415
 
     with safe_open(golden_path(SHIPPED, "cloud_2"), framework="pt") as file:
         found: dict[str, Any] = json.loads(file.metadata()["golden"])
@@ -200,6 +306,24 @@ def test_no_golden_is_an_internal_error(golden: dict[str, Any], data: st.DataObj
     require_answer("golden", "list", "--folder", ".", "--json", "-")
     with contextlib.suppress(InputError):
         read_golden(path)
+
+
+@seldom
+@given(data=st.data(), cut=st.booleans())
+def test_no_damaged_golden_is_believed(data: st.DataObject, cut: bool) -> None:  # noqa: FBT001 - drawn
+    """A golden that was cut off or has another byte anywhere is refused or another one, and is not replaced."""
+    content = golden_path(SHIPPED, "cloud_2").read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    damaged = (
+        content[:at]
+        if cut
+        else content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :]
+    )
+    Path("cloud_2.safetensors").write_bytes(damaged)
+    require_answer("golden", "list", "--folder", ".")
+    with pytest.raises(InputError):
+        read_golden(Path("cloud_2.safetensors"))
+    assert damaged == Path("cloud_2.safetensors").read_bytes()
 
 
 @often
@@ -329,6 +453,9 @@ def options() -> list[tuple[tuple[str, ...], str]]:
         ("golden", "update"): ("nosuch.py",),
         ("bench", "compare"): ("nosuch.json", "nosuch.json"),
         ("contract", "explain"): ("nosuch",),
+        ("audit",): ("nosuch.md",),
+        ("certify",): ("nosuch",),
+        ("compare",): ("nosuch.json", "nosuch"),
     }
 
     def below(group: click.Group, names: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:
@@ -367,3 +494,11 @@ def test_an_internal_error_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("harness.training.load_recipe", {}.__getitem__)
     code, _ = answer("repro", "cloud_2", "--recipe", "recipe.toml", "--data", "nosuch")
     assert code not in ALLOWED
+
+
+def test_a_control_character_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The property fails for a command line that prints texts of others as they are."""
+    monkeypatch.setattr("harness.cli.console.printable", str)
+    Path("contract.toml").write_text('name = "\\u202e"\n[gap]\nrequired = true\n', encoding="utf-8")
+    _, printed = answer("contract", "explain", "contract.toml")
+    assert {"\u202e"} == controls(printed)

@@ -53,13 +53,13 @@ def processes(marker: str) -> list[int]:
     return found
 
 
-def start(tmp_path: Path, layers: str) -> subprocess.Popen[bytes]:
+def start(tmp_path: Path, *options: str, command: str = "check") -> subprocess.Popen[bytes]:
     """Start a command that loads a model, whose temporary files are in ``tmp_path``."""
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "net.py").write_text(NET, encoding="utf-8")
     (tmp_path / "temporary").mkdir()
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", "check", str(tmp_path / "project" / "net.py"), "--require-sandbox", layers],
+        [sys.executable, "-m", "harness", command, str(tmp_path / "project" / "net.py"), *options],
         env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -80,7 +80,7 @@ def test_nothing_is_left(number: signal.Signals, seconds: float, layers: str, tm
     """Whatever the signal and the time, all processes end, after an interruption with all files."""
     if layers == "bubblewrap" and not bubblewrap_state().holds:
         pytest.skip("bubblewrap does not work here")
-    started = start(tmp_path, layers)
+    started = start(tmp_path, "--require-sandbox", layers)
     marker = f"{tmp_path / 'temporary'}"
     time.sleep(seconds)
     at = time.monotonic()
@@ -94,3 +94,14 @@ def test_nothing_is_left(number: signal.Signals, seconds: float, layers: str, tm
         environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
         subprocess.run([sys.executable, "-c", sweep], env=environment, check=True)
     assert [] == list((tmp_path / "temporary").glob("harness-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_determinism_check(number: signal.Signals, tmp_path: Path) -> None:
+    """The processes that train for `harness repro` end with it, while they load the model."""
+    started = start(tmp_path, "--data", "digits", command="repro")
+    time.sleep(8)
+    started.send_signal(number)
+    started.wait(10)
+
+    assert [] == wait_for_end_of(f"{tmp_path / 'temporary'}", seconds=3)

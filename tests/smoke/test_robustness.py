@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.app import run
 from harness.errors import ModelSourceError
 from harness.sandbox import warm_workers
 from harness.sandbox.probe import Confined, ConfinementRequest
@@ -85,6 +86,10 @@ REFUSED = {
         {"build": "self.w = nn.Parameter(torch.zeros(8, dtype=torch.complex64))"},
         "of type complex64: use float32",
     ),
+    "complex buffer": (
+        {"build": "self.register_buffer('w', torch.zeros(8, dtype=torch.complex128))"},
+        "of type complex128: use float32",
+    ),
 }
 
 
@@ -125,26 +130,91 @@ def test_what_cannot_be_examined_is_the_models_fault(name: str) -> None:
     with pytest.raises(Exception, match=message) as raised:
         load_model("net.py")
 
-    assert isinstance(raised.value, ModelSourceError) or "complex64" in message
+    assert isinstance(raised.value, ModelSourceError) or "of type complex" in message
+
+
+def _interrupted(number: signal.Signals, *options: str) -> subprocess.CompletedProcess[str]:
+    """Train to the end of another epoch, and send the process a signal."""
+    Path("long.toml").write_text(RECIPE, encoding="utf-8")
+    before = set(Path().glob("o/checkpoints/*"))
+    command = (*HARNESS, "train", "cloud_2", "--recipe", "long.toml", "--data", "digits", "--out", "o", *options)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not set(Path().glob("o/checkpoints/epoch-*[2-9]-*")) - before:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, stderr=" ".join(errors.split()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_a_training_with_its_record(number: signal.Signals) -> None:
     """The epochs that are done are on record, nothing of the process is left, and the exit code is 130."""
-    Path("long.toml").write_text(RECIPE, encoding="utf-8")
-    command = (*HARNESS, "train", "cloud_2", "--recipe", "long.toml", "--data", "digits", "--out", "o")
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not list(Path().glob("o/checkpoints/epoch-0002-*")):
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+    ended = _interrupted(number)
 
-    assert 130 == process.returncode
-    assert "run the same command again to resume" in errors
+    assert 130 == ended.returncode
+    assert "run the same command again to resume" in ended.stderr
     record = RunRecord.read("o/record.json")
     assert "interrupted" == record.status
     assert len(record.epochs) >= 2
+
+
+def test_a_run_is_resumed_on_its_own_threads() -> None:
+    """A run that was begun on two threads goes on with two; with another number it is refused, and the record is kept."""
+    assert 130 == _interrupted(signal.SIGINT, "--threads", "2").returncode
+    before, done = Path("o/record.json").read_bytes(), len(RunRecord.read("o/record.json").epochs)
+    refused = _interrupted(signal.SIGINT, "--threads", "1")
+
+    assert (2, before) == (refused.returncode, Path("o/record.json").read_bytes())
+    assert "threads=2 instead of 1" in refused.stderr
+    assert 130 == _interrupted(signal.SIGINT, "--threads", "2").returncode
+    record = RunRecord.read("o/record.json")
+    assert (2, True) == (record.environment.threads, len(record.epochs) > done)
+
+
+@pytest.mark.parametrize(
+    ("command", "reader"),
+    [("check cloud_2 --no-probe", "true"), ("verify cloud_2 --quick --data digits", "head -1")],
+)
+def test_a_verdict_does_not_depend_on_its_reader(command: str, reader: str) -> None:
+    """The exit code is the same whether all, one line or nothing of the output is read."""
+    codes = set()
+    for into in (">/dev/null", f"| {reader}"):
+        script = f"{' '.join(HARNESS)} {command} {into}; echo ${{PIPESTATUS[0]}} >code"
+        result = subprocess.run(  # noqa: S602 - the commands of this test
+            script, shell=True, capture_output=True, text=True, check=True, executable=shutil.which("bash")
+        )
+        codes.add(Path("code").read_text(encoding="utf-8"))
+        assert "Traceback" not in result.stderr
+
+    assert 1 == len(codes)
+    assert codes < {"0\n", "1\n"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to see which processes live")
+@pytest.mark.parametrize(
+    "start",
+    [
+        "import subprocess; subprocess.Popen([*{command}], start_new_session=True)",
+        "import os; os.fork() or (os.setsid(), os.execvp({command}[0], {command}))",
+        "import os; os.system('setsid ' + ' '.join({command}) + ' &')",
+    ],
+)
+def test_a_process_in_its_own_session_ends_with_the_model(start: str) -> None:
+    """What the code of a model starts does not survive its examination, whatever it does to its session."""
+    seconds = f"600.{os.getpid()}"
+    _write("net.py", {"before": start.format(command=["sleep", seconds])})
+    load_model("net.py")
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if seconds in _content(path)]
+
+    assert [] == left
+
+
+def _content(path: Path) -> str:
+    """The text of a file; empty if its process has ended."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
@@ -216,11 +286,15 @@ def test_control_characters_of_others_reach_no_terminal() -> None:
 
 
 def test_one_bad_golden_is_a_finding() -> None:
-    """A damaged golden in a folder fails by name, and the others are checked."""
+    """Damaged goldens in a folder fail by name, and the others are checked."""
     _write("net.py", {})
     subprocess.run((*HARNESS, "golden", "update", "net.py", "--folder", "goldens"), check=True, capture_output=True)
     (good,) = Path("goldens").iterdir()
-    good.with_stem("bad").write_bytes(good.read_bytes()[:-100])
+    content = good.read_bytes()
+    bad = {"short": content[:-100], "empty": b"", "other": content.replace(b'"golden"', b'"silver"')}
+    for name, damaged in bad.items():
+        good.with_stem(name).write_bytes(damaged)
+    good.with_stem("folder").mkdir()
     result = subprocess.run(
         (*HARNESS, "golden", "check", "--folder", "goldens", "--json", "out.json"),
         capture_output=True,
@@ -231,45 +305,74 @@ def test_one_bad_golden_is_a_finding() -> None:
 
     assert 1 == result.returncode
     assert ["pass"] == [model["status"] for model in document["models"]]
-    (unused,) = document["unused"]
-    assert "bad" in unused["observed"]
+    assert ["empty", "folder", "other", "short"] == sorted(
+        name for name in (*bad, "folder") for one in document["unused"] if f"{name}.safetensors" in one["observed"]
+    )
 
 
-def test_what_cannot_be_used_is_refused_before_the_work() -> None:
+def test_what_cannot_be_used_is_refused_before_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     """A recipe whose runs cannot pass, an output over an input, and mistyped data are named before anything is computed."""
     Path("long.toml").write_text(RECIPE, encoding="utf-8")
+    Path("short.toml").write_text(RECIPE.replace("500", "2"), encoding="utf-8")
     Path("w.safetensors").write_bytes(b"")
+    Path("kept.csv").write_text("old", encoding="utf-8")
+    Path("kept.csv").chmod(0o444)
+    evaluate = ("evaluate", "cloud_2", "--weights", "w.safetensors")
     for command, code, message in (
         (("verify", "cloud_2", "--recipe", "long.toml", "--data", "digits"), 1, "500 epochs declared"),
         (("certify", "cloud_2", "--recipe", "long.toml", "--data", "digits"), 2, "500 epochs declared"),
-        (
-            ("evaluate", "cloud_2", "--weights", "w.safetensors", "--answers", "w.safetensors"),
-            2,
-            "another file than that of",
-        ),
-        (("evaluate", "cloud_2", "--weights", "w.safetensors", "--answers", "no/a.csv"), 2, "does not exist"),
-        (("evaluate", "cloud_2", "--weights", "w.safetensors", "--plot", "a.jpg"), 2, "ends in .png or .svg"),
+        (("verify", "cloud_2", "--recipe", "short.toml", "--data", "digits"), 1, "2 epochs declared"),
+        ((*evaluate, "--answers", "w.safetensors"), 2, "another file than that of"),
+        ((*evaluate, "--answers", "no/a.csv"), 2, "does not exist"),
+        ((*evaluate, "--answers", "kept.csv"), 2, "it is read-only"),
+        ((*evaluate, "--plot", "a.jpg"), 2, "ends in .png or .svg"),
+        ((*evaluate, "--plot", "a"), 2, "ends in .png or .svg"),
         (("train", "cloud_2", "--data", "MNIST"), 2, "Did you mean 'mnist'?"),
         (("train", "cloud_2", "--data", "digit"), 2, "Did you mean 'digits'?"),
+        (("train", "cloud_2", "--data", "Digits"), 2, "Did you mean 'digits'?"),
     ):
-        result = subprocess.run((*HARNESS, *command), capture_output=True, text=True, check=False)
-        assert (code, True) == (result.returncode, message in " ".join((result.stdout + result.stderr).split()))
+        assert code == run(command)
+        printed = capsys.readouterr()
+        assert message in " ".join((printed.out + printed.err).split())
     assert b"" == Path("w.safetensors").read_bytes()
 
 
-def test_a_process_that_lingers_does_not_delay_its_result() -> None:
+@pytest.mark.parametrize(
+    "lingers",
+    [
+        "threading.Thread(target=time.sleep, args=(600,)).start()",
+        "atexit.register(time.sleep, 600)",
+        "subprocess.Popen(('sleep', '20')); atexit.register(lambda: [time.sleep(1) for _ in range(600)])",
+    ],
+)
+def test_a_process_that_lingers_does_not_delay_its_result(lingers: str) -> None:
     """Once the result is written, neither a thread nor an exit function of the user's code is waited for."""
     folder = Path("workspace")
     folder.mkdir()
     (folder / PROGRESS_FILE).touch()
     write_request(ConfinementRequest(), folder)
-    lines = """
-import atexit, runpy, sys, threading, time
-threading.Thread(target=time.sleep, args=(600,)).start()
-atexit.register(time.sleep, 600)
+    lines = f"""
+import atexit, runpy, subprocess, sys, threading, time
+{lingers}
 sys.argv = ["worker", "workspace", "0"]
 runpy.run_module("harness.sandbox.worker", run_name="__main__")
 """
     subprocess.run((sys.executable, "-c", lines), check=True, timeout=60)
 
     assert Confined() == read_result(ConfinementRequest(), folder)
+
+
+def test_a_model_that_was_edited_is_another_one() -> None:
+    """A training of seeds whose model was edited meanwhile keeps what is done, and says that the graph is another."""
+    Path("short.toml").write_text(RECIPE.replace("500", "1"), encoding="utf-8")
+    options = ("--recipe", "short.toml", "--data", "digits", "--engine", "eager", "--out", "o")
+    kept = set()
+    for change, code in (("pass", 0), ("x = x * 2", 3)):
+        _write("net.py", {"forward": change})
+        command = (*HARNESS, "train", "net.py", "--seeds", "7-8", *options)
+        result = subprocess.run(command, check=False, capture_output=True, text=True)
+        kept.add(Path("o/seed-7/record.json").read_bytes())
+
+        assert code == result.returncode, result.stdout
+        assert bool(code) == ("graph_digest=" in result.stdout)
+    assert 1 == len(kept)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,10 +175,23 @@ def test_expected_md5_with_another_shape_is_refused(tmp_path: Path) -> None:
         read_verified(path, replace(SUMMED, shape=(4, 3, 2)), remedy="")
 
 
-def test_missing_file_is_a_data_error(tmp_path: Path) -> None:
-    """A file that cannot be opened is a DataError with the operating system's reason."""
-    with pytest.raises(DataError, match="cannot be read: No such file"):
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda _: None, "No such file or directory"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+    ids=["missing", "folder", "link to itself"],
+)
+def test_a_file_that_cannot_be_read_is_not_called_a_wrong_one(
+    make: Callable[[Path], None], reason: str, tmp_path: Path
+) -> None:
+    """A file that cannot be opened is a DataError with the operating system's reason, and no digest."""
+    make(tmp_path / "gone.gz")
+    with pytest.raises(DataError, match=f"cannot be read: {reason}") as raised:
         read_verified(tmp_path / "gone.gz", SUMMED, remedy="")
+    assert "MD5" not in str(raised.value)
 
 
 def test_found_digest_is_that_of_the_content(tmp_path: Path) -> None:

@@ -56,6 +56,25 @@ def test_an_abandoned_temporary_folder_is_deleted(tmp_path: Path, monkeypatch: p
         }
 
 
+def test_a_new_temporary_folder_is_not_taken_for_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process that looks for abandoned folders while this one is made, and not locked yet, leaves it alone."""
+    make = tempfile.mkdtemp
+
+    def make_slowly(**options: str) -> str:
+        folder = make(**options)
+        (Path(folder) / ".mnist-harness-temporary").touch()
+        (Path(folder) / "made").touch()
+        with monkeypatch.context() as other:
+            other.setattr(tempfile, "mkdtemp", make)
+            with temporary_folder("other", inside=tmp_path):
+                pass
+        return folder
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_slowly)
+    with temporary_folder("model", inside=tmp_path) as folder:
+        assert (folder / "made").exists()
+
+
 def test_a_link_is_followed(tmp_path: Path) -> None:
     """The file that a link leads to is replaced, also one that does not exist yet; the link stays, and so do permissions."""
     target, link, dangling = tmp_path / "target.json", tmp_path / "link.json", tmp_path / "dangling.json"

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from harness.errors import BusyError, ModelSourceError
 from harness.graph import CapturedModel
 from harness.sandbox import runner
-from harness.sources import capturing, load_model, loading
+from harness.sources import capturing, load_each, load_model, loading
 from tests.model_files import NET, Load, write
 
 pytestmark = pytest.mark.smoke  # each test loads files in processes
@@ -147,3 +147,14 @@ def test_a_file_of_a_folder_that_is_too_slow(
     assert words.format(slow) in listed[-1]
     named = ("a.py (1 of 3)", "b.py (2 of 3)", "c.py (3 of 3)") if progress else ("a.py (1 of 3)", "c.py (3 of 3)")
     assert [f"importing {folder}/{name}" for name in named] == sorted(lines)
+
+
+@pytest.mark.usefixtures("worker_here")
+def test_each_of_several_files_is_loaded(tmp_path: Path) -> None:
+    """There is a model or an error for each file, in the order of the files."""
+    folder = write(tmp_path, {"broken.py": "raise OSError('gone')", "net.py": NET})
+    broken, found, missing = load_each([str(folder / name) for name in ("broken.py", "net.py", "nosuch.py")])
+
+    assert isinstance(found, CapturedModel)
+    assert [ModelSourceError] * 2 == [type(broken), type(missing)]
+    assert ("gone" in str(broken), "does not exist" in str(missing)) == (True, True)
