@@ -118,7 +118,7 @@ def write_end(folder: Path, module: nn.Module, record: RunRecord, data: Dataset)
 
     The files of an earlier run that was not interrupted are kept: their names get the start time of that run, or
     ``unreadable`` if its record cannot be read. If weights or predictions cannot be written, the record is still
-    written.
+    written; not so if a KeyboardInterrupt comes before.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -138,8 +138,11 @@ def write_end(folder: Path, module: nn.Module, record: RunRecord, data: Dataset)
                 "wrong": wrong,
             }
             write_whole(folder / PREDICTIONS_FILE, (json.dumps(document) + "\n").encode())
-    finally:
+    except Exception:
         record.write(path)
+        raise
+    # Not after an interruption: the same command again restores the checkpoint and writes all files.
+    record.write(path)
 
 
 def _keep_earlier(folder: Path) -> None:

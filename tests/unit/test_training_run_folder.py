@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.errors import InputError
-from harness.training import RunRecord, train_into
+from harness.training import RunRecord, run_folder, train_into
 from harness.training.run_folder import CHECKPOINT_FOLDER, PREDICTIONS_FILE, RECORD_FILE, WEIGHTS_FILE, write_end
 from tests.made_up import dataset, network, spec
 
@@ -78,3 +78,19 @@ def test_the_record_is_written_without_the_weights(tmp_path: Path, monkeypatch: 
         write_end(other, torch.nn.Identity(), record, dataset())
 
     assert record == RunRecord.read(other / RECORD_FILE)
+
+
+def test_an_interruption_leaves_no_record_without_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise, the run would count as finished, and its predictions would be missing for good."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "predict", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tmp_path)
+    assert not (tmp_path / RECORD_FILE).exists()
+    record = train_into(tmp_path, network(), spec(), dataset())
+
+    assert (record, True) == (RunRecord.read(tmp_path / RECORD_FILE), (tmp_path / PREDICTIONS_FILE).exists())
