@@ -120,7 +120,7 @@ def confine_submission(
         Layer.USER: lambda: _become_other_user(
             folder, project, libraries, _FIRST_USER + user, may_read_all=has_landlock
         ),
-        # The threads of a user are counted.
+        # After it, since threads are counted for each user.
         Layer.LIMITS: _limit_resources,
         Layer.LANDLOCK: lambda: _restrict_files(folder, [*project, *libraries]),
         Layer.SECCOMP: lambda: _refuse_calls(parent),
