@@ -102,10 +102,14 @@ class ModelCollector(pytest.Collector):
         """Load and examine the model; return one test item for each requirement of the contract."""
         from harness.certification import ConsistencyRule  # noqa: PLC0415
         from harness.contracts import examine  # noqa: PLC0415
-        from harness.sources import load_model  # noqa: PLC0415
+        from harness.sandbox import layers_line  # noqa: PLC0415
+        from harness.sources import load  # noqa: PLC0415
 
         contract, notes = self.contract, self.config.stash[_NOTES]
-        findings = examine(load_model(self.name, input_shape=contract.input_shape, announce=notes.append), contract)
+        loaded = load(self.name, input_shape=contract.input_shape, announce=notes.append)
+        if loaded.layers:
+            notes.append(f"sandbox: {layers_line(loaded.layers)}")
+        findings = examine(loaded.model, contract)
         if contract.accuracy is not None:
             rule = ConsistencyRule.from_table(contract.accuracy, where=f"contract {contract.name}: [accuracy]")
             findings += rule.skipped("not checked: the plugin does not train, use harness verify")

@@ -13,7 +13,7 @@ _FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 SCHEMAS: dict[str, Any] = {
     path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(_FOLDER.glob("*.schema.json"))
 }
-_REGISTRY: Registry[Any] = Registry().with_resources(
+REGISTRY: Registry[Any] = Registry().with_resources(
     (name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()
 )
 
@@ -21,5 +21,5 @@ _REGISTRY: Registry[Any] = Registry().with_resources(
 def schema_errors(document: Any) -> list[str]:  # noqa: ANN401 - any JSON
     """The violations of the schema that a document names, each with its path; empty if the document is valid."""
     kind = document["schema"].removeprefix("harness.").removesuffix("/1")
-    validator = Draft202012Validator(SCHEMAS[f"{kind}.schema.json"], registry=_REGISTRY)
+    validator = Draft202012Validator(SCHEMAS[f"{kind}.schema.json"], registry=REGISTRY)
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)]

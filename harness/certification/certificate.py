@@ -15,6 +15,7 @@ from harness.certification.designs import Design, Endpoint, Verdict
 from harness.certification.power import EpochNoise, epoch_correlation
 from harness.errors import InputError
 from harness.files import file_name, read_whole, write_whole
+from harness.sandbox import LayerState
 from harness.tables import expect_mapping, parse_document, read_table
 from harness.training import Recipe, RunRecord, WrongPredictions
 
@@ -171,6 +172,8 @@ class Crash:
 class Certificate:
     """A declaration with the runs finished so far, in the declared order of seeds, and the crashed attempts.
 
+    ``sandbox`` are the layers that confined the code of the model when the certification began, as in a `RunSpec`.
+
     Raises:
         InputError: the seeds of the runs are not the first declared seeds, in the same order.
     """
@@ -178,6 +181,7 @@ class Certificate:
     declaration: Declaration
     runs: tuple[CertifiedRun, ...] = ()
     crashes: tuple[Crash, ...] = field(default=())
+    sandbox: tuple[LayerState, ...] | None = None
 
     def __post_init__(self) -> None:
         seeds = [run.seed for run in self.runs]
@@ -263,13 +267,16 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """Return the certificate as plain JSON data, in the form of ``docs/schemas/certificate.schema.json``."""
-        return {
+        content = {
             "schema": SCHEMA,
             "declaration": self.declaration.to_json(),
             "summary": self.summary(),
             "runs": [dataclasses.asdict(run) for run in self.runs],
             "crashes": [dataclasses.asdict(crash) for crash in self.crashes],
         }
+        if self.sandbox is not None:
+            content["sandbox"] = [dataclasses.asdict(layer) for layer in self.sandbox]
+        return content
 
     @classmethod
     def from_json(cls, document: object, *, where: str = "certificate") -> Self:

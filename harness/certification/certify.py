@@ -51,7 +51,7 @@ def certify(
     """
     with opened(folder):
         path = folder / CERTIFICATE_FILE
-        certificate = _opened(declaration, path)
+        certificate = _opened(Certificate(declaration=declaration, sandbox=job.spec.sandbox), path)
 
         def enough() -> bool:
             """Add the finished runs to the certificate, in declared order; return whether the test has reached a verdict."""
@@ -87,15 +87,14 @@ def _ended(folder: Path) -> CertifiedRun | None:
     return CertifiedRun.of(record, WrongPredictions.read(folder / PREDICTIONS_FILE) if complete else None)
 
 
-def _opened(declaration: Declaration, path: Path) -> Certificate:
+def _opened(new: Certificate, path: Path) -> Certificate:
     """Read the existing certificate, or write a new certificate that has no runs yet."""
     if not path.exists():
-        certificate = Certificate(declaration=declaration)
-        certificate.write(path)
-        return certificate
+        new.write(path)
+        return new
     certificate = Certificate.read(path)
-    found = certificate.declaration
-    if changed := [name for name in vars(declaration) if getattr(declaration, name) != getattr(found, name)]:
+    declared, found = vars(new.declaration), vars(certificate.declaration)
+    if changed := [name for name in declared if declared[name] != found[name]]:
         raise InputError(
             f"expected {str(path)!r} to hold a certificate with the same declaration, got a certificate whose declaration "
             f"differs in {', '.join(changed)}. Choose another folder with --out: the declaration of an existing certificate "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.console import announce
-from harness.cli.inputs import contract_for, contract_on, dataset_for, recipe_for, rule_for
+from harness.cli.inputs import contract_for, contract_on, dataset_for, model_for, recipe_for, rule_for
 from harness.cli.options import combine, device_option, engine_option
 from harness.cli.progress import SeedsProgress
 from harness.cli.runs import cores, seeds_job, with_engine
@@ -111,7 +112,7 @@ def certified(
     from harness.certification import CERTIFICATE_FILE, Declaration
     from harness.certification import certify as train_declared
     from harness.errors import InputError
-    from harness.sources import load_model, parse_source
+    from harness.sources import parse_source
     from harness.training import RunSpec, keep_freed_memory, resolve_device
 
     parse_source(model)
@@ -132,9 +133,11 @@ def certified(
         )
     if is_judged and (unfit := rule.judge_recipe(recipe)):
         raise InputError(f"expected {unfit[0].expected}, got {unfit[0].observed}. {unfit[0].hint}")
-    captured = load_model(model, input_shape=contract.input_shape, arguments=arguments, announce=announce)
+    loaded = model_for(model, input_shape=contract.input_shape, arguments=arguments)
+    captured = loaded.model
     captured.require_trainable()
     spec = RunSpec.of(captured, recipe, seed=0, device=chosen, source=model, arguments=arguments)
+    spec = dataclasses.replace(spec, sandbox=loaded.layers)
     spec, reason = with_engine(captured, spec, engine)
     declaration = Declaration(
         model=captured.name,

@@ -14,7 +14,7 @@ import click
 
 import mnist_models
 from harness.cli.console import Output, announce, exit_code
-from harness.cli.inputs import recipe_for
+from harness.cli.inputs import model_for, recipe_for
 from harness.cli.options import (
     DEFAULT_SEED,
     MAX_THREADS,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from harness.goldens import Golden
     from harness.graph import CapturedModel
+    from harness.sources import LoadedModel
     from harness.training import RunSpec
 
 SHIPPED = Path(mnist_models.__file__).parent / "goldens"
@@ -93,13 +94,19 @@ def check(
     findings: list[Finding] = []
     content: list[dict[str, Any]] = []
     with computing_threads(threads):
-        for model, captured in _captured(selected):
+        for model, loaded in _loaded(selected):
+            captured = loaded.model
             path = golden_path(place, captured.name)
             remedy = model.update_command(folder, device, threads)
             found = check_golden(captured, model.spec(captured, chosen), path, remedy=remedy)
             findings += found
             output.print(captured.name, findings_table(found, evidence=evidence))
-            named = {"model": captured.name, "source": model.source, "file": path.name}
+            named = {
+                "model": captured.name,
+                "source": model.source,
+                "sandbox": [dataclasses.asdict(one) for one in loaded.layers],
+                "file": path.name,
+            }
             content.append(named | findings_content(found))
         key = environment_key(environment(chosen), chosen)
     unused = () if models else unused_goldens(place, [model.path for model in selected if model.path])
@@ -142,7 +149,8 @@ def update(
     if not dry_run:
         place.mkdir(parents=True, exist_ok=True)
     with computing_threads(threads):
-        for model, captured in _captured(selected):
+        for model, loaded in _loaded(selected):
+            captured = loaded.model
             path = golden_path(place, captured.name)
             made = update_golden(captured, model.spec(captured, chosen), _read_existing(path))
             if not made.changes:
@@ -258,16 +266,14 @@ def _select(models: Sequence[str], arguments: str, folder: Path | None) -> list[
     return selected
 
 
-def _captured(models: Sequence[_SelectedModel]) -> Iterator[tuple[_SelectedModel, CapturedModel]]:
-    """Capture each model with its initial weights; print the position in the list if there are several models."""
-    from harness.sources import load_model
-
+def _loaded(models: Sequence[_SelectedModel]) -> Iterator[tuple[_SelectedModel, LoadedModel]]:
+    """Load each model with its initial weights; print the position in the list if there are several models."""
     for number, model in enumerate(models, start=1):
         if len(models) > 1:
             announce(f"{number} of {len(models)}: {model.source}")
-        captured = load_model(model.source, seed=DEFAULT_SEED, arguments=model.arguments, announce=announce)
-        captured.require_trainable()
-        yield model, captured
+        loaded = model_for(model.source, seed=DEFAULT_SEED, arguments=model.arguments)
+        loaded.model.require_trainable()
+        yield model, loaded
 
 
 def _read_existing(path: Path) -> Golden | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from harness.contracts import Contract
     from harness.data import Dataset
     from harness.reproducibility import Rerun
-    from harness.sandbox import LayerState
     from harness.sources import LoadedModel
     from harness.training import Recipe, RunRecord
 
@@ -48,19 +46,13 @@ def contract_on(contract: Contract, dataset: Dataset) -> Contract:
 
 def model_for(text: str, **options: Any) -> LoadedModel:  # noqa: ANN401 - those of `harness.sources.load`
     """Load the model of a MODEL argument; print the notes, and which layers of the sandbox confined its code."""
+    from harness.sandbox import layers_line
     from harness.sources import load
 
     loaded = load(text, announce=announce, **options)
     if loaded.layers:
         announce(f"sandbox: {layers_line(loaded.layers)}")
     return loaded
-
-
-def layers_line(layers: Iterable[LayerState]) -> str:
-    """Return the layers of the sandbox that hold and, with the reasons, those that do not, as one line."""
-    layers = tuple(layers)
-    holding = ", ".join(one.layer for one in layers if one.holds) or "none of the layers"
-    return holding + "".join(f"; not {one.layer}: {one.detail}" for one in layers if not one.holds)
 
 
 def rule_for(contract: Contract) -> ConsistencyRule | None:
@@ -116,7 +108,6 @@ def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device:
         InputError: the model, the data set or the device is not available, or differs from the recorded one.
     """
     from harness.reproducibility import Rerun
-    from harness.sources import load_model
     from harness.training import resolve_device
 
     if not (source := model or record.source):
@@ -124,7 +115,7 @@ def rerun_for(record: RunRecord, *, model: str | None, data: str | None, device:
             "expected a record that names the source of its model, got source=''. Name the model with --model."
         )
     chosen = resolve_device(device or record.device.split(":")[0])
-    captured = load_model(source, seed=record.seed, arguments=record.arguments, announce=announce)
-    captured.require_trainable()
+    loaded = model_for(source, seed=record.seed, arguments=record.arguments)
+    loaded.model.require_trainable()
     dataset = dataset_for(data or record.data_name, validation=record.validation)
-    return Rerun(record=record, captured=captured, dataset=dataset, device=chosen)
+    return Rerun(record=record, captured=loaded.model, dataset=dataset, device=chosen, sandbox=loaded.layers)

@@ -147,6 +147,7 @@ def train(
     spec = RunSpec.of(
         captured, recipe, seed=first, device=chosen, source=model, arguments=arguments, digest_every=digest_every
     )
+    spec = dataclasses.replace(spec, sandbox=loaded.layers)
     options = RunOptions(engine=engine, out=out, fresh=fresh)
     if seeds is None:
         record = run_training(captured, dataset, spec, options)

@@ -92,6 +92,7 @@ def verify(
         add(*unfit)
     elif rule is not None:
         spec = RunSpec.of(captured, recipe, seed=seed, device=chosen, source=model, arguments=arguments)
+        spec = dataclasses.replace(spec, sandbox=loaded.layers)
         record = run_training(captured, dataset, spec, RunOptions(engine=engine, out=out, fresh=fresh))
         add(*rule.judge(record))
     title = f"{captured.name} against {contract.name}, on {dataset.title}"

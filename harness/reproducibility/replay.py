@@ -18,6 +18,7 @@ from harness.reproducibility.bisection import bisect
 from harness.reproducibility.comparison import environment_differences
 from harness.reproducibility.noise import FEWEST_SEEDS, SeedNoise
 from harness.reproducibility.trace import Trace, TraceCompleteError, Tracer
+from harness.sandbox import LayerState
 from harness.training import (
     Observer,
     RunRecord,
@@ -33,6 +34,8 @@ from harness.training import (
 class Rerun:
     """A run record with the data and the initial model for repeating the training, on the recorded number of threads.
 
+    ``sandbox`` are the layers that confined the code of the model, as in a `RunSpec`.
+
     Raises:
         InputError: model or data differ from those recorded.
     """
@@ -41,6 +44,7 @@ class Rerun:
     captured: CapturedModel
     dataset: Dataset
     device: torch.device
+    sandbox: tuple[LayerState, ...] | None = None
 
     def __post_init__(self) -> None:
         graph = self.captured.graph.exact_digest()
@@ -81,7 +85,9 @@ class Rerun:
         raise InputError(f"expected a training of at least {upto} steps, got one of {len(tracer.trace) + after} steps.")
 
     def _train(self, observer: Observer | None, callback: StepCallback | None) -> RunRecord:
-        spec = dataclasses.replace(self.record.spec, device=str(self.device), model=self.captured.name)
+        spec = dataclasses.replace(
+            self.record.spec, device=str(self.device), model=self.captured.name, sandbox=self.sandbox
+        )
         hooks = TrainingHooks(callbacks=() if callback is None else (callback,))
         with computing_threads(self.record.environment.threads):
             return train(self.captured.to_module(), spec, self.dataset, observer=observer, hooks=hooks)

@@ -1,6 +1,6 @@
 """Worker processes that run a user's code; they receive typed requests and return typed results or errors, without pickle."""
 
-from harness.sandbox.layers import Layer, LayerState
+from harness.sandbox.layers import Layer, LayerState, layers_line
 from harness.sandbox.probe import available_layers
 from harness.sandbox.protocol import Failure, Request, Workspace
 from harness.sandbox.requirement import DEFAULT_REQUIREMENT, NO_REQUIREMENT, SandboxRequirement
@@ -23,6 +23,7 @@ __all__ = [
     "SubmissionLimits",
     "Workspace",
     "available_layers",
+    "layers_line",
     "open_submission",
     "run_processes",
     "warm_workers",

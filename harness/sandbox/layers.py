@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,7 +36,9 @@ _CAPSET, _CAPABILITY_VERSION = {"x86_64": 126, "aarch64": 91}, 0x20080522
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 # Below the range of systemd's dynamic users; above that of people.
 _FIRST_USER, USERS = 60_001, 1_000
-_ADDITIONAL_MEMORY, _FILE_BYTES, _OPEN_FILES, _THREADS = 4 * 2**30, 2**29, 256, 128
+_ADDITIONAL_MEMORY, _FILE_BYTES, _OPEN_FILES, _THREADS, _PENDING_SIGNALS = 4 * 2**30, 2**29, 256, 128, 1024
+# The kernel's own limit.
+_MOST_THREADS = 2**22
 # What Python and torch read at any time, beside their own folders.
 SYSTEM_FILES = (
     *("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types"),
@@ -47,8 +51,8 @@ class Layer(StrEnum):
     """A layer of the sandbox, by the name that `SandboxRequirement.parse` reads."""
 
     BUBBLEWRAP = "bubblewrap"
-    LIMITS = "limits"
     USER = "user"
+    LIMITS = "limits"
     LANDLOCK = "landlock"
     SECCOMP = "seccomp"
 
@@ -60,6 +64,13 @@ class LayerState:
     layer: Layer
     holds: bool
     detail: str
+
+
+def layers_line(layers: Iterable[LayerState]) -> str:
+    """Return the layers that hold and, with the reasons, those that do not, as one line."""
+    layers = tuple(layers)
+    holding = ", ".join(one.layer for one in layers if one.holds) or "none of the layers"
+    return holding + "".join(f"; not {one.layer}: {one.detail}" for one in layers if not one.holds)
 
 
 def unavailable_layers() -> tuple[LayerState, ...]:
@@ -106,10 +117,11 @@ def confine_submission(
     has_landlock = Layer.LANDLOCK not in without and landlock_version() > 0
     parent = os.getppid()
     steps: dict[Layer, Callable[[], str]] = {
-        Layer.LIMITS: _limit_resources,
         Layer.USER: lambda: _become_other_user(
             folder, project, libraries, _FIRST_USER + user, may_read_all=has_landlock
         ),
+        # After it, since threads are counted for each user.
+        Layer.LIMITS: _limit_resources,
         Layer.LANDLOCK: lambda: _restrict_files(folder, [*project, *libraries]),
         Layer.SECCOMP: lambda: _refuse_calls(parent),
     }
@@ -135,17 +147,41 @@ class _NotApplicableError(Exception):
 
 def _limit_resources() -> str:
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    counted = _counted_threads()
     limits = {
         resource.RLIMIT_AS: pages * resource.getpagesize() + _ADDITIONAL_MEMORY,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: _FILE_BYTES,
         resource.RLIMIT_NOFILE: _OPEN_FILES,
+        # Of all processes of the user together.
+        resource.RLIMIT_SIGPENDING: _PENDING_SIGNALS,
+        resource.RLIMIT_NPROC: counted + _THREADS,
     }
     for limit, value in limits.items():
         _, hard = resource.getrlimit(limit)
         lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (lowest, lowest))
-    return f"{_ADDITIONAL_MEMORY >> 30} GiB of memory, {_FILE_BYTES >> 20} MiB per file, {_OPEN_FILES} open files"
+    threads = f", {_THREADS} threads" if counted else ""
+    return (
+        f"{_ADDITIONAL_MEMORY >> 30} GiB of memory, {_FILE_BYTES >> 20} MiB per file, {_OPEN_FILES} open files{threads}"
+    )
+
+
+def _counted_threads() -> int:
+    """The threads that the kernel counts for this user in all processes, some of which may not be seen; 0 if it limits none."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+
+    def is_enough(limit: int) -> bool:
+        resource.setrlimit(resource.RLIMIT_NPROC, (limit, hard))
+        thread = threading.Thread(target=int)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        thread.join()
+        return True
+
+    return bisect.bisect_left(range(_MOST_THREADS if hard == resource.RLIM_INFINITY else hard), 1, key=is_enough)
 
 
 def _become_other_user(
@@ -174,7 +210,6 @@ def _become_other_user(
         for path in (Path(inside), *(Path(inside, name) for name in (*folders, *files))):
             if not path.is_symlink():
                 os.chown(path, user, user, follow_symlinks=False)
-    resource.setrlimit(resource.RLIMIT_NPROC, (_THREADS, _THREADS))
     process_control(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setresgid(user, user, user)

@@ -52,7 +52,7 @@ _NOT_FOR_SUBMISSIONS: Mapping[str, tuple[int | None, int | None]] = {
     "accept": (43, 202), "accept4": (288, 242), "memfd_create": (319, 279), "mq_open": (240, 180),
     "mq_unlink": (241, 181), "msgctl": (71, 187), "msgget": (68, 186), "msgrcv": (70, 188), "msgsnd": (69, 189),
     "semctl": (66, 191), "semget": (64, 190), "semop": (65, 193), "semtimedop": (220, 192), "shmat": (30, 196),
-    "shmctl": (31, 195), "shmget": (29, 194), "inotify_init": (253, None), "inotify_init1": (294, 26),
+    "shmctl": (31, 195), "shmget": (29, 194), "inotify_init": (253, None), "inotify_init1": (294, 26), "io_setup": (206, 0),
     # Metadata and links, which Landlock does not protect
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
     "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
@@ -70,6 +70,9 @@ _KILL_CALL, _TGKILL, _PRLIMIT, _SET_AFFINITY = (62, 129), (234, 131), (302, 261)
 _SOCKET, _AF_UNIX = (41, 198), 1
 _PRCTL, _SET_PARENT_DEATH_SIGNAL = (157, 167), 1
 _IOCTL, _TERMINAL_INJECTION = (16, 29), (0x5412, 0x541C)
+# Signals to others (F_SETOWN, F_SETSIG, F_SETOWN_EX); files that others wait for (F_SETLEASE); news of others' files (F_NOTIFY);
+# memory that no limit counts (F_SETPIPE_SZ).
+_FCNTL, _REFUSED_COMMANDS = (72, 25), (8, 10, 15, 1024, 1026, 1031)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +134,7 @@ def refusals_for_submissions(architecture: str, process: int) -> list[Refusal]:
         Refusal(number=_PRLIMIT[column], equal=itself, unless=True),
         Refusal(number=_SET_AFFINITY[column], equal=itself, unless=True),
         Refusal(number=_PRCTL[column], equal=(_SET_PARENT_DEATH_SIGNAL,)),
+        Refusal(number=_FCNTL[column], argument=1, equal=_REFUSED_COMMANDS),
         # The first refusal of a call decides: of sockets, all are refused above.
         *refusals_for_workers(architecture),
     ]

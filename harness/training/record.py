@@ -122,12 +122,15 @@ class RunRecord(RunSpec):
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON data, in the form of ``docs/schemas/run.schema.json``."""
         plain = dataclasses.asdict(self)
+        sandbox = plain.pop("sandbox")
         return {
             "schema": SCHEMA,
             **plain,
             "recipe": {"name": self.recipe.name, **self.recipe.to_mapping()},
             "epochs": list(plain["epochs"]),
             "digests": list(plain["digests"]),
+            # Records of earlier versions, whose digests certificates hold, do not have the key.
+            **({} if sandbox is None else {"sandbox": list(sandbox)}),
         }
 
     @classmethod

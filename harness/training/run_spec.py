@@ -10,6 +10,7 @@ import torch
 
 from harness.errors import InputError
 from harness.graph import CapturedModel
+from harness.sandbox import LayerState
 from harness.tables import Range, require_ranges
 from harness.training.recipe import Recipe
 
@@ -30,6 +31,8 @@ class RunSpec:
         engine: name of the engine that computes the steps; ``auto`` must be resolved with `choose_engine` first.
         device: where to train, such as ``cpu`` or ``cuda:0``.
         digest_every: number of steps between two digests of the state, which is also digested after each epoch.
+        sandbox: the layers that confined the code of the model when the command loaded it; empty for a shipped model, None if
+            unknown.
 
     Raises:
         InputError: the engine is ``auto``, or a number is out of range.
@@ -44,6 +47,7 @@ class RunSpec:
     engine: str
     device: str
     digest_every: Annotated[int, Range(least=1)]
+    sandbox: tuple[LayerState, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.engine == "auto":

@@ -102,6 +102,7 @@ _READING = {
     "list the workspaces of other submissions": "os.listdir(workspace.parent) and won()",
     "list the processes": "any(name.isdigit() and name != str(os.getpid()) for name in os.listdir('/proc')) and won()",
     "wait for changes of files": "call(294, 26, 0) and won()",
+    "wait for changes of a folder": "fcntl.fcntl(os.open('.', os.O_RDONLY), fcntl.F_NOTIFY, 1); won()",
     "open a file by its handle": "call(304, 265, 0, 0, 0) and won()",
     "copy another process's memory": "call(310, 270, parent, 0, 0, 0, 0, 0) and won()",
     "use a file that the worker left open": """
@@ -159,6 +160,10 @@ _WRITING = {
     "write to the library": "pathlib.Path(torch.__file__).open('a').write('x')",
     "write to the harness": "import harness; (pathlib.Path(harness.__file__).parent / 'x.py').write_text('x')",
     "write a compiled library": "import random; pathlib.Path(random.__cached__).open('a').write('x')",
+    "lease a file to delay who opens it": """
+        fcntl.fcntl(os.open(workspace / 'progress.txt', os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        won()
+    """,
     "mount": "library.mount(b'none', bytes(outside), b'tmpfs', 0, None) and 0 or won() if call(165, 40, 0, 0, 0, 0, 0) else 0",
     "change the root": "os.chroot('.'); won()",
     "write through the system's settings": "open('/proc/sys/kernel/core_pattern', 'w').write('x')",
@@ -184,6 +189,16 @@ _PROCESSES = {
     "stop everything": "os.kill(-1, signal.SIGSTOP)",
     "signal the group": "os.killpg(0, signal.SIGTERM)",
     "signal by descriptor": "signal.pidfd_send_signal(os.pidfd_open(parent), signal.SIGKILL)",
+    "signal by the owner of a pipe": "fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, parent); won()",
+    "queue signals": """
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
+        [signal.pthread_kill(threading.get_ident(), signal.SIGRTMIN) for _ in range(5_000)]
+        won()
+    """,
+    "timers without end": """
+        timer = ctypes.c_int()
+        all(call(222, 107, 1, 0, ctypes.addressof(timer)) for _ in range(5_000)) and won()
+    """,
     "limit the worker": "resource.prlimit(parent, resource.RLIMIT_CPU, (0, 0))",
     "raise its own limits": "resource.setrlimit(resource.RLIMIT_AS, (-1, -1)); won()",
     "slow the worker down": "os.setpriority(os.PRIO_PROCESS, parent, 19)",
@@ -209,6 +224,11 @@ _NETWORK = {
     "shared memory": "os.memfd_create('memory') and won()",
     "shared memory by key": "library.shmget(1234, 4096, 0o1600) >= 0 and won()",
     "programs in the kernel": "call(321, 280, 0, 0, 0) and won()",
+    "asynchronous reading and writing": """
+        context = ctypes.c_ulong()
+        call(206, 0, 1_000, ctypes.addressof(context)) and won()
+    """,
+    "memory in pipes": "fcntl.fcntl(os.pipe()[0], fcntl.F_SETPIPE_SZ, 2**20); won()",
     "performance counters": "call(298, 241, 0, 0, -1, -1, 0) and won()",
     "page faults in user space": "call(323, 282, 0) and won()",
 }
@@ -230,6 +250,13 @@ _LEAVING = {
             while True:
                 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     """,
+    "many threads with small stacks": """
+        threading.stack_size(2**15)
+        with contextlib.suppress(RuntimeError):
+            for _ in range(1_000):
+                threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+            won()
+    """,
     "use up the memory": """
         with contextlib.suppress(RuntimeError):
             held = [torch.empty(2**28) for _ in range(100)]
@@ -243,6 +270,15 @@ _LATE = "did not finish loading within"
 _ENDED = "ended the process|was ended by SIG"
 _ENDING = {
     "endless loop": ("while True: pass", _LATE),
+    "loops in many threads": (
+        """
+        import hashlib
+        for _ in range(100):
+            threading.Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 2**31 - 1), daemon=True).start()
+        time.sleep(10**6)
+        """,
+        _LATE,
+    ),
     "sleep for ever": ("time.sleep(10**6)", _LATE),
     "stop itself": ("os.kill(os.getpid(), signal.SIGSTOP)", _LATE),
     "loop that catches everything": (
@@ -742,12 +778,12 @@ _NAMES = {
     "a million characters": "x" * 10**6,
 }
 
+_TRIED = {**_READING, **_WRITING, **_PROCESSES, **_NETWORK, **_LEAVING}
+# What may succeed for one user and not for another: one that is not root runs the examiner and the submission alike.
+DEPENDING_ON_USER = (*_TRIED, "loops in many threads")
+
 ATTACKS = (
-    *(
-        Attack(name=name, files=_tries(code))
-        for table in (_READING, _WRITING, _PROCESSES, _NETWORK, _LEAVING)
-        for name, code in table.items()
-    ),
+    *(Attack(name=name, files=_tries(code)) for name, code in _TRIED.items()),
     *(
         Attack(name=name, files=_runs(code), refused=words, seconds=LIMIT_SECONDS if words == _LATE else 45.0)
         for name, (code, words) in _ENDING.items()

@@ -15,8 +15,9 @@ from harness.sandbox.layers import Layer, confine_submission
 
 pytestmark = pytest.mark.skipif(machine() is None, reason="the layers are implemented for Linux on x86-64 and aarch64")
 
-CALLS = "import ctypes, os, resource, signal, socket, subprocess, sys, threading; parent = os.getppid()\n"
+CALLS = "import ctypes, fcntl, os, resource, signal, socket, subprocess, sys, threading; parent = os.getppid()\n"
 LIBRARY = "library = ctypes.CDLL(None, use_errno=True)\n"
+BLOCKED = "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})\n"
 CHECKED = "\nif result < 0: raise OSError(ctypes.get_errno(), 'refused')"
 
 
@@ -94,6 +95,7 @@ REFUSED = [
     ("os.listdir(outside)", Layer.LANDLOCK),
     ("open('/etc/passwd').read()", Layer.LANDLOCK),
     ("open(f'/proc/{parent}/environ').read()", Layer.LANDLOCK),
+    ("fcntl.fcntl(os.open('.', os.O_RDONLY), fcntl.F_NOTIFY, 1)", Layer.SECCOMP),
     # Metadata and links
     ("os.chmod('.', 0o700)", Layer.SECCOMP),
     ("os.utime('.')", Layer.SECCOMP),
@@ -114,6 +116,7 @@ REFUSED = [
     ("socket.socket(socket.AF_UNIX)", Layer.SECCOMP),
     ("socket.socketpair()", Layer.SECCOMP),
     ("os.memfd_create('memory')", Layer.SECCOMP),
+    ("fcntl.fcntl(os.pipe()[0], fcntl.F_SETPIPE_SZ, 2**20)", Layer.SECCOMP),
     ("result = library.shmget(1234, 4096, 0o1600)" + CHECKED, Layer.SECCOMP),
     (
         "result = library.syscall(250, 0, -3, 0, 0, 0) if os.uname().machine == 'x86_64' else -1" + CHECKED,
@@ -123,6 +126,7 @@ REFUSED = [
     ("bytearray(6 * 2**30)", Layer.LIMITS),
     ("open('sparse', 'w').truncate(2**40)", Layer.LIMITS),
     ("[open('/dev/null') for _ in range(1000)]", Layer.LIMITS),
+    (f"{BLOCKED}for _ in range(5_000): signal.pthread_kill(threading.get_ident(), signal.SIGRTMIN)", Layer.LIMITS),
 ]
 
 
@@ -154,6 +158,18 @@ def test_what_a_submission_must_not_do(code: str, layer: Layer, folder: Path) ->
         assert attempt(code, made_folder(), without=[layer, Layer.USER]) in ("done", "killed")
 
 
+def test_threads_are_limited(folder: Path) -> None:
+    """However small their stacks are, a process starts some threads, not a thousand."""
+    if "threads" not in states(folder)[Layer.LIMITS][1]:
+        pytest.skip("the kernel does not limit the threads of root")
+    few, many = (
+        "threading.stack_size(2**15)\n"
+        f"for _ in range({count}): threading.Thread(target=signal.pause, daemon=True).start()"
+        for count in (100, 1000)
+    )
+    assert ("done", "RuntimeError") == (attempt(few, folder), attempt(many, folder))
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -161,6 +177,7 @@ def test_what_a_submission_must_not_do(code: str, layer: Layer, folder: Path) ->
         "os.kill(-1, signal.SIGTERM) if False else os.kill(parent, signal.SIGCONT)",
         "resource.prlimit(parent, resource.RLIMIT_CORE, (0, 0))",
         "os.sched_setaffinity(parent, {0})",
+        "fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, parent)",
         "os.setpriority(os.PRIO_PROCESS, parent, 19)",
         "result = library.ptrace(16, parent, 0, 0)" + CHECKED,
     ],

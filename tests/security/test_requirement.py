@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from harness.files import temporary_folder
 from harness.sandbox import Layer, LayerState, SandboxRequirement, available_layers, warm_workers
 from harness.sandbox.kernel import machine
 from harness.sources import LoadedModel, load, load_builds
+from tests.documents import schema_errors
 from tests.security.attacks import NET
 
 pytestmark = [
@@ -71,6 +74,29 @@ def test_the_layers_that_hold_are_enough(project: Path, layers: dict[Layer, Laye
 
     assert {layer: state.holds for layer, state in layers.items()} == {one.layer: one.holds for one in loaded.layers}
     assert loaded.model.is_own_statement
+
+
+def test_each_training_says_which_layers_held(
+    project: Path, layers: dict[Layer, LayerState], command: Callable[..., tuple[int, str, str]]
+) -> None:
+    """The records of a training and of its repetition have the layers of the sandbox."""
+    model, recipe = project / "net.py", project / "short.toml"
+    model.write_text(NET, encoding="utf-8")
+    recipe.write_text('batch_size = 512\nepochs = 1\n[optimizer]\nname = "sgd"\nlr = 0.1\n', encoding="utf-8")
+    trained = (model, "--recipe", recipe, "--data", "digits", "--device", "cpu", "--engine", "eager")
+
+    def holding(document: Any) -> dict[str, bool]:  # noqa: ANN401 - any JSON
+        assert [] == schema_errors(document)
+        return {one["layer"]: one["holds"] for one in document["sandbox"]}
+
+    def written(*arguments: object) -> Any:  # noqa: ANN401 - any JSON
+        return json.loads(command(*arguments, "--json", "-")[1])
+
+    record = written("train", *trained, "--out", project / "run")
+    repeated = written("replay", project / "run" / "record.json")["record"]
+
+    expected = {layer.value: state.holds and layer is not Layer.BUBBLEWRAP for layer, state in layers.items()}
+    assert [expected] * 2 == [holding(record), holding(repeated)]
 
 
 def test_the_first_build_chooses_the_class(project: Path) -> None:

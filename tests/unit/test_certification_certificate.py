@@ -25,6 +25,7 @@ from harness.certification import (
     place_run,
 )
 from harness.errors import InputError
+from harness.sandbox.layers import unavailable_layers
 from harness.training import WrongPredictions
 from tests.documents import schema_errors
 from tests.made_up import RECIPE, record
@@ -135,7 +136,8 @@ def test_an_undecided_certificate_without_runs_has_no_figures() -> None:
 
 def test_a_certificate_is_read_back(tmp_path: Path) -> None:
     """The file holds everything, conforms to the schema, and is written atomically."""
-    whole = dataclasses.replace(PASSED, crashes=(Crash(seed=3, problem="its process was killed by SIGKILL"),))
+    crashes = (Crash(seed=3, problem="its process was killed by SIGKILL"),)
+    whole = dataclasses.replace(PASSED, crashes=crashes, sandbox=unavailable_layers())
     path = tmp_path / "certificate.json"
     whole.write(path)
 
@@ -145,6 +147,7 @@ def test_a_certificate_is_read_back(tmp_path: Path) -> None:
     # Reading leaves the document as it was.
     assert whole == Certificate.from_json(document) == Certificate.from_json(document)
     assert [path] == list(tmp_path.iterdir())
+    assert "sandbox" not in PASSED.to_json()
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

@@ -17,9 +17,11 @@ import pytest
 from harness.certification import Certificate, ConsistencyRule, Declaration, FixedDesign, SequentialDesign, certify
 from harness.errors import InputError
 from harness.graph import CapturedModel, computing_threads
+from harness.sandbox.layers import unavailable_layers
 from harness.training import (
     PREDICTIONS_FILE,
     EpochResult,
+    RunRecord,
     RunSpec,
     SeedOutcome,
     SeedsInterrupted,
@@ -73,6 +75,7 @@ class Quiet:
 def job(load: Callable[..., CapturedModel] = load_model) -> SeedsJob:
     """How the made-up network is trained."""
     spec = RunSpec.of(load_model(seed=0), RECIPE, seed=0, engine="fast")
+    spec = dataclasses.replace(spec, sandbox=unavailable_layers())
     return SeedsJob(load_model=load, load_data=load_data, spec=spec)
 
 
@@ -127,6 +130,8 @@ def test_it_ends_as_soon_as_it_is_decided(undisturbed: tuple[Certificate, Path])
     assert 1 < len(certificate.runs) < DESIGN.runs
     assert list(seeds[: len(certificate.runs)]) == [run.seed for run in certificate.runs]
     assert certificate == Certificate.read(folder / "certificate.json")
+    record = RunRecord.read(seed_folder(folder, seeds[0]) / "record.json")
+    assert unavailable_layers() == certificate.sandbox == record.sandbox
     assert all(len(run.wrong) == run.total - run.correct[-1] for run in certificate.runs)
     assert "made-up bars" == certificate.declaration.data_title
 

@@ -18,6 +18,8 @@ import mnist_models
 from harness.goldens import check as golden_check
 from harness.goldens import measurement
 from harness.graph import CapturedModel, capture
+from harness.sandbox.layers import Layer, unavailable_layers
+from harness.sources import LoadedModel, ModelSource
 from tests.documents import schema_errors
 from tests.made_up import digests, network
 
@@ -40,7 +42,12 @@ def net() -> CapturedModel:
 def models(net: CapturedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, CapturedModel]:
     """Two shipped models and one of the user's, all small; none has a golden yet."""
     found = {**{name: dataclasses.replace(net, name=name) for name in NAMES}, "net.py:Net": net}
-    monkeypatch.setattr(harness.sources, "load_model", lambda text, **_: found[text])
+
+    def load(text: str, **_: object) -> LoadedModel:
+        layers = () if text in NAMES else unavailable_layers()
+        return LoadedModel(model=found[text], source=ModelSource(text=text), layers=layers)
+
+    monkeypatch.setattr(harness.sources, "load", load)
     monkeypatch.setattr(mnist_models, "list_models", lambda: NAMES)
     monkeypatch.setattr(harness.cli.golden, "SHIPPED", tmp_path / "goldens")
     for module in (measurement, golden_check):
@@ -142,8 +149,10 @@ def test_goldens_of_user_models(command: Command, recorded: Path, tmp_path: Path
     """Their folder determines which models are checked; the golden of a deleted model is unused."""
     own = tmp_path / "own"
     assert 0 == command("golden", "update", "net.py:Net", "--folder", own)[0]
+    document = json.loads(command("golden", "check", "--folder", own, "--json", "-")[1])
+    assert ([], len(Layer)) == (schema_errors(document), len(document["models"][0]["sandbox"]))
     code, out, err = command("golden", "check", "--folder", own)
-    assert (0, "", "Net") == (code, err, out.splitlines()[0])
+    assert (0, "sandbox: none of the layers", "Net") == (code, err.partition(";")[0], out.splitlines()[0])
     (tmp_path / "net.py").unlink()
     code, out, _ = command("golden", "check", "--folder", own)
     assert 1 == code

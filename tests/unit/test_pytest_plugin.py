@@ -13,6 +13,8 @@ import harness.sources
 from harness.contracts import examine, load_contract
 from harness.errors import ModelSourceError
 from harness.graph import CapturedModel
+from harness.sandbox import Layer, LayerState
+from harness.sources import LoadedModel, parse_source
 
 REQUIREMENTS = (*load_contract("era-s7").requirement_names, "epochs", "accuracy")
 
@@ -142,7 +144,7 @@ def test_a_model_that_cannot_be_loaded(run: Callable[..., pytest.RunResult], mon
     def refuse(*_: object, **__: object) -> None:
         raise ModelSourceError(message)
 
-    monkeypatch.setattr(harness.sources, "load_model", refuse)
+    monkeypatch.setattr(harness.sources, "load", refuse)
     result = run("--harness-model", "net.py")
 
     assert result.parseoutcomes() == {"errors": 1}
@@ -160,7 +162,7 @@ def test_a_defect_of_ours_has_its_traceback(
     def breaks(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(harness.sources, "load_model", breaks)
+    monkeypatch.setattr(harness.sources, "load", breaks)
     result = run("--harness-model", "net.py")
 
     assert result.parseoutcomes() == {"errors": 1}
@@ -181,15 +183,17 @@ def test_items_are_counted(project: pytest.Pytester, run: Callable[..., pytest.R
 def test_choices_are_shown(
     run: Callable[..., pytest.RunResult], monkeypatch: pytest.MonkeyPatch, shipped: Callable[[str], CapturedModel]
 ) -> None:
-    """Which class of a file was taken, and which were left out, is said below the collection."""
+    """Which class of a file was taken, and which layers of the sandbox confined it, is said below the collection."""
     captured = shipped("cloud_2")
 
-    def load(_: str, *, announce: Callable[[str], None], **__: object) -> CapturedModel:
+    def load(text: str, *, announce: Callable[[str], None], **__: object) -> LoadedModel:
         announce("taking net.py:Net, the only one")
-        return captured
+        layers = (LayerState(layer=Layer.LANDLOCK, holds=True, detail="version 7"),)
+        return LoadedModel(model=captured, source=parse_source(text), layers=layers)
 
-    monkeypatch.setattr(harness.sources, "load_model", load)
-    run("--harness-model", "net.py").stdout.fnmatch_lines(["collected * items", "taking net.py:Net, the only one"])
+    monkeypatch.setattr(harness.sources, "load", load)
+    lines = ["collected * items", "taking net.py:Net, the only one", "sandbox: landlock"]
+    run("--harness-model", "net.py").stdout.fnmatch_lines(lines)
 
 
 @pytest.mark.usefixtures("quick_load")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -13,11 +14,14 @@ import pytest
 import torch
 
 from harness.errors import InputError
+from harness.sandbox import Layer, LayerState
 from harness.training import Recipe, RunRecord, state_digest
+from tests.documents import REGISTRY, SCHEMAS
 from tests.made_up import network, record
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/run.schema.json").read_text(encoding="utf-8"))
-VALIDATOR = jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker())
+VALIDATOR = jsonschema.Draft202012Validator(
+    SCHEMAS["run.schema.json"], registry=REGISTRY, format_checker=jsonschema.FormatChecker()
+)
 VALID = record([9_900, 9_950])
 
 
@@ -26,6 +30,22 @@ def test_a_record_is_read_as_written(tmp_path: Path) -> None:
     VALID.write(tmp_path / "run.json")
     assert VALID == RunRecord.read(tmp_path / "run.json")
     assert ["run.json"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_record_says_which_layers_held() -> None:
+    """The layers are read as written; in an older record they are unknown, and its content, with its digest, stays as it is."""
+    layers = (
+        LayerState(layer=Layer.USER, holds=False, detail="needs root"),
+        LayerState(layer=Layer.LANDLOCK, holds=True, detail="version 7"),
+    )
+    made, old = dataclasses.replace(VALID, sandbox=layers), VALID.to_json()
+    VALIDATOR.validate(made.to_json())
+
+    assert made == RunRecord.from_json(json.loads(json.dumps(made.to_json())))
+    assert {"layer": "user", "holds": False, "detail": "needs root"} == made.to_json()["sandbox"][0]
+    assert "sandbox" not in old
+    assert RunRecord.from_json(old).sandbox is None
+    assert [] == dataclasses.replace(VALID, sandbox=()).to_json()["sandbox"]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def test_the_spec_of_a_captured_model() -> None:
         "engine": "eager",
         "device": "cuda:1",
         "digest_every": DIGEST_EVERY,
+        "sandbox": None,
     }
 
     assert expected == RunSpec.of(captured, RECIPE, seed=3, device=torch.device("cuda", 1)).declared()
