@@ -114,7 +114,7 @@ def reference_small() -> nn.Module:
         block5=stage(14, 16),  # 6
         gap=nn.AdaptiveAvgPool2d(1),  # 1
         mix=stage(16, 16, kernel=1),
-        dropout=nn.Dropout(0.05),
+        dropout=nn.Dropout(0.01),
         head=conv(16, CLASSES, kernel=1),
     )
 
