@@ -104,7 +104,11 @@ def test_a_hostile_document_is_read_in_bounded_time_and_memory(
     command = [sys.executable, "-m", "harness", "audit", str(folder), "--json", str(tmp_path / "out.json")]
     with (tmp_path / "errors.txt").open("wb") as errors:
         measured = subprocess.run(
-            [sys.executable, "-c", MEASURE, *command], stdout=subprocess.PIPE, stderr=errors, timeout=10 * SECONDS, check=True
+            [sys.executable, "-c", MEASURE, *command],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            timeout=10 * SECONDS,
+            check=True,
         )
     code, seconds, peak = json.loads(measured.stdout)
     document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
