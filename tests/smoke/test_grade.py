@@ -221,10 +221,8 @@ def test_random_numbers_of_python_and_numpy_follow_the_seed(tmp_path: Path) -> N
 
 def test_a_network_that_counts_its_calls_is_not_taken_for_its_graph(tmp_path: Path) -> None:
     """Each build is captured once: the comparison finds it."""
-    counting = (
-        "calls = []\n"
-        + HONEST
-        + ("    def forward(self, x):\n        calls.append(None)\n        return super().forward(x) * len(calls)\n")
+    counting = HONEST.replace("class", "calls = []\nclass") + (
+        "    def forward(self, x):\n        calls.append(None)\n        return super().forward(x) * len(calls)\n"
     )
     (found,) = grade_all(tasks_for(folders(tmp_path, {"a": counting})), grader(), None)
     assert "fail" == outcomes(found)["capture"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def read_roster_map(content: bytes) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     try:
-        rows = [row for row in csv.reader(content.decode("utf-8-sig").splitlines(), strict=True) if row]
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        rows = [row for row in csv.reader(text, strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as problem:
         raise _map_refusal(f"CSV in UTF-8, got {problem}") from problem
     for row in rows:
