@@ -128,20 +128,9 @@ def test_a_roster_map_gives_the_students_of_submissions(
     roster = folder / "canvas.csv"
     roster.write_text("Student,ID,Section,small (77)\n    Points Possible,,,78\nJoe,7,A,\nJane,8,A,\n")
     (folder / "map.csv").write_text("7,bob\nJane,alice\n")
-    grade = [
-        "grade",
-        "alice",
-        "bob",
-        "--assignment",
-        "small.toml",
-        "--no-train",
-        "--roster-map",
-        "map.csv",
-        "--out",
-        "out",
-    ]
-    assert 2 == command(*grade)[0]
-    assert 0 == command(*grade, "--roster", "canvas.csv")[0]
+    options = ["--assignment", "small.toml", "--no-train", "--out", "out", "--roster-map", "map.csv"]
+    assert 2 == command("grade", "alice", "bob", *options)[0]
+    assert 0 == command("grade", "alice", "bob", *options, "--roster", "canvas.csv")[0]
     assert ["Joe,7,A,45", "Jane,8,A,45"] == roster.read_text().splitlines()[2:]
 
 
