@@ -52,6 +52,11 @@ FORMATS = ("json", "classroom50", "gradescope", "junit", "markdown", "csv", "htm
     help="Export of a learning platform (Canvas, Moodle): fill the grades into this file; nothing else in it changes.",
 )
 @click.option(
+    "--roster-map",
+    metavar="FILE",
+    help="CSV with a student, as in --roster, and the name of a submission in each row, where the names differ.",
+)
+@click.option(
     "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Number of submissions to grade at a time."
 )
 @click.option(
@@ -78,6 +83,7 @@ def grade(
     out: str | None,
     formats: tuple[str, ...],
     roster: str | None,
+    roster_map: str | None,
     jobs: int,
     salt_file: str | None,
     device: str,
@@ -106,6 +112,10 @@ def grade(
         raise click.UsageError("expected SUBMISSION... and --assignment. See `harness grade --help`")
     if (formats or roster) and not out:
         raise click.UsageError("expected --out together with --format and --roster. Name a folder for the reports")
+    if roster_map and not roster:
+        raise click.UsageError(
+            "expected --roster together with --roster-map. Name the export that grades are filled into"
+        )
     from harness.grading import Grader, Results, grade_all, load_assignment, tasks_for
     from harness.sandbox import NO_REQUIREMENT
     from harness.training import keep_freed_memory, opened, resolve_device
@@ -113,7 +123,7 @@ def grade(
     assignment = load_assignment(assignment_name)
     tasks = tasks_for(_existing(submissions))
     salt = _salt(salt_file)
-    filled = _Roster(Path(roster)) if roster else None
+    filled = _Roster(Path(roster), roster_map) if roster else None
     dataset = None
     if assignment.rule and not no_train:
         dataset = dataset_for(data)
@@ -163,19 +173,22 @@ def _salt(file: str | None) -> str:
 class _Roster:
     """The export of a learning platform that grades are filled into; it is read, and checked, before anything is graded."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, map_file: str | None) -> None:
         from harness.files import read_whole
-        from harness.grading.writers import fill_roster
+        from harness.grading.writers import fill_roster, read_roster_map
 
         self._path = path
         self._content = read_whole(path, "an export of a learning platform", most=_MAX_ROSTER_BYTES)
         fill_roster(self._content, (), {})
+        self._mapping = {}
+        if map_file:
+            self._mapping = read_roster_map(read_whole(Path(map_file), "a roster map", most=_MAX_ROSTER_BYTES))
 
     def write(self, verdicts: Sequence[Verdict]) -> None:
         from harness.files import write_whole
         from harness.grading.writers import fill_roster
 
-        filled = fill_roster(self._content, verdicts, {})
+        filled = fill_roster(self._content, verdicts, self._mapping)
         write_whole(self._path, filled.content)
         for reason in filled.unmatched:
             announce(f"not in {self._path}: {reason}")

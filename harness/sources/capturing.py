@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -60,6 +62,8 @@ class CapturedClasses:
 class CaptureRequest(Request[CapturedClasses]):
     """A request to import a private copy of a user's file and to capture the graph of each model class in it.
 
+    Python and NumPy begin with ``seed`` before the import, PyTorch before each class is built.
+
     The first progress line is the file's name; one line for each class follows.
 
     ``arguments`` are those of the constructor; ``input_shape`` is the shape of one input, without the batch dimension;
@@ -92,6 +96,9 @@ class CaptureRequest(Request[CapturedClasses]):
         workspace.report(self.source.text)
         with private_copy(self.source, workspace.folder) as (source, copy):
             workspace.confine([copy.outside])
+            # All forks of a worker begin with the same random state, whatever the seed.
+            random.seed(self.seed)
+            np.random.seed(self.seed % 2**32)  # noqa: NPY002 - the old global generator is the one that code draws from
             try:
                 return self._import(source, copy, workspace)
             except HarnessError:

@@ -184,8 +184,8 @@ def load_builds(
                     arguments=arguments,
                     timeout=timeout,
                     sandbox=sandbox,
-                    # The later builds repeat the capture in any case.
-                    twice=not builds,
+                    # The later builds capture it again, and the comparison with the graph finds what changes from call to call.
+                    twice=False,
                 )
             except HarnessError as error:
                 builds.append(error)

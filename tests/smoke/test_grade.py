@@ -203,3 +203,26 @@ def test_a_submission_that_changes_between_builds_fails(tmp_path: Path) -> None:
     (found,) = grade_all(tasks_for(folders(tmp_path, {"a": changing})), grader(), None)
     assert "two builds with the same seed" in found.requirements[0].finding.observed
     assert "fail" == outcomes(found)["build"]
+
+
+def test_random_numbers_of_python_and_numpy_follow_the_seed(tmp_path: Path) -> None:
+    """Weights drawn with them are new under another seed, and a network that they choose is another one."""
+    drawn = HONEST.replace("(self):\n", "(self):\n        import random, numpy, torch\n")
+    weights = drawn + (
+        "        python = [random.gauss(0, 1) for _ in range(640)]\n"
+        "        self[4].weight.data.copy_(torch.tensor(python).view(10, 64))\n"
+        "        self[4].bias.data.copy_(torch.from_numpy(numpy.random.rand(10)))\n"
+    )
+    width = drawn.replace("64, 10)", "64, random.randint(10, 10_000))")
+    found = grade_all(tasks_for(folders(tmp_path, {"weights": weights, "width": width})), grader(), None)
+    assert ["pass", "skip"] == [outcomes(one)["initial weights"] for one in found]
+    assert "another seed gives another network" in found[1].requirements[0].finding.observed
+
+
+def test_a_network_that_counts_its_calls_is_not_taken_for_its_graph(tmp_path: Path) -> None:
+    """Each build is captured once: the comparison finds it."""
+    counting = HONEST.replace("class", "calls = []\nclass") + (
+        "    def forward(self, x):\n        calls.append(None)\n        return super().forward(x) * len(calls)\n"
+    )
+    (found,) = grade_all(tasks_for(folders(tmp_path, {"a": counting})), grader(), None)
+    assert "fail" == outcomes(found)["capture"]

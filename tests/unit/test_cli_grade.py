@@ -120,6 +120,20 @@ def test_grades_are_filled_into_a_roster(folder: Path, command: Command, monkeyp
     assert "not in canvas.csv: bob" in err
 
 
+def test_a_roster_map_gives_the_students_of_submissions(
+    folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student has a submission of any name; the option alone is a mistake."""
+    stand_in(monkeypatch)
+    roster = folder / "canvas.csv"
+    roster.write_text("Student,ID,Section,small (77)\n    Points Possible,,,78\nJoe,7,A,\nJane,8,A,\n")
+    (folder / "map.csv").write_text("7,bob\nJane,alice\n")
+    options = ["--assignment", "small.toml", "--no-train", "--out", "out", "--roster-map", "map.csv"]
+    assert 2 == command("grade", "alice", "bob", *options)[0]
+    assert 0 == command("grade", "alice", "bob", *options, "--roster", "canvas.csv")[0]
+    assert ["Joe,7,A,45", "Jane,8,A,45"] == roster.read_text().splitlines()[2:]
+
+
 @pytest.mark.usefixtures("folder")
 def test_the_salt_changes_the_grade_s_basis_and_is_not_printed(
     command: Command, monkeypatch: pytest.MonkeyPatch, folder: Path

@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import InputError
 from harness.findings import Status
-from harness.grading.writers import fill_roster
+from harness.grading.writers import fill_roster, read_roster_map
 from tests.verdicts import requirement, verdict
 
 CANVAS = (
@@ -97,3 +97,27 @@ def test_a_roster_is_checked_before_anything_is_graded() -> None:
     assert MOODLE.encode() == fill_roster(MOODLE.encode(), [], {}).content
     with pytest.raises(InputError, match="roster"):
         fill_roster(b"a,b\n", [], {})
+
+
+def test_a_map_says_which_submission_is_whose() -> None:
+    """Student first, as in the export, quoted or not; students without a submission, and blank lines, do no harm."""
+    found = read_roster_map(b'\xef\xbb\xbf"Doe, Jane",octocat\r\n\r\njoe , hub/joe-s7\r\nada,\r\neve,\r\n')
+
+    assert {"octocat": "Doe, Jane", "hub/joe-s7": "joe"} == found
+    assert '"Section ""A""",4,' in fill_roster(CANVAS.encode(), [verdict("octocat")], found).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"jane\n", "rows of two cells, got \\['jane'\\]"),
+        (b"jane,octocat,5\n", "rows of two cells"),
+        (b"jane,octocat\njoe,octocat\n", "each submission once, got 'octocat' twice"),
+        (b'"jane,octocat\n', "CSV in UTF-8"),
+        (b"\xff\xfe", "CSV in UTF-8"),
+    ],
+)
+def test_a_map_that_is_none_is_refused(content: bytes, message: str) -> None:
+    """The message says what was expected."""
+    with pytest.raises(InputError, match=f"roster map: expected {message}"):
+        read_roster_map(content)

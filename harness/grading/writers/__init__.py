@@ -1,7 +1,7 @@
 """Writers: each turns verdicts into a file of one format; the points are the same in all of them."""
 
 from harness.grading.writers.page import class_page, verdict_page
-from harness.grading.writers.roster import FilledRoster, fill_roster
+from harness.grading.writers.roster import FilledRoster, fill_roster, read_roster_map
 from harness.grading.writers.sections import (
     confusion_section,
     environment_section,
@@ -24,6 +24,7 @@ __all__ = [
     "environment_section",
     "fill_roster",
     "layers_section",
+    "read_roster_map",
     "sandbox_section",
     "training_sections",
     "verdict_page",

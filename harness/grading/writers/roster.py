@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +97,32 @@ def fill_roster(content: bytes, verdicts: Sequence[Verdict], mapping: Mapping[st
     return FilledRoster(content=text.encode(), unmatched=tuple(unmatched))
 
 
+def read_roster_map(content: bytes) -> dict[str, str]:
+    """Read which submission is whose: rows of two cells, an identity as in the export and the name of a submission, or nothing.
+
+    Returns:
+        For each submission, the identity, as `fill_roster` takes it.
+
+    Raises:
+        InputError: the content is not such a table, or has a submission twice.
+    """
+    found: dict[str, str] = {}
+    try:
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        rows = [row for row in csv.reader(text, strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise _map_refusal(f"CSV in UTF-8, got {problem}") from problem
+    for row in rows:
+        if len(row) != 2:  # noqa: PLR2004 - a student and a submission
+            raise _map_refusal(f"rows of two cells, got {shown(row)}")
+        identity, submission = (cell.strip() for cell in row)
+        if submission in found:
+            raise _map_refusal(f"each submission once, got {shown(submission)} twice")
+        if submission:
+            found[submission] = identity
+    return found
+
+
 def _rows(text: str) -> list[list[_Cell]]:
     """Take a text with comma- or semicolon-separated values apart, with the position of each cell."""
     start = len("\ufeff") if text.startswith("\ufeff") else 0
@@ -168,4 +196,11 @@ def _refusal(problem: str) -> InputError:
     return InputError(
         f"roster: expected {problem}. Export the gradebook from Canvas, or the grading worksheet from Moodle, in English, and "
         "name that file."
+    )
+
+
+def _map_refusal(problem: str) -> InputError:
+    return InputError(
+        f"roster map: expected {problem}. Write a student as in the gradebook and the name of the submission in each row, such "
+        'as "jane@example.org,jdoe".'
     )
