@@ -187,13 +187,17 @@ class Verdict:
 
     @property
     def summary(self) -> str:
-        """The points, the requirements that are not met or not decided, and the penalties, in one line."""
+        """The points, the requirements that are not met or not decided, and the penalties, in one line.
+
+        Requirements that a student does not see at once are not named.
+        """
         words = [f"{self.score} of {self.max_score} points."]
+        unmet = [one for one in self.requirements if not one.is_met]
         for status, title in _OPEN.items():
-            found = (one for one in self.requirements if one.finding.status is status and not one.is_met)
+            found = (one for one in unmet if one.finding.status is status and one.visibility is Visibility.VISIBLE)
             if names := ", ".join(one.finding.requirement for one in found):
                 words.append(f"{title}: {names}.")
-        if len(words) == 1:
+        if not unmet:
             words.append("All requirements are met.")
         return " ".join([*words, *(f"Penalty of {one.points}: {one.reason}." for one in self.penalties)])
 

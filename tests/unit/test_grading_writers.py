@@ -16,7 +16,7 @@ import xmlschema
 
 from harness.errors import InputError
 from harness.findings import Status
-from harness.grading import Penalty, Verdict
+from harness.grading import Penalty, Verdict, Visibility
 from harness.grading.writers import WRITERS, Context, Scope
 from tests.documents import schema_errors
 from tests.pages import Outline
@@ -317,3 +317,14 @@ def test_a_summary_blames_nobody_for_what_is_not_decided() -> None:
         "Not graded, because of an error of the examiner: broke. Penalty of 1: late."
     ) == one.summary
     assert "2 of 2 points. All requirements are met." == verdict("jane", requirement("holds")).summary
+
+
+@pytest.mark.parametrize("visibility", [one for one in Visibility if one is not Visibility.VISIBLE])
+def test_a_summary_does_not_name_what_a_student_does_not_see(visibility: Visibility) -> None:
+    """Platforms show it at once: Gradescope as output, Moodle as a comment."""
+    secret = dataclasses.replace(requirement("secret", Status.FAIL, points=0), visibility=visibility)
+    graded = verdict("jane", requirement("holds"), secret)
+
+    assert "2 of 4 points." == graded.summary
+    results = json.loads(write("gradescope", graded))
+    assert ("2 of 4 points.", visibility.value) == (results["output"], results["tests"][1]["visibility"])
