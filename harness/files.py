@@ -9,6 +9,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,6 +207,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
 _TEMPORARY_PREFIX = "harness-"
 # Only a folder with such a file was made by `temporary_folder`.
 _TEMPORARY_LOCK = ".mnist-harness-temporary"
+_SECONDS_TO_LOCK = 60
 
 
 @contextlib.contextmanager
@@ -216,7 +218,7 @@ def temporary_folder(name: str, *, inside: Path | None = None) -> Iterator[Path]
     holds a lock on it. It is created ``inside`` of another one, or in the system's folder for temporary files.
     """
     place = inside or Path(tempfile.gettempdir())
-    for abandoned in place.glob(f"{_TEMPORARY_PREFIX}*"):
+    for abandoned in (*place.glob(f"{_TEMPORARY_PREFIX}*"), *place.glob(f".{_TEMPORARY_PREFIX}*")):
         with contextlib.suppress(OSError):
             _delete_if_abandoned(abandoned)
     # Under its name it is locked from the first moment on, so that no other process takes it for abandoned.
@@ -232,7 +234,9 @@ def temporary_folder(name: str, *, inside: Path | None = None) -> Iterator[Path]
 def _delete_if_abandoned(folder: Path) -> None:
     status, lock = folder.lstat(), folder / _TEMPORARY_LOCK
     own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    if stat.S_ISDIR(status.st_mode) and own and lock.is_file():
+    # A hidden one is about to be locked, unless its process was killed.
+    is_new = folder.name.startswith(".") and time.time() - status.st_mtime < _SECONDS_TO_LOCK
+    if stat.S_ISDIR(status.st_mode) and own and not is_new and lock.is_file():
         with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock).acquire(blocking=False):
             _delete(folder)
 

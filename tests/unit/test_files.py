@@ -44,10 +44,12 @@ def test_a_folder_nested_deeper_than_a_path_is_deleted(tmp_path: Path, monkeypat
 def test_an_abandoned_temporary_folder_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a killed process left is deleted by the next call; folders in use, and folders of others, are kept."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left = tmp_path / "harness-model-left"
-    left.mkdir()
-    (left / ".mnist-harness-temporary").touch()
-    (left / "inner").mkdir()
+    left, unnamed = tmp_path / "harness-model-left", tmp_path / ".harness-model-left"
+    for folder in (left, unnamed):
+        folder.mkdir()
+        (folder / ".mnist-harness-temporary").touch()
+        (folder / "inner").mkdir()
+    os.utime(unnamed, (0, 0))
     (tmp_path / "harness-of-somebody").mkdir()
     (tmp_path / "harness-link").symlink_to(left)
     with temporary_folder("model") as used, temporary_folder("model") as second:
