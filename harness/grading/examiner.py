@@ -110,6 +110,10 @@ class Grader:
 class Store(Protocol):
     """Keeps verdicts by what they were reached from, so that equal networks get equal grades."""
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the results, which is not a part of a submission that it lies in; None for none."""
+
     def get(self, key: str) -> Verdict | None:
         """Return the verdict that was kept under a key."""
 
@@ -147,7 +151,8 @@ def grade(
         try:
             # The workers see the copy there.
             area = opened.enter_context(warm_workers())
-            submission = opened.enter_context(open_submission(path, inside=area))
+            results = store.folder if store else None
+            submission = opened.enter_context(open_submission(path, inside=area, without=results))
         except SubmissionError as problem:
             missing = Submission(folder=path, name=name or path.name, digest="", notes=())
             return _Grading(grader, missing).without_model(build_failure(str(problem)))

@@ -111,12 +111,13 @@ class Submission:
 
 @contextlib.contextmanager
 def open_submission(
-    path: Path, *, limits: SubmissionLimits | None = None, inside: Path | None = None
+    path: Path, *, limits: SubmissionLimits | None = None, inside: Path | None = None, without: Path | None = None
 ) -> Iterator[Submission]:
     """Copy a submission to a temporary folder, which is deleted at the end of the ``with`` block.
 
     ``path`` is a folder, a file or an archive (``.zip``, ``.tar``, ``.tar.gz``, ``.tgz``). The temporary folder is created
-    ``inside`` of another one, such as that of `warm_workers`, whose workers see it then.
+    ``inside`` of another one, such as that of `warm_workers`, whose workers see it then. The folder ``without``, such as that of
+    the results, is left out if it lies in the submission.
 
     Raises:
         SubmissionError: the submission cannot be read, exceeds a limit, changes while it is copied, or holds something other
@@ -124,7 +125,7 @@ def open_submission(
     """
     path = path if path.name.strip(".") else path.resolve()
     with temporary_folder("submission", inside=inside) as temporary:
-        copy = _Copy(path, limits or SubmissionLimits())
+        copy = _Copy(path, limits or SubmissionLimits(), without)
         copy.check_characters(path.name)
         try:
             status = path.lstat()
@@ -159,9 +160,10 @@ class _Readable(Protocol):
 class _Copy:
     """The copy of one submission: what it holds, and what may still be added."""
 
-    def __init__(self, path: Path, limits: SubmissionLimits) -> None:
+    def __init__(self, path: Path, limits: SubmissionLimits, without: Path | None) -> None:
         self.folder = Path()
         self.limits = limits
+        self.without = without.stat() if without else None
         self._path = path
         self._total = f"at most {limits.total_bytes:,} bytes in all"
         self._remaining = limits.total_bytes
@@ -327,6 +329,8 @@ def _copy_folder(copy: _Copy, descriptor: int, prefix: str) -> None:
     copy.require_few(len(names))
     for name in names:
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        if copy.without and os.path.samestat(status, copy.without):
+            continue
         path = copy.admit(prefix + name, _kind(status))
         if path is None:
             continue

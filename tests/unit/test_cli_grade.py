@@ -94,6 +94,17 @@ def test_a_class_is_graded_once(folder: Path, command: Command, monkeypatch: pyt
     assert "bob" == read_verdict(folder / "out" / "bob" / "verdict.json").submission
 
 
+def test_results_in_the_submission_are_no_part_of_it(
+    folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a student does at home: the second call repeats nothing."""
+    builds = stand_in(monkeypatch)
+    monkeypatch.chdir(folder / "alice")
+    grade = ("grade", ".", "--assignment", "../small.toml", "--no-train", "--out", "grade", "--format", "html")
+
+    assert [(0, 1), (0, 1)] == [(command(*grade)[0], builds.calls) for _ in range(2)]
+
+
 def test_two_gradings_are_compared(folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 1 if they differ."""
     stand_in(monkeypatch)

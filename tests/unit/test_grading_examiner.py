@@ -23,6 +23,8 @@ SKIPPED = ("permuted labels", "epochs", "accuracy")
 class Kept:
     """A store in memory."""
 
+    folder = None
+
     def __init__(self) -> None:
         self.verdicts: dict[str, Verdict] = {}
 

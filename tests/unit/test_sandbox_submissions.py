@@ -135,6 +135,20 @@ def test_the_copy_is_private(project: Path) -> None:
         assert 0o700 == stat.S_IMODE(above.stat().st_mode)
 
 
+def test_a_folder_of_results_is_left_out(project: Path) -> None:
+    """It changes neither the copy nor the digest, unlike a folder of that name elsewhere."""
+    with open_submission(project) as before:
+        pass
+    write(project, {"grade/.verdicts/a.json": "{}", "grade/report.html": ""})
+    with open_submission(project, without=project / "grade") as found:
+        assert not (found.folder / "grade").exists()
+    write(project, {"inner/grade/x": ""})
+    with open_submission(project, without=project / "grade") as other:
+        assert (other.folder / "inner" / "grade" / "x").exists()
+
+    assert before.digest == found.digest != other.digest
+
+
 def test_version_control_and_links_are_left_out(project: Path, tmp_path: Path) -> None:
     """A note says what was not copied; git's folder is not read, and git not started."""
     write(project, {".git/config": "[core]\n\tfsmonitor = touch ../ran\n", "src/.GIT/x": "", "a/__pycache__/b.pyc": ""})
