@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import pickle
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +40,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Where smoke, bench and full train; auto: on each device found.",
     )
     group.addoption("--all", action="store_true", help="full: train every model on a CPU, the large ones too.")
+
+
+def pytest_configure() -> None:
+    """Let the processes that tests start end on signals, also where this one ignores them, as after ``nohup`` or ``&``."""
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            # A program that is started inherits what is ignored, but no handler.
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
