@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from harness.cli.console import announce
 from harness.cli.inputs import contract_for, contract_on, dataset_for, model_for, recipe_for, rule_for
 from harness.cli.options import combine, device_option, engine_option
 from harness.cli.progress import SeedsProgress
-from harness.cli.runs import cores, seeds_job, with_engine
+from harness.cli.runs import cores, seeds_job, spec_for, with_engine
 from harness.findings import Status
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def certified(
     from harness.certification import certify as train_declared
     from harness.errors import InputError
     from harness.sources import parse_source
-    from harness.training import RunSpec, keep_freed_memory, resolve_device
+    from harness.training import keep_freed_memory, resolve_device
 
     parse_source(model)
     contract = contract_for(model, contract_name)
@@ -136,8 +135,7 @@ def certified(
     loaded = model_for(model, input_shape=contract.input_shape, arguments=arguments)
     captured = loaded.model
     captured.require_trainable()
-    spec = RunSpec.of(captured, recipe, seed=0, device=chosen, source=model, arguments=arguments)
-    spec = dataclasses.replace(spec, sandbox=loaded.layers)
+    spec = spec_for(loaded, recipe, seed=0, device=chosen, source=model, arguments=arguments)
     spec, reason = with_engine(captured, spec, engine)
     declaration = Declaration(
         model=captured.name,

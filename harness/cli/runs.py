@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from harness.data import Dataset
     from harness.graph import CapturedModel
     from harness.sandbox import SandboxRequirement
-    from harness.training import RunRecord, RunSpec, SeedOutcome, SeedsJob
+    from harness.sources import LoadedModel
+    from harness.training import Recipe, RunRecord, RunSpec, SeedOutcome, SeedsJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,13 @@ class RunOptions:
             Path("runs")
             / f"{file_name(spec.model)}-{recipe.name}-{recipe.epochs}-{data}-{device}-{spec.engine}-{suffix}"
         )
+
+
+def spec_for(loaded: LoadedModel, recipe: Recipe, **fields: Any) -> RunSpec:  # noqa: ANN401 - those of `RunSpec.of`
+    """Return the spec for training a loaded model, with the layers of the sandbox that confined its code."""
+    from harness.training import RunSpec
+
+    return replace(RunSpec.of(loaded.model, recipe, **fields), sandbox=loaded.layers)
 
 
 def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, options: RunOptions) -> RunRecord:

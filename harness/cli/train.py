@@ -18,7 +18,7 @@ from harness.cli.options import (
     sandbox_option,
     training_options,
 )
-from harness.cli.runs import RunOptions, cores, run_seeds, run_training
+from harness.cli.runs import RunOptions, cores, run_seeds, run_training, spec_for
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -124,7 +124,7 @@ def train(
     """
     import torch
 
-    from harness.training import RunSpec, resolve_device
+    from harness.training import resolve_device
 
     recipe = recipe_for(model, recipe_name)
     if epochs is not None:
@@ -144,10 +144,9 @@ def train(
     captured = loaded.model
     captured.require_trainable()
     dataset = dataset_for(data, validation=validation)
-    spec = RunSpec.of(
-        captured, recipe, seed=first, device=chosen, source=model, arguments=arguments, digest_every=digest_every
+    spec = spec_for(
+        loaded, recipe, seed=first, device=chosen, source=model, arguments=arguments, digest_every=digest_every
     )
-    spec = dataclasses.replace(spec, sandbox=loaded.layers)
     options = RunOptions(engine=engine, out=out, fresh=fresh)
     if seeds is None:
         record = run_training(captured, dataset, spec, options)

@@ -20,7 +20,7 @@ from harness.cli.options import (
     training_options,
 )
 from harness.cli.pages import model_page, run_sections, write_page
-from harness.cli.runs import RunOptions, run_training
+from harness.cli.runs import RunOptions, run_training, spec_for
 from harness.findings import Finding, overall
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def verify(
     from harness.contracts import examine
     from harness.reporting import findings_content, findings_table, verdict_line
     from harness.sources import parse_source
-    from harness.training import RunSpec, available_devices, environment, resolve_device, smoke_run
+    from harness.training import available_devices, environment, resolve_device, smoke_run
 
     # A mistyped MODEL is an error before anything is downloaded.
     parse_source(model)
@@ -91,8 +91,7 @@ def verify(
     elif rule is not None and (unfit := rule.judge_recipe(recipe)):
         add(*unfit)
     elif rule is not None:
-        spec = RunSpec.of(captured, recipe, seed=seed, device=chosen, source=model, arguments=arguments)
-        spec = dataclasses.replace(spec, sandbox=loaded.layers)
+        spec = spec_for(loaded, recipe, seed=seed, device=chosen, source=model, arguments=arguments)
         record = run_training(captured, dataset, spec, RunOptions(engine=engine, out=out, fresh=fresh))
         add(*rule.judge(record))
     title = f"{captured.name} against {contract.name}, on {dataset.title}"
