@@ -108,7 +108,7 @@ def certified(
         InputError: the contract has no accuracy rule, no run of the recipe can meet it, or the model, contract, recipe, data
             set, device or folder cannot be used.
     """
-    from harness.certification import CERTIFICATE_FILE, Declaration
+    from harness.certification import CERTIFICATE_FILE, Certificate, Declaration
     from harness.certification import certify as train_declared
     from harness.errors import InputError
     from harness.sources import parse_source
@@ -159,13 +159,15 @@ def certified(
         f"{name}, recipe {recipe.name}, engine {spec.engine} on {spec.device}, into {folder}"
     )
     keep_freed_memory()
-    with SeedsProgress(design.runs) as progress:
+    path = folder / CERTIFICATE_FILE
+    done = len(Certificate.read(path).runs) if path.exists() else 0
+    with SeedsProgress(design.runs, done=done) as progress:
         if reason:
             progress.on_warning(f"the engine is {spec.engine}: {reason}")
         certificate = train_declared(
             declaration, seeds_job(spec, dataset, data), folder, processes=jobs or cores(), observer=progress
         )
-    announce(f"certificate: {folder / CERTIFICATE_FILE}")
+    announce(f"certificate: {path}")
     return certificate
 
 

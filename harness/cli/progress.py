@@ -99,10 +99,11 @@ class TrainingProgress(_Bar):
 class SeedsProgress(_Bar):
     """Observes the training of many seeds: shows a bar over all steps on a terminal, and prints one line per finished seed."""
 
-    def __init__(self, seeds: int) -> None:
+    def __init__(self, seeds: int, *, done: int = 0) -> None:
+        """Of ``seeds`` seeds in all, ``done`` have ended earlier; no outcome of those will be reported."""
         super().__init__()
-        self._seeds = seeds
-        self._ended = 0
+        self._seeds, self._before = seeds, done
+        self._ended: set[int] = set()
         self._done: dict[int, int] = {}
         self._steps = self._total = 0
 
@@ -112,7 +113,7 @@ class SeedsProgress(_Bar):
 
         self._steps, self._total = steps, epochs * steps
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-        self._start(*columns, total=(self._seeds - self._ended) * self._total)
+        self._start(*columns, total=(self._seeds - self._count) * self._total)
         self._move_seed(seed, done * steps)
 
     def on_seed_step(self, seed: int, *, epoch: int, step: int) -> None:
@@ -129,7 +130,7 @@ class SeedsProgress(_Bar):
 
     def on_seed_end(self, outcome: SeedOutcome) -> None:
         """Print the status of the seed and the test accuracy after the last epoch."""
-        self._ended += 1
+        self._ended.add(outcome.seed)
         if outcome.seed in self._done:
             self._move_seed(outcome.seed, self._total)
         record = outcome.record
@@ -137,11 +138,15 @@ class SeedsProgress(_Bar):
         if record and record.epochs:
             last = record.epochs[-1]
             words += f", epoch {last.epoch}: test {last.test_correct:,} of {last.test_total:,}"
-        self._console.print(f"seed {outcome.seed}  {words}  ({self._ended} of {self._seeds})")
+        self._console.print(f"seed {outcome.seed}  {words}  ({self._count} of {self._seeds})")
+
+    @property
+    def _count(self) -> int:
+        return self._before + len(self._ended)
 
     def _move_seed(self, seed: int, steps: int) -> None:
         self._done[seed] = steps
-        self._move(sum(self._done.values()), description=f"{self._ended} of {self._seeds} seeds")
+        self._move(sum(self._done.values()), description=f"{self._count} of {self._seeds} seeds")
 
 
 class GradingProgress(_Bar):

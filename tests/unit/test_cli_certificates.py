@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,8 @@ def document(path: Path) -> dict[str, Any]:
 def test_certify_compare_and_place(here: Path, command: Command) -> None:
     """A fixed certificate passes and draws itself; compared with itself it is identical; a run of it is placed within it."""
     rates = ("--runs", "3", "--p0", "0.2", "--p1", "0.9", "--alpha", "0.1")
-    code, out, _ = command(
-        "certify", "cloud_2", *SMALL, *rates, "--json", "a.json", "--plot", "a.png", "--out", "a", "--html", "a.html"
-    )
+    certify = ("certify", "cloud_2", *SMALL, *rates, "--out")
+    code, out, _ = command(*certify, "a", "--json", "a.json", "--plot", "a.png", "--html", "a.html")
     found = document(here / "a.json")
 
     assert 0 == code
@@ -73,6 +74,15 @@ def test_certify_compare_and_place(here: Path, command: Command) -> None:
 
     page = (here / "a.html").read_text("utf-8")
     assert [] == [words for words in ("3 of 3", "required: ", "the pass rate is above 20 %") if words not in page]
+
+    # Continued without the folders of its first two runs: they are not trained again, and the progress counts them.
+    whole = Certificate.read(here / "a.json")
+    (here / "part").mkdir()
+    replace(whole, runs=whole.runs[:2]).write(here / "part" / "certificate.json")
+    code, _, err = command(*certify, "part")
+    assert (0, f"seed {whole.runs[2].seed}") == (code, "".join(re.findall(r"(seed \d+)  complete.*\(3 of 3\)", err)))
+    assert 1 == err.count("complete")
+    assert whole.counted == Certificate.read(here / "part" / "certificate.json").counted
 
     code, out, _ = command("compare", "a.json", "a/certificate.json", "--json", "c.json", "--html", "c.html")
     assert "mean +0.0 images" in (here / "c.html").read_text("utf-8")
