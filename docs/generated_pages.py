@@ -1,4 +1,7 @@
-"""Pages that are generated from code and records when the site is built: models, certificates, contracts, schemas, speed, API."""
+"""Pages that are generated from code and records when the site is built: models, certificates, contracts, schemas, speed, API.
+
+`python -m docs.generated_pages` also writes the table of models into README.md, which a test compares with the records.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import inspect
 import json
 import pkgutil
 import re
+import statistics
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +40,8 @@ from harness.training import recipe
 ROOT = Path(__file__).parents[1]
 SCHEMAS = ROOT / "docs" / "schemas"
 CERTIFICATES = ROOT / "mnist_models" / "certificates"
+# The comments in README.md before and after its table of models.
+_README_TABLE = "<!-- table of models: python -m docs.generated_pages -->", "<!-- end of the table of models -->"
 PICTURE = "pictures/certificate-{}.svg"
 
 
@@ -105,6 +111,36 @@ def models_page(records: Path = replication.RECORDS) -> str:
             "",
         ]
     )
+
+
+def readme(text: str, records: Path = replication.RECORDS, certificates: Path = CERTIFICATES) -> str:
+    """Return the text of README.md with its table of models computed again from the cards, certificates and replication."""
+    replicas, found = replicated(records)
+    own = own_certificates(certificates)
+    rows = []
+    for card in map(mnist_models.model_card, mnist_models.list_models()):
+        certificate = own.get(card.name) or replicas.get(card.name)
+        lasts = [run.correct[-1] for run in certificate.runs if run.status == "complete"] if certificate else []
+        if card.name not in own:
+            outcome = model_outcome(found, card.name)
+        elif certificate is None:
+            outcome = "not run"
+        else:
+            passed = f"{sum(certificate.outcomes)} of {len(certificate.runs)} runs passed"
+            outcome = passed if certificate.end else f"{passed} so far"
+        rows.append(
+            (
+                f"`{card.name}`",
+                f"{card.parameters:,}",
+                "-" if card.claim is None else f"{card.claim.test_percent} %",
+                f"{statistics.fmean(lasts):,.1f} ({len(lasts)} runs)" if lasts else "-",
+                outcome,
+            )
+        )
+    heads = ("model", "parameters", "claimed best", "our last epoch, of 10,000", "replicated, or certified")
+    start, end = _README_TABLE
+    before, after = text.partition(start)[0], text.partition(end)[2]
+    return f"{before}{start}\n{table(heads, rows)}\n{end}{after}"
 
 
 def _model_section(card: mnist_models.ModelCard) -> str:
@@ -566,3 +602,7 @@ def rewrite_links(path: Path, source: list[str]) -> None:
         return f"]({target}{match[2] or ''})"
 
     source[0] = LINK.sub(moved, source[0])
+
+
+if __name__ == "__main__":
+    (ROOT / "README.md").write_text(readme((ROOT / "README.md").read_text("utf-8")), "utf-8")

@@ -203,6 +203,25 @@ def test_the_table_of_models_has_the_outcome_of_the_replication(records: Path) -
     assert "not testable: the published log and the recipe have different numbers of epochs" == outcomes["rf_study_5"]
 
 
+def test_the_readme_has_the_table_of_models(records: Path, tmp_path: Path) -> None:
+    """As computed from the cards and from what is on record; other records make another table, and nothing else changes."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert text == generated_pages.readme(text), "run: python -m docs.generated_pages"
+
+    made_up_certificate("reference", [9_939, *[9_950, 9_961] * 24, 9_950], runs=50).write(tmp_path / "reference.json")
+    other = generated_pages.readme(text, records, tmp_path)
+    rows = {name: cells(other, name)[0] for name in mnist_models.list_models()}
+    assert ["7,752", "-", "9,955.1 (50 runs)", "49 of 50 runs passed"] == rows["reference"][1:]
+    assert ["6,012", "-", "-", "not run"] == rows["reference_small"][1:]
+    assert ["5,048", "99.08 %", "9,880.0 (3 runs)"] == rows["cloud_2"][1:4]
+    assert rows["cloud_2"][1:] == rows["pipeline_second"][1:]
+    assert ["9,944.0 (2 runs)", "below what we see"] == rows["rf_study_3"][3:]
+    assert generated_pages.readme(other) == text
+
+    made_up_certificate("reference", [9_939, 9_950], runs=50).write(tmp_path / "reference.json")
+    assert "1 of 2 runs passed so far" == cells(generated_pages.readme(text, records, tmp_path), "reference")[0][-1]
+
+
 def test_the_page_of_certificates_shows_verdict_figures_and_picture(tmp_path: Path) -> None:
     """Every figure of the summary, the rule, the machine and a picture."""
     made_up_certificate("reference", [9_939, *[9_950, 9_961] * 24, 9_950], runs=50).write(tmp_path / "reference.json")
