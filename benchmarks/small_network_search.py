@@ -26,29 +26,41 @@ NETWORK = Path(__file__).with_name("small_network.py")
 VALIDATION = 10_000
 # Number of last epochs that are compared, as in the contract `reference`.
 LAST = 5
-# In the order tried. Widths, activation and dropout as in `SmallNetwork`; the number in a name is that of the parameters.
-CANDIDATES: dict[str, tuple[tuple[int, ...], str, float]] = {
-    "silu-6056": ((8, 16, 8, 12, 12, 16, 24), "silu", 0.0),
-    "silu-5140": ((8, 12, 8, 10, 12, 16, 16), "silu", 0.0),
-    "silu-6012": ((8, 12, 8, 12, 14, 16, 16), "silu", 0.0),
-    "silu-5468": ((8, 16, 8, 10, 12, 16, 16), "silu", 0.0),
-    "silu-6062": ((6, 12, 8, 12, 14, 18, 16), "silu", 0.0),
-    "silu-4976": ((8, 10, 8, 10, 12, 16, 16), "silu", 0.0),
-    "relu-6056": ((8, 16, 8, 12, 12, 16, 24), "relu", 0.0),
-    "silu-6012-dropout": ((8, 12, 8, 12, 14, 16, 16), "silu", 0.05),
-    "silu-5468-dropout": ((8, 16, 8, 10, 12, 16, 16), "silu", 0.05),
-    "silu-6012-dropout-0.01": ((8, 12, 8, 12, 14, 16, 16), "silu", 0.01),
+# In the order tried: the arguments of `SmallNetwork`. The number in a name is that of the parameters.
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "silu-6056": {"widths": (8, 16, 8, 12, 12, 16, 24)},
+    "silu-5140": {"widths": (8, 12, 8, 10, 12, 16, 16)},
+    "silu-6012": {"widths": (8, 12, 8, 12, 14, 16, 16)},
+    "silu-5468": {"widths": (8, 16, 8, 10, 12, 16, 16)},
+    "silu-6062": {"widths": (6, 12, 8, 12, 14, 18, 16)},
+    "silu-4976": {"widths": (8, 10, 8, 10, 12, 16, 16)},
+    "relu-6056": {"widths": (8, 16, 8, 12, 12, 16, 24), "activation": "relu"},
+    "silu-6012-dropout": {"widths": (8, 12, 8, 12, 14, 16, 16), "dropout": 0.05},
+    "silu-5468-dropout": {"widths": (8, 16, 8, 10, 12, 16, 16), "dropout": 0.05},
+    "silu-6012-dropout-0.01": {"widths": (8, 12, 8, 12, 14, 16, 16), "dropout": 0.01},
+    "relu-7752-dropout": {"widths": (8, 16, 8, 12, 16, 20, 24), "activation": "relu", "dropout": 0.05},
+    "silu-7752-dropout-0.01": {"widths": (8, 16, 8, 12, 16, 20, 24), "dropout": 0.01},
+    "relu-7752-dropout-0.01": {"widths": (8, 16, 8, 12, 16, 20, 24), "activation": "relu", "dropout": 0.01},
+    "relu-7752-dropout-0.01-dilated": {
+        "widths": (8, 16, 8, 12, 16, 20, 24),
+        "activation": "relu",
+        "dropout": 0.01,
+        "stride": 1,
+    },
 }
-# The networks that are certified under the contract `reference`, in this order, declared before the first certificate: the most
-# accurate one, which is shipped as `reference_small`, and a smaller one.
-CERTIFIED = ("silu-6012-dropout-0.01", "silu-5468-dropout")
+# The networks that are certified under the contract `reference`, in this order, each declared before its certificate.
+CERTIFIED = (
+    "relu-7752-dropout",
+    "silu-6012-dropout-0.01",
+    "relu-7752-dropout-0.01-dilated",
+)
 
 
 def train(name: str, seeds: str, data: str, engine: str, folder: Path) -> None:
     """Train the seeds of a candidate, or of `reference`, that are not finished."""
     if name in CANDIDATES:
-        widths, activation, dropout = CANDIDATES[name]
-        model = [f"{NETWORK}:SmallNetwork", "--args", f"widths={widths},activation={activation!r},dropout={dropout}"]
+        arguments = ",".join(f"{key}={value!r}" for key, value in CANDIDATES[name].items())
+        model = [f"{NETWORK}:SmallNetwork", "--args", arguments]
     else:
         model = [name]
     subprocess.run(

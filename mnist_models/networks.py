@@ -22,9 +22,9 @@ CLASSES = 10
 # Blocks ---------------------------------------------------------------------------------------------------------------
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, *, padding: int = 0) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, kernel: int = 3, *, padding: int = 0, dilation: int = 1) -> nn.Conv2d:
     """A convolution without bias, with stride 1."""
-    return nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
+    return nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False)
 
 
 def act(inputs: int, outputs: int, *, dropout: float) -> nn.Sequential:
@@ -47,9 +47,11 @@ def act_norm(
     return nn.Sequential(*layers, nn.BatchNorm2d(outputs), nn.Dropout(dropout))
 
 
-def norm_act(inputs: int, outputs: int, kernel: int = 3, *, dropout: float | None = None) -> nn.Sequential:
+def norm_act(
+    inputs: int, outputs: int, kernel: int = 3, *, dilation: int = 1, dropout: float | None = None
+) -> nn.Sequential:
     """A block of convolution without bias, batch norm, ReLU and, if ``dropout`` is given, dropout, in this order."""
-    layers: list[nn.Module] = [conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs), nn.ReLU()]
+    layers: list[nn.Module] = [conv(inputs, outputs, kernel, dilation=dilation), nn.BatchNorm2d(outputs), nn.ReLU()]
     if dropout is not None:
         layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
@@ -82,18 +84,22 @@ class Chain(nn.Module):
 
 
 def reference() -> nn.Module:
-    """The reference model, which meets ``era-s7`` and has a steady accuracy in the last epochs."""
+    """The reference model, which meets ``era-s7`` and has a steady accuracy in the last epochs.
+
+    The pooling has stride 1, and the convolutions behind it have dilation 2 in exchange: each map position has the weights and
+    the receptive field that it would have behind a pooling with stride 2, and four times as many positions are averaged.
+    """
     return Chain(
         block1=norm_act(1, 8),  # 26
         block2=norm_act(8, 16),  # 24
-        pool=nn.MaxPool2d(2),  # 12
-        transition=norm_act(16, 8, kernel=1),  # 12
-        block3=norm_act(8, 12),  # 10
-        block4=norm_act(12, 16),  # 8
-        block5=norm_act(16, 20),  # 6
+        pool=nn.MaxPool2d(2, stride=1),  # 23
+        transition=norm_act(16, 8, kernel=1),  # 23
+        block3=norm_act(8, 12, dilation=2),  # 19
+        block4=norm_act(12, 16, dilation=2),  # 15
+        block5=norm_act(16, 20, dilation=2),  # 11
         gap=nn.AdaptiveAvgPool2d(1),  # 1
         mix=norm_act(20, 24, kernel=1),
-        dropout=nn.Dropout(0.05),
+        dropout=nn.Dropout(0.01),
         head=conv(24, CLASSES, kernel=1),
     )
 
