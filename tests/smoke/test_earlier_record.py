@@ -15,9 +15,9 @@ from harness.training import RunRecord
 
 pytestmark = pytest.mark.smoke
 
-# `harness train reference --data digits --engine eager --threads 1 --seed 7 --epochs 3 --digest-every 10`, at the commit that
-# the record names.
-RECORD = Path(__file__).parent / "records" / "reference-on-digits.json"
+# `harness train five_step_4 --recipe reference --data digits --engine eager --threads 1 --seed 7 --epochs 3
+# --digest-every 10`, at the commit that the record names.
+RECORD = Path(__file__).parent / "records" / "five_step_4-on-digits.json"
 
 
 def test_an_earlier_record_replays_bit_equal(one_thread: None) -> None:  # noqa: ARG001 - a fixture

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import small_network_search
 from benchmarks.replication import RECORDS
-from harness.certification import Certificate, ConsistencyRule
+from harness.certification import Certificate, ConsistencyRule, FixedDesign
 from harness.contracts import load_contract
 from harness.errors import InputError
 from harness.graph import CapturedModel
@@ -56,6 +58,27 @@ def test_a_committed_certificate_is_of_the_shipped_model(path: Path, shipped: Ca
     assert path.stem in list_models()
     assert bool(model_card(path.stem).sources) == (path.parent == RECORDS)
     assert [] == list(faults(path, shipped(path.stem).graph.exact_digest()))
+
+
+EARLIER = [path for path in small_network_search.CERTIFIED.values() if path.parent != OWN]
+
+
+@pytest.mark.parametrize("path", EARLIER, ids=lambda path: path.stem)
+def test_an_earlier_candidate_was_certified_by_the_same_rule(path: Path) -> None:
+    """Of networks that are no longer shipped: the recipe, rule, seeds and data of `reference`, 50 runs declared."""
+    declared = Certificate.read(path).declaration
+    card = model_card("reference")
+
+    assert Recipe.from_mapping(card.recipe, name=card.name).to_mapping() == declared.recipe.to_mapping()
+    assert ConsistencyRule.from_table(load_contract(card.contract).accuracy or {}) == declared.rule
+    assert ("1", MNIST, FixedDesign(runs=50)) == (declared.salt, declared.data_digest, declared.design)
+
+
+def test_no_certificate_of_a_candidate_is_left_out() -> None:
+    """Every file in the folder of earlier candidates is in the declared order, and every candidate has results on record."""
+    assert {path.name for path in EARLIER} == {path.name for path in EARLIER[0].parent.iterdir()}
+    on_record = {one["name"] for one in json.loads(small_network_search.RESULTS.read_text("utf-8"))}
+    assert on_record >= {*small_network_search.CERTIFIED, *small_network_search.CANDIDATES}
 
 
 def test_an_unchanged_model_has_no_fault(tmp_path: Path, shipped: Callable[[str], CapturedModel]) -> None:

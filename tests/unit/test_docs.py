@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shlex
 import tomllib
@@ -11,6 +12,7 @@ import click
 import pytest
 
 import mnist_models
+from benchmarks import small_network_search
 from benchmarks.replication import RECORDS
 from docs import check_site, generated_pages
 from harness.claims import RULES
@@ -248,6 +250,18 @@ def test_an_unfinished_certificate_shows_no_verdict(tmp_path: Path) -> None:
     assert "No verdict: 12 of 50 seeds so far. A run passes with" in page
     assert "| pass rate | 12 of 12 passed, 100.0 % |" in page
     assert "Verdict" not in page
+
+
+def test_the_search_shows_every_trial_and_every_certificate() -> None:
+    """Each network with its accuracy against the first one, and each certificate in declared order, passed or not."""
+    page = generated_pages.certificates_page()
+    trials = json.loads(small_network_search.RESULTS.read_text("utf-8"))
+    parts = page.split("Certified in this order")
+
+    assert [f"{one['mean']:,.1f}" for one in trials] == [cells(parts[0], one["name"])[-1][4] for one in trials]
+    assert list(small_network_search.CERTIFIED) == re.findall(r"^\| `([\w.-]+)` \|", parts[1], flags=re.MULTILINE)
+    first = next(iter(small_network_search.CERTIFIED))
+    assert ["50 of 50 seeds", "48", "87.9 %", "mean 9,951.8, lowest 9,939"] == cells(parts[1], first)[0][1:]
 
 
 def test_the_part_of_the_audit_shows_every_rule_with_its_example() -> None:
