@@ -5,7 +5,7 @@
 Every candidate is trained with the recipe of `reference` for each seed and tested on 10,000 training images that were
 excluded from the training. An interrupted search continues with the seeds that are not finished;
 `benchmarks/records/small_networks.json` holds all results, including those of networks and recipes that were tried once and
-that this script does not train: ``difference`` says how they differ from the candidate in their name.
+that this script does not train: ``difference`` describes them.
 """
 
 from __future__ import annotations
@@ -48,14 +48,21 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         "dropout": 0.01,
         "stride": 1,
     },
+    "relu-6012-dropout-0.01-dilated": {
+        "widths": (8, 12, 8, 12, 14, 16, 16),
+        "activation": "relu",
+        "dropout": 0.01,
+        "stride": 1,
+    },
+    "silu-6012-dropout-0.01-dilated": {"widths": (8, 12, 8, 12, 14, 16, 16), "dropout": 0.01, "stride": 1},
 }
+_SHIPPED = Path(__file__).parents[1] / "mnist_models" / "certificates"
 # The networks that are certified under the contract `reference`, in this order, each declared before its certificate; and
 # their certificates. The shipped models have one of their own.
-_OURS = Path(__file__).parents[1] / "mnist_models" / "certificates"
 CERTIFIED = {
     "relu-7752-dropout": RESULTS.parent / "certificates" / "relu-7752-dropout.json",
-    "silu-6012-dropout-0.01": RESULTS.parent / "certificates" / "silu-6012-dropout-0.01.json",
-    "relu-7752-dropout-0.01-dilated": _OURS / "reference.json",
+    "silu-6012-dropout-0.01": _SHIPPED / "reference_small.json",
+    "relu-7752-dropout-0.01-dilated": _SHIPPED / "reference.json",
 }
 
 

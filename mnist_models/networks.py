@@ -105,7 +105,7 @@ def reference() -> nn.Module:
 
 
 def reference_small() -> nn.Module:
-    """The smallest network of ours that is certified: the stages of `reference`, narrower, with SiLU instead of ReLU."""
+    """A network below 6,128 parameters: as `reference`, but narrower, with SiLU, and with stride 2 instead of dilation."""
 
     def stage(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
         return nn.Sequential(conv(inputs, outputs, kernel), nn.BatchNorm2d(outputs), nn.SiLU())
