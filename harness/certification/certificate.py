@@ -113,6 +113,9 @@ class CertifiedRun:
             empty if the run diverged.
         processor: name of the CPU or of the CUDA device that trained the run; None if not reported.
         torch: version of PyTorch that trained the run.
+
+    Raises:
+        InputError: a number of correct predictions is negative or larger than ``total``.
     """
 
     seed: int
@@ -124,6 +127,13 @@ class CertifiedRun:
     wrong: tuple[tuple[int, int], ...]
     processor: str | None
     torch: str
+
+    def __post_init__(self) -> None:
+        if not all(0 <= count <= self.total for count in self.correct):
+            raise InputError(
+                f"expected correct predictions of seed {self.seed} from 0 to total={self.total}, got correct={self.correct}. "
+                "The certificate was changed by hand: certify the model again."
+            )
 
     @classmethod
     def of(cls, record: RunRecord, predictions: WrongPredictions | None) -> CertifiedRun:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.certification import (
@@ -19,11 +21,14 @@ from harness.certification import (
     Crash,
     Declaration,
     FixedDesign,
+    PlacedEpoch,
     SequentialDesign,
     compare,
+    comparison,
     declared_seeds,
     place_run,
 )
+from harness.certification.comparison import bonferroni_level, prediction_factor
 from harness.errors import InputError
 from harness.sandbox.layers import unavailable_layers
 from harness.training import WrongPredictions
@@ -152,6 +157,10 @@ def test_a_certificate_is_read_back(tmp_path: Path) -> None:
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a better count": (lambda d: d["runs"][0].update(correct=[9_900, 9_960, 9_960]), "expected summary="),
+    "more correct than there are images": (
+        lambda d: d["runs"][0].update(total=9_900),
+        "expected correct predictions of seed .* from 0 to total=9900",
+    ),
     "another verdict": (lambda d: d["summary"].update(verdict="fail"), "expected summary="),
     "another seed": (lambda d: d["runs"][0].update(seed=7), "expected runs with the first seeds of the declaration"),
     "a run left out": (lambda d: d["runs"].pop(0), "expected runs with the first seeds of the declaration"),
@@ -256,3 +265,52 @@ def test_a_run_is_placed_epoch_by_epoch() -> None:
         place_run(record([9_940] * 2), known)
     with pytest.raises(InputError, match="at least two complete runs, got a certificate with 1"):
         place_run(one, certificate(GOOD))
+
+
+PATH = Path(__file__).parents[2] / "benchmarks" / "records" / "certificates" / "relu-7752-dropout.json"
+RECORDED = [run.correct for run in Certificate.read(PATH).runs]
+
+
+def placed(counts: Sequence[int], rows: Sequence[tuple[int, ...]]) -> list[PlacedEpoch]:
+    """The epochs of a run with these counts beside a certificate with runs of these counts."""
+    one = record(counts)
+    known = certificate(*rows, declaration=dataclasses.replace(DECLARATION, recipe=one.recipe))
+    return list(place_run(one, known))
+
+
+def false_alarms() -> int:
+    """The number of runs on record with an epoch outside the intervals of all other runs of the certificate."""
+    others = [(counts, RECORDED[:left_out] + RECORDED[left_out + 1 :]) for left_out, counts in enumerate(RECORDED)]
+    return sum(any(epoch.outcome != "within" for epoch in placed(counts, rows)) for counts, rows in others)
+
+
+def test_one_run_in_twenty_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 50 runs on record 2.5 are expected outside; t intervals, which assume a normal distribution, exclude too many."""
+    assert 0 < false_alarms() <= 5
+
+    def normal(logarithms: np.ndarray[Any, Any], confidence: float) -> float:
+        runs, epochs = logarithms.shape
+        return prediction_factor(bonferroni_level(confidence, epochs), freedom=runs - 1, runs=runs)
+
+    monkeypatch.setattr(comparison, "_width", normal)
+    assert false_alarms() > 5
+
+
+def test_a_run_far_from_the_runs_on_record_is_outside() -> None:
+    """A run with half or twice the usual number of wrong predictions after the last epoch."""
+    usual = [round(statistics.fmean(counts)) for counts in zip(*RECORDED, strict=True)]
+    for last, outcome in ((2 * usual[-1] - 10_000, "below"), (usual[-1], "within"), (9_980, "above")):
+        assert ["within"] * 14 + [outcome] == [epoch.outcome for epoch in placed([*usual[:-1], last], RECORDED)]
+
+
+def test_equal_counts_are_as_uncertain_as_their_rounding() -> None:
+    """Two runs that happen to have equal counts do not put a run with one image more outside."""
+    known = [(9_900, 9_940, 9_950), (9_902, 9_942, 9_950)]
+    assert ["within"] * 3 == [epoch.outcome for epoch in placed([9_901, 9_941, 9_951], known)]
+
+
+def test_intervals_end_at_no_and_all_images() -> None:
+    """Two runs are little evidence: their intervals are wide, but no run has fewer than 0 or more than all images correct."""
+    epochs = placed([0, 5_000, 10_000], [(10, 9_940, 9_999), (9_000, 9_942, 10_000)])
+    assert all(0 <= epoch.lower <= epoch.upper <= 10_000 for epoch in epochs)
+    assert ("within", "within") == (epochs[0].outcome, epochs[-1].outcome)
