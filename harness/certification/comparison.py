@@ -18,7 +18,7 @@ from harness.errors import InputError
 from harness.training import RunRecord
 
 Outcome = Literal["identical", "B is worse", "B is better", "no difference beyond the margin", "no difference shown"]
-Logarithms = npt.NDArray[np.float64]
+Samples = npt.NDArray[np.float64]
 _POWER = 0.8
 
 
@@ -201,12 +201,9 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     """Compare each epoch of a run with the same epoch of a certificate's complete runs.
 
     An epoch is below, within or above a prediction interval for one more run; ``confidence`` is the probability that
-    the intervals of all epochs hold together. The numbers of wrong predictions are compared by their logarithms, as the
-    accuracy of early epochs is skewed. All intervals are equally wide in standard deviations: as wide as it takes to
-    contain this share of the certificate's runs when each is left out in turn, which assumes no distribution (the
-    jackknife of R. F. Barber et al., Annals of Statistics 49, 2021, 486-507). Fewer runs than that takes, 19 for a
-    confidence of 0.95, are assumed to be normally distributed: the intervals are then Student's t intervals with
-    Bonferroni correction over the epochs.
+    the intervals of all epochs hold together. With 19 runs or more, for a confidence of 0.95, the intervals assume no
+    distribution of the accuracy, which is skewed in early epochs. With fewer runs they are Student's t intervals, for a
+    normal distribution.
 
     Raises:
         InputError: the certificate has fewer than two complete runs, or the recipe or the data of the run differs from
@@ -226,11 +223,12 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
         )
     total = runs[0].total
     correct = np.array([run.correct for run in runs])
-    logarithms = np.log(total - correct + 0.5)
-    centre, sd = _centre_and_sd(logarithms)
-    half = _width(logarithms, confidence) * sd
-    with np.errstate(over="ignore"):
-        lower, upper = (np.clip(total + 0.5 - np.exp(end), 0, total) for end in (centre + half, centre - half))
+    rank = math.ceil(confidence * (len(runs) + 1))
+    if rank > len(runs):
+        lower, upper = _t_intervals(correct, confidence)
+    else:
+        lower, upper = _jackknife_intervals(np.log(total - correct + 0.5), rank)
+        lower, upper = total + 0.5 - np.exp(upper), total + 0.5 - np.exp(lower)
     placed = []
     for result, mean, low, high in zip(record.epochs, correct.mean(axis=0), lower, upper, strict=False):
         outcome: Literal["below", "within", "above"] = "within"
@@ -249,26 +247,37 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     return tuple(placed)
 
 
-def _centre_and_sd(logarithms: Logarithms) -> tuple[Logarithms, Logarithms]:
-    """Mean and standard deviation over the runs for each epoch, given the logarithms of shape (runs, epochs).
+def _t_intervals(correct: Samples, confidence: float) -> tuple[Samples, Samples]:
+    """Student's t prediction intervals of all epochs, with Bonferroni correction, given counts of shape (runs, epochs)."""
+    runs, epochs = correct.shape
+    # Equal counts are as uncertain as their rounding.
+    sd = np.maximum(correct.std(axis=0, ddof=1), 1 / math.sqrt(12))
+    half = prediction_factor(bonferroni_level(confidence, epochs), freedom=runs - 1, runs=runs) * sd
+    return correct.mean(axis=0) - half, correct.mean(axis=0) + half
 
-    The standard deviation is at least that of rounding a count to an integer.
+
+def _jackknife_intervals(logarithms: Samples, rank: int) -> tuple[Samples, Samples]:
+    """Prediction intervals of all epochs by the jackknife of R. F. Barber et al. (Annals of Statistics 49, 2021, 486-507).
+
+    Each run is left out in turn and compared with the others: its largest deviation of all epochs, in standard
+    deviations. The interval of each epoch reaches as far as the ``rank``-th smallest of these deviations.
+
+    Args:
+        logarithms: the logarithms of the wrong predictions plus 1/2, of shape (runs, epochs).
+        rank: the number of runs that are within all intervals when left out.
     """
-    centre = logarithms.mean(axis=0)
-    return centre, np.maximum(logarithms.std(axis=0, ddof=1), np.exp(-centre) / math.sqrt(12))
 
+    def mean_and_sd(sample: Samples) -> tuple[Samples, Samples]:
+        mean = sample.mean(axis=0)
+        return mean, np.maximum(sample.std(axis=0, ddof=1), np.exp(-mean) / math.sqrt(12))
 
-def _width(logarithms: Logarithms, confidence: float) -> float:
-    """Half the width of the prediction intervals, in standard deviations, given the logarithms of shape (runs, epochs)."""
-    runs, epochs = logarithms.shape
-    rank = math.ceil(confidence * (runs + 1))
-    if rank > runs:
-        return prediction_factor(bonferroni_level(confidence, epochs), freedom=runs - 1, runs=runs)
     largest = []
-    for left_out in range(runs):
-        centre, sd = _centre_and_sd(np.delete(logarithms, left_out, axis=0))
-        largest.append(float(np.max(np.abs(logarithms[left_out] - centre) / sd)))
-    return sorted(largest)[rank - 1]
+    for left_out, run in enumerate(logarithms):
+        mean, sd = mean_and_sd(np.delete(logarithms, left_out, axis=0))
+        largest.append(np.max(np.abs(run - mean) / sd))
+    mean, sd = mean_and_sd(logarithms)
+    half = sorted(largest)[rank - 1] * sd
+    return mean - half, mean + half
 
 
 def bonferroni_level(confidence: float, intervals: int) -> float:
