@@ -78,6 +78,20 @@ def file_name(text: str) -> str:
     return "".join(character if character.isalnum() or character in "-_" else "-" for character in text)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder, if it does not exist.
+
+    Raises:
+        InputError: the folder cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"could not create the folder {str(folder)!r}: {error.strerror}. Name another folder."
+        ) from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file atomically: a reader finds the old content or the new content, never a part of it, even after a crash.
 

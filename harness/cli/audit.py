@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.certificates import certificate_options, certified
+from harness.cli.certificates import certificate_options, certification, subfolder
 from harness.cli.console import Output, announce, exit_code
 from harness.cli.options import data_option, html_option, recipe_option, report_options
 from harness.cli.pages import write_page
 from harness.errors import InputError
+from harness.files import file_name
 from harness.findings import Finding, Status, overall
 
 if TYPE_CHECKING:
@@ -88,13 +89,14 @@ def _replicated(
     done: Audit,
     runs: int,
     recipe_name: str | None,
+    out: str | None,
     **chosen: Any,  # noqa: ANN401 - as above
 ) -> Replication:
     """Train the models whose code is in a file and whose log is known, and compare the logs with these runs."""
     from harness.certification import FixedDesign, Published, replicate
     from harness.claims import Dossier
 
-    published, certificates = [], {}
+    published, trainings = [], {}
     dossier, place = Dossier(done.readings, done.models), Path(done.path)
     for model in done.models:
         file = (place if place.is_dir() else place.parent) / model.section.file
@@ -102,13 +104,13 @@ def _replicated(
             continue
         correct = tuple(epoch.test.correct or 0 for epoch in run.epochs)
         published.append(Published(model=str(file), correct=correct))
-        options = {"design": FixedDesign(runs=runs), "epochs": len(correct), **chosen}
-        certificates[str(file)] = certified(str(file), "", None, recipe_name, **options)
+        chosen |= {"epochs": len(correct), "out": subfolder(out, file_name(model.section.file))}
+        trainings[str(file)] = certification(str(file), "", None, recipe_name, design=FixedDesign(runs=runs), **chosen)
     if not published:
         raise InputError(
             "expected a model with its code in a file and one log of its own that shows counts, got none. Nothing was trained."
         )
-    return replicate(published, certificates)
+    return replicate(published, {name: train() for name, train in trainings.items()})
 
 
 def _replicated_finding(figure: ReplicatedFigure) -> Finding:

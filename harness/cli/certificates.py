@@ -80,7 +80,7 @@ def design_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return declare(with_design)
 
 
-def certified(
+def certification(
     model: str,
     arguments: str,
     contract_name: str | None,
@@ -96,15 +96,15 @@ def certified(
     like: Certificate | None = None,
     epochs: int | None = None,
     is_judged: bool = False,
-) -> Certificate:
-    """Declare a certificate and train the declared seeds, or continue a certification that was interrupted.
+) -> Callable[[], Certificate]:
+    """Declare a certificate; return the function that trains the declared seeds, or continues an interrupted certification.
 
-    If the certificate ``like`` is given, the accuracy rule, the contract name and the salt of ``like`` are declared.
-    ``epochs`` replaces the number of epochs of the recipe. With ``is_judged``, the recipe must be one whose runs can meet the
+    A command that needs several certificates declares all of them before it trains for the first. If the certificate
+    ``like`` is given, its accuracy rule, contract name and salt are declared, and the data must be the same. ``epochs``
+    replaces the number of epochs of the recipe. With ``is_judged``, the recipe must be one whose runs can meet the
     accuracy rule.
 
     Raises:
-        SeedsInterrupted: the user interrupted the training.
         InputError: the contract has no accuracy rule, no run of the recipe can meet it, or the model, contract, recipe, data
             set, device or folder cannot be used.
     """
@@ -124,6 +124,11 @@ def certified(
     contract = contract_on(contract, dataset)
     rule, name = rule_for(contract), contract.name
     if like is not None:
+        if dataset.digest != like.declaration.data_digest:
+            raise InputError(
+                f"expected the data of the certificate, {like.declaration.data_title}, got {dataset.title}. Name other data with "
+                "--data."
+            )
         rule, name, salt = like.declaration.rule, like.declaration.contract, like.declaration.salt
     if rule is None:
         raise InputError(
@@ -154,21 +159,30 @@ def certified(
         salt=salt,
     )
     folder = Path(out) if out else Path("runs") / declaration.folder_name
-    announce(
-        f"{captured.name}: {design.name} test of the pass rate over at most {design.runs} declared seeds, contract "
-        f"{name}, recipe {recipe.name}, engine {spec.engine} on {spec.device}, into {folder}"
-    )
-    keep_freed_memory()
-    path = folder / CERTIFICATE_FILE
-    done = len(Certificate.read(path).runs) if path.exists() else 0
-    with SeedsProgress(design.runs, done=done) as progress:
-        if reason:
-            progress.on_warning(f"the engine is {spec.engine}: {reason}")
-        certificate = train_declared(
-            declaration, seeds_job(spec, dataset, data), folder, processes=jobs or cores(), observer=progress
+
+    def train() -> Certificate:
+        announce(
+            f"{captured.name}: {design.name} test of the pass rate over at most {design.runs} declared seeds, contract "
+            f"{name}, recipe {recipe.name}, engine {spec.engine} on {spec.device}, into {folder}"
         )
-    announce(f"certificate: {path}")
-    return certificate
+        keep_freed_memory()
+        path = folder / CERTIFICATE_FILE
+        done = len(Certificate.read(path).runs) if path.exists() else 0
+        with SeedsProgress(design.runs, done=done) as progress:
+            if reason:
+                progress.on_warning(f"the engine is {spec.engine}: {reason}")
+            certificate = train_declared(
+                declaration, seeds_job(spec, dataset, data), folder, processes=jobs or cores(), observer=progress
+            )
+        announce(f"certificate: {path}")
+        return certificate
+
+    return train
+
+
+def subfolder(out: str | None, name: str) -> str | None:
+    """The folder for one of several certificates under the value of ``--out``; None for the default folder."""
+    return str(Path(out) / name) if out else None
 
 
 def certificate_report(certificate: Certificate) -> tuple[RenderableType, ...]:

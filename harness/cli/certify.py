@@ -11,7 +11,7 @@ from harness.cli.certificates import (
     certificate_options,
     certificate_page,
     certificate_report,
-    certified,
+    certification,
     design_options,
     draw_certificate,
 )
@@ -61,9 +61,10 @@ def certify(
     neither. With --runs the number of seeds is fixed instead. Running the same command again continues an interrupted
     certification.
     """
-    certificate = certified(
+    train = certification(
         model, arguments, contract_name, recipe_name, data=data, design=design, is_judged=True, **chosen
     )
+    certificate = train()
     output.print(*certificate_report(certificate))
     output.write_document(certificate.to_json())
     if plot:

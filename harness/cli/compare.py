@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.certificates import certificate_options, certified
+from harness.cli.certificates import certificate_options, certification, subfolder
 from harness.cli.console import Output
 from harness.cli.options import contract_option, data_option, html_option, report_options
 from harness.cli.pages import write_page
@@ -62,6 +62,7 @@ def compare(
     runs: int,
     margin: float,
     data: str,
+    out: str | None,
     html: Path | None,
     output: Output,
     **chosen: Any,  # noqa: ANN401 - the options of certificate_options
@@ -73,7 +74,7 @@ def compare(
     accuracy rule counts: B is worse (exit code 1), B is better, no difference beyond the margin, identical (exit code
     0), or no difference shown (exit code 3). If A is a certificate and B is a run record, each epoch of the run is
     compared with the certificate's runs: the run is consistent with these runs (exit code 0), worse (1), or better than
-    expected (3).
+    expected (3). The folder --out gets a subfolder for each model that is trained, A and B.
     """
     from harness.certification import Certificate, FixedDesign
     from harness.certification import compare as compare_certificates
@@ -94,9 +95,14 @@ def compare(
             )
         return _place(given[0], RunRecord.from_json(documents[second], where=second), second, output, html)
     known = given[0] or given[1]
-    sides = [
+    if known and len(known.runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
+        raise InputError(
+            f"expected a certificate with at least two runs, got one with {len(known.runs)}. Certify more seeds."
+        )
+    # Both are declared before the first is trained, so that an error of B does not cost the training of A.
+    declared = [
         certificate
-        or certified(
+        or certification(
             name,
             "",
             contract_name,
@@ -104,10 +110,12 @@ def compare(
             data=data,
             design=FixedDesign(runs=min(runs, len(known.runs)) if known else runs),
             like=known,
+            out=subfolder(out, side),
             **chosen,
         )
-        for certificate, name, recipe in zip(given, (first, second), (recipe_a, recipe_b), strict=True)
+        for side, certificate, name, recipe in zip("AB", given, (first, second), (recipe_a, recipe_b), strict=True)
     ]
+    sides = [one if isinstance(one, Certificate) else one() for one in declared]
     found = compare_certificates(*sides, margin=margin)
     output.print(*_report(found, sides))
     output.write("compare", {"a": first, "b": second, **found.to_json()})

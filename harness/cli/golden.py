@@ -26,6 +26,7 @@ from harness.cli.options import (
     report_options,
 )
 from harness.errors import InputError
+from harness.files import make_folder
 from harness.findings import Finding, overall
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def update(
     chosen, place = resolve_device(device), folder or SHIPPED
     selected = _select(models, arguments, folder)
     if not dry_run:
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
     with computing_threads(threads):
         for model, loaded in _loaded(selected):
             captured = loaded.model

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import mnist_models
-from harness.cli.certificates import certificate_options, certified
+from harness.cli.certificates import certificate_options, certification, subfolder
 from harness.cli.console import Output, announce
 from harness.cli.options import data_option, report_options
 from harness.errors import InputError
+from harness.files import make_folder, require_writable
 
 if TYPE_CHECKING:
     from harness.certification import Certificate, Published, ReplicatedFigure, Replication
@@ -41,14 +43,17 @@ def replicate(
     data: str,
     runs: int,
     records: str | None,
+    out: str | None,
     output: Output,
     **chosen: Any,  # noqa: ANN401 - the options of certificate_options
 ) -> int:
     """Compare published accuracies of the shipped models with new runs, each model with its own recipe.
 
     The published best epoch, last epoch and mean of the last three epochs are each consistent with the new runs, or
-    above or below their prediction interval. Models with the same network and the same recipe share their runs.
+    above or below their prediction interval. Models with the same network and the same recipe share their runs. The
+    folder --out gets a subfolder for each model.
     """
+    from harness.certification import FixedDesign
     from harness.certification import replicate as compare
     from harness.reporting import facts_table, plain_table
 
@@ -59,9 +64,18 @@ def replicate(
         )
     names = documented if name == "all" else [name]
     folder = Path(records) if records else None
-    certificates: dict[str, Certificate] = {}
+    certificates = _on_file(names, folder)
     for model in names:
-        certificates[model] = _certificate(model, certificates, data=data, runs=runs, folder=folder, **chosen)
+        if model in certificates:
+            continue
+        if shared := _shared(model, certificates):
+            announce(f"{model}: the same network and recipe as {shared.declaration.model}, whose runs are used")
+            certificates[model] = shared
+            continue
+        options = {"design": FixedDesign(runs=runs), "out": subfolder(out, model), **chosen}
+        certificates[model] = certification(model, "", None, None, data=data, **options)()
+        if folder:
+            certificates[model].write(folder / f"{model}.json")
     found = compare([published(model) for model in names], certificates)
     headers, rows = replication_rows(found)
     output.print(plain_table(headers, rows, right=(2, 3, 4, 5)), facts_table(replication_facts(found)))
@@ -69,32 +83,45 @@ def replicate(
     return 0 if all(figure.outcome in ("consistent", "not testable") for figure in found.figures) else 1
 
 
-def _certificate(
-    model: str,
-    earlier: dict[str, Certificate],
-    *,
-    data: str,
-    runs: int,
-    folder: Path | None,
-    **chosen: Any,  # noqa: ANN401 - the options of certificate_options
-) -> Certificate:
-    """The runs of a model: read from a file, shared with a model of equal network and recipe, or trained now."""
-    from harness.certification import Certificate, FixedDesign
+def _on_file(models: Sequence[str], folder: Path | None) -> dict[str, Certificate]:
+    """The certificates of the models in a folder, which is created if it does not exist.
+
+    Raises:
+        InputError: the folder cannot be written, or a file in it is no certificate of today's network and recipe.
+    """
+    from harness.certification import Certificate
+
+    if folder is None:
+        return {}
+    make_folder(folder)
+    found = {}
+    for model in models:
+        path = require_writable(folder / f"{model}.json")
+        if path.exists():
+            found[model] = Certificate.read(path)
+            if _network_and_recipe(found[model]) != _todays_network_and_recipe(model):
+                raise InputError(
+                    f"expected {str(path)!r} to hold runs of the network and recipe of {model}, got others. Name another "
+                    "folder with --records, or remove the file."
+                )
+    return found
+
+
+def _network_and_recipe(certificate: Certificate) -> tuple[str, dict[str, Any]]:
+    return certificate.declaration.graph_digest, certificate.declaration.recipe.to_mapping()
+
+
+def _todays_network_and_recipe(model: str) -> tuple[str, dict[str, Any]]:
     from harness.cli.inputs import recipe_for
     from harness.sources import load_model
 
-    path = folder / f"{model}.json" if folder else None
-    if path and path.exists():
-        return Certificate.read(path)
-    digest, recipe = load_model(model).graph.exact_digest(), recipe_for(model, None).to_mapping()
-    for other in earlier.values():
-        if other.declaration.graph_digest == digest and other.declaration.recipe.to_mapping() == recipe:
-            announce(f"{model}: the same network and recipe as {other.declaration.model}, whose runs are used")
-            return other
-    certificate = certified(model, "", None, None, data=data, design=FixedDesign(runs=runs), **chosen)
-    if path:
-        certificate.write(path)
-    return certificate
+    return load_model(model).graph.exact_digest(), recipe_for(model, None).to_mapping()
+
+
+def _shared(model: str, certificates: Mapping[str, Certificate]) -> Certificate | None:
+    """The certificate of a model with the same network and recipe, if there is one."""
+    todays = _todays_network_and_recipe(model)
+    return next((one for one in certificates.values() if _network_and_recipe(one) == todays), None)
 
 
 def published(model: str) -> Published:

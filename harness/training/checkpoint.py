@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from harness.errors import CheckpointError, InputError
-from harness.files import write_whole
+from harness.errors import CheckpointError
+from harness.files import make_folder, write_whole
 
 # Other files in the folder are not touched.
 _NAME = re.compile(r"epoch-\d{4,}-[0-9a-f]{16}\.pt")
@@ -35,11 +35,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, run: dict[str, Any]) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            msg = f"could not create the checkpoint folder {str(folder)!r}: {problem.strerror}. Name another folder with --out."
-            raise InputError(msg) from problem
+        make_folder(folder)
         self._folder = folder
         self._run = run
         self._newest: Path | None = None

@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.data import Dataset
 from harness.errors import InputError
-from harness.files import read_whole, sole_writer, unused_name, write_whole
+from harness.files import make_folder, read_whole, sole_writer, unused_name, write_whole
 from harness.tables import expect_mapping, parse_document, read_table
 from harness.training.engines import Engine
 from harness.training.evaluation import predict
@@ -75,11 +75,7 @@ def opened(folder: Path) -> Iterator[None]:
     Raises:
         InputError: the folder cannot be created or written to, or another process has locked it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"could not create the folder {str(folder)!r}: {error.strerror}. Name another folder with --out."
-        raise InputError(msg) from error
+    make_folder(folder)
     with sole_writer(folder):
         yield
 

@@ -127,16 +127,44 @@ def test_a_sequential_certificate_ends_early(here: Path, command: Command) -> No
 def test_replicate_uses_records_on_file(here: Path, command: Command) -> None:
     """Trained once on the digits, then read; the published figures of MNIST are far above what the digits show."""
     arguments = ("replicate", "cloud_2", "--data", "digits", "--runs", "2", "--records", "records", "--json", "r.json")
-    (here / "records").mkdir()
-    code, out, _ = command(*arguments)
+    code, out, _ = command(*arguments, "--out", "out")
     found = document(here / "r.json")
 
     assert 1 == code
     assert {"above what we see"} == {figure["outcome"] for figure in found["figures"]}
     assert "pooled over cloud_2" in out
     assert "cloud_2" == Certificate.read(here / "records" / "cloud_2.json").declaration.model
+    assert ["out/cloud_2"] == [path.relative_to(here).as_posix() for path in here.glob("out/*")]
     assert (code, out) == command(*arguments)[:2]
-    assert [] == list(here.glob("records/seed-*"))
+    assert not (here / "runs").exists()
+
+    (here / "records" / "cloud_2.json").rename(here / "records" / "cloud_3.json")
+    code, _, err = command("replicate", "cloud_3", "--data", "digits", "--records", "records")
+    assert (2, True) == (code, "to hold runs of the network and recipe of cloud_3, got others" in " ".join(err.split()))
+    (here / "file").touch()
+    code, _, err = command("replicate", "cloud_2", "--data", "digits", "--records", "file")
+    assert (2, True) == (code, "could not create the folder 'file'" in " ".join(err.split()))
+
+
+def test_models_are_compared_in_folders_of_their_own(here: Path, command: Command) -> None:
+    """Each model has a subfolder of --out; an error of B comes before the training of A."""
+    arguments = ("compare", "cloud_2", "cloud_3", *SMALL[:2], "--contract", "mine.toml", "--runs", "2", "--out", "out")
+    recipes = ("--recipe-a", "short.toml", "--recipe-b", "short.toml")
+    code, _, err = command("compare", "cloud_2", "cloud_33", *arguments[3:], *recipes)
+    assert (2, False) == (code, (here / "out").exists())
+    assert "cloud_33" in err
+
+    assert command(*arguments, *recipes)[0] in (0, 1, 3)
+    assert ["cloud_2", "cloud_3"] == [
+        Certificate.read(here / "out" / side / "certificate.json").declaration.model for side in "AB"
+    ]
+    mnist = replace(Certificate.read(here / "out/A/certificate.json").declaration, data_digest="e" * 64)
+    Certificate(declaration=mnist, runs=Certificate.read(here / "out/A/certificate.json").runs).write(here / "m.json")
+    code, _, err = command("compare", "m.json", "cloud_3", "--data", "digits")
+    assert (2, True) == (code, "expected the data of the certificate" in err)
+    Certificate(declaration=mnist).write(here / "m.json")
+    code, _, err = command("compare", "m.json", "cloud_3", "--data", "digits")
+    assert (2, True) == (code, "at least two runs, got one with 0" in " ".join(err.split()))
 
 
 def test_runs_on_validation_images_are_recorded_and_refused(here: Path, command: Command) -> None:
