@@ -123,7 +123,6 @@ def plot_runs(
         colour = _PASSED if good else _FAILED
         above.plot([number] * len(counted), counted, marker="o", markersize=3, linewidth=1, color=colour)
     above.axhline(required, color="black", linewidth=1, linestyle="--", label=f"required: {required:,}")
-    above.legend(loc="lower right", fontsize=8)
     above.set_ylabel("correct, counted epochs")
     failures = [sum(not good for good in passed[:number]) for number in range(len(passed) + 1)]
     below.step(range(len(failures)), failures, where="post", color="black", linewidth=1.5)
@@ -139,7 +138,8 @@ def plot_runs(
                 *zip(*points, strict=True), s=8, marker="s", color=colour, alpha=0.35, label=verdict, linewidths=0
             )
     below.set_xlim(0, len(verdicts) + 1)
-    below.legend(loc="upper right", fontsize=8)
+    for axis in (above, below):
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8, frameon=False)  # hides no run
     below.set_xlabel("runs, in declared order")
     below.set_ylabel("failures")
     _save(figure, path)
