@@ -78,8 +78,8 @@ def file_name(text: str) -> str:
     return "".join(character if character.isalnum() or character in "-_" else "-" for character in text)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder, if it does not exist.
+def make_folder(folder: Path, *, option: str, what: str = "folder") -> None:
+    """Create a folder, if it does not exist; the error calls it ``what`` and names the command-line option that sets it.
 
     Raises:
         InputError: the folder cannot be created.
@@ -88,7 +88,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"could not create the folder {str(folder)!r}: {error.strerror}. Name another folder."
+            f"could not create the {what} {str(folder)!r}: {error.strerror}. Name another folder with {option}."
         ) from error
 
 

@@ -148,7 +148,7 @@ def update(
     chosen, place = resolve_device(device), folder or SHIPPED
     selected = _select(models, arguments, folder)
     if not dry_run:
-        make_folder(place)
+        make_folder(place, option="--folder")
     with computing_threads(threads):
         for model, loaded in _loaded(selected):
             captured = loaded.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ def _on_file(models: Sequence[str], folder: Path | None) -> dict[str, Certificat
 
     if folder is None:
         return {}
-    make_folder(folder)
+    make_folder(folder, option="--records")
     found = {}
     for model in models:
         path = require_writable(folder / f"{model}.json")
@@ -111,6 +112,7 @@ def _network_and_recipe(certificate: Certificate) -> tuple[str, dict[str, Any]]:
     return certificate.declaration.graph_digest, certificate.declaration.recipe.to_mapping()
 
 
+@functools.cache  # captures the model
 def _todays_network_and_recipe(model: str) -> tuple[str, dict[str, Any]]:
     from harness.cli.inputs import recipe_for
     from harness.sources import load_model

@@ -35,7 +35,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, run: dict[str, Any]) -> None:
-        make_folder(folder)
+        make_folder(folder, option="--out", what="checkpoint folder")
         self._folder = folder
         self._run = run
         self._newest: Path | None = None

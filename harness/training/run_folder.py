@@ -75,7 +75,7 @@ def opened(folder: Path) -> Iterator[None]:
     Raises:
         InputError: the folder cannot be created or written to, or another process has locked it.
     """
-    make_folder(folder)
+    make_folder(folder, option="--out")
     with sole_writer(folder):
         yield
 

@@ -41,9 +41,10 @@ def certificates() -> dict[str, Certificate]:
     """By model, the certificate whose prediction intervals judge a run instead of the rule."""
     found = {name: one for name, one in recorded().items() if name not in OURS and len(one.counted) > 1}
     for name in OURS:
-        bound = shipped_certificate(name).summary()["lower_bound"]
+        certificate = shipped_certificate(name)
+        bound = certificate.summary()["lower_bound"]
         if bound is not None and bound < LEAST_PASS_RATE:
-            found[name] = shipped_certificate(name)
+            found[name] = certificate
     return found
 
 

@@ -136,6 +136,7 @@ def test_replicate_uses_records_on_file(here: Path, command: Command) -> None:
     assert "cloud_2" == Certificate.read(here / "records" / "cloud_2.json").declaration.model
     assert ["out/cloud_2"] == [path.relative_to(here).as_posix() for path in here.glob("out/*")]
     assert (code, out) == command(*arguments)[:2]
+    assert [] == list(here.glob("records/seed-*"))
     assert not (here / "runs").exists()
 
     (here / "records" / "cloud_2.json").rename(here / "records" / "cloud_3.json")

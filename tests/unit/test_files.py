@@ -17,14 +17,15 @@ from harness.files import make_folder, temporary_folder, unused_name, write_whol
 def test_a_folder_is_created_with_its_parents_or_refused(tmp_path: Path) -> None:
     """One that exists is left alone; where a file is in the way the message says so."""
     for _ in range(2):
-        make_folder(tmp_path / "a" / "b")
+        make_folder(tmp_path / "a" / "b", option="--x")
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").touch()
     for way in ("file", "file/inner"):
         with pytest.raises(
-            InputError, match=r"could not create the folder .*: (File exists|Not a directory)\. Name another"
+            InputError,
+            match=r"could not create the folder .*: (File exists|Not a directory)\. Name another folder with --x",
         ):
-            make_folder(tmp_path / way)
+            make_folder(tmp_path / way, option="--x")
 
 
 def test_a_temporary_folder_is_deleted_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

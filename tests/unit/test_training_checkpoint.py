@@ -101,7 +101,7 @@ def test_another_runs_checkpoint_is_refused(change: dict[str, Any], message: str
 def test_an_unusable_checkpoint_folder_is_named(tmp_path: Path) -> None:
     """A file in place of the folder is an error that names the path."""
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match=r"could not create the folder .*taken"):
+    with pytest.raises(InputError, match=r"could not create the checkpoint folder .*taken"):
         run(checkpoint_dir=tmp_path / "taken")
 
 
