@@ -186,9 +186,10 @@ def replication_page(records: Path = replication.RECORDS) -> str:
         "# Replication of published accuracies",
         (
             "Correct predictions on the test images, as published and in our runs of the same network and recipe. Each interval "
-            "is Student's t prediction interval for one more run, around the mean of the model's runs, with a standard deviation "
-            "pooled over models. A published best epoch is compared with the best of as many epochs of ours. Generated from the "
-            f"certificates in `{replication.RECORDS.relative_to(ROOT).as_posix()}`, which `harness replicate` writes."
+            "is Student's t prediction interval for one more run, computed with the logarithms of the wrong predictions, whose "
+            "standard deviation over seeds is pooled over models. A published best epoch is compared with the best of as many "
+            f"epochs of ours. Generated from the certificates in `{replication.RECORDS.relative_to(ROOT).as_posix()}`, which "
+            "`harness replicate` writes."
         ),
         table(*replication_rows(found)),
         table(("", ""), [*replication_facts(found), ("trained on", "; ".join(machines) or "no runs")]),
@@ -278,7 +279,7 @@ def _candidates() -> Iterator[tuple[str, ...]]:
         certificate = Certificate.read(path)
         summary = certificate.summary()
         bound = "-" if summary["lower_bound"] is None else f"{100 * summary['lower_bound']:.1f} %"
-        counted = f"mean {summary['mean']:,.1f}, lowest {summary['minimum']:,}"
+        counted = f"mean {summary['mean']:,.1f}, lowest {summary['minimum']:,}" if certificate.counted else "-"
         yield f"`{name}`", certificate.progress, str(summary["passed"]), bound, counted
 
 

@@ -33,9 +33,14 @@ def load_and_write_pid(*, seed: int, folder: Path) -> CapturedModel:
     return load_model(seed=seed)
 
 
-def load_or_refuse(*, seed: int) -> CapturedModel:
+def load_another_network(*, seed: int) -> CapturedModel:
+    """The network without dropout."""
+    return capture(initialise(network, seed=seed), name="net", twice=False)
+
+
+def load_or_refuse(*, seed: int, refused: int = REFUSED) -> CapturedModel:
     """The network, or an input error for one seed."""
-    if seed == REFUSED:
+    if seed == refused:
         msg = "expected another seed"
         raise InputError(msg)
     return load_model(seed=seed)

@@ -2,7 +2,7 @@
 
 from harness.certification.certificate import Certificate, CertifiedRun, Crash, Declaration, declared_seeds
 from harness.certification.certify import CERTIFICATE_FILE, certify
-from harness.certification.comparison import Flips, PairedComparison, PlacedEpoch, SeedPair, compare, place_run
+from harness.certification.comparison import Flips, PairedComparison, PlacedRun, SeedPair, compare, place_run
 from harness.certification.consistency import ConsistencyRule
 from harness.certification.designs import (
     Design,
@@ -30,7 +30,7 @@ __all__ = [
     "Flips",
     "OperatingCharacteristics",
     "PairedComparison",
-    "PlacedEpoch",
+    "PlacedRun",
     "PowerRow",
     "Published",
     "ReplicatedFigure",

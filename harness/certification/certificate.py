@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -317,7 +318,7 @@ class Certificate:
             ("seeds", seeds, list(certificate.declaration.seeds)),
             ("summary", summary, certificate.summary()),
         ):
-            if json.dumps(found) != json.dumps(expected):
+            if not _agree(found, expected):
                 raise InputError(
                     f"{where}: expected {name}={expected!r}, as computed again from the declaration and the runs in the file, "
                     f"got {name}={found!r}. The file was changed by hand, or written by another version of the harness. Certify "
@@ -343,6 +344,21 @@ class Certificate:
         content = read_whole(Path(path), "a certificate", most=_MAX_BYTES)
         document = parse_document(content, "JSON", where=f"certificate {path}", error=InputError)
         return cls.from_json(document, where=str(path))
+
+
+def _agree(found: object, expected: object) -> bool:
+    """Whether JSON data is as computed again; the last digits of a float differ between versions of Python and of libraries."""
+    if isinstance(expected, float):
+        return isinstance(found, float) and math.isclose(found, expected, rel_tol=1e-9)
+    if isinstance(expected, dict):
+        return (
+            isinstance(found, dict)
+            and list(found) == list(expected)
+            and all(map(_agree, found.values(), expected.values()))
+        )
+    if isinstance(expected, list):
+        return isinstance(found, list) and len(found) == len(expected) and all(map(_agree, found, expected))
+    return type(found) is type(expected) and found == expected
 
 
 def _digest(content: object) -> str:

@@ -10,6 +10,7 @@ from harness.certification.certificate import Certificate, CertifiedRun, Crash, 
 from harness.errors import InputError
 from harness.training import (
     PREDICTIONS_FILE,
+    SeedOutcome,
     SeedsJob,
     SeedsObserver,
     WrongPredictions,
@@ -22,6 +23,8 @@ from harness.training import (
 CERTIFICATE_FILE = "certificate.json"
 # The largest number of attempts to train a seed whose training crashes.
 _ATTEMPTS = 3
+# Fields in which a run must agree with the declaration.
+_DECLARED = ("graph_digest", "recipe", "data_digest", "engine", "device")
 
 
 def certify(
@@ -30,10 +33,10 @@ def certify(
     """Train the declared seeds in order until the pass-rate test reaches a verdict.
 
     The outcomes are counted in declared order, even if the runs end in another order. A run that failed the accuracy
-    rule or diverged is never repeated. A seed whose training crashed is attempted up to three times, and the
-    certificate lists each crash. The certificate file is written before the first run and after each run, so that an
-    interrupted certification can be continued and reaches the same verdict; the folders of runs that are already in the
-    certificate are not needed for that.
+    rule or diverged is never repeated. A seed whose training crashed is attempted up to three times, before further
+    seeds are started, and the certificate lists each crash. The certificate file is written before the first run and
+    after each run and crash, so that an interrupted certification can be continued and reaches the same verdict; the
+    folders of runs that are already in the certificate are not needed for that.
 
     Args:
         declaration: the declaration of the certificate.
@@ -43,7 +46,7 @@ def certify(
         observer: an object whose methods are called as the training of the seeds proceeds.
 
     Returns:
-        The certificate; without a verdict if a seed failed three times.
+        The certificate; without a verdict if the training of a seed crashed three times.
 
     Raises:
         SeedsInterrupted: a KeyboardInterrupt came; the certificate so far is written.
@@ -53,36 +56,50 @@ def certify(
         path = folder / CERTIFICATE_FILE
         certificate = _opened(Certificate(declaration=declaration, sandbox=job.spec.sandbox), path)
 
-        def enough() -> bool:
-            """Add the finished runs to the certificate, in declared order; return whether the test has reached a verdict."""
+        def add_ended() -> bool:
+            """Add the runs that have ended, in declared order; return whether the test has reached a verdict."""
             nonlocal certificate
-            runs = list(certificate.runs)
-            for seed in declaration.seeds[len(runs) :]:
-                run = None if certificate.end else _ended(seed_folder(folder, seed))
+            for seed in declaration.seeds[len(certificate.runs) :]:
+                run = None if certificate.end else _ended(seed_folder(folder, seed), declaration)
                 if run is None:
                     break
-                runs.append(run)
-                certificate = replace(certificate, runs=tuple(runs))
+                certificate = replace(certificate, runs=(*certificate.runs, run))
                 certificate.write(path)
             return certificate.end is not None
 
         attempts: Counter[int] = Counter()
-        while not enough() and max(attempts.values(), default=0) < _ATTEMPTS:
-            waiting = declaration.seeds[len(certificate.runs) :]
-            outcomes = train_seeds(job, waiting, folder, processes=processes, observer=observer, enough=enough)
-            failed = [outcome for outcome in outcomes if outcome.record is None]
-            attempts.update(outcome.seed for outcome in failed)
-            crashes = tuple(Crash(seed=outcome.seed, problem=outcome.problem) for outcome in failed)
-            certificate = replace(certificate, crashes=(*certificate.crashes, *crashes))
+
+        def enough(outcome: SeedOutcome) -> bool:
+            """Add the runs that have ended, or the crash; return whether the test has a verdict, or the seed has crashed."""
+            nonlocal certificate
+            if outcome.record:
+                return add_ended()
+            attempts[outcome.seed] += 1
+            crash = Crash(seed=outcome.seed, problem=outcome.problem)
+            certificate = replace(certificate, crashes=(*certificate.crashes, crash))
             certificate.write(path)
+            return True
+
+        while not add_ended() and max(attempts.values(), default=0) < _ATTEMPTS:
+            waiting = declaration.seeds[len(certificate.runs) :]
+            train_seeds(job, waiting, folder, processes=processes, observer=observer, enough=enough)
     return certificate
 
 
-def _ended(folder: Path) -> CertifiedRun | None:
-    """Read the finished run in a folder, if there is one."""
+def _ended(folder: Path, declaration: Declaration) -> CertifiedRun | None:
+    """Read the finished run in a folder, if there is one.
+
+    Raises:
+        InputError: the run is of another network, recipe, data set, engine or device than declared.
+    """
     record = finished_record(folder)
     if record is None:
         return None
+    if changed := [name for name in _DECLARED if getattr(record, name) != getattr(declaration, name)]:
+        raise InputError(
+            f"expected {str(folder)!r} to hold a run as declared, got a run with another {', '.join(changed)}. Choose another "
+            "folder with --out, or delete this one."
+        )
     complete = record.status == "complete"
     return CertifiedRun.of(record, WrongPredictions.read(folder / PREDICTIONS_FILE) if complete else None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # imports its submodules, which take a second, on first access
 
-from harness.certification.certificate import Certificate
+from harness.certification.certificate import Certificate, CertifiedRun
 from harness.errors import InputError
 from harness.training import RunRecord
 
 Outcome = Literal["identical", "B is worse", "B is better", "no difference beyond the margin", "no difference shown"]
 Samples = npt.NDArray[np.float64]
 _POWER = 0.8
+# Standard deviation of the error by which a count of images is rounded.
+ROUNDING = 1 / math.sqrt(12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,9 @@ class Flips:
         return float(scipy.stats.binomtest(self.gained, flips).pvalue) if flips else 1.0
 
     @classmethod
-    def between(cls, a: Mapping[int, int], b: Mapping[int, int]) -> Flips:
-        """Count the images that only one run predicts correctly, given the wrong predictions of both runs by image index."""
-        return cls(lost=len(b.keys() - a.keys()), gained=len(a.keys() - b.keys()))
+    def between(cls, a: set[int], b: set[int]) -> Flips:
+        """Count the images that only one run predicts correctly, given the indices of the wrongly predicted images of both."""
+        return cls(lost=len(b - a), gained=len(a - b))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +92,9 @@ class PairedComparison:
 
     @property
     def standard_error(self) -> float:
-        """The standard error of the mean difference, in images."""
-        return statistics.stdev(self.differences) / math.sqrt(len(self.differences))
+        """The standard error of the mean difference, in images; equal differences are as uncertain as their rounding."""
+        sd = max(statistics.stdev(self.differences), math.sqrt(2) * ROUNDING)
+        return sd / math.sqrt(len(self.differences))
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -152,9 +154,10 @@ class PairedComparison:
 def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedComparison:
     """Compare the runs of two certificates on the seeds that both have, in the epochs that the accuracy rule counts.
 
+    A run that diverged has no correct predictions.
+
     Raises:
-        InputError: the certificates differ in accuracy rule or data, share fewer than two seeds, or a run on a shared
-            seed diverged.
+        InputError: the certificates differ in accuracy rule or data, or share fewer than two seeds.
     """
     for name in ("rule", "data_digest"):
         one, other = getattr(a.declaration, name), getattr(b.declaration, name)
@@ -165,20 +168,17 @@ def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedCompariso
             )
     theirs = {run.seed: run for run in b.runs}
     pairs = [(run, theirs[run.seed]) for run in a.runs if run.seed in theirs]
-    for run in (run for pair in pairs for run in pair):
-        if run.status != "complete":
-            raise InputError(
-                f"expected a complete run for every seed that both certificates have, got status={run.status!r} for seed "
-                f"{run.seed}. A run that is not complete has no accuracy to compare."
-            )
     rule = a.declaration.rule
+    images = range(max((run.total for pair in pairs for run in pair), default=0))
+
+    def mean(run: CertifiedRun) -> float:
+        return statistics.fmean(rule.counted(run.correct)) if run.status == "complete" else 0.0
+
+    def wrong(run: CertifiedRun) -> set[int]:
+        return set(dict(run.wrong)) if run.status == "complete" else set(images)
+
     seeds = tuple(
-        SeedPair(
-            seed=one.seed,
-            a=statistics.fmean(rule.counted(one.correct)),
-            b=statistics.fmean(rule.counted(other.correct)),
-            flips=Flips.between(dict(one.wrong), dict(other.wrong)),
-        )
+        SeedPair(seed=one.seed, a=mean(one), b=mean(other), flips=Flips.between(wrong(one), wrong(other)))
         for one, other in pairs
     )
     identical = all(one.results_digest == other.results_digest for one, other in pairs)
@@ -197,7 +197,24 @@ class PlacedEpoch:
     outcome: Literal["below", "within", "above"]
 
 
-def place_run(record: RunRecord, certificate: Certificate, *, confidence: float = 0.95) -> tuple[PlacedEpoch, ...]:
+@dataclass(frozen=True, kw_only=True)
+class PlacedRun:
+    """Each epoch of a run compared with the ``runs`` complete runs of a certificate; ``status`` is that of the run."""
+
+    status: Literal["complete", "diverged"]
+    runs: int
+    epochs: tuple[PlacedEpoch, ...]
+
+    @property
+    def outcome(self) -> Literal["worse", "consistent", "better"]:
+        """The conclusion: worse with an epoch below its interval or if the run diverged, otherwise better with one above."""
+        outcomes = {epoch.outcome for epoch in self.epochs}
+        if self.status == "diverged" or "below" in outcomes:
+            return "worse"
+        return "better" if "above" in outcomes else "consistent"
+
+
+def place_run(record: RunRecord, certificate: Certificate, *, confidence: float = 0.95) -> PlacedRun:
     """Compare each epoch of a run with the same epoch of a certificate's complete runs.
 
     An epoch is below, within or above a prediction interval for one more run; ``confidence`` is the probability that
@@ -206,15 +223,24 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     normal distribution.
 
     Raises:
-        InputError: the certificate has fewer than two complete runs, or the recipe or the data of the run differs from
-            those of the certificate.
+        InputError: the certificate has fewer than two complete runs, the run was interrupted, or its recipe or its data
+            differs from those of the certificate.
     """
     declared = certificate.declaration
-    if (record.recipe, record.data_digest) != (declared.recipe, declared.data_digest):
+    if record.data_digest != declared.data_digest:
         raise InputError(
-            f"expected a run with the recipe and the data of the certificate (recipe {declared.recipe.name} on "
-            f"{declared.data_title}), got a run with recipe {record.recipe.name} on {record.data_title}. Train the run with the "
-            "recipe and the data of the certificate."
+            f"expected a run on the data of the certificate, {declared.data_title}, got a run on {record.data_title}. Train the "
+            "run on the data of the certificate."
+        )
+    if record.recipe != declared.recipe:
+        raise InputError(
+            f"expected a run with the recipe of the certificate, {declared.recipe.to_mapping()}, got a run with "
+            f"{record.recipe.to_mapping()}. Train the run with the recipe of the certificate."
+        )
+    if record.status == "interrupted":
+        raise InputError(
+            f"expected a run that has ended, got an interrupted run with {len(record.epochs)} of {declared.recipe.epochs} "
+            "epochs. Resume the run first."
         )
     runs = [run for run in certificate.runs if run.status == "complete" and len(run.correct) == declared.recipe.epochs]
     if len(runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
@@ -244,14 +270,14 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
                 outcome=outcome,
             )
         )
-    return tuple(placed)
+    return PlacedRun(status=record.status, runs=len(runs), epochs=tuple(placed))
 
 
 def _t_intervals(correct: Samples, confidence: float) -> tuple[Samples, Samples]:
     """Student's t prediction intervals of all epochs, with Bonferroni correction, given counts of shape (runs, epochs)."""
     runs, epochs = correct.shape
     # Equal counts are as uncertain as their rounding.
-    sd = np.maximum(correct.std(axis=0, ddof=1), 1 / math.sqrt(12))
+    sd = np.maximum(correct.std(axis=0, ddof=1), ROUNDING)
     half = prediction_factor(bonferroni_level(confidence, epochs), freedom=runs - 1, runs=runs) * sd
     return correct.mean(axis=0) - half, correct.mean(axis=0) + half
 
@@ -269,7 +295,7 @@ def _jackknife_intervals(logarithms: Samples, rank: int) -> tuple[Samples, Sampl
 
     def mean_and_sd(sample: Samples) -> tuple[Samples, Samples]:
         mean = sample.mean(axis=0)
-        return mean, np.maximum(sample.std(axis=0, ddof=1), np.exp(-mean) / math.sqrt(12))
+        return mean, np.maximum(sample.std(axis=0, ddof=1), np.exp(-mean) * ROUNDING)
 
     largest = []
     for left_out, run in enumerate(logarithms):

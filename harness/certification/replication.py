@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.certification.certificate import Certificate
-from harness.certification.comparison import bonferroni_level, prediction_factor
+from harness.certification.comparison import ROUNDING, bonferroni_level, prediction_factor
 
 Outcome = Literal["consistent", "above what we see", "below what we see", "not testable"]
 NOT_RUN = "not run"  # the reason why a figure of a model without runs is not testable
@@ -19,10 +19,14 @@ _OTHER_EPOCHS = "the published log and the recipe have different numbers of epoc
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Published results of a model: correct test images after each epoch, and the claimed best accuracy in percent."""
+    """Published results of a model: correct test images after each epoch, and the claimed best accuracy in percent.
+
+    ``total`` is the number of test images; None if it is not published.
+    """
 
     model: str
     correct: tuple[int, ...]
+    total: int | None = None
     claimed_best: str | None = None
 
 
@@ -50,8 +54,8 @@ class Replication:
     """The comparisons of all published figures with new runs.
 
     Each interval has the confidence level ``level``, so that all intervals together hold with probability
-    ``confidence``. ``sd`` is the standard deviation over seeds of each figure, pooled over the models named in
-    ``pooled``.
+    ``confidence``. ``sd`` is the standard deviation over seeds of the logarithm of the wrong predictions of each figure,
+    pooled over the models named in ``pooled``; a figure that is not testable for any model has none.
     """
 
     confidence: float
@@ -67,9 +71,10 @@ def replicate(
     """Compare the published figures of models with new runs of the same models.
 
     Each figure is tested by a two-sided Student's t prediction interval for one more run, around the mean of the
-    model's runs. The standard deviation of a figure over seeds is pooled over all models with runs. The confidence
-    level of each interval is Bonferroni-corrected for the number of tested figures. The figure "best" of a new run is
-    taken over the published number of epochs.
+    model's runs, on the scale of the logarithm of the wrong predictions: the number of wrong predictions varies over
+    seeds in proportion to its mean. The standard deviation of a figure is pooled over all models with runs. The
+    confidence level of each interval is Bonferroni-corrected for the number of tested figures. The figure "best" of a
+    new run is taken over the published number of epochs.
 
     Args:
         published: the published results of each model.
@@ -85,8 +90,6 @@ def replicate(
         runs = [run.correct for run in certificate.runs if run.status == "complete"] if certificate else []
         for name in FIGURES:
             value, reason = _published(one, name, certificate)
-            if len(runs) < 2:  # noqa: PLR2004 - a standard deviation needs two
-                reason = reason or NOT_RUN
             if reason or value is None:
                 untestable[one.model, name] = ReplicatedFigure(
                     model=one.model, figure=name, outcome="not testable", published=value, reason=reason
@@ -95,13 +98,19 @@ def replicate(
                 targets[one.model, name] = value
                 samples[one.model, name] = [_figure(run[: len(one.correct) or None], name) for run in runs]
     level = bonferroni_level(confidence, len(targets))
-    distinct = {id(certificates[model]): model for model, _ in samples}
+    totals = {model: max(run.total for run in certificates[model].runs) for model, _ in samples}
     sd, freedom = {}, {}
     for name in FIGURES:
-        pools = [sample for (model, figure), sample in samples.items() if figure == name and model in distinct.values()]
-        freedom[name] = sum(len(pool) - 1 for pool in pools)
-        squares = sum((len(pool) - 1) * statistics.variance(pool) for pool in pools)
-        sd[name] = math.sqrt(squares / freedom[name]) if freedom[name] else math.nan
+        # Models that share a certificate count once.
+        pools = {
+            id(certificates[model]): _logarithms(sample, totals[model])
+            for (model, figure), sample in samples.items()
+            if figure == name
+        }
+        if pools:
+            freedom[name] = sum(len(pool) - 1 for pool in pools.values())
+            squares = sum((len(pool) - 1) * _variance(pool) for pool in pools.values())
+            sd[name] = math.sqrt(squares / freedom[name])
     figures = []
     for one in published:
         for name in FIGURES:
@@ -109,10 +118,11 @@ def replicate(
             if key in untestable:
                 figures.append(untestable[key])
                 continue
-            sample, value = samples[key], targets[key]
-            mean = statistics.fmean(sample)
+            sample, value, total = samples[key], targets[key], totals[one.model]
             half = sd[name] * prediction_factor(level, freedom=freedom[name], runs=len(sample))
-            above, below = value > mean + half, value < mean - half
+            middle = statistics.fmean(_logarithms(sample, total))
+            lower, upper = (total + 0.5 - math.exp(middle + sign * half) for sign in (1, -1))
+            above, below = value > upper, value < lower
             outcome: Outcome = "above what we see" if above else "below what we see" if below else "consistent"
             figures.append(
                 ReplicatedFigure(
@@ -121,14 +131,24 @@ def replicate(
                     outcome=outcome,
                     published=value,
                     runs=len(sample),
-                    mean=mean,
-                    lower=mean - half,
-                    upper=mean + half,
+                    mean=statistics.fmean(sample),
+                    lower=lower,
+                    upper=upper,
                 )
             )
+    pooled = {id(certificates[model]): model for model in totals}
     return Replication(
-        confidence=confidence, level=level, sd=sd, pooled=tuple(sorted(distinct.values())), figures=tuple(figures)
+        confidence=confidence, level=level, sd=sd, pooled=tuple(sorted(pooled.values())), figures=tuple(figures)
     )
+
+
+def _logarithms(correct: Sequence[float], total: int) -> list[float]:
+    return [math.log(total - count + 0.5) for count in correct]
+
+
+def _variance(logarithms: Sequence[float]) -> float:
+    """The variance; that of rounding for equal counts."""
+    return max(statistics.variance(logarithms), (ROUNDING * math.exp(-statistics.fmean(logarithms))) ** 2)
 
 
 def _figure(correct: Sequence[int], name: str) -> float:
@@ -138,11 +158,23 @@ def _figure(correct: Sequence[int], name: str) -> float:
 
 
 def _published(one: Published, name: str, certificate: Certificate | None) -> tuple[float | None, str]:
-    """Return the published figure of this name, None if there is none, and the reason if the figure cannot be tested."""
-    epochs = certificate.declaration.recipe.epochs if certificate else len(one.correct)
+    """Return the published figure of this name, None if there is none, and why it cannot be tested, empty if it can."""
+    runs = certificate.runs if certificate else ()
+    total = max((run.total for run in runs), default=0) or one.total
+    value: float | None = None
     if one.correct:
-        return _figure(one.correct, name), "" if len(one.correct) == epochs else _OTHER_EPOCHS
-    if name == "best" and one.claimed_best is not None:
-        total = max((run.total for run in certificate.runs), default=0) if certificate else 0
-        return float(one.claimed_best) * total / 100 if total else None, ""
-    return None, "no training log is published"
+        value = _figure(one.correct, name)
+    elif name == "best" and one.claimed_best is not None:
+        value = float(one.claimed_best) * total / 100 if total else None
+    else:
+        return None, "no training log is published"
+    if certificate is None:
+        return value, NOT_RUN
+    complete = [run for run in runs if run.status == "complete"]
+    if len(complete) < 2:  # noqa: PLR2004 - a standard deviation needs two
+        return value, f"{len(complete)} of {len(runs)} runs are complete"
+    if one.total not in (None, total):
+        return value, f"published for {one.total:,} test images, our runs have {total:,}"
+    if one.correct and len(one.correct) != certificate.declaration.recipe.epochs:
+        return value, _OTHER_EPOCHS
+    return value, ""

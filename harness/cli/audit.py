@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.certificates import certificate_options, certification, subfolder
+from harness.cli.certificates import certificate_options, certification, finished, subfolder
 from harness.cli.console import Output, announce, exit_code
 from harness.cli.options import data_option, html_option, recipe_option, report_options
 from harness.cli.pages import write_page
@@ -103,14 +103,14 @@ def _replicated(
         if (run := dossier.run_of(model)) is None or file.suffix not in {".py", ".ipynb"}:
             continue
         correct = tuple(epoch.test.correct or 0 for epoch in run.epochs)
-        published.append(Published(model=str(file), correct=correct))
+        published.append(Published(model=str(file), correct=correct, total=run.epochs[-1].test.total))
         chosen |= {"epochs": len(correct), "out": subfolder(out, file_name(model.section.file))}
         trainings[str(file)] = certification(str(file), "", None, recipe_name, design=FixedDesign(runs=runs), **chosen)
     if not published:
         raise InputError(
             "expected a model with its code in a file and one log of its own that shows counts, got none. Nothing was trained."
         )
-    return replicate(published, {name: train() for name, train in trainings.items()})
+    return replicate(published, {name: finished(train()) for name, train in trainings.items()})
 
 
 def _replicated_finding(figure: ReplicatedFigure) -> Finding:

@@ -180,6 +180,24 @@ def certification(
     return train
 
 
+def finished(certificate: Certificate) -> Certificate:
+    """Return the certificate if its test has ended.
+
+    Raises:
+        InputError: the certificate has no verdict, since the training of a seed crashed.
+    """
+    from harness.errors import InputError
+
+    if certificate.end:
+        return certificate
+    crash = certificate.crashes[-1] if certificate.crashes else None
+    reason = f", since seed {crash.seed} crashed: {crash.problem}" if crash else ""
+    raise InputError(
+        f"expected all runs of {certificate.declaration.model}, got {certificate.progress}{reason}. Run the same command again "
+        "to continue."
+    )
+
+
 def subfolder(out: str | None, name: str) -> str | None:
     """The folder for one of several certificates under the value of ``--out``; None for the default folder."""
     return str(Path(out) / name) if out else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.certificates import certificate_options, certification, subfolder
+from harness.cli.certificates import certificate_options, certification, finished, subfolder
 from harness.cli.console import Output
 from harness.cli.options import contract_option, data_option, html_option, report_options
 from harness.cli.pages import write_page
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.training import RunRecord
 
 _EXIT_CODES = {"B is worse": 1, "no difference shown": 3}
+_PLACED = {"worse": ("worse than", 1), "consistent": ("consistent with", 0), "better": ("better than", 3)}
 _STATUSES = {0: Status.PASS, 1: Status.FAIL, 3: Status.UNKNOWN}
 
 
@@ -115,7 +116,7 @@ def compare(
         )
         for side, certificate, name, recipe in zip("AB", given, (first, second), (recipe_a, recipe_b), strict=True)
     ]
-    sides = [one if isinstance(one, Certificate) else one() for one in declared]
+    sides = [one if isinstance(one, Certificate) else finished(one()) for one in declared]
     found = compare_certificates(*sides, margin=margin)
     output.print(*_report(found, sides))
     output.write("compare", {"a": first, "b": second, **found.to_json()})
@@ -204,14 +205,13 @@ def _place(certificate: Certificate, record: RunRecord, path: str, output: Outpu
     placed = place_run(record, certificate)
     rows = [
         (str(one.epoch), f"{one.correct:,}", f"{one.mean:,.1f}", f"{one.lower:,.1f} to {one.upper:,.1f}", one.outcome)
-        for one in placed
+        for one in placed.epochs
     ]
-    outcomes = {one.outcome for one in placed}
-    words = "worse than" if "below" in outcomes else "better than" if "above" in outcomes else "consistent with"
-    sentence = f"the run is {words} the {len(certificate.runs)} runs of {certificate.declaration.model}"
+    words, code = _PLACED[placed.outcome]
+    end = " diverged and" if placed.status == "diverged" else ""
+    sentence = f"the run{end} is {words} the {placed.runs} complete runs of {certificate.declaration.model}"
     output.print(plain_table(_PLACED_HEADERS, rows, right=(0, 1, 2, 3)), sentence)
-    output.write("compare-run", {"run": path, "epochs": [dataclasses.asdict(one) for one in placed]})
-    code = 1 if "below" in outcomes else 3 if "above" in outcomes else 0
+    output.write("compare-run", {"run": path, "outcome": placed.outcome, **dataclasses.asdict(placed)})
     if html:
         table = Table(title="Correct test images", headers=_PLACED_HEADERS, rows=tuple(rows), right=(0, 1, 2, 3))
         write_page(html, Page(title=record.model, status=_STATUSES[code], statement=sentence, sections=(table,)))

@@ -87,6 +87,7 @@ def power(
     rule = _rule(contract_name, target, last)
     origin = "given"
     if sd is None or correlation is None:
+        of = "" if sd is None and correlation is None else "the sd " if sd is None else "the correlation "
         certificate = shipped_certificate(DEFAULT_RECIPE)
         measured = certificate.noise()
         sd, correlation = (
@@ -94,7 +95,7 @@ def power(
             measured.correlation if correlation is None else correlation,
         )
         declared = certificate.declaration
-        origin = f"of the recorded certificate of {declared.model} on {declared.data_title}, {certificate.progress}"
+        origin = f"{of}of the recorded certificate of {declared.model} on {declared.data_title}, {certificate.progress}"
     noise = EpochNoise(sd=sd, correlation=correlation, images=images)
     rows = power_table(rule, [_mean(rule, noise, distance) for distance in _DISTANCES], noise, design)
     when = f"each of the last {rule.last} epochs" if rule.last else f"the best of {rule.max_epochs} epochs"

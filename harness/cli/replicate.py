@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import mnist_models
-from harness.cli.certificates import certificate_options, certification, subfolder
+from harness.cli.certificates import certificate_options, certification, finished, subfolder
 from harness.cli.console import Output, announce
+from harness.cli.inputs import dataset_for
 from harness.cli.options import data_option, report_options
 from harness.errors import InputError
 from harness.files import make_folder, require_writable
 
 if TYPE_CHECKING:
     from harness.certification import Certificate, Published, ReplicatedFigure, Replication
+
+# Name of the data set of the documents.
+_PUBLISHED_FOR = "mnist"
 
 
 @click.command()
@@ -52,7 +56,8 @@ def replicate(
 
     The published best epoch, last epoch and mean of the last three epochs are each consistent with the new runs, or
     above or below their prediction interval. Models with the same network and the same recipe share their runs. The
-    folder --out gets a subfolder for each model.
+    folder --out gets a subfolder for each model. The exit code is 0 if no testable figure is above or below its
+    interval, 1 if one is, and 3 if no figure is testable.
     """
     from harness.certification import FixedDesign
     from harness.certification import replicate as compare
@@ -73,22 +78,31 @@ def replicate(
             announce(f"{model}: the same network and recipe as {shared.declaration.model}, whose runs are used")
             certificates[model] = shared
             continue
+        if (dataset := dataset_for(data)).name != _PUBLISHED_FOR:
+            raise InputError(
+                f"expected MNIST, which the accuracies are published for, got {dataset.title}. Name a folder with MNIST with "
+                "--data."
+            )
         options = {"design": FixedDesign(runs=runs), "out": subfolder(out, model), **chosen}
-        certificates[model] = certification(model, "", None, None, data=data, **options)()
+        certificates[model] = finished(certification(model, "", None, None, data=data, **options)())
         if folder:
             certificates[model].write(folder / f"{model}.json")
     found = compare([published(model) for model in names], certificates)
     headers, rows = replication_rows(found)
     output.print(plain_table(headers, rows, right=(2, 3, 4, 5)), facts_table(replication_facts(found)))
     output.write("replicate", dataclasses.asdict(found))
-    return 0 if all(figure.outcome in ("consistent", "not testable") for figure in found.figures) else 1
+    outcomes = {figure.outcome for figure in found.figures}
+    if outcomes == {"not testable"}:
+        return 3
+    return 0 if outcomes <= {"consistent", "not testable"} else 1
 
 
 def _on_file(models: Sequence[str], folder: Path | None) -> dict[str, Certificate]:
     """The certificates of the models in a folder, which is created if it does not exist.
 
     Raises:
-        InputError: the folder cannot be written, or a file in it is no certificate of today's network and recipe.
+        InputError: the folder cannot be written, or a file in it is no finished certificate of today's network and recipe
+            on MNIST.
     """
     from harness.certification import Certificate
 
@@ -99,12 +113,26 @@ def _on_file(models: Sequence[str], folder: Path | None) -> dict[str, Certificat
     for model in models:
         path = require_writable(folder / f"{model}.json")
         if path.exists():
-            found[model] = Certificate.read(path)
-            if _network_and_recipe(found[model]) != _todays_network_and_recipe(model):
-                raise InputError(
-                    f"expected {str(path)!r} to hold runs of the network and recipe of {model}, got others. Name another "
-                    "folder with --records, or remove the file."
-                )
+            found[model] = certificate = Certificate.read(path)
+            facts = (
+                ("a finished certificate", certificate.progress, certificate.end is not None),
+                (
+                    f"runs of the network and recipe of {model}",
+                    "others",
+                    _network_and_recipe(certificate) == _todays_network_and_recipe(model),
+                ),
+                (
+                    "runs on MNIST",
+                    f"runs on {certificate.declaration.data_title}",
+                    certificate.declaration.data_name == _PUBLISHED_FOR,
+                ),
+            )
+            for expected, observed, holds in facts:
+                if not holds:
+                    raise InputError(
+                        f"expected {str(path)!r} to hold {expected}, got {observed}. Name another folder with --records, or "
+                        "remove the file."
+                    )
     return found
 
 
@@ -134,6 +162,7 @@ def published(model: str) -> Published:
     return Published(
         model=model,
         correct=tuple(epoch.correct for epoch in card.log.epochs) if card.log else (),
+        total=card.log.epochs[-1].total if card.log else None,
         claimed_best=card.claim.test_percent if card.claim else None,
     )
 
@@ -177,8 +206,8 @@ def _outcome(figure: ReplicatedFigure) -> str:
 
 def replication_facts(found: Replication) -> list[tuple[str, str]]:
     """How the intervals of the table were computed."""
-    spread = ", ".join(f"{name} {value:.1f}" for name, value in found.sd.items())
-    pooled = f"{spread} images, pooled over {', '.join(found.pooled)}" if found.pooled else "no runs"
+    spread = ", ".join(f"{name} {100 * value:.0f} %" for name, value in found.sd.items())
+    pooled = f"{spread} of the wrong predictions, pooled over {', '.join(found.pooled)}" if found.pooled else "no runs"
     return [
         ("confidence", f"{100 * found.confidence:g} % for all figures together, {100 * found.level:.2f} % for each"),
         ("sd over seeds", pooled),

@@ -62,10 +62,20 @@ class SeedsJob:
             raise InputError(msg)
 
     def load(self, seed: int) -> tuple[CapturedModel, RunSpec]:
-        """Load the model with the initial weights of one seed; return the model and the spec of its run."""
+        """Load the model with the initial weights of one seed; return the model and the spec of its run.
+
+        Raises:
+            InputError: the network is not that of the spec.
+        """
         captured = self.load_model(seed=seed)
         digest = captured.graph.exact_digest()
-        return captured, dataclasses.replace(self.spec, seed=seed, model=captured.name, graph_digest=digest)
+        if digest != self.spec.graph_digest:
+            raise InputError(
+                f"expected the network that was captured before the first run, graph_digest={self.spec.graph_digest[:12]}, got "
+                f"graph_digest={digest[:12]} for seed {seed}. The code of the model has changed since, or builds another network "
+                "for this seed: run the command again."
+            )
+        return captured, dataclasses.replace(self.spec, seed=seed, model=captured.name)
 
     def train(self, seed: int, folder: Path, observer: Observer, *, fresh: bool) -> RunRecord:
         """Train the run of one seed in this process, with checkpoints and results in ``folder``.
@@ -134,7 +144,7 @@ def train_seeds(
     processes: int,
     observer: SeedsObserver,
     fresh: bool = False,
-    enough: Callable[[], bool] = lambda: False,
+    enough: Callable[[SeedOutcome], bool] = lambda _: False,
 ) -> tuple[SeedOutcome, ...]:
     """Train many seeds, each as a separate run.
 
@@ -148,8 +158,8 @@ def train_seeds(
         processes: how many seeds to train at a time; on a GPU, how many branches a graph has.
         observer: the object whose methods are called as the seeds proceed.
         fresh: whether to train all seeds from the start, without the results of earlier calls.
-        enough: called after each seed that has ended; when ``enough`` returns True, no further seed is started, and the running
-            seeds are interrupted.
+        enough: called with the outcome of each seed that has ended; when ``enough`` returns True, no further seed is started,
+            and the running seeds are interrupted.
 
     Returns:
         The outcome of each seed that has ended, in the order of ``seeds``.
@@ -196,16 +206,17 @@ def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, 
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Call:
-    """The arguments of one call of `train_seeds`, and the outcomes of the seeds so far."""
+    """The arguments of one call of `train_seeds`, the outcomes of the seeds so far, and whether ``enough`` has returned True."""
 
     job: SeedsJob
     folder: Path
     observer: SeedsObserver
     fresh: bool
-    enough: Callable[[], bool]
+    enough: Callable[[SeedOutcome], bool]
     outcomes: dict[int, SeedOutcome]
+    is_enough: bool = False
 
     def forward(self, seed: int, method: str, arguments: dict[str, Any]) -> None:
         getattr(self.observer, method)(seed, **arguments)
@@ -217,8 +228,9 @@ class _Call:
         """Store the outcome of a seed and report it to the observer; ``result`` is the record or the reason why there is none."""
         record, problem = (result, "") if isinstance(result, RunRecord) else (None, result)
         folder = seed_folder(self.folder, seed)
-        self.outcomes[seed] = SeedOutcome(seed=seed, folder=folder, record=record, problem=problem)
-        self.observer.on_seed_end(self.outcomes[seed])
+        outcome = self.outcomes[seed] = SeedOutcome(seed=seed, folder=folder, record=record, problem=problem)
+        self.observer.on_seed_end(outcome)
+        self.is_enough |= self.enough(outcome)
 
 
 def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
@@ -241,7 +253,7 @@ def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
                 connection = cast("Connection", ready)
                 if _receive(call, *running[connection], connection):
                     del running[connection]
-                    if call.enough():
+                    if call.is_enough:
                         return
     finally:
         _stop([process for _, process in running.values()])
@@ -311,7 +323,7 @@ def _train_in_turn(call: _Call, seeds: list[int]) -> None:
         except Exception as error:  # noqa: BLE001 - any failure ends this seed only
             result = _problem(error)
         call.end(seed, result)
-        if call.enough():
+        if call.is_enough:
             return
 
 
@@ -340,7 +352,7 @@ def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
                         )
                     )
             train_group(members, data, on_end=functools.partial(_end_member, call, data), resume=not call.fresh)
-        if call.enough():
+        if call.is_enough:
             return
 
 

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ from harness.training import (
     seed_folder,
 )
 from tests.made_up import RECIPE
-from tests.seeded import load_and_write_pid, load_data, load_model
+from tests.seeded import load_and_write_pid, load_another_network, load_data, load_model, load_or_refuse
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]  # each seed is a process
 
@@ -188,6 +189,56 @@ def test_a_killed_worker_is_trained_again_and_listed(undisturbed: tuple[Certific
     assert [(victim, "the process that trained this seed was killed by SIGKILL")] == [
         (one.seed, one.problem) for one in certificate.crashes
     ]
+
+
+def test_a_crash_is_on_file_at_once_and_retried_before_further_seeds(tmp_path: Path) -> None:
+    """The first seed fails three times: no further seed is trained, and an interruption keeps the crashes before it."""
+    first = declaration().seeds[0]
+    observer = Quiet()
+    certificate = certify(
+        declaration(), job(functools.partial(load_or_refuse, refused=first)), tmp_path, processes=1, observer=observer
+    )
+
+    assert [first] * 3 == observer.ended == [one.seed for one in certificate.crashes]
+    assert {"expected another seed"} == {one.problem for one in certificate.crashes}
+    assert (None, ()) == (certificate.verdict, certificate.runs)
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SeedsInterrupted):
+        certified(tmp_path, Quiet(on_end=interrupt))
+    assert certificate.crashes == Certificate.read(tmp_path / "certificate.json").crashes
+
+
+def test_a_network_that_changes_between_seeds_is_no_run(tmp_path: Path) -> None:
+    """The file of the model was edited after the declaration: each attempt fails, and nothing is counted."""
+    certificate = certified(tmp_path, load=load_another_network)
+
+    assert (None, ()) == (certificate.verdict, certificate.runs)
+    assert "The code of the model has changed since" in certificate.crashes[0].problem
+
+
+OTHER_TRAININGS: dict[str, dict[str, Any]] = {
+    "graph_digest": {"graph_digest": "b" * 64},
+    "recipe": {"recipe": dataclasses.replace(RECIPE, batch_size=8)},
+    "data_digest": {"data_digest": "b" * 64},
+    "engine": {"engine": "eager"},
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TRAININGS)
+def test_a_run_of_another_training_is_not_counted(
+    name: str, undisturbed: tuple[Certificate, Path], tmp_path: Path
+) -> None:
+    """A finished run in the folder of a declared seed, without a certificate: it is refused, and the message says why."""
+    folder = seed_folder(tmp_path, declaration().seeds[0])
+    shutil.copytree(seed_folder(undisturbed[1], declaration().seeds[0]), folder)
+    record = RunRecord.read(folder / "record.json")
+    dataclasses.replace(record, **OTHER_TRAININGS[name]).write(folder / "record.json")
+
+    with pytest.raises(InputError, match=rf"got a run with another {name}\. Choose another folder"):
+        certified(tmp_path)
 
 
 def test_two_at_once_in_one_folder(undisturbed: tuple[Certificate, Path], tmp_path: Path) -> None:

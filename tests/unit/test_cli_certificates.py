@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +13,10 @@ from typing import Any
 import pytest
 
 from harness.certification import Certificate
-from harness.training import RunRecord
+from harness.cli import certificates, replicate
+from harness.cli.inputs import dataset_for
+from harness.training import RunRecord, SeedOutcome
+from tests.certificates import made_up_certificate
 from tests.documents import schema_errors
 
 pytestmark = pytest.mark.smoke
@@ -94,12 +98,13 @@ def test_certify_compare_and_place(here: Path, command: Command) -> None:
     record = here / "a" / f"seed-{seed}" / "record.json"
     assert 0 == command("compare", "a.json", str(record), "--json", "p.json")[0]
     assert {"within"} == {epoch["outcome"] for epoch in document(here / "p.json")["epochs"]}
+    assert "consistent" == document(here / "p.json")["outcome"]
     slow = json.loads(record.read_text("utf-8"))
     slow["epochs"][-1]["test_correct"] = 100
     (here / "slow.json").write_text(json.dumps(slow), encoding="utf-8")
     code, out, _ = command("compare", "a.json", "slow.json", "--html", "p.html")
-    assert "the run is worse than the 3 runs of cloud_2" in (here / "p.html").read_text("utf-8")
-    assert (1, True) == (code, "the run is worse than the 3 runs of cloud_2" in out)
+    assert "the run is worse than the 3 complete runs of cloud_2" in (here / "p.html").read_text("utf-8")
+    assert (1, True) == (code, "the run is worse than the 3 complete runs of cloud_2" in out)
 
     # The same seeds by another recipe: a model beside a certificate.
     (here / "slow.toml").write_text(RECIPE.replace("0.1", "0.0001"), encoding="utf-8")
@@ -124,27 +129,72 @@ def test_a_sequential_certificate_ends_early(here: Path, command: Command) -> No
     assert records == {path: path.stat().st_mtime_ns for path in here.glob("hard/seed-*/record.json")}
 
 
-def test_replicate_uses_records_on_file(here: Path, command: Command) -> None:
-    """Trained once on the digits, then read; the published figures of MNIST are far above what the digits show."""
+def test_replicate_uses_records_on_file(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained once, then read. With digits in the place of MNIST, no published figure can be compared."""
+    for module in (certificates, replicate):
+        monkeypatch.setattr(module, "dataset_for", lambda data: replace(dataset_for(data), name="mnist"))
     arguments = ("replicate", "cloud_2", "--data", "digits", "--runs", "2", "--records", "records", "--json", "r.json")
     code, out, _ = command(*arguments, "--out", "out")
     found = document(here / "r.json")
 
-    assert 1 == code
-    assert {"above what we see"} == {figure["outcome"] for figure in found["figures"]}
-    assert "pooled over cloud_2" in out
+    assert 3 == code
+    assert {"published for 10,000 test images, our runs have 360"} == {one["reason"] for one in found["figures"]}
     assert "cloud_2" == Certificate.read(here / "records" / "cloud_2.json").declaration.model
     assert ["out/cloud_2"] == [path.relative_to(here).as_posix() for path in here.glob("out/*")]
     assert (code, out) == command(*arguments)[:2]
     assert [] == list(here.glob("records/seed-*"))
     assert not (here / "runs").exists()
 
-    (here / "records" / "cloud_2.json").rename(here / "records" / "cloud_3.json")
-    code, _, err = command("replicate", "cloud_3", "--data", "digits", "--records", "records")
-    assert (2, True) == (code, "to hold runs of the network and recipe of cloud_3, got others" in " ".join(err.split()))
+    # The training of a seed crashes: the model has no record, and the message says why.
+    monkeypatch.setattr(importlib.import_module("harness.certification.certify"), "train_seeds", crash)
+    code, _, err = command("replicate", "rf_study_3", *arguments[2:])
+    assert (2, True) == (code, "got 0 of 2 seeds so far, since seed " in " ".join(err.split()))
+    assert "out of memory. Run the same command again to continue" in " ".join(err.split())
+    assert ["cloud_2.json"] == [path.name for path in here.glob("records/*")]
+
+
+def crash(_: object, seeds: tuple[int, ...], *__: object, enough: Callable[[SeedOutcome], bool], **___: object) -> None:
+    """The training of the first seed ends without a record."""
+    enough(SeedOutcome(seed=seeds[0], folder=Path(), record=None, problem="out of memory"))
+
+
+def test_replicate_compares_with_runs_on_mnist_only(here: Path, command: Command) -> None:
+    """Before a training and for certificates on file; the latter are of today's network and recipe, and finished."""
+    code, _, err = command("replicate", "cloud_2", "--data", "digits", "--out", "out")
+    assert (2, True) == (code, "expected MNIST, which the accuracies are published for, got embedded" in " ".join(err.split()))
+    assert not (here / "out").exists()
     (here / "file").touch()
-    code, _, err = command("replicate", "cloud_2", "--data", "digits", "--records", "file")
+    code, _, err = command("replicate", "cloud_2", "--records", "file")
     assert (2, True) == (code, "could not create the folder 'file'" in " ".join(err.split()))
+
+    on_file = here / "records" / "cloud_2.json"
+    on_file.parent.mkdir()
+    for runs, changes, message in (
+        (1, {}, "to hold a finished certificate, got 1 of 2 seeds so far"),
+        (2, {"graph_digest": "a" * 64}, "to hold runs of the network and recipe of cloud_2, got others"),
+        (
+            2,
+            {"data_name": "digits", "data_title": "embedded digits"},
+            "to hold runs on MNIST, got runs on embedded digits",
+        ),
+    ):
+        made_up_certificate("cloud_2", [9_900, 9_910][:runs], runs=2, **changes).write(on_file)
+        code, _, err = command("replicate", "cloud_2", "--records", "records")
+        assert (2, True) == (code, message in " ".join(err.split()))
+    made_up_certificate("cloud_2", [9_900, 9_910], runs=2).write(on_file)
+    code, out, _ = command("replicate", "cloud_2", "--records", "records", "--json", "r.json")
+    outcomes = {one["outcome"] for one in document(here / "r.json")["figures"]}
+    assert (int(outcomes != {"consistent"}), True) == (code, "of the wrong predictions, pooled over cloud_2" in out)
+
+
+def test_a_model_without_a_published_log_has_no_spread_of_its_last_epoch(here: Path, command: Command) -> None:
+    """Only the claimed best can be tested; the document is valid JSON."""
+    (here / "records").mkdir()
+    made_up_certificate("rf_study_3", [9_900, 9_910], runs=2).write(here / "records" / "rf_study_3.json")
+    _, out, _ = command("replicate", "rf_study_3", "--records", "records", "--json", "r.json")
+
+    assert ["best"] == list(document(here / "r.json")["sd"])
+    assert "nan" not in out
 
 
 def test_models_are_compared_in_folders_of_their_own(here: Path, command: Command) -> None:
