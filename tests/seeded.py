@@ -38,6 +38,11 @@ def load_another_network(*, seed: int) -> CapturedModel:
     return capture(initialise(network, seed=seed), name="net", twice=False)
 
 
+def load_with_other_weights(*, seed: int) -> CapturedModel:
+    """The network with the weights of another seed."""
+    return load_model(seed=seed + 1)
+
+
 def load_or_refuse(*, seed: int, refused: int = REFUSED) -> CapturedModel:
     """The network, or an input error for one seed."""
     if seed == refused:

@@ -71,12 +71,13 @@ def run(
     data: Dataset = DATA,
     *,
     seed: int = 1,
+    digest_every: int = 100,
     **options: Any,  # noqa: ANN401 - passed to train
 ) -> RunRecord:
     """Train the made-up network, or another module, on the CPU."""
     if module is None:
         module = initialise(lambda: network(dropout=0.2), seed=seed)
-    return train(module, spec(recipe, seed=seed), data, **options)
+    return train(module, spec(recipe, seed=seed, digest_every=digest_every), data, **options)
 
 
 def bits(record: RunRecord) -> tuple[Any, ...]:

@@ -10,13 +10,12 @@ from harness.certification.certificate import Certificate, CertifiedRun, Crash, 
 from harness.errors import InputError
 from harness.training import (
     PREDICTIONS_FILE,
+    RunRecord,
     SeedOutcome,
     SeedsJob,
     SeedsObserver,
     WrongPredictions,
-    finished_record,
     opened,
-    seed_folder,
     train_seeds,
 )
 
@@ -56,49 +55,40 @@ def certify(
         path = folder / CERTIFICATE_FILE
         certificate = _opened(Certificate(declaration=declaration, sandbox=job.spec.sandbox), path)
 
-        def add_ended() -> bool:
-            """Add the runs that have ended, in declared order; return whether the test has reached a verdict."""
+        ended: dict[int, CertifiedRun] = {}
+        attempts: Counter[int] = Counter()
+
+        def enough(outcome: SeedOutcome) -> bool:
+            """Add the runs that have ended, in declared order, or the crash; return whether no further seed is to be started."""
             nonlocal certificate
-            for seed in declaration.seeds[len(certificate.runs) :]:
-                run = None if certificate.end else _ended(seed_folder(folder, seed), declaration)
-                if run is None:
-                    break
+            if outcome.record is None:
+                attempts[outcome.seed] += 1
+                crash = Crash(seed=outcome.seed, problem=outcome.problem)
+                certificate = replace(certificate, crashes=(*certificate.crashes, crash))
+                certificate.write(path)
+                return True
+            ended[outcome.seed] = _certified(outcome.record, outcome.folder, declaration)
+            while not certificate.end and (run := ended.get(declaration.seeds[len(certificate.runs)])):
                 certificate = replace(certificate, runs=(*certificate.runs, run))
                 certificate.write(path)
             return certificate.end is not None
 
-        attempts: Counter[int] = Counter()
-
-        def enough(outcome: SeedOutcome) -> bool:
-            """Add the runs that have ended, or the crash; return whether the test has a verdict, or the seed has crashed."""
-            nonlocal certificate
-            if outcome.record:
-                return add_ended()
-            attempts[outcome.seed] += 1
-            crash = Crash(seed=outcome.seed, problem=outcome.problem)
-            certificate = replace(certificate, crashes=(*certificate.crashes, crash))
-            certificate.write(path)
-            return True
-
-        while not add_ended() and max(attempts.values(), default=0) < _ATTEMPTS:
+        while not certificate.end and max(attempts.values(), default=0) < _ATTEMPTS:
             waiting = declaration.seeds[len(certificate.runs) :]
             train_seeds(job, waiting, folder, processes=processes, observer=observer, enough=enough)
     return certificate
 
 
-def _ended(folder: Path, declaration: Declaration) -> CertifiedRun | None:
-    """Read the finished run in a folder, if there is one.
+def _certified(record: RunRecord, folder: Path, declaration: Declaration) -> CertifiedRun:
+    """Summarise the run in a folder.
 
     Raises:
         InputError: the run is of another network, recipe, data set, engine or device than declared.
     """
-    record = finished_record(folder)
-    if record is None:
-        return None
     if changed := [name for name in _DECLARED if getattr(record, name) != getattr(declaration, name)]:
         raise InputError(
-            f"expected {str(folder)!r} to hold a run as declared, got a run with another {', '.join(changed)}. Choose another "
-            "folder with --out, or delete this one."
+            f"expected {str(folder)!r} to hold a run as declared, got a run with another {', '.join(changed)}. Keep model and "
+            "data unchanged during a certification, and choose another folder with --out."
         )
     complete = record.status == "complete"
     return CertifiedRun.of(record, WrongPredictions.read(folder / PREDICTIONS_FILE) if complete else None)

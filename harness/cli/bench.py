@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.console import Output, announce
 from harness.cli.options import report_options
+from harness.errors import InputError
 from harness.findings import Status
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ def compare(baseline: str | None, current: str | None, allow: float, output: Out
     if baseline is None or current is None:
         saved = newest_runs(2 if baseline is None else 1)
         baseline, current = baseline or saved[0], saved[-1]
+    if Path(baseline).resolve() == Path(current).resolve():
+        raise InputError(
+            f"expected two saved benchmark runs, got {str(baseline)!r} as baseline and as current. Run the benchmarks again with "
+            "--benchmark-autosave, or name another baseline."
+        )
     before, now = read_run(baseline), read_run(current)
     for title, run in (("baseline", before), ("current", now)):
         announce(f"{title}: {run.path}, commit {run.commit or 'unknown'}, {run.when}")

@@ -56,20 +56,18 @@ def bisect(first: str, second: str, output: Output, *, rerun: bool, **chosen: st
 
 
 def _refine(one: RunRecord, other: RunRecord, found: Bisection, **chosen: str | None) -> Bisection:
-    """Repeat the steps that may differ to find the exact step; return ``found`` unchanged if the runs cannot be repeated."""
+    """Repeat the steps that may differ to find the exact step; return ``found`` unchanged if the steps cannot be repeated."""
     from harness.errors import InputError
     from harness.reproducibility import bisect as bisect_records
-
-    try:
-        reruns = [rerun_for(record, **chosen) for record in (one, other)]
-    except InputError as error:
-        announce(f"steps are not repeated, so the difference is located only by the recorded digests: {error}")
-        return found
 
     def trace(rerun: Rerun, after: int, upto: int) -> Trace:
         announce(f"repeating the training up to step {upto} to trace the steps after {after}")
         with TrainingProgress() as progress:
             return rerun.trace(after, upto, observer=progress)
 
-    first, second = reruns
-    return bisect_records(one, other, trace_steps=(functools.partial(trace, first), functools.partial(trace, second)))
+    try:
+        first, second = (functools.partial(trace, rerun_for(record, **chosen)) for record in (one, other))
+        return bisect_records(one, other, trace_steps=(first, second))
+    except InputError as error:
+        announce(f"steps are not repeated, so the difference is located only by the recorded digests: {error}")
+        return found

@@ -75,7 +75,8 @@ def run_training(captured: CapturedModel, dataset: Dataset, spec: RunSpec, optio
                 folder, module, spec, dataset, engine=engine, resume=not options.fresh, observer=progress
             )
         except TrainingInterrupted:
-            announce(f"record of the finished epochs: {path}; run the same command again to resume")
+            again = "run the same command again" + (" without --fresh" if options.fresh else "")
+            announce(f"record of the finished epochs: {path}; {again} to resume")
             raise
     announce(f"record: {path}")
     return record

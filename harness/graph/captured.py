@@ -73,10 +73,13 @@ class CapturedModel:
         """Raise an error if the captured model cannot be trained.
 
         Raises:
-            CaptureError: the graph differs from the model, a training step of the model fails, or the output of the
-                model is not one row of floating-point numbers per image.
+            CaptureError: the graph differs from the model, a training step of the model fails, training changes a tensor
+                that is not in the ``state_dict``, or the output of the model is not one row of floating-point numbers
+                per image.
         """
         problem = "; ".join(self.fidelity.differences)
+        if lost := self.graph.changed_outside_state_dict():
+            problem = f"training changes {', '.join(lost)}, which the state_dict does not hold: use a persistent buffer"
         if self.fidelity.training_failure:
             problem = f"a training step fails: {self.fidelity.training_failure}"
         outputs = {operation.name: operation.outputs for operation in self.graph.train.operations}

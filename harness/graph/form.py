@@ -182,6 +182,17 @@ class Graph:
         """The specification of the tensor called ``name``; None if the graph has no such tensor."""
         return next((spec for spec in self.tensors if spec.name == name), None)
 
+    def changed_outside_state_dict(self) -> list[str]:
+        """Names of tensors that the forward pass in training changes and that the ``state_dict`` does not hold."""
+        outside = {name for spec in self.tensors if not spec.persistent for name in spec.names}
+        statistics = {
+            ref
+            for operation in self.train.operations
+            if operation.kind.name == "batch_norm"
+            for ref in list(operation.refs())[1:]
+        }
+        return sorted(self.train.written(outside) | (outside & statistics))
+
     def exact_digest(self) -> str:
         """SHA-256 of the exact operations of both modes.
 

@@ -6,6 +6,7 @@ In the recorded environment, the comparison is bit for bit; in any other environ
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -61,13 +62,15 @@ class Rerun:
             )
 
     def train(self, *, observer: Observer | None = None) -> RunRecord:
-        """Repeat the training up to the last step in the record, and return the record of the repetition."""
+        """Repeat the recorded epochs, and the one in which a run diverged; return the record of the repetition."""
         if self.record.status == "complete":
             return self._train(observer, None)
+        epochs = len(self.record.epochs) + (self.record.status == "diverged")
+        steps = math.ceil(len(self.dataset.train_images) / self.record.recipe.batch_size)
         try:
-            return self._train(observer, _StopAfter(self.record.digests[-1].step))
+            return self._train(observer, _StopAfter(epochs * steps))
         except TrainingInterrupted as stopped:
-            if len(stopped.record.epochs) < len(self.record.epochs):
+            if not isinstance(stopped.__cause__, _StopError):
                 raise
             return stopped.record
 
@@ -93,15 +96,19 @@ class Rerun:
             return train(self.captured.to_module(), spec, self.dataset, observer=observer, hooks=hooks)
 
 
+class _StopError(KeyboardInterrupt):
+    """Raised by `_StopAfter`, unlike the KeyboardInterrupt of a user."""
+
+
 class _StopAfter:
-    """A step callback that stops the training after ``steps`` steps by a KeyboardInterrupt."""
+    """A step callback that stops the training after ``steps`` steps."""
 
     def __init__(self, steps: int) -> None:
         self._steps = steps
 
     def before_step(self, step: Step) -> None:
         if step.number > self._steps:
-            raise KeyboardInterrupt
+            raise _StopError
 
     def after_step(self, step: Step) -> None:
         pass

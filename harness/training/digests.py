@@ -80,6 +80,12 @@ def training_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     return {"parameters": {**parameters}, "buffers": dict(module.named_buffers()), "optimizer": optimizer_state}
 
 
+def initial_digests(module: nn.Module) -> tuple[str, str]:
+    """Return the digests of a module's parameters and of its buffers, as in the `StepDigests` before the first step."""
+    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    return state_digest(parameters)[:_SHOWN_DIGITS], state_digest(buffers)[:_SHOWN_DIGITS]
+
+
 class DigestChain:
     """Computes the digests of a run step by step, while the run trains a model on ``device``."""
 

@@ -33,7 +33,7 @@ class Member:
 OnEnd = Callable[[Member, RunRecord | Exception], None]
 
 
-def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resume: bool = True) -> None:
+def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd) -> None:
     """Train several runs step by step together; the results of each are bit-equal to those of `train` for that run alone.
 
     A run that ends, diverges or fails does not affect the others. A run that resumes from a later checkpoint than the
@@ -41,11 +41,10 @@ def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resu
 
     All specs must have the same recipe, engine, device and graph. ``on_end`` is called as soon as a run ends, with the
     member and either the run's record (``complete`` or ``diverged``) or the exception that ended the run, for example
-    because the engine cannot train this model or cannot compute groups. Without ``resume``, existing checkpoints of the
-    runs are deleted.
+    because the engine cannot train this model or cannot compute groups.
 
     Raises:
-        KeyboardInterrupt: after ``on_end`` was called with the record so far of every run that had not ended.
+        KeyboardInterrupt: after ``on_end`` was called with the record so far of every run that had started and not ended.
     """
     if not members:
         return
@@ -60,7 +59,7 @@ def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resu
                     # All have the same graph, so the engine is verified once.
                     engine = engine or choose_engine(member.spec.engine, member.module, device)[0]
                     run = Run(member.module, member.spec, data, engine, member.observer)
-                    steps = run.steps(run.checkpoints(member.checkpoint_dir, resume=resume))
+                    steps = run.steps(run.checkpoints(member.checkpoint_dir, resume=True))
                 except Exception as error:  # noqa: BLE001 - any failure ends this run only
                     on_end(member, error)
                 else:
@@ -68,7 +67,8 @@ def train_group(members: Sequence[Member], data: Dataset, *, on_end: OnEnd, resu
             _drive([member for member in started if member.advance(None)])
         except KeyboardInterrupt:
             for running in started:
-                running.end(running.run.record_so_far())
+                if running.run.has_started:
+                    running.end(running.run.record_so_far())
             raise
 
 

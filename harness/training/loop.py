@@ -20,7 +20,7 @@ from harness.errors import InputError, RecipeError
 from harness.training.checkpoint import Checkpoints
 from harness.training.digests import DigestChain, StepDigests, state_digest
 from harness.training.engines import Compute, Engine, choose_engine
-from harness.training.machine import BIT_RELEVANT, environment
+from harness.training.machine import BIT_RELEVANT, Environment, environment
 from harness.training.observer import NullObserver, Observer
 from harness.training.randomness import RandomStreams, preserved_randomness, require_plain_arithmetic
 from harness.training.recipe import build_optimizer, build_schedule
@@ -79,8 +79,8 @@ def train(
         The record, with the status ``complete`` or ``diverged``. The global random state of PyTorch is restored.
 
     Raises:
-        TrainingInterrupted: a KeyboardInterrupt came. The exception's record holds the completed epochs; with
-            ``checkpoint_dir``, the last of them has a checkpoint.
+        TrainingInterrupted: a KeyboardInterrupt came after the start. The exception's record holds the completed epochs;
+            with ``checkpoint_dir``, the last of them has a checkpoint.
         InputError: the output's shape is not (B, 10), the model has no trainable parameters, the seed is out of range, a
             checkpoint cannot be written, the engine does not exist or cannot train this model, another
             thread is training, or PyTorch's defaults are changed, such as by `torch.autocast`.
@@ -97,6 +97,8 @@ def train(
         except DivergedError:
             return run.record("diverged")
         except KeyboardInterrupt as stop:
+            if not run.has_started:
+                raise
             raise TrainingInterrupted(run.record_so_far()) from stop
 
 
@@ -133,6 +135,8 @@ class Run:
         self.spec = spec
         self.engine = engine
         self.epochs: list[EpochResult] = []
+        # Whether a checkpoint, if there is one, has been restored.
+        self.has_started = False
         self._device = torch.device(spec.device)
         self._module = module.to(self._device)
         self._data = data.to(self._device)
@@ -147,6 +151,7 @@ class Run:
         self._chain = DigestChain(self._device)
         self._digests = [self._chain.after(0, self._module, self._optimizer)]
         self._state_digest = state_digest(module.state_dict())
+        self._environment = environment(self._device)
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.monotonic()
 
@@ -159,6 +164,7 @@ class Run:
             initial = copy.deepcopy(self._state())
             if not checkpoints.restore(self._restore, warn=self._observer.on_warning):
                 self._restore(initial)
+        self.has_started = True
         self._observer.on_start(spec=self.spec, steps=self._steps_per_epoch, done=tuple(self.epochs))
         while len(self.epochs) < self.spec.recipe.epochs:
             result = yield from self._next_epoch()
@@ -183,18 +189,21 @@ class Run:
         """
         if folder is None:
             return None
-        here = environment(self._device)
+        (initial,) = self._digests
         # A checkpoint can be used only by a run with the same values, since the record of a run names one environment.
         identity = {
             "model": self.spec.model,
             "graph_digest": self.spec.graph_digest,
+            "initial_parameters": initial.parameters,
+            "initial_buffers": initial.buffers,
             "recipe": self.spec.recipe.to_mapping(),
             "seed": self.spec.seed,
             "engine": self.spec.engine,
+            "digest_every": self.spec.digest_every,
             "data_digest": self._data.digest,
             # Random states of one kind of device cannot be restored on another.
             "device": self._device.type,
-            **{name: getattr(here, name) for name in BIT_RELEVANT},
+            **{name: getattr(self._environment, name) for name in (*BIT_RELEVANT, "processor")},
         }
         checkpoints = Checkpoints(folder, run=identity)
         if not resume:
@@ -213,9 +222,9 @@ class Run:
             status=status,
             epochs=tuple(self.epochs),
             state_digest=self._state_digest,
-            # The digests of an unfinished epoch are left out, except those of a diverged run, whose last steps matter most.
+            # The digests of an unfinished epoch are left out, except those before a run diverged, which matter most.
             digests=tuple(digests for digests in self._digests if status == "diverged" or digests.step <= completed),
-            environment=environment(self._device),
+            environment=self._environment,
             started=self._started,
             wall_seconds=round(self._wall_seconds(), 3),
         )
@@ -239,6 +248,7 @@ class Run:
             "chain": self._chain.state(),
             "digests": [asdict(digests) for digests in self._digests],
             "epochs": [asdict(result) for result in self.epochs],
+            "environment": asdict(self._environment),
             "started": self._started,
             "seconds": self._wall_seconds(),
         }
@@ -254,6 +264,7 @@ class Run:
         self._digests = [StepDigests(**digests) for digests in state["digests"]]
         self.epochs = [EpochResult(**result) for result in state["epochs"]]
         self._state_digest = state_digest(self._module.state_dict())
+        self._environment = Environment(**state["environment"])
         self._started = state["started"]
         self._began -= state["seconds"]
 
@@ -305,11 +316,13 @@ class Run:
             lr = float(group["lr"])
             if self._scheduler and self._scheduled_per_step():
                 self._scheduler.step()
+            totals.add(loss, correct, len(batch.labels))
             if last or step.number % self.spec.digest_every == 0:
+                # First, so that the time does not decide which digests a diverged run has.
+                totals.settle()
                 self._digests.append(self._chain.after(step.number, self._module, self._optimizer))
             for callback in self._hooks.callbacks:
                 callback.after_step(step)
-            totals.add(loss, correct, len(batch.labels))
             # Reading a value makes the host wait for the device, so results are read ten times a second, not at each step.
             if last or time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
                 totals.settle()
@@ -351,6 +364,8 @@ class _EpochTotals:
 
         The results are added in the order of the steps, so that the sums do not depend on when this method is called.
         """
+        if not self._losses:
+            return
         for loss, size in zip(torch.stack(self._losses).tolist(), self._sizes, strict=True):
             if not math.isfinite(loss):
                 raise DivergedError

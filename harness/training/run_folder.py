@@ -14,6 +14,7 @@ from harness.data import Dataset
 from harness.errors import InputError
 from harness.files import make_folder, read_whole, sole_writer, unused_name, write_whole
 from harness.tables import expect_mapping, parse_document, read_table
+from harness.training.checkpoint import Checkpoints
 from harness.training.engines import Engine
 from harness.training.evaluation import predict
 from harness.training.loop import TrainingInterrupted, train
@@ -157,6 +158,18 @@ def write_end(folder: Path, module: nn.Module, record: RunRecord, data: Dataset)
         record.write(path)
         raise
     record.write(path)
+
+
+def start_over(folder: Path) -> None:
+    """Set aside the files of an earlier run in a folder and delete its checkpoints.
+
+    Raises:
+        InputError: the folder cannot be written to, or another process writes to it.
+    """
+    if folder.exists():
+        with opened(folder):
+            _keep_earlier(folder)
+            Checkpoints(folder / CHECKPOINT_FOLDER, run={}).clear()
 
 
 def _keep_earlier(folder: Path) -> None:

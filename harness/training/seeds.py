@@ -17,7 +17,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -28,13 +28,22 @@ import torch
 from harness.data import Dataset
 from harness.errors import HarnessError, InputError
 from harness.graph import CapturedModel
+from harness.training.digests import initial_digests
 from harness.training.engines import ENGINES
 from harness.training.group import Member, train_group
-from harness.training.machine import keep_freed_memory
+from harness.training.machine import environment, keep_freed_memory
 from harness.training.observer import Observer
 from harness.training.processes import process_context
 from harness.training.record import EpochResult, RunRecord
-from harness.training.run_folder import CHECKPOINT_FOLDER, RECORD_FILE, finished_record, opened, train_into, write_end
+from harness.training.run_folder import (
+    CHECKPOINT_FOLDER,
+    RECORD_FILE,
+    finished_record,
+    opened,
+    start_over,
+    train_into,
+    write_end,
+)
 from harness.training.run_spec import RunSpec
 
 _SECONDS_TO_STOP = 60
@@ -77,13 +86,10 @@ class SeedsJob:
             )
         return captured, dataclasses.replace(self.spec, seed=seed, model=captured.name)
 
-    def train(self, seed: int, folder: Path, observer: Observer, *, fresh: bool) -> RunRecord:
-        """Train the run of one seed in this process, with checkpoints and results in ``folder``.
-
-        With ``fresh``, existing checkpoints are deleted.
-        """
+    def train(self, seed: int, folder: Path, observer: Observer) -> RunRecord:
+        """Train the run of one seed in this process, or resume it, with checkpoints and results in ``folder``."""
         captured, spec = self.load(seed)
-        return train_into(folder, captured.to_module(), spec, self.load_data(), resume=not fresh, observer=observer)
+        return train_into(folder, captured.to_module(), spec, self.load_data(), observer=observer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,9 +163,9 @@ def train_seeds(
         folder: contains one subfolder per seed. No other process may write to the folder during the call.
         processes: how many seeds to train at a time; on a GPU, how many branches a graph has.
         observer: the object whose methods are called as the seeds proceed.
-        fresh: whether to train all seeds from the start, without the results of earlier calls.
-        enough: called with the outcome of each seed that has ended; when ``enough`` returns True, no further seed is started,
-            and the running seeds are interrupted.
+        fresh: whether to set aside the results of earlier calls for these seeds first, and to delete their checkpoints.
+        enough: called with the outcome of each seed that has ended, first with those of earlier calls; when ``enough`` returns
+            True, no further seed is started, and the running seeds are interrupted.
 
     Returns:
         The outcome of each seed that has ended, in the order of ``seeds``.
@@ -169,11 +175,14 @@ def train_seeds(
         InputError: the data cannot be loaded.
     """
     seeds = tuple(seeds)
-    finished = {} if fresh else _finished(job, seeds, folder)
-    for outcome in finished.values():
-        observer.on_seed_end(outcome)
-    call = _Call(job=job, folder=folder, observer=observer, fresh=fresh, outcomes=finished, enough=enough)
-    waiting = [seed for seed in seeds if seed not in finished]
+    if fresh:
+        for seed in seeds:
+            start_over(seed_folder(folder, seed))
+    call = _Call(job=job, folder=folder, observer=observer, enough=enough)
+    for outcome in _finished(job, seeds, folder):
+        call.add(outcome)
+    finished = call.outcomes
+    waiting = [] if call.is_enough else [seed for seed in seeds if seed not in finished]
     try:
         if ENGINES[job.spec.engine].supports_groups:
             _train_in_groups(call, waiting, processes)
@@ -187,9 +196,9 @@ def train_seeds(
     return tuple(finished[seed] for seed in seeds if seed in finished)
 
 
-def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, SeedOutcome]:
+def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> list[SeedOutcome]:
     """Return the outcomes of the seeds whose folder holds a complete or diverged record of the same training."""
-    found: dict[int, SeedOutcome] = {}
+    found: list[SeedOutcome] = []
     data = None
     for seed in seeds:
         path = seed_folder(folder, seed)
@@ -202,8 +211,26 @@ def _finished(job: SeedsJob, seeds: tuple[int, ...], folder: Path) -> dict[int, 
         data = data or job.load_data().digest
         same_training = all(getattr(record, name) == getattr(job.spec, name) for name in _IDENTITY)
         if same_training and record.seed == seed and record.data_digest == data:
-            found[seed] = SeedOutcome(seed=seed, folder=path, record=record)
+            if not found and not _starts_equally(job, record):
+                break
+            found.append(SeedOutcome(seed=seed, folder=path, record=record))
     return found
+
+
+def _starts_equally(job: SeedsJob, record: RunRecord) -> bool:
+    """Whether the model has the initial weights of a recorded run.
+
+    True if they cannot be compared: on another machine, the same seed can give weights that differ by rounding errors.
+    """
+    here = environment(torch.device(job.spec.device))
+    if any(getattr(here, name) != getattr(record.environment, name) for name in ("torch", "processor", "platform")):
+        return True
+    try:
+        captured, _ = job.load(record.seed)
+    except Exception:  # noqa: BLE001 - reported for each seed that is trained
+        return True
+    initial = record.digests[0]
+    return initial_digests(captured.to_module()) == (initial.parameters, initial.buffers)
 
 
 @dataclass(kw_only=True)
@@ -213,9 +240,8 @@ class _Call:
     job: SeedsJob
     folder: Path
     observer: SeedsObserver
-    fresh: bool
     enough: Callable[[SeedOutcome], bool]
-    outcomes: dict[int, SeedOutcome]
+    outcomes: dict[int, SeedOutcome] = field(default_factory=dict)
     is_enough: bool = False
 
     def forward(self, seed: int, method: str, arguments: dict[str, Any]) -> None:
@@ -227,8 +253,10 @@ class _Call:
     def end(self, seed: int, result: RunRecord | str) -> None:
         """Store the outcome of a seed and report it to the observer; ``result`` is the record or the reason why there is none."""
         record, problem = (result, "") if isinstance(result, RunRecord) else (None, result)
-        folder = seed_folder(self.folder, seed)
-        outcome = self.outcomes[seed] = SeedOutcome(seed=seed, folder=folder, record=record, problem=problem)
+        self.add(SeedOutcome(seed=seed, folder=seed_folder(self.folder, seed), record=record, problem=problem))
+
+    def add(self, outcome: SeedOutcome) -> None:
+        self.outcomes[outcome.seed] = outcome
         self.observer.on_seed_end(outcome)
         self.is_enough |= self.enough(outcome)
 
@@ -244,7 +272,7 @@ def _train_in_processes(call: _Call, seeds: list[int], count: int) -> None:
             while waiting and len(running) < count:
                 seed = waiting.pop()
                 receiver, sender = context.Pipe(duplex=False)
-                arguments = (call.job, seed, seed_folder(call.folder, seed), call.fresh, sender)
+                arguments = (call.job, seed, seed_folder(call.folder, seed), sender)
                 process: BaseProcess = getattr(context, "Process")(target=_train_in_child, args=arguments)  # noqa: B009 - typeshed's base context has none
                 process.start()
                 sender.close()
@@ -286,7 +314,7 @@ def _stop(processes: list[BaseProcess]) -> None:
         process.join()
 
 
-def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connection: Connection) -> None:  # noqa: FBT001 - a process takes positions
+def _train_in_child(job: SeedsJob, seed: int, folder: Path, connection: Connection) -> None:
     # Ctrl-C sends SIGINT to all processes of the terminal's process group. This process gets a group of its own, so that
     # only the parent interrupts it. A shell makes background processes ignore SIGINT, so the handler is set again.
     if hasattr(os, "setpgrp"):
@@ -297,7 +325,7 @@ def _train_in_child(job: SeedsJob, seed: int, folder: Path, fresh: bool, connect
     try:
         torch.set_num_threads(1)
         keep_freed_memory()
-        job.train(seed, folder, _EventForwarder(lambda *event: connection.send(event)), fresh=fresh)
+        job.train(seed, folder, _EventForwarder(lambda *event: connection.send(event)))
     except KeyboardInterrupt:
         problem = "interrupted"
     except BrokenPipeError:
@@ -319,7 +347,7 @@ def _train_in_turn(call: _Call, seeds: list[int]) -> None:
     for seed in seeds:
         result: RunRecord | str
         try:
-            result = call.job.train(seed, seed_folder(call.folder, seed), call.observer_of(seed), fresh=call.fresh)
+            result = call.job.train(seed, seed_folder(call.folder, seed), call.observer_of(seed))
         except Exception as error:  # noqa: BLE001 - any failure ends this seed only
             result = _problem(error)
         call.end(seed, result)
@@ -351,7 +379,7 @@ def _train_in_groups(call: _Call, seeds: list[int], count: int) -> None:
                             checkpoint_dir=folder / CHECKPOINT_FOLDER,
                         )
                     )
-            train_group(members, data, on_end=functools.partial(_end_member, call, data), resume=not call.fresh)
+            train_group(members, data, on_end=functools.partial(_end_member, call, data))
         if call.is_enough:
             return
 

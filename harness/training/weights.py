@@ -56,9 +56,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """
     content = read_whole(path, "a file with weights")
     given = _torch_tensors(path, content) if path.suffix in _TORCH_SUFFIXES else _safe_tensors(path, content)
-    if given and all(name.startswith(_WRAPPED) for name in given):
-        given = {name.removeprefix(_WRAPPED): tensor for name, tensor in given.items()}
     own = module.state_dict()
+    if all(name.startswith(_WRAPPED) for name in given) and not own.keys() & given.keys():
+        given = {name.removeprefix(_WRAPPED): tensor for name, tensor in given.items()}
     shared = _names_of_tensors(module)
     faults = [
         *(f"{names[0]} is missing" for names in shared if not any(name in given for name in names)),

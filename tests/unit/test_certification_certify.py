@@ -231,14 +231,22 @@ OTHER_TRAININGS: dict[str, dict[str, Any]] = {
 def test_a_run_of_another_training_is_not_counted(
     name: str, undisturbed: tuple[Certificate, Path], tmp_path: Path
 ) -> None:
-    """A finished run in the folder of a declared seed, without a certificate: it is refused, and the message says why."""
+    """The record of another training in the folder of a declared seed, without a certificate: the seed is trained."""
     folder = seed_folder(tmp_path, declaration().seeds[0])
     shutil.copytree(seed_folder(undisturbed[1], declaration().seeds[0]), folder)
     record = RunRecord.read(folder / "record.json")
-    dataclasses.replace(record, **OTHER_TRAININGS[name]).write(folder / "record.json")
+    other = dataclasses.replace(record, **OTHER_TRAININGS[name], status="diverged", epochs=())
+    other.write(folder / "record.json")
 
-    with pytest.raises(InputError, match=rf"got a run with another {name}\. Choose another folder"):
-        certified(tmp_path)
+    assert results(undisturbed[0]) == results(certified(tmp_path))
+    assert other in map(RunRecord.read, folder.glob("record-*.json"))
+
+
+def test_data_that_change_during_a_certification_are_an_error(tmp_path: Path) -> None:
+    """The seeds' processes load other data than declared."""
+    declared = dataclasses.replace(declaration(), data_digest="e" * 64)
+    with pytest.raises(InputError, match=r"got a run with another data_digest\. Keep model and data unchanged"):
+        certify(declared, job(), tmp_path, processes=2, observer=Quiet())
 
 
 def test_two_at_once_in_one_folder(undisturbed: tuple[Certificate, Path], tmp_path: Path) -> None:

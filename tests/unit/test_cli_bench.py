@@ -220,6 +220,9 @@ def test_the_newest_runs_are_compared(command: Command, monkeypatch: pytest.Monk
         outcomes.append(command("bench", "compare"))
     code, _, _ = command("bench", "compare", storage / "0001_run.json")
 
+    same, _, words = command("bench", "compare", storage / "0003_run.json")
+
+    assert (2, True) == (same, "as baseline and as current" in words)
     assert [2, 0, 1] == [code for code, _, _ in outcomes]
     assert "expected 2 saved benchmark runs under '.benchmarks', found 1." in outcomes[0][2]
     assert 0 == code

@@ -161,7 +161,10 @@ def crash(_: object, seeds: tuple[int, ...], *__: object, enough: Callable[[Seed
 def test_replicate_compares_with_runs_on_mnist_only(here: Path, command: Command) -> None:
     """Before a training and for certificates on file; the latter are of today's network and recipe, and finished."""
     code, _, err = command("replicate", "cloud_2", "--data", "digits", "--out", "out")
-    assert (2, True) == (code, "expected MNIST, which the accuracies are published for, got embedded" in " ".join(err.split()))
+    assert (2, True) == (
+        code,
+        "expected MNIST, which the accuracies are published for, got embedded" in " ".join(err.split()),
+    )
     assert not (here / "out").exists()
     (here / "file").touch()
     code, _, err = command("replicate", "cloud_2", "--records", "file")

@@ -99,6 +99,9 @@ def test_a_changed_recipe_or_graph_drops_other_environments() -> None:
     _, changes = update(captured_net(padding=1), old)
     assert "graph: conv1 (conv2d): padding (0, 0) -> (1, 1)" in changes
     assert changes[-1].startswith("results removed, since the graph changed")
+    # Maps of another size, and no result of this environment on record.
+    _, changes = update(captured_net(padding=1), golden_with(other_entry()))
+    assert changes[-1].startswith("results removed, since the graph changed")
 
 
 def test_another_source_and_other_images_are_listed() -> None:

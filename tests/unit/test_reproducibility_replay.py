@@ -12,8 +12,10 @@ from harness.errors import InputError
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, capture
 from harness.reproducibility import Replay, Rerun, SeedNoise
-from harness.training import RunRecord, RunSpec, initialise, train
+from harness.training import RunRecord, RunSpec, TrainingInterrupted, initialise, train
+from harness.training.recipe import SGD
 from tests.made_up import ENVIRONMENT, RECIPE, dataset, digests, network, record
+from tests.training_runs import RecordingObserver
 
 CPU = torch.device("cpu")
 DATA = dataset()
@@ -164,6 +166,35 @@ def test_an_interrupted_run_is_repeated_to_its_last_completed_epoch(captured: Ca
 
     assert 2 == len(repeated.epochs)
     assert Status.PASS == Replay(record=interrupted, repeated=repeated, noise=None).finding().status
+
+
+@pytest.mark.parametrize("digest_every", [1, 100])
+def test_a_diverged_run_is_repeated(captured: CapturedModel, digest_every: int) -> None:
+    """With digests of its steps and without: it diverges again, with equal digests."""
+    recipe = dataclasses.replace(RECIPE, optimizer=SGD(lr=1e30))
+    record = train(captured.to_module(), RunSpec.of(captured, recipe, seed=1, digest_every=digest_every), DATA)
+    repeated = Rerun(record=record, captured=captured, dataset=DATA, device=CPU).train()
+
+    assert "diverged" == record.status == repeated.status
+    assert Status.PASS == Replay(record=record, repeated=repeated, noise=None).finding().status
+
+
+def test_a_run_that_diverges_no_more_is_no_repetition(captured: CapturedModel, run: RunRecord) -> None:
+    """The epoch in which the recorded run diverged is repeated whole, and completed."""
+    diverged = dataclasses.replace(
+        run, status="diverged", epochs=run.epochs[:1], digests=tuple(one for one in run.digests if one.step <= 4)
+    )
+    repeated = Rerun(record=diverged, captured=captured, dataset=DATA, device=CPU).train()
+    finding = Replay(record=diverged, repeated=repeated, noise=None).finding()
+
+    assert (Status.FAIL, "completed epochs: recorded 1, now 2") == (finding.status, finding.observed)
+
+
+def test_the_users_interruption_of_a_repetition_is_passed_on(captured: CapturedModel, run: RunRecord) -> None:
+    """Also if as many epochs are complete as in the record."""
+    diverged = dataclasses.replace(run, status="diverged", epochs=(), digests=run.digests[:1])
+    with pytest.raises(TrainingInterrupted):
+        Rerun(record=diverged, captured=captured, dataset=DATA, device=CPU).train(observer=RecordingObserver(stop_in=1))
 
 
 def test_a_range_of_steps_is_traced(captured: CapturedModel, run: RunRecord) -> None:

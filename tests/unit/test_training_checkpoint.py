@@ -7,19 +7,17 @@ import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from torch import nn
 
 from harness.errors import CheckpointError, InputError
-from harness.training import (
-    TrainingInterrupted,
-    environment,
-    loop,
-)
+from harness.training import RECORD_FILE, TrainingInterrupted, environment, initialise, loop, train_into
+from harness.training.checkpoint import Checkpoints
 from harness.training.recipe import ReduceLROnPlateau, Schedule, StepLR
-from tests.made_up import RECIPE
+from tests.made_up import RECIPE, network, spec
 from tests.training_runs import DATA, NOISY, RecordingObserver, bits, run
 
 
@@ -81,12 +79,60 @@ def test_with_all_checkpoints_damaged_the_run_starts_over(tmp_path: Path) -> Non
     assert (3, 2) == (len(observer.epochs), len(observer.warnings))
 
 
+def with_buffer_of_ones() -> nn.Module:
+    """The network of a run with the first seed, with other running means."""
+    module = initialise(lambda: network(dropout=0.2), seed=1)
+    cast("nn.BatchNorm2d", module[1]).running_mean.fill_(1.0)  # type: ignore[index, union-attr]
+    return module
+
+
+def test_a_run_names_the_environment_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit of a run that is resumed by another one; another processor is refused."""
+    here = environment(torch.device("cpu"))
+
+    def elsewhere(**change: Any) -> None:  # noqa: ANN401 - any field
+        monkeypatch.setattr(loop, "environment", lambda _: dataclasses.replace(here, **change))
+
+    elsewhere(commit="first")
+    with pytest.raises(TrainingInterrupted):
+        run(checkpoint_dir=tmp_path, observer=RecordingObserver(stop_in=2))
+    elsewhere(commit="second")
+    assert "first" == run(checkpoint_dir=tmp_path).environment.commit
+    elsewhere(processor="another")
+    with pytest.raises(CheckpointError, match="processor="):
+        run(checkpoint_dir=tmp_path)
+
+
+def test_an_interruption_before_the_start_has_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a checkpoint is read: the record and the checkpoints of the completed epochs are kept."""
+    arguments: dict[str, Any] = {"folder": tmp_path, "spec": spec(), "data": DATA}
+    with pytest.raises(TrainingInterrupted):
+        train_into(module=initialise(network, seed=1), observer=RecordingObserver(stop_in=3), **arguments)
+    before = (tmp_path / RECORD_FILE).read_bytes()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "restore", interrupt)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            train_into(module=initialise(network, seed=1), **arguments)
+    assert not isinstance(stopped.value, TrainingInterrupted)
+    assert before == (tmp_path / RECORD_FILE).read_bytes()
+    observer = RecordingObserver()
+    train_into(module=initialise(network, seed=1), observer=observer, **arguments)
+    assert [3] == [result.epoch for result in observer.epochs]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"seed": 2}, "seed=1 instead of 2"),
         ({"recipe": RECIPE.with_epochs(4)}, "recipe="),
         ({"data": dataclasses.replace(DATA, digest="e" * 64)}, "data_digest='ddd"),
+        ({"digest_every": 1}, "digest_every=100 instead of 1"),
+        ({"module": initialise(lambda: network(dropout=0.2), seed=5)}, "initial_parameters="),
+        ({"module": with_buffer_of_ones()}, "initial_buffers="),
     ],
 )
 def test_another_runs_checkpoint_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:

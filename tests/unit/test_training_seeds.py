@@ -28,7 +28,16 @@ from harness.training import (
     train_seeds,
 )
 from tests.made_up import RECIPE
-from tests.seeded import FULL, REFUSED, load_and_write_pid, load_data, load_model, load_onto_a_full_disk, load_or_refuse
+from tests.seeded import (
+    FULL,
+    REFUSED,
+    load_and_write_pid,
+    load_data,
+    load_model,
+    load_onto_a_full_disk,
+    load_or_refuse,
+    load_with_other_weights,
+)
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("one_thread")]  # each seed is a process
 
@@ -188,6 +197,34 @@ def test_an_unknown_engine_is_refused() -> None:
     """Before any process is started; the message lists the engines."""
     with pytest.raises(InputError, match=r"engine='warp'.*eager, fast, bf16, graph"):
         job(engine="warp")
+
+
+def test_other_initial_weights_are_another_training(tmp_path: Path) -> None:
+    """The code that initialises the model was changed: no finished seed counts, and the outcomes say why."""
+    trained((0, 1), tmp_path)
+    outcomes = trained((0, 1), tmp_path, load_with_other_weights)
+
+    assert [None, None] == [outcome.record for outcome in outcomes]
+    assert all("initial_parameters=" in outcome.problem for outcome in outcomes)
+
+
+def test_an_interrupted_fresh_start_has_forgotten_all_earlier_runs(tmp_path: Path) -> None:
+    """Ctrl-C in the first seed: neither it nor the second one, which was not begun, counts as finished by its old run."""
+    trained((0, 1), tmp_path)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SeedsInterrupted) as stop:
+        train_seeds(
+            job(), (0, 1), tmp_path, processes=1, observer=RecordingObserver(at=(0, 1), then=interrupt), fresh=True
+        )
+    observer = RecordingObserver()
+    again = trained((0, 1), tmp_path, observer=observer)
+
+    assert () == stop.value.outcomes
+    assert {0, 1} == observer.begun.keys()
+    assert [bits(solo(0)), bits(solo(1))] == [bits(outcome.record) for outcome in again]
 
 
 def test_fresh_starts_over(tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def test_a_wrappers_prefix_is_left_out(tmp_path: Path) -> None:
     assert digest(made(1)) == digest(other)
 
 
+def test_names_that_begin_like_a_wrappers_are_kept(tmp_path: Path) -> None:
+    """A network whose only member is called `module`, by itself and from a wrapper."""
+    own, other, wrapped = (nn.ModuleDict({"module": made(seed)}) for seed in (1, 2, 2))
+    save_weights(own, tmp_path / "own.safetensors", about={})
+    torch.save({f"module.{name}": tensor for name, tensor in own.state_dict().items()}, tmp_path / "wrapped.pt")
+    load_weights(other, tmp_path / "own.safetensors")
+    load_weights(wrapped, tmp_path / "wrapped.pt")
+
+    assert digest(own) == digest(other) == digest(wrapped)
+
+
 class Malicious:
     """Runs a command when it is unpickled."""
 
