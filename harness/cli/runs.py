@@ -129,7 +129,7 @@ def run_seeds(
         spec: the description of the runs; seed and engine are replaced for each run.
         options: engine, folder, and whether to start over instead of resuming.
         seeds: the seeds to train.
-        jobs: number of seeds to train at the same time.
+        jobs: number of seeds to train at the same time, if the device and the engine can.
         data: the value of ``--data``, from which each process loads the data set.
         sandbox: what must hold before code of the model runs.
 
@@ -140,11 +140,12 @@ def run_seeds(
         SeedsInterrupted: the user interrupted the training.
         InputError: the folder cannot be written, or another process trains into it.
     """
-    from harness.training import opened, train_seeds
+    from harness.training import opened, seeds_at_once, train_seeds
 
     spec, reason = with_engine(captured, spec, options.engine)
     folder = options.folder(spec, dataset, "seeds")
     job = seeds_job(spec, dataset, data, sandbox=sandbox)
+    jobs = seeds_at_once(spec, jobs)
     announce(
         f"{captured.name}: {len(seeds)} seeds into {folder} on {spec.device}, {min(jobs, len(seeds))} at a time, "
         f"engine {spec.engine}"

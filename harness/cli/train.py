@@ -61,13 +61,14 @@ def _parse_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tu
     "--seeds",
     callback=_parse_seeds,
     metavar="0-31|1,5,...",
-    help="Train each of these seeds, --jobs at a time: on a CPU in processes with one thread each, on a CUDA device as branches "
-    "of one CUDA graph.",
+    help="Train each of these seeds, --jobs at a time: on a CPU in processes with one thread each, on a CUDA device with "
+    "--engine graph as branches of one CUDA graph. Other engines train one seed at a time on a CUDA device.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help=f"Number of seeds to train at a time, with --seeds. Default: one per core; {_BRANCHES} on a CUDA device.",
+    help=f"Number of seeds to train at a time, with --seeds. Default: one per core; {_BRANCHES} with --engine "
+    "graph on a CUDA device.",
 )
 @click.option(
     "--threads",

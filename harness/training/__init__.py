@@ -27,7 +27,15 @@ from harness.training.run_folder import (
     train_into,
 )
 from harness.training.run_spec import DIGEST_EVERY, RunSpec
-from harness.training.seeds import SeedOutcome, SeedsInterrupted, SeedsJob, SeedsObserver, seed_folder, train_seeds
+from harness.training.seeds import (
+    SeedOutcome,
+    SeedsInterrupted,
+    SeedsJob,
+    SeedsObserver,
+    seed_folder,
+    seeds_at_once,
+    train_seeds,
+)
 from harness.training.smoke import SmokeResult, smoke_run
 from harness.training.steps import Batch, Step, StepCallback, TrainingHooks, shuffled_batches, train_step
 from harness.training.weights import load_weights, save_weights
@@ -81,6 +89,7 @@ __all__ = [
     "resolve_device",
     "save_weights",
     "seed_folder",
+    "seeds_at_once",
     "shuffled_batches",
     "smoke_run",
     "state_digest",

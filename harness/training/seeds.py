@@ -142,6 +142,11 @@ def seed_folder(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed}"
 
 
+def seeds_at_once(spec: RunSpec, wanted: int) -> int:
+    """Return how many of the seeds wanted at a time `train_seeds` trains: one on a GPU, unless the engine can group runs."""
+    return wanted if ENGINES[spec.engine].supports_groups or torch.device(spec.device).type == "cpu" else 1
+
+
 def train_seeds(
     job: SeedsJob,
     seeds: Iterable[int],

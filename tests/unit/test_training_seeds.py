@@ -23,6 +23,7 @@ from harness.training import (
     SeedsJob,
     load_weights,
     seed_folder,
+    seeds_at_once,
     state_digest,
     train,
     train_seeds,
@@ -191,6 +192,14 @@ def test_a_run_of_another_recipe_in_the_folder_is_refused(tmp_path: Path) -> Non
     assert outcome.record is None
     assert "recipe" in outcome.problem
     assert (seed_folder(tmp_path, 0) / "record.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "at_once"), [("fast", "cpu", 4), ("eager", "cuda:0", 1), ("graph", "cuda:0", 4)]
+)
+def test_only_a_cpu_and_the_engine_graph_train_several_seeds_at_once(engine: str, device: str, at_once: int) -> None:
+    """The other engines train one seed after the other on a GPU."""
+    assert at_once == seeds_at_once(dataclasses.replace(job().spec, engine=engine, device=device), 4)
 
 
 def test_an_unknown_engine_is_refused() -> None:
