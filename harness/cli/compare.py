@@ -11,6 +11,7 @@ import click
 
 from harness.cli.certificates import certificate_options, certification, finished, subfolder
 from harness.cli.console import Output
+from harness.cli.inputs import contract_for
 from harness.cli.options import contract_option, data_option, html_option, report_options
 from harness.cli.pages import write_page
 from harness.errors import InputError
@@ -72,10 +73,10 @@ def compare(
 
     A and B are models, which are trained, or certificates (JSON files that `harness certify` wrote). The result follows
     from the paired t interval over seeds for the mean difference in correct test images, in the epochs that the
-    accuracy rule counts: B is worse (exit code 1), B is better, no difference beyond the margin, identical (exit code
-    0), or no difference shown (exit code 3). If A is a certificate and B is a run record, each epoch of the run is
-    compared with the certificate's runs: the run is consistent with these runs (exit code 0), worse (1), or better than
-    expected (3). The folder --out gets a subfolder for each model that is trained, A and B.
+    accuracy rule of A's contract counts: B is worse (exit code 1), B is better, no difference beyond the margin,
+    identical (exit code 0), or no difference shown (exit code 3). If A is a certificate and B is a run record, each
+    epoch of the run is compared with the certificate's runs: the run is consistent with these runs (exit code 0),
+    worse (1), or better than expected (3). The folder --out gets a subfolder for each model that is trained, A and B.
     """
     from harness.certification import Certificate, FixedDesign
     from harness.certification import compare as compare_certificates
@@ -100,6 +101,8 @@ def compare(
         raise InputError(
             f"expected a certificate with at least two runs, got one with {len(known.runs)}. Certify more seeds."
         )
+    if known is None:
+        contract_name = contract_name or contract_for(first, None).name
     # Both are declared before the first is trained, so that an error of B does not cost the training of A.
     declared = [
         certificate

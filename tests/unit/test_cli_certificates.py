@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.certification import Certificate
-from harness.cli import certificates, replicate
+from harness.certification import Certificate, Declaration
+from harness.cli import certificates, compare, replicate
 from harness.cli.inputs import dataset_for
 from harness.training import RunRecord, SeedOutcome
 from tests.certificates import made_up_certificate
@@ -219,6 +219,27 @@ def test_models_are_compared_in_folders_of_their_own(here: Path, command: Comman
     Certificate(declaration=mnist).write(here / "m.json")
     code, _, err = command("compare", "m.json", "cloud_3", "--data", "digits")
     assert (2, True) == (code, "at least two runs, got one with 0" in " ".join(err.split()))
+
+
+def test_both_models_are_judged_by_the_contract_of_the_first(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The contracts of the cards differ; without an option, seeds and rule are those of A for both."""
+    declared = []
+
+    def declare(declaration: Declaration, *_: object, **__: object) -> Certificate:
+        declared.append(declaration)
+        return Certificate(declaration=declaration)
+
+    monkeypatch.setattr(importlib.import_module("harness.certification"), "certify", declare)
+    monkeypatch.setattr(compare, "finished", lambda certificate: certificate)
+    (here / "own.toml").write_text(CONTRACT.format(target=70).replace("digits", "own"), encoding="utf-8")
+    for options, contracts in (((), ["reference"] * 2), (("--contract", "own.toml"), ["own"] * 2)):
+        code, _, err = command("compare", "reference", "five_step_4", "--data", "digits", "--runs", "2", *options)
+        assert (2, True) == (code, "at least two seeds for which both A and B have a run" in " ".join(err.split()))
+        assert contracts == [declaration.contract.partition(" ")[0] for declaration in declared]
+        assert declared[0].seeds == declared[1].seeds
+        declared.clear()
 
 
 def test_runs_on_validation_images_are_recorded_and_refused(here: Path, command: Command) -> None:
