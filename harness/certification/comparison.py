@@ -92,7 +92,12 @@ class PairedComparison:
 
     @property
     def standard_error(self) -> float:
-        """The standard error of the mean difference, in images; equal differences are as uncertain as their rounding."""
+        """The standard error of the mean difference, in images.
+
+        Equal differences are as uncertain as their rounding, unless all runs computed the same bits.
+        """
+        if self.identical:
+            return 0.0
         sd = max(statistics.stdev(self.differences), math.sqrt(2) * ROUNDING)
         return sd / math.sqrt(len(self.differences))
 

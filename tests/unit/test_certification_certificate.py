@@ -271,6 +271,7 @@ def test_equal_differences_are_as_uncertain_as_their_rounding() -> None:
 
     assert ("no difference shown", -1) == (found.outcome, found.mean)
     assert found.smallest_visible > 1
+    assert (0, 0) == compare(a, a, margin=0).interval
 
 
 def test_certificates_of_different_kinds_are_not_compared() -> None:
