@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from harness.certification import ConsistencyRule, Design
-from harness.contracts import Contract, contract_from_table, load_contract
+from harness.contracts import Contract, builtin_contracts, contract_from_table, load_contract
 from harness.errors import InputError
 from harness.files import read_whole
 from harness.findings import Finding, Status
@@ -283,8 +283,8 @@ def _contract(value: object, name: str, place: str, folder: Path) -> Contract:
         raise InputError(
             f"{place}: expected contract to be a name, a file or a table, got contract={value!r} ({type(value).__name__})."
         )
-    inside = folder / value
-    return load_contract(str(inside) if inside.is_file() else value)
+    is_own = value not in builtin_contracts() and (folder / value).is_file()
+    return load_contract(str(folder / value) if is_own else value)
 
 
 def _recipe(value: object, name: str, place: str, folder: Path) -> Recipe | None:

@@ -37,6 +37,16 @@ def test_built_in_assignments_give_100_points(name: str) -> None:
     assert (100, name) == (sum(found.points.values()), found.contract.name)
 
 
+def test_no_file_replaces_a_built_in_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in the working folder nor beside the assignment."""
+    (tmp_path / "era-s7").write_text("classes = 10\n")
+    monkeypatch.chdir(tmp_path)
+    text = TEXT[TEXT.index("[recipe]") :]
+    with pytest.raises(InputError, match=r"none for .*gap"):
+        assignment(f"contract = 'era-s7'\n{text}", folder=tmp_path)
+    assert "gap" in load_assignment("era-s7").requirements
+
+
 def test_built_in_assignments_are_those_of_the_courses() -> None:
     """Their names are documented."""
     assert ("era-s6", "era-s7", "five-steps") == builtin_assignments()
