@@ -69,15 +69,16 @@ def built(seed: int = 1, build: Callable[[], nn.Module] = network) -> CapturedMo
 
 
 class Builds:
-    """Stands in for `harness.sources.load_builds`: returns given models, and counts the calls."""
+    """Stands in for `harness.sources.load_builds`: returns given models, counts the calls, and keeps the last seeds."""
 
     def __init__(self, *models: CapturedModel | HarnessError) -> None:
         self.models = models
         self.calls = 0
+        self.seeds: tuple[int, ...] = ()
 
     def __call__(self, _: str, *, seeds: tuple[int, ...], **__: object) -> tuple[LoadedModel | HarnessError, ...]:
         """Return a model for each seed, the last one again if there are more seeds than models."""
-        self.calls += 1
+        self.calls, self.seeds = self.calls + 1, seeds
         models = (*self.models, *(self.models[-1:] * len(seeds)))[: len(seeds)]
         source = ModelSource(text="net.py:Net", path="net.py")
         return tuple(

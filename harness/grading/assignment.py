@@ -168,13 +168,13 @@ class Assignment(_Heading):
         return self.certificate.runs if self.certificate else 1
 
     def seeds(self, salt: str) -> tuple[int, ...]:
-        """Derive the seeds of all trainings, at least two, from the assignment's name and the instructor's salt.
+        """Derive the seeds of all trainings, and two more, from the assignment's name and the instructor's salt.
 
         Each seed is the first 64 bits of the SHA-256 of name, salt and a counter, modulo 2**32; the seeds are distinct.
         """
         seeds: dict[int, None] = {}
         position = 0
-        while len(seeds) < max(self.runs, 2):
+        while len(seeds) < self.runs + 2:
             text = json.dumps([self.name, salt, position])
             seeds[int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % _SEEDS_BELOW] = None
             position += 1
@@ -204,16 +204,17 @@ class Assignment(_Heading):
             finding = found.get(name) or _not_decided(name)
             met = finding.status is Status.PASS or (finding.status is Status.UNKNOWN and self.inconclusive == "pass")
             failed = finding.status is Status.FAIL or (finding.status is Status.UNKNOWN and not met)
+            visibility = self.visibility.get(name, Visibility.VISIBLE)
             graded.append(
                 GradedRequirement(
                     finding=finding,
                     points=self.points[name] if met else 0,
                     max_points=self.points[name],
-                    visibility=self.visibility.get(name, Visibility.VISIBLE),
+                    visibility=visibility,
                 )
             )
             if failed and (points := self.penalties.get(name, 0)):
-                penalties.append(Penalty(reason=f"{name} is not met", points=points))
+                penalties.append(Penalty(reason=f"{name} is not met", points=points, visibility=visibility))
         return tuple(graded), tuple(penalties)
 
 

@@ -186,9 +186,11 @@ class _Grading:
     def _verdict_on_model(self, store: Store | None) -> Verdict:
         """Build the model and grade it, unless the store has the verdict of an equal network."""
         seeds = self.assignment.seeds(self.grader.salt)
-        built = seeds if self.assignment.initial_weights == "submission" else seeds[:2]
+        runs = self.assignment.runs
+        # Code of a submission may show the seed that it is built with: it is one of a training only if it must be.
+        built = seeds[: max(runs, 2)] if self.assignment.initial_weights == "submission" else seeds[runs:]
         try:
-            builds = self._builds((seeds[0], *built))
+            builds = self._builds((built[0], *built))
             recipe = recipe_of(self.assignment, self.submission.folder) if self.assignment.rule else None
         except SandboxError:
             raise

@@ -75,13 +75,15 @@ class Trainer:
         """
         rule, design = _rule(self.assignment), self.assignment.certificate
         records: list[RunRecord] = []
+        judged: list[_Judged] = []
         first: Predictions | None = None
         try:
             for seed in self.seeds[: self.assignment.runs]:
                 record, predictions = self._train(weights(seed), recipe, seed)
                 records.append(record)
+                judged.append(_without_seed(rule.judge(record), record))
                 first = first or predictions
-                if design and design.decide([_passes(rule, one) for one in records]):
+                if design and design.decide([_passes(*one) for one in judged]):
                     break
         except (CaptureError, InputError) as problem:
             return self._not_trained(Status.FAIL, str(problem)), None
@@ -89,7 +91,7 @@ class Trainer:
             return self._not_trained(Status.UNKNOWN, str(problem)), None
         if first is None:
             raise ExaminerError("expected at least one training, got none")
-        findings = _certified(rule, design, records) if design else rule.judge(records[0])
+        findings = _certified(design, judged) if design else judged[0]
         return findings, _training(rule, records, first, self.data)
 
     def permuted_labels(self, captured: CapturedModel) -> Finding:
@@ -125,7 +127,7 @@ class Trainer:
             spec,
             self.data,
             engine=engine,
-            checkpoint_dir=self.checkpoints and self.checkpoints / f"seed-{seed}",
+            checkpoint_dir=self.checkpoints and self.checkpoints / f"run-{self.seeds.index(seed) + 1}",
             observer=self.observer or NullObserver(),
             hooks=self._hooks(),
         )
@@ -195,17 +197,25 @@ def _rule(assignment: Assignment) -> ConsistencyRule:
     return assignment.rule
 
 
-def _passes(rule: ConsistencyRule, record: RunRecord) -> bool:
-    return all(finding.status is Status.PASS for finding in rule.judge(record))
+_Judged = tuple[Finding, Finding]
 
 
-def _certified(rule: ConsistencyRule, design: Design, records: Sequence[RunRecord]) -> tuple[Finding, ...]:
+def _passes(epochs: Finding, accuracy: Finding) -> bool:
+    return epochs.status is accuracy.status is Status.PASS
+
+
+def _without_seed(judged: _Judged, record: RunRecord) -> _Judged:
+    """The findings ``epochs`` and ``accuracy`` as a student may read them: seeds may come from the instructor's secret salt."""
+    epochs, accuracy = judged
+    return replace(epochs, evidence=(f"recipe {record.recipe.name}, {record.data_title}",)), accuracy
+
+
+def _certified(design: Design, judged: Sequence[_Judged]) -> _Judged:
     """The findings over several seeds: ``epochs`` of the first run that fails it, ``accuracy`` by the test of the pass rate."""
-    judged = [rule.judge(record) for record in records]
-    outcomes = [_passes(rule, record) for record in records]
+    outcomes = [_passes(*one) for one in judged]
     end = design.decide(outcomes)
     if end is None:
-        raise ExaminerError(f"expected a verdict of the design after {len(records)} runs, got none")
+        raise ExaminerError(f"expected a verdict of the design after {len(judged)} runs, got none")
     epochs = next((first for first, _ in judged if first.status is not Status.PASS), judged[0][0])
     verdicts = {"pass": Status.PASS, "fail": Status.FAIL}
     status = verdicts.get(end.verdict, Status.UNKNOWN)
@@ -215,8 +225,7 @@ def _certified(rule: ConsistencyRule, design: Design, records: Sequence[RunRecor
         expected=f"{judged[0][1].expected}, with a pass rate over seeds that is shown to be above {100 * design.p0:g} %",
         observed=f"{sum(outcomes)} of {len(outcomes)} runs passed: {end.verdict}",
         evidence=tuple(
-            f"seed {record.seed}: {found.status.value}, {found.observed}"
-            for record, (_, found) in zip(records, judged, strict=True)
+            f"run {number}: {found.status.value}, {found.observed}" for number, (_, found) in enumerate(judged, start=1)
         ),
         hint=next((found.hint for _, found in judged if found.hint), "") if status is Status.FAIL else "",
     )

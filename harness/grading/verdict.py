@@ -60,10 +60,11 @@ class GradedRequirement:
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty:
-    """Points that are taken off for a reason that is no requirement; ``points`` is positive."""
+    """Points that are taken off for a reason; ``points`` is positive, ``visibility`` that of the requirement, if it is one."""
 
     reason: str
     points: int
+    visibility: Visibility = Visibility.VISIBLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,7 @@ class Verdict:
     def summary(self) -> str:
         """The points, the requirements that are not met or not decided, and the penalties, in one line.
 
-        Requirements that a student does not see at once are not named.
+        Requirements that a student does not see at once are not named, nor are their penalties.
         """
         words = [f"{self.score} of {self.max_score} points."]
         unmet = [one for one in self.requirements if not one.is_met]
@@ -199,7 +200,8 @@ class Verdict:
                 words.append(f"{title}: {names}.")
         if not unmet:
             words.append("All requirements are met.")
-        return " ".join([*words, *(f"Penalty of {one.points}: {one.reason}." for one in self.penalties)])
+        shown = (one for one in self.penalties if one.visibility is Visibility.VISIBLE)
+        return " ".join([*words, *(f"Penalty of {one.points}: {one.reason}." for one in shown)])
 
     def digest(self) -> str:
         """Return the SHA-256 of what decides the grade: the assignment, the graph, and the points with their findings.

@@ -144,19 +144,24 @@ def test_what_is_undecided_counts_as_the_assignment_says(counts: str, points: in
 
 def test_visibility_is_visible_by_default() -> None:
     """Only what the section names is hidden."""
-    chosen = assignment(TEXT + "\n[visibility]\naccuracy = 'hidden'\n")
-    shown = {one.finding.requirement: one.visibility for one in chosen.graded([])[0]}
+    text = TEXT.replace("[penalties]", "[penalties]\naccuracy = 1") + "\n[visibility]\naccuracy = 'hidden'\n"
+    failed = [finding(name, Status.FAIL) for name in ("accuracy", "initial weights")]
+    graded, penalties = assignment(text).graded(failed)
+    shown = {one.finding.requirement: one.visibility for one in graded}
     assert (Visibility.HIDDEN, Visibility.VISIBLE) == (shown["accuracy"], shown["build"])
+    assert [("initial weights is not met", Visibility.VISIBLE), ("accuracy is not met", Visibility.HIDDEN)] == [
+        (one.reason, one.visibility) for one in penalties
+    ]
 
 
 def test_seeds_depend_on_name_and_salt() -> None:
-    """They are distinct, and as many as the certificate needs, at least two."""
+    """They are distinct, and two more than the certificate needs."""
     certified = dataclasses.replace(assignment(), certificate=SequentialDesign(runs=7))
     renamed = dataclasses.replace(assignment(), name="other")
     seeds = [assignment().seeds("a"), assignment().seeds("b"), renamed.seeds("a")]
-    assert 6 == len({seed for one in seeds for seed in one})
-    assert (2, 7) == (len(seeds[0]), len(set(certified.seeds("a"))))
-    assert seeds[0] == certified.seeds("a")[:2]
+    assert 9 == len({seed for one in seeds for seed in one})
+    assert (3, 9) == (len(seeds[0]), len(set(certified.seeds("a"))))
+    assert seeds[0] == certified.seeds("a")[:3]
 
 
 def test_the_digest_covers_what_grades_depend_on() -> None:

@@ -12,10 +12,12 @@ from torch import nn
 from harness.errors import CaptureError, ExaminerError, ModelSourceError, SandboxError
 from harness.findings import Finding, Status
 from harness.grading import Verdict, checks, grade
+from harness.grading.writers import WRITERS
 from harness.sandbox import DEFAULT_REQUIREMENT, NO_REQUIREMENT
 from harness.training import NullObserver
 from tests.graded import TEXT, Builds, assignment, built, grader, outcomes
 from tests.made_up import dataset, network
+from tests.verdicts import CONTEXT
 
 SKIPPED = ("permuted labels", "epochs", "accuracy")
 
@@ -190,6 +192,35 @@ def test_a_trained_submission_gets_all_points(monkeypatch: pytest.MonkeyPatch, s
     assert 40 - last == len(training.wrong)
 
 
+@pytest.mark.parametrize(("certificate", "runs"), [("", 1), ("[certificate]\nname = 'fixed'\nruns = 3\n", 3)])
+@pytest.mark.parametrize("initial", ["examiner", "submission"])
+def test_a_submission_sees_no_seed_of_a_training(
+    certificate: str, runs: int, initial: str, monkeypatch: pytest.MonkeyPatch, submission: Path
+) -> None:
+    """Its code could print it, and the salt would not be secret; unless its own weights are trained."""
+    builds = stand_in(monkeypatch, built(1), built(1), built(2))
+    chosen = assignment(f"initial_weights = '{initial}'\n{TEXT}{certificate}")
+    grade(submission, grader(assignment=chosen, salt="secret"))
+    first, again, *others = builds.seeds
+    trained = set(chosen.seeds("secret")[:runs])
+    assert first == again
+    assert len({first, *others}) == len(others) + 1 >= 2
+    assert trained & {first, *others} == (trained if initial == "submission" else set())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_no_report_for_a_student_names_a_seed(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """They come from the instructor's secret salt; the verdict as JSON has them."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    certificate = "[certificate]\nname = 'fixed'\np0 = 0.4\np1 = 0.5\nalpha = 0.1\nbeta = 0.1\nruns = 2\n"
+    for text in (TEXT, TEXT + certificate):
+        chosen = assignment(text)
+        verdict = grade(submission, grader(assignment=chosen, data=dataset(), salt="secret"))
+        written = {one.name: one.write([verdict], CONTEXT).decode() for one in WRITERS if one.name != "github"}
+        seeds = [str(seed) for seed in chosen.seeds("secret")]
+        assert ["json"] == [name for name, content in written.items() if any(seed in content for seed in seeds)]
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_the_weights_of_a_submission_do_not_matter(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
     """Unless the assignment uses them."""
@@ -224,7 +255,7 @@ def test_an_interrupted_training_is_continued(
     moved = [dataclasses.replace(built(seed), name="elsewhere/net.py:Net") for seed in (1, 1, 2)]
     stand_in(monkeypatch, *moved)
     continued = grade(submission, grader(data=dataset()), store=store)
-    assert list(tmp_path.glob("*/seed-*"))
+    assert list(tmp_path.glob("*/run-1"))
     assert grade(submission, grader(data=dataset())).digest() == continued.digest()
 
 

@@ -323,8 +323,9 @@ def test_a_summary_blames_nobody_for_what_is_not_decided() -> None:
 def test_a_summary_does_not_name_what_a_student_does_not_see(visibility: Visibility) -> None:
     """Platforms show it at once: Gradescope as output, Moodle as a comment."""
     secret = dataclasses.replace(requirement("secret", Status.FAIL, points=0), visibility=visibility)
-    graded = verdict("jane", requirement("holds"), secret)
+    penalty = Penalty(reason="secret is not met", points=1, visibility=visibility)
+    graded = verdict("jane", requirement("holds"), secret, penalties=(penalty,))
 
-    assert "2 of 4 points." == graded.summary
+    assert "1 of 4 points." == graded.summary
     results = json.loads(write("gradescope", graded))
-    assert ("2 of 4 points.", visibility.value) == (results["output"], results["tests"][1]["visibility"])
+    assert ("1 of 4 points.", visibility.value) == (results["output"], results["tests"][1]["visibility"])
