@@ -31,7 +31,7 @@ class SandboxError(InputError):
 
 
 class SubmissionError(InputError):
-    """A submission cannot be copied: it is damaged, too large, or holds what no model needs. Exit code 2."""
+    """A submission is refused: it is damaged, too large, or holds what no model needs. Exit code 2."""
 
 
 class CaptureError(InputError):

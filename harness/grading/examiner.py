@@ -18,7 +18,7 @@ from harness import __version__
 from harness.claims import audit
 from harness.contracts import examine
 from harness.data import Dataset
-from harness.errors import BusyError, HarnessError, InputError, SandboxError, SubmissionError
+from harness.errors import BusyError, HarnessError, InputError, SandboxError, SubmissionError, first_line
 from harness.findings import Finding, Status
 from harness.grading.assignment import Assignment
 from harness.grading.checks import (
@@ -51,6 +51,7 @@ from harness.sources import LoadedModel, load_builds
 from harness.training import Environment, Observer, environment, state_digest
 
 _REPORT = "the error is a defect of the harness, not of the submission: please report it"
+_AGAIN = "the examiner's machine is the cause, not the submission: mend it and grade again"
 _MOST_CHARACTERS = 2_000
 _ANY_NAME = "the model"
 _UNBUILT = "not checked: there is no model"
@@ -153,9 +154,11 @@ def grade(
             area = opened.enter_context(warm_workers())
             results = store.folder if store else None
             submission = opened.enter_context(open_submission(path, inside=area, without=results))
-        except SubmissionError as problem:
-            missing = Submission(folder=path, name=name or path.name, digest="", notes=())
-            return _Grading(grader, missing).without_model(build_failure(str(problem)))
+        except (OSError, InputError) as problem:
+            unread = Submission(folder=path, name=name or path.name, digest="", notes=())
+            is_own = isinstance(problem, SubmissionError)
+            build = build_failure(str(problem)) if is_own else _error(BUILD, problem)
+            return _Grading(grader, unread).without_model(build)
         with computing_threads(1):
             grading = _Grading(grader, replace(submission, name=name or submission.name))
             return known(submission.digest) or grading.verdict(store)
@@ -362,6 +365,6 @@ def _error(requirement: str, problem: Exception) -> Finding:
         requirement=requirement,
         status=Status.ERROR,
         expected="a result of the examiner",
-        observed=problem_of(problem),
-        hint=_REPORT,
+        observed=first_line(problem) if isinstance(problem, InputError) else problem_of(problem),
+        hint=_AGAIN if isinstance(problem, InputError | OSError) else _REPORT,
     )

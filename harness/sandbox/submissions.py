@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.errors import SubmissionError
+from harness.errors import InputError, SubmissionError
 from harness.files import temporary_folder
 
 ARCHIVE_SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar")
@@ -120,14 +120,17 @@ def open_submission(
     the results, is left out if it lies in the submission.
 
     Raises:
-        SubmissionError: the submission cannot be read, exceeds a limit, changes while it is copied, or holds something other
-            than folders, regular files and symbolic links, such as a FIFO or a path that leads outside.
+        SubmissionError: the submission is a damaged archive, exceeds a limit, or holds something other than folders, regular
+            files and symbolic links, such as a FIFO or a path that leads outside.
+        InputError: the submission cannot be read or copied for a reason that is none of its own, such as a full disk, missing
+            permissions, or a program that writes to it.
     """
     path = path if path.name.strip(".") else path.resolve()
-    with temporary_folder("submission", inside=inside) as temporary:
-        copy = _Copy(path, limits or SubmissionLimits(), without)
-        copy.check_characters(path.name)
+    copy = _Copy(path, limits or SubmissionLimits(), without)
+    copy.check_characters(path.name)
+    with contextlib.ExitStack() as opened:
         try:
+            temporary = opened.enter_context(temporary_folder("submission", inside=inside))
             status = path.lstat()
             if (kind := _kind(status)) not in _COPIED:
                 raise copy.refusal("a folder, a file or an archive", f"a {kind}", "Name a file or folder itself")
@@ -147,7 +150,7 @@ def open_submission(
                     _copy_file(copy, descriptor, file)
         except OSError as problem:
             reason = problem.strerror or str(problem)
-            raise copy.refusal(
+            raise copy.uncopied(
                 "files that can be read and copied", reason, "Check permissions and free space"
             ) from problem
         yield Submission(folder=copy.folder, name=copy.folder.name, digest=copy.digest(), notes=copy.notes())
@@ -176,11 +179,17 @@ class _Copy:
     def refusal(self, expected: str, got: str, remedy: str) -> SubmissionError:
         return SubmissionError(f"submission {str(self._path)!r}: expected {expected}, got {got}. {remedy}.")
 
+    def uncopied(self, expected: str, got: str, remedy: str) -> InputError:
+        """Return the error for what is not the submission's own."""
+        return InputError(str(self.refusal(expected, got, remedy)))
+
     def damaged(self, reason: object) -> SubmissionError:
         return self.refusal("an undamaged archive", f"{reason}".rstrip("."), "Pack the submission again")
 
-    def changed(self, path: str) -> SubmissionError:
-        return self.refusal("files that nothing writes to", f"{path!r}, which changed while it was copied", "Try again")
+    def changed(self, path: str) -> InputError:
+        return self.uncopied(
+            "files that nothing writes to", f"{path!r}, which changed while it was copied", "Try again"
+        )
 
     def check_characters(self, name: str) -> None:
         """Refuse characters that a terminal or another system would not take for a part of the name."""
@@ -366,6 +375,13 @@ class _Archive(io.FileIO):
         if len(content) > self.most:
             raise ValueError(f"its directory has more than {self.most:,} bytes")
         return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError as problem:
+            # An OSError for zipfile, which looks for what need not be there; a ValueError, as other damage, if it goes on.
+            raise io.UnsupportedOperation("it refers to a place before its beginning") from problem
 
 
 def _copy_zip(copy: _Copy, descriptor: int, packed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def test_an_unreadable_submission_fails(tmp_path: Path) -> None:
     (tmp_path / "bob.zip").write_bytes(b"PK no zip")
     verdict = grade(tmp_path / "bob.zip", grader())
     assert (Status.FAIL, "bob.zip") == (verdict.status, verdict.submission)
+
+
+def test_a_problem_of_the_examiner_s_machine_is_no_failure(submission: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk costs no points for good, wherever it is noticed: the submission is to be graded again."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for place in ("tempfile.mkdtemp", "pathlib.Path.mkdir"):
+        with monkeypatch.context() as changed:
+            changed.setattr(place, full)
+            verdict = grade(submission, grader())
+        assert (Status.ERROR, (), "") == (verdict.status, verdict.penalties, verdict.submission_digest)
+        assert "No space left on device" in verdict.requirements[0].finding.observed
+        assert "grade again" in verdict.requirements[0].finding.hint
 
 
 def test_cheats_are_found(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -42,10 +43,11 @@ def copied(path: Path, **limits: int) -> tuple[Submission, dict[str, str]]:
     return found, contents
 
 
-def refused(path: Path, limits: SubmissionLimits | None = None) -> str:
+def refused(path: Path, limits: SubmissionLimits | None = None, error: type[InputError] = SubmissionError) -> str:
     """The message of the error for a submission that is refused, after the words that name it; nothing is left behind."""
-    with pytest.raises(SubmissionError) as caught, open_submission(path, limits=limits):
+    with pytest.raises(InputError) as caught, open_submission(path, limits=limits):
         pass
+    assert error is type(caught.value)
     assert [] == list(Path(tempfile.gettempdir()).iterdir())
     message = str(caught.value)
     assert message.isprintable()
@@ -460,7 +462,7 @@ def test_what_changes_while_it_is_copied_is_refused(
 
     monkeypatch.setattr(os, "open", swap)
 
-    assert "files that nothing writes to, got " in refused(project)
+    assert "files that nothing writes to, got " in refused(project, error=InputError)
 
 
 @pytest.mark.parametrize("size", [0, 3, 9])
@@ -478,11 +480,40 @@ def test_a_file_that_is_written_while_it_is_copied_is_refused(
     monkeypatch.setattr(hashlib, "sha256", write_now)
 
     assert "files that nothing writes to, got 'net.py', which changed while it was copied. Try again." == refused(
-        project
+        project, error=InputError
     )
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     """A missing submission is an error of the input."""
-    assert refused(tmp_path / "nothing").startswith("files that can be read and copied, got No such file or directory.")
+    message = refused(tmp_path / "nothing", error=InputError)
+    assert message.startswith("files that can be read and copied, got No such file or directory.")
     assert issubclass(SubmissionError, InputError)
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "zip", "tar"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES])
+def test_a_problem_of_the_machine_is_not_the_submission_s(
+    number: int, form: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is copied from."""
+    archives = {"zip": zipped(tmp_path / "a.zip", FILES), "tar": tarred(tmp_path / "a.tar", FILES)}
+    path = {"folder": project, "file": project / "net.py", **archives}[form]
+    real = Path.open
+
+    def broken(self: Path, mode: str = "r", *arguments: Any) -> Any:  # noqa: ANN401 - a file
+        if mode == "xb":
+            raise OSError(number, os.strerror(number))
+        return real(self, mode, *arguments)
+
+    monkeypatch.setattr(Path, "open", broken)
+    expected = f"files that can be read and copied, got {os.strerror(number)}. Check permissions and free space."
+    assert expected == refused(path, error=InputError)
+
+
+def test_a_zip_that_refers_to_a_place_before_its_beginning(tmp_path: Path) -> None:
+    """The operating system refuses to go there; the archive is the cause all the same."""
+    content = bytearray(zipped(tmp_path / "a.zip", {"a": "x"}).read_bytes())
+    for cut in range(1, content.index(b"PK\5\6") + 1):
+        (tmp_path / "b.zip").write_bytes(content[cut:])
+        assert refused(tmp_path / "b.zip").startswith("an undamaged archive, got ")
