@@ -18,6 +18,10 @@ class InputError(HarnessError, ValueError):
     """A path, an option or a file that the user named cannot be used. Exit code 2."""
 
 
+class WriteError(InputError):
+    """A file or a folder cannot be written, such as on a full disk. Exit code 2."""
+
+
 class ModelSourceError(InputError):
     """The model that the argument MODEL names could not be found, imported or built. Exit code 2."""
 

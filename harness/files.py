@@ -15,7 +15,7 @@ from pathlib import Path
 
 import filelock
 
-from harness.errors import InputError
+from harness.errors import InputError, WriteError
 
 MAX_BYTES = 2**31
 
@@ -82,12 +82,12 @@ def make_folder(folder: Path, *, option: str, what: str = "folder") -> None:
     """Create a folder, if it does not exist; the error calls it ``what`` and names the command-line option that sets it.
 
     Raises:
-        InputError: the folder cannot be created.
+        WriteError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
+        raise WriteError(
             f"could not create the {what} {str(folder)!r}: {error.strerror}. Name another folder with {option}."
         ) from error
 
@@ -99,7 +99,7 @@ def write_whole(path: Path, content: bytes) -> None:
     device, is written to.
 
     Raises:
-        InputError: the file or its folder does not exist or is not writable, or the disk is full; an existing file is
+        WriteError: the file or its folder does not exist or is not writable, or the disk is full; an existing file is
             unchanged.
     """
     target = require_writable(path)
@@ -108,12 +108,12 @@ def write_whole(path: Path, content: bytes) -> None:
             with target.open("ab") as stream:
                 stream.write(content)
         except OSError as problem:
-            raise InputError(f"could not write {str(path)!r}: {problem.strerror}. Choose another path.") from problem
+            raise WriteError(f"could not write {str(path)!r}: {problem.strerror}. Choose another path.") from problem
         return
     try:
         replace_file(target, content)
     except OSError as problem:
-        raise InputError(
+        raise WriteError(
             f"could not write {str(path)!r}: {problem.strerror}. The earlier file, if any, is unchanged. Free some space or "
             "choose another path."
         ) from problem
@@ -155,7 +155,7 @@ def require_writable(path: Path) -> Path:
     """Return the path that `write_whole` writes to: that of the file which ``path`` leads to, if it is a link.
 
     Raises:
-        InputError: the path is empty or a folder, the file is read-only, or its folder does not exist or is not writable.
+        WriteError: the path is empty or a folder, the file is read-only, or its folder does not exist or is not writable.
     """
     try:
         is_stream = _is_stream(path)
@@ -165,7 +165,7 @@ def require_writable(path: Path) -> Path:
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
     if reason:
-        raise InputError(f"expected a writable file, got {str(path)!r}: {reason}. Choose another path.")
+        raise WriteError(f"expected a writable file, got {str(path)!r}: {reason}. Choose another path.")
     return target
 
 

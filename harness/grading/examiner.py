@@ -115,6 +115,9 @@ class Store(Protocol):
     def folder(self) -> Path | None:
         """The folder of the results, which is not a part of a submission that it lies in; None for none."""
 
+    def held(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Wait until no other process holds the key, and hold it."""
+
     def get(self, key: str) -> Verdict | None:
         """Return the verdict that was kept under a key."""
 
@@ -205,13 +208,15 @@ class _Grading:
             return self.without_model(_error(BUILD, problem))
         recipe_text = recipe.to_mapping() if recipe else None
         key = _sha256([self.grader.basis(), recipe_text, *(_content(build.model) for build in builds)])
-        kept = store.get(key) if store else None
-        if kept is None:
-            # Nothing that is kept depends on where the submission lies.
-            models = [replace(build.model, name=_ANY_NAME) for build in builds]
-            kept = self._examined(models, seeds, store.checkpoints(key) if store else None)
-            if store:
-                store.put(key, kept)
+        # An equal network that another process grades now is waited for, not trained twice.
+        with store.held(key) if store else contextlib.nullcontext():
+            kept = store.get(key) if store else None
+            if kept is None:
+                # Nothing that is kept depends on where the submission lies.
+                models = [replace(build.model, name=_ANY_NAME) for build in builds]
+                kept = self._examined(models, seeds, store.checkpoints(key) if store else None)
+                if store:
+                    store.put(key, kept)
         return replace(
             kept,
             submission=self.submission.name,

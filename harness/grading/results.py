@@ -15,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.errors import InputError
+import filelock
+
+from harness.errors import InputError, WriteError
 from harness.files import file_name, read_whole, write_whole
 from harness.findings import Status
 from harness.grading.verdict import Verdict
@@ -96,6 +98,17 @@ class Results:
         for writer in self._of_class:
             write_whole(self.folder / writer.file_name, writer.write(verdicts, context()))
 
+    @contextlib.contextmanager
+    def held(self, key: str) -> Iterator[None]:
+        """Let no other process grade a network equal to that of ``key`` meanwhile; wait for one that does."""
+        lock = filelock.FileLock(self.folder / _BY_NETWORK / f"{key}.lock")
+        with _explained(self.folder):
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
     def get(self, key: str) -> Verdict | None:
         """Return the verdict on an equal network, kept under ``key``."""
         with contextlib.suppress(InputError):
@@ -103,8 +116,8 @@ class Results:
         return None
 
     def put(self, key: str, verdict: Verdict) -> None:
-        """Keep the verdict on a network, unless it is an error, and delete the checkpoints."""
-        if verdict.status is not Status.ERROR:
+        """Keep the first verdict on a network that is no error, and delete the checkpoints."""
+        if verdict.status is not Status.ERROR and self.get(key) is None:
             write_whole(self._network(key), _CANONICAL.write([verdict], context()))
         shutil.rmtree(self.checkpoints(key), ignore_errors=True)
 
@@ -124,7 +137,7 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise InputError(
+        raise WriteError(
             f"expected a folder for results that can be written, got {str(folder)!r}: {problem.strerror}. Free some space, or "
             "choose another folder with --out."
         ) from problem

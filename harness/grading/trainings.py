@@ -11,7 +11,7 @@ import torch
 
 from harness.certification import ConsistencyRule, Design
 from harness.data import Dataset
-from harness.errors import CaptureError, ExaminerError, InputError, RecipeError, first_line
+from harness.errors import ExaminerError, InputError, RecipeError, WriteError, first_line
 from harness.findings import Finding, Status, percent
 from harness.grading.assignment import Assignment
 from harness.grading.checks import PERMUTED_LABELS
@@ -72,6 +72,9 @@ class Trainer:
 
         Returns the findings ``epochs`` and ``accuracy``, and the trainings. ``weights`` returns the model with the initial
         weights of a seed. A model that cannot be trained fails; a training that takes too long leaves both undecided.
+
+        Raises:
+            WriteError: a checkpoint cannot be written.
         """
         rule, design = _rule(self.assignment), self.assignment.certificate
         records: list[RunRecord] = []
@@ -85,7 +88,12 @@ class Trainer:
                 first = first or predictions
                 if design and design.decide([_passes(*one) for one in judged]):
                     break
-        except (CaptureError, InputError) as problem:
+        except WriteError as problem:
+            # Students read this: it does not say where the folder is.
+            raise WriteError(
+                "expected a folder of results to write checkpoints to, got one that is full or not writable. Free some space"
+            ) from problem
+        except InputError as problem:
             return self._not_trained(Status.FAIL, str(problem)), None
         except TooSlowError as problem:
             return self._not_trained(Status.UNKNOWN, str(problem)), None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,10 @@ class Kept:
 
     def __init__(self) -> None:
         self.verdicts: dict[str, Verdict] = {}
+
+    @contextlib.contextmanager
+    def held(self, _: str) -> Iterator[None]:
+        yield
 
     def get(self, key: str) -> Verdict | None:
         return self.verdicts.get(key)
@@ -167,6 +174,25 @@ def test_equal_networks_get_equal_grades(monkeypatch: pytest.MonkeyPatch, submis
     assert dataclasses.replace(first, environment=recomputed.environment) == recomputed
 
 
+def test_an_equal_network_that_is_graded_meanwhile_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, submission: Path
+) -> None:
+    """The verdict that another process kept before this one came to hold the key is used."""
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    store, other = Kept(), Kept()
+    verdict = grade(submission, grader(), store=other)
+
+    @contextlib.contextmanager
+    def held(_: str) -> Iterator[None]:
+        store.verdicts |= other.verdicts
+        yield
+        assert store.verdicts == other.verdicts
+
+    monkeypatch.setattr(store, "held", held)
+    monkeypatch.setattr("harness.grading.examiner.examine", None)
+    assert verdict.digest() == grade(submission, grader(), store=store).digest()
+
+
 def test_what_differs_is_graded_anew(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
     """Other weights, another assignment, another salt, another data set."""
     store = Kept()
@@ -256,6 +282,32 @@ class Stops(NullObserver):
 
     def on_epoch(self, _: object) -> None:  # type: ignore[override]  # stands for a Ctrl-C
         raise KeyboardInterrupt
+
+
+class Deletes(NullObserver):
+    """Deletes the checkpoints after the first epoch, as a full or unmounted disk would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_epoch(self, _: object) -> None:  # type: ignore[override]  # any epoch
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_checkpoint_that_cannot_be_written_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, submission: Path, tmp_path: Path
+) -> None:
+    """It is an error of the examiner, and does not say where the checkpoints are."""
+    store = Kept()
+    monkeypatch.setattr(store, "checkpoints", lambda _: tmp_path / "kept")
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    verdict = grade(submission, grader(data=dataset(), observer=Deletes(tmp_path / "kept")), store=store)
+    assert (Status.ERROR, {"epochs": "error", "accuracy": "error"}) == (
+        verdict.status,
+        {name: found for name, found in outcomes(verdict).items() if found not in ("pass", "skip")},
+    )
+    assert not any(str(tmp_path) in one.finding.describe() for one in verdict.requirements)
 
 
 @pytest.mark.usefixtures("one_thread")

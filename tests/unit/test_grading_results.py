@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,32 @@ def test_verdicts_on_networks_are_kept(results: Results) -> None:
     results.checkpoints("key").mkdir()
     results.put("key", verdict())
     assert (verdict(), None, False) == (results.get("key"), results.get("other"), results.checkpoints("key").exists())
+
+
+def test_the_first_verdict_on_a_network_stays(results: Results) -> None:
+    """Equal networks get equal grades, whoever comes later."""
+    results.put("key", verdict())
+    results.put("key", verdict("bob"))
+    assert verdict() == results.get("key")
+
+
+def test_one_process_at_a_time_grades_a_network(results: Results, tmp_path: Path) -> None:
+    """Another one waits until the first has kept its verdict; other networks are free."""
+    found: list[Verdict | None] = []
+
+    def grade_too() -> None:
+        with Results(tmp_path, _FORMATS).held("key"):
+            found.append(results.get("key"))
+
+    other = threading.Thread(target=grade_too, daemon=True)
+    with results.held("key"):
+        other.start()
+        with results.held("another"):
+            other.join(0.2)
+        assert [] == found
+        results.put("key", verdict())
+    other.join(10)
+    assert [verdict()] == found
 
 
 def test_a_damaged_verdict_is_no_verdict(results: Results, tmp_path: Path) -> None:
