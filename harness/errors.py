@@ -27,7 +27,11 @@ class ModelSourceError(InputError):
 
 
 class BusyError(ModelSourceError):
-    """The machine was too busy to import PyTorch in time; no code of the model has run. Exit code 2."""
+    """The machine was too busy to import PyTorch in time; no code of the file has run. Exit code 2."""
+
+
+class SlowModelError(ModelSourceError):
+    """A file was not imported, or its model not built, within the time limit; a faster machine may need less. Exit code 2."""
 
 
 class SandboxError(InputError):

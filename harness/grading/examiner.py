@@ -18,7 +18,15 @@ from harness import __version__
 from harness.claims import audit
 from harness.contracts import examine
 from harness.data import Dataset
-from harness.errors import BusyError, HarnessError, InputError, SandboxError, SubmissionError, first_line
+from harness.errors import (
+    BusyError,
+    HarnessError,
+    InputError,
+    SandboxError,
+    SlowModelError,
+    SubmissionError,
+    first_line,
+)
 from harness.findings import Finding, Status
 from harness.grading.assignment import Assignment
 from harness.grading.checks import (
@@ -203,7 +211,8 @@ class _Grading:
         except BusyError as problem:
             return self.without_model(_error(BUILD, problem))
         except InputError as problem:
-            return self.without_model(build_failure(self._inside(str(problem))))
+            unbuilt = self.without_model(build_failure(self._inside(str(problem))))
+            return replace(unbuilt, timed_out=isinstance(problem, SlowModelError))
         except Exception as problem:  # noqa: BLE001 - the examiner's own failure is no failure of the submission
             return self.without_model(_error(BUILD, problem))
         recipe_text = recipe.to_mapping() if recipe else None
@@ -262,17 +271,20 @@ class _Grading:
             *examine(first, replace(contract, requirements=(*contract.requirements, *checks))),
             initial_weights(first, again, other),
         ]
-        training = None
+        training, timed_out = None, False
         if self.grader.data is not None and self.assignment.rule is not None:
-            trained, training = self._trained(builds, seeds, self.grader.data, checkpoints)
+            trained, training, timed_out = self._trained(builds, seeds, self.grader.data, checkpoints)
             findings += trained
         verdict = self._filled(findings, reason=_NOT_TRAINED)
-        return replace(verdict, model=examined_model(first), training=training)
+        return replace(verdict, model=examined_model(first), training=training, timed_out=timed_out)
 
     def _trained(
         self, builds: Sequence[CapturedModel], seeds: Sequence[int], data: Dataset, checkpoints: Path | None
-    ) -> tuple[list[Finding], GradedTraining | None]:
-        """Train the model and return the findings on it; an error of the examiner becomes the finding ``error``."""
+    ) -> tuple[list[Finding], GradedTraining | None, bool]:
+        """Train the model; return the findings, the trainings, and whether one took too long.
+
+        An error of the examiner becomes the finding ``error``.
+        """
         trainer = Trainer(
             assignment=self.assignment,
             data=data,
@@ -287,19 +299,23 @@ class _Grading:
             is_own = self.assignment.initial_weights == "submission"
             return own[seed] if is_own else with_drawn_weights(builds[0], seed)
 
+        training, timed_out = None, False
         try:
             findings, training = trainer.judge(weights, recipe_of(self.assignment, self.submission.folder))
+        except TooSlowError as problem:
+            findings, timed_out = trainer.undecided(problem), True
         except Exception as problem:  # noqa: BLE001 - as above
-            findings, training = (_error("epochs", problem), _error("accuracy", problem)), None
+            findings = (_error("epochs", problem), _error("accuracy", problem))
         if training is None:
-            return list(findings), None
+            return list(findings), None, timed_out
         try:
             permuted = trainer.permuted_labels(weights(seeds[0]))
         except TooSlowError as problem:
             permuted = _skipped(PERMUTED_LABELS, permuted_labels_expected(), f"not checked: {problem}")
+            timed_out = True
         except Exception as problem:  # noqa: BLE001 - as above
             permuted = _error(PERMUTED_LABELS, problem)
-        return [*findings, permuted], training
+        return [*findings, permuted], training, timed_out
 
     def _filled(self, findings: Sequence[Finding], *, reason: str) -> Verdict:
         """Return a verdict with these findings; all other requirements of the assignment were not checked, for ``reason``."""

@@ -19,7 +19,6 @@ import filelock
 
 from harness.errors import InputError, WriteError
 from harness.files import file_name, read_whole, write_whole
-from harness.findings import Status
 from harness.grading.verdict import Verdict
 from harness.grading.writers import WRITERS, Context, Scope, Writer
 from harness.tables import parse_document
@@ -76,11 +75,11 @@ class Results:
                     (self.folder / place / writer.file_name).unlink(missing_ok=True)
 
     def earlier(self, place: str, basis: str, digest: str) -> Verdict | None:
-        """Return the earlier verdict on a submission if basis and digest of the submission are the same, and it is no error."""
+        """Return the earlier verdict on a submission if it is final, and basis and digest of the submission are the same."""
         with contextlib.suppress(InputError):
             verdict = read_verdict(self._earlier(place))
             same = (verdict.assignment_digest, verdict.submission_digest) == (basis, digest)
-            if same and digest and verdict.status is not Status.ERROR:
+            if same and digest and verdict.is_final:
                 return verdict
         return None
 
@@ -116,8 +115,8 @@ class Results:
         return None
 
     def put(self, key: str, verdict: Verdict) -> None:
-        """Keep the first verdict on a network that is no error, and delete the checkpoints."""
-        if verdict.status is not Status.ERROR and self.get(key) is None:
+        """Keep the first verdict on a network that is final, and delete the checkpoints."""
+        if verdict.is_final and self.get(key) is None:
             write_whole(self._network(key), _CANONICAL.write([verdict], context()))
         shutil.rmtree(self.checkpoints(key), ignore_errors=True)
 

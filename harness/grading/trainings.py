@@ -71,9 +71,10 @@ class Trainer:
         """Train the declared seeds until a verdict is reached.
 
         Returns the findings ``epochs`` and ``accuracy``, and the trainings. ``weights`` returns the model with the initial
-        weights of a seed. A model that cannot be trained fails; a training that takes too long leaves both undecided.
+        weights of a seed. A model that cannot be trained fails.
 
         Raises:
+            TooSlowError: a training takes too long.
             WriteError: a checkpoint cannot be written.
         """
         rule, design = _rule(self.assignment), self.assignment.certificate
@@ -94,18 +95,23 @@ class Trainer:
                 "expected a folder of results to write checkpoints to, got one that is full or not writable. Free some space"
             ) from problem
         except InputError as problem:
-            return self._not_trained(Status.FAIL, str(problem)), None
-        except TooSlowError as problem:
-            return self._not_trained(Status.UNKNOWN, str(problem)), None
+            return self._not_trained(Status.FAIL, problem), None
         if first is None:
             raise ExaminerError("expected at least one training, got none")
         findings = _certified(design, judged) if design else judged[0]
         return findings, _training(rule, records, first, self.data)
 
+    def undecided(self, problem: TooSlowError) -> tuple[Finding, ...]:
+        """Return the findings ``epochs`` and ``accuracy`` for a training that took too long."""
+        return self._not_trained(Status.UNKNOWN, problem)
+
     def permuted_labels(self, captured: CapturedModel) -> Finding:
         """Return the finding ``permuted labels``: a short training on permuted labels must teach nothing about the test images.
 
         A model that still predicts test images well knows them from elsewhere.
+
+        Raises:
+            TooSlowError: the training takes too long.
         """
         generator = torch.Generator().manual_seed(self.seeds[0])
         data = self.data.shortened(train=_PERMUTED_IMAGES, test=len(self.data.test_labels))
@@ -147,8 +153,9 @@ class Trainer:
     def _hooks(self) -> TrainingHooks:
         return TrainingHooks(callbacks=(_Deadline(self.assignment.train_seconds),))
 
-    def _not_trained(self, status: Status, reason: str) -> tuple[Finding, ...]:
-        return tuple(replace(finding, status=status) for finding in _rule(self.assignment).skipped(reason.rstrip(".")))
+    def _not_trained(self, status: Status, problem: Exception) -> tuple[Finding, ...]:
+        reason = str(problem).rstrip(".")
+        return tuple(replace(finding, status=status) for finding in _rule(self.assignment).skipped(reason))
 
 
 class _Deadline:

@@ -156,6 +156,7 @@ class Verdict:
         claims: findings of `harness audit` on the submission's documents; empty if the assignment does not ask for it.
         notes: sentences for the student that belong to no requirement.
         submission_digest: SHA-256 of the files of the submission; empty if it could not be read.
+        timed_out: whether a time limit was exceeded, so that a faster or less busy machine may reach another verdict.
     """
 
     submission: str
@@ -170,11 +171,17 @@ class Verdict:
     claims: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     submission_digest: str = ""
+    timed_out: bool = False
 
     @property
     def status(self) -> Status:
         """The overall status of the requirements."""
         return overall(one.finding for one in self.requirements)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether grading again is sure to give the same verdict: no error of the examiner, and no time limit, played a part."""
+        return self.status is not Status.ERROR and not self.timed_out
 
     @property
     def max_score(self) -> int:

@@ -16,7 +16,15 @@ from typing import Any
 
 import torch
 
-from harness.errors import BusyError, CaptureError, ExaminerError, GraphFormatError, HarnessError, ModelSourceError
+from harness.errors import (
+    BusyError,
+    CaptureError,
+    ExaminerError,
+    GraphFormatError,
+    HarnessError,
+    ModelSourceError,
+    SlowModelError,
+)
 from harness.files import temporary_folder
 from harness.graph import CapturedModel, capture, read_captured
 from harness.sandbox import (
@@ -88,6 +96,8 @@ def load(
 
     Raises:
         ModelSourceError: the model cannot be found, imported or built, or is ambiguous.
+        SlowModelError: the same, where a file took longer than ``timeout``.
+        BusyError: the same, where the machine was too busy to import PyTorch in time.
         CaptureError: the model was built, but cannot be captured.
         SandboxError: the sandbox does not meet the requirement; no code of the model has run.
         ExaminerError: a worker process failed for a reason other than the model's code.
@@ -109,7 +119,13 @@ def load(
     ]
     results = _load_files(requests, timeout, announce, sandbox)
     loaded = [_candidates(found, file, alone=len(files) == 1) for file, (found, _) in zip(files, results, strict=True)]
-    chosen, model, notes = _chosen([one for of_file in loaded for one in of_file], source.text, announce)
+    try:
+        chosen, model, notes = _chosen([one for of_file in loaded for one in of_file], source.text, announce)
+    except ModelSourceError as problem:
+        for late in (BusyError, SlowModelError):
+            if any(isinstance(found, late) for found, _ in results):
+                raise late(str(problem)) from problem
+        raise
     number = next(number for number, found in enumerate(loaded) if any(one is chosen for one in found))
     name = chosen.name + (name_suffix(arguments) if has_arguments else "")
     return LoadedModel(
@@ -257,7 +273,8 @@ def _chosen(
 def _load_file(request: CaptureRequest, outcome: Outcome, timeout: float) -> list[Candidate]:
     text = request.source.text
     if outcome.ending is not Ending.EXITED:
-        kind = ModelSourceError if outcome.progress else BusyError
+        late = SlowModelError if outcome.progress else BusyError
+        kind = late if outcome.ending is Ending.TIMED_OUT else ModelSourceError
         raise kind(_limit_message(outcome, text, timeout))
     result = outcome.result(request)
     printed = f" The last output was: {outcome.output}" if outcome.output else ""

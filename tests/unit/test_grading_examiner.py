@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from harness.errors import CaptureError, ExaminerError, ModelSourceError, SandboxError
+from harness.errors import CaptureError, ExaminerError, ModelSourceError, SandboxError, SlowModelError
 from harness.findings import Finding, Status
 from harness.grading import Verdict, checks, grade
+from harness.grading.trainings import TooSlowError
 from harness.grading.writers import WRITERS
 from harness.sandbox import DEFAULT_REQUIREMENT, NO_REQUIREMENT
 from harness.training import NullObserver
@@ -308,6 +309,25 @@ def test_a_checkpoint_that_cannot_be_written_is_no_failure(
         {name: found for name, found in outcomes(verdict).items() if found not in ("pass", "skip")},
     )
     assert not any(str(tmp_path) in one.finding.describe() for one in verdict.requirements)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_verdict_says_that_a_time_limit_decided(monkeypatch: pytest.MonkeyPatch, submission: Path) -> None:
+    """Of loading the file, of the training, or of that on permuted labels; no other verdict says so."""
+    stand_in(monkeypatch, SlowModelError("net.py did not finish loading"))
+    verdicts = [grade(submission, grader())]
+    stand_in(monkeypatch, built(1), built(1), built(2))
+    slow = dataclasses.replace(assignment(), train_seconds=1e-9)
+    verdicts += [grade(submission, grader(assignment=one, data=dataset())) for one in (slow, assignment())]
+
+    def too_slow(*_: object) -> Finding:
+        raise TooSlowError("it took more than 1 second")
+
+    monkeypatch.setattr("harness.grading.trainings.Trainer.permuted_labels", too_slow)
+    verdicts.append(grade(submission, grader(data=dataset())))
+    assert [True, True, False, True] == [one.timed_out for one in verdicts]
+    assert ["fail", "pass", "pass", "pass"] == [outcomes(one)["build"] for one in verdicts]
+    assert ["skip", "skip", "pass", "skip"] == [outcomes(one)["permuted labels"] for one in verdicts]
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -85,6 +85,15 @@ def test_errors_of_the_examiner_are_graded_again(results: Results) -> None:
     assert (None, None) == (results.earlier("alice", failed.assignment_digest, "d"), results.get("key"))
 
 
+def test_what_a_time_limit_ended_is_graded_again(results: Results) -> None:
+    """A faster or less busy machine may reach another verdict."""
+    slow = dataclasses.replace(verdict(), timed_out=True)
+    results.write("alice", slow)
+    results.put("key", slow)
+    results.begin(["alice"], verdict())
+    assert (None, None) == (results.earlier("alice", "basis", "d"), results.get("key"))
+
+
 def test_verdicts_on_networks_are_kept(results: Results) -> None:
     """Checkpoints of the training are deleted then."""
     results.checkpoints("key").mkdir()

@@ -15,7 +15,7 @@ from harness.errors import RecipeError
 from harness.findings import Status
 from harness.grading import Assignment
 from harness.grading.initial import with_drawn_weights
-from harness.grading.trainings import Trainer, recipe_of
+from harness.grading.trainings import TooSlowError, Trainer, recipe_of
 from harness.graph import CapturedModel
 from tests.graded import TEXT, assignment, built
 from tests.made_up import RECIPE, dataset
@@ -112,8 +112,10 @@ def test_a_certificate_is_the_test_over_seeds(
 
 def test_a_training_that_takes_too_long_is_undecided() -> None:
     """How it counts, the assignment says."""
-    found, training = trainer(dataclasses.replace(assignment(), train_seconds=1e-9)).judge(drawn, RECIPE)
-    assert ([Status.UNKNOWN] * 2, None) == ([one.status for one in found], training)
+    slow = trainer(dataclasses.replace(assignment(), train_seconds=1e-9))
+    with pytest.raises(TooSlowError, match="took more than") as caught:
+        slow.judge(drawn, RECIPE)
+    assert [Status.UNKNOWN] * 2 == [one.status for one in slow.undecided(caught.value)]
 
 
 def test_permuted_labels_teach_an_honest_network_nothing() -> None:
