@@ -19,7 +19,7 @@ from harness.errors import InputError
 from harness.findings import Status
 
 if TYPE_CHECKING:
-    from harness.grading import Verdict
+    from harness.grading import Task, Verdict
     from harness.grading.writers import Writer
     from harness.sandbox import SandboxRequirement
 
@@ -148,7 +148,7 @@ def grade(
     if out:
         announce(f"results: {out}")
     if filled:
-        filled.write(verdicts)
+        filled.write(verdicts, tasks)
     if any(verdict.status is Status.ERROR for verdict in verdicts):
         return 4
     return exit_code(one.finding for verdict in verdicts for one in verdict.requirements) if strict else 0
@@ -171,24 +171,30 @@ def _salt(file: str | None) -> str:
 
 
 class _Roster:
-    """The export of a learning platform that grades are filled into; it is read, and checked, before anything is graded."""
+    """The export of a learning platform that grades are filled into; it is checked before anything is graded."""
 
     def __init__(self, path: Path, map_file: str | None) -> None:
         from harness.files import read_whole
         from harness.grading.writers import fill_roster, read_roster_map
 
         self._path = path
-        self._content = read_whole(path, "an export of a learning platform", most=_MAX_ROSTER_BYTES)
-        fill_roster(self._content, (), {})
+        fill_roster(self._read(), (), {})
         self._mapping = {}
         if map_file:
             self._mapping = read_roster_map(read_whole(Path(map_file), "a roster map", most=_MAX_ROSTER_BYTES))
 
-    def write(self, verdicts: Sequence[Verdict]) -> None:
+    def _read(self) -> bytes:
+        from harness.files import read_whole
+
+        return read_whole(self._path, "an export of a learning platform", most=_MAX_ROSTER_BYTES)
+
+    def write(self, verdicts: Sequence[Verdict], tasks: Sequence[Task]) -> None:
         from harness.files import write_whole
         from harness.grading.writers import fill_roster
 
-        filled = fill_roster(self._content, verdicts, self._mapping)
+        folders = {task.name for task in tasks if task.path.is_dir()}
+        # Read again: it may have been changed during hours of grading.
+        filled = fill_roster(self._read(), verdicts, self._mapping, folders)
         write_whole(self._path, filled.content)
         for reason in filled.unmatched:
             announce(f"not in {self._path}: {reason}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,25 @@ def test_grades_are_filled_into_a_roster(folder: Path, command: Command, monkeyp
     assert 0 == code
     assert "alice,7,A,45" in roster.read_text()
     assert "not in canvas.csv: bob" in err
+
+
+def test_a_roster_that_is_changed_while_grading_keeps_the_change(
+    folder: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grading takes hours, and the instructor goes on with the gradebook meanwhile."""
+    builds = stand_in(monkeypatch)
+    roster = folder / "canvas.csv"
+    roster.write_text("Student,ID,Section,small (77),Other (78)\n    Points Possible,,,78,10\nalice,7,A,,\nbob,8,A,,\n")
+
+    def changed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on
+        roster.write_text(roster.read_text().replace("bob,8,A,,\n", "bob,8,A,,9\n"))
+        return builds(*arguments, **options)
+
+    monkeypatch.setattr("harness.grading.examiner.load_builds", changed)
+    command(
+        *("grade", "alice", "bob", "--assignment", "small.toml", "--no-train", "--out", "out", "--roster", "canvas.csv")
+    )
+    assert ["alice,7,A,45,", "bob,8,A,45,9"] == roster.read_text().splitlines()[2:]
 
 
 def test_a_roster_map_gives_the_students_of_submissions(

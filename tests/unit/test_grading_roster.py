@@ -23,7 +23,11 @@ COMMENT = '"4 of 6 points. Not met: dropout."'
 
 
 @pytest.mark.parametrize(
-    "name", ["jane", "101", "work/jane", "work/jane.zip", "doejane_LATE_101_4_net.py", "jane/net.py"]
+    "name",
+    [
+        *("jane", "101", "work/jane", "work/jane.zip", "JANE.tar.gz", "101.tgz", "jane.ipynb", "jane/net.py"),
+        *("doejane_LATE_101_4_net.py", "doejane_101_4_net.tar.gz"),
+    ],
 )
 def test_canvas_grade_is_the_only_change(name: str) -> None:
     """Quotes, line ends, byte order mark and the other cells stay; the row is found by an ID, a login or a file's name."""
@@ -64,6 +68,22 @@ def test_submissions_without_a_grade_are_named_with_the_reason() -> None:
         "joe: not graded, because of an error of the examiner",
         "ada: the student is excused",
     ) == filled.unmatched
+
+
+@pytest.mark.parametrize("name", ["jane.berta", "jane.v2", "cnn_101_jane", "cnn_101_v2_net.py"])
+def test_no_part_of_a_name_is_taken_for_a_student(name: str) -> None:
+    """A dot in a name begins no suffix, and a number in it is no ID, unless the platform has put it there."""
+    assert (f"{name}: matches no rows",) == fill_roster(CANVAS.encode(), [verdict(name)], {}).unmatched
+
+
+def test_the_whole_name_goes_first() -> None:
+    """Before a name without suffix, an ID in it, and the folder that it lies in; a folder has no suffix."""
+    text = CANVAS.replace(",EX,", ",,")
+    for name, login in (("jane.py", "joe"), ("doe_101_4_net", "joe"), ("joe/ada", "ada")):
+        content = text.replace(",joe,A,3", f",{name},A,3") if login == "joe" else text
+        filled = fill_roster(content.encode(), [verdict(name)], {}).content.decode().splitlines()
+        assert [login == "joe", login == "ada"] == [",A,4" in line for line in filled[3:5]]
+    assert ("jane.py: matches no rows",) == fill_roster(text.encode(), [verdict("jane.py")], {}, ["jane.py"]).unmatched
 
 
 def test_two_rows_of_one_identity_are_not_guessed() -> None:

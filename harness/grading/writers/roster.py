@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -14,6 +14,7 @@ from harness.findings import Status
 from harness.grading.verdict import Verdict
 from harness.grading.writers.writer import with_harmless_texts
 from harness.reporting import harmless
+from harness.sandbox.submissions import ARCHIVE_SUFFIXES
 from harness.tables import shown
 
 _CANVAS_IDENTITIES = ("ID", "SIS User ID", "SIS Login ID", "Integration ID", "Student")
@@ -21,8 +22,9 @@ _MOODLE_IDENTITIES = ("Identifier", "Full name", "Email address", "ID number", "
 _POINTS_POSSIBLE, _EXCUSED = "points possible", "EX"
 # An assignment of Canvas, such as "Session 7 (4711)".
 _ASSIGNMENT = re.compile(r"(?P<title>.*) \(\d+\)")
-# Names of downloaded files: "Jane Doe_4711_assignsubmission_file" (Moodle), "doejane_LATE_4711_4712_net" (Canvas).
-_DOWNLOADED = re.compile(r"[^_]+_(?:late_)?(?P<id>\d+)_.*", re.IGNORECASE)
+# Names of downloaded files: "Jane Doe_4711_assignsubmission_file" (Moodle), "doejane_LATE_4711_4712_net.py" (Canvas).
+_DOWNLOADED = re.compile(r"[^_]+_(?:late_)?(?P<id>\d+)_(?:assignsubmission|\d+)_.*", re.IGNORECASE)
+_FILE_SUFFIXES = (*ARCHIVE_SUFFIXES, ".py", ".ipynb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +52,16 @@ class _Columns:
     maximum: int | None = None
 
 
-def fill_roster(content: bytes, verdicts: Sequence[Verdict], mapping: Mapping[str, str]) -> FilledRoster:
+def fill_roster(
+    content: bytes, verdicts: Sequence[Verdict], mapping: Mapping[str, str], folders: Collection[str] = ()
+) -> FilledRoster:
     """Write the points of each submission into the row of its student; all other bytes stay as they are.
 
     Canvas's export needs a column with the name of the assignment, or a single assignment; Moodle's also gets a comment.
     Without verdicts, the file is only checked.
     ``mapping`` gives for a submission what one identity cell of its row holds, such as an ID; without an entry, the
-    name of its file or folder does, or the ID in that name.
+    name of its file or folder does, the name of its file without suffix, the ID in that name, or the name of the folder
+    that it lies in. ``folders`` are the names of the submissions that are folders.
 
     Raises:
         InputError: the content is not such an export, or its highest points are not those of the assignment.
@@ -73,7 +78,11 @@ def fill_roster(content: bytes, verdicts: Sequence[Verdict], mapping: Mapping[st
     for index, row in enumerate(rows):
         for identity in {name for column in columns.identities for name in _identities(row[column].value)}:
             by_identity.setdefault(identity, []).append(index)
-    matches = [_match(verdict.submission, by_identity, mapping) for verdict in verdicts]
+    names = [verdict.submission for verdict in verdicts]
+    matches = [
+        _match((mapping[name],) if name in mapping else _names(name, is_file=name not in folders), by_identity)
+        for name in names
+    ]
     changes: list[tuple[_Cell, str]] = []
     unmatched = []
     for verdict, found in zip(verdicts, matches, strict=True):
@@ -182,12 +191,20 @@ def _identities(value: str) -> Iterator[str]:
         yield value.removeprefix("participant ")
 
 
-def _match(submission: str, by_identity: Mapping[str, Sequence[int]], mapping: Mapping[str, str]) -> list[int]:
-    """Return the rows that the first fitting name of a submission belongs to."""
+def _names(submission: str, *, is_file: bool) -> Iterator[str]:
+    """Yield what a student may be called by the name of a submission, the most certain first."""
     path = PurePath(submission)
-    names = [mapping[submission]] if submission in mapping else [path.name, path.stem, path.parent.name]
-    if submission not in mapping and (found := _DOWNLOADED.fullmatch(path.stem)):
-        names.insert(0, found["id"])
+    yield path.name
+    for suffix in _FILE_SUFFIXES:
+        if is_file and path.name.lower().endswith(suffix):
+            yield path.name[: -len(suffix)]
+    if found := _DOWNLOADED.fullmatch(path.name):
+        yield found["id"]
+    yield path.parent.name
+
+
+def _match(names: Iterable[str], by_identity: Mapping[str, Sequence[int]]) -> list[int]:
+    """Return the rows that the first fitting name belongs to."""
     matches = (by_identity.get(name.strip().casefold(), ()) for name in names)
     return list(next(filter(None, matches), ()))
 
