@@ -6,9 +6,10 @@ and computes all of this from graph and tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -16,7 +17,7 @@ from harness.contracts.requirement import LISTED, ExaminedModel, Requirement
 from harness.contracts.requirements import BatchRule
 from harness.findings import Finding, Status
 from harness.graph import CapturedModel, graph_to_json
-from harness.graph.form import Argument, Program
+from harness.graph.form import Argument, Graph, Program, argument_types
 from harness.graph.module_state import same_tensor
 from harness.structure import Structure
 
@@ -29,8 +30,12 @@ CLAIMS = "claims"
 MAX_PARAMETERS, MAX_MACS, MAX_ACTIVATION_BYTES = 20_000_000, 10**9, 2**28
 _BUILD_EXPECTED = "the model is built in time, and is the same network whenever it is built"
 _WEIGHTS_EXPECTED = "initial weights that repeat with the seed and change with another seed"
-# Their numbers are settings, not weights.
+# Their numbers are settings, not weights: one value of each is free.
 _WITH_SETTINGS = frozenset({"dropout", "normalisation"})
+# Their whole numbers make or choose numbers; those of other families are sizes and dimensions.
+_WITH_POSITIONS = frozenset({"creation", "reordering", "size", "slicing", "windows"})
+# Far more than a network for small images has. Each operation could stand for a number, such as by a plus or minus.
+_MAX_OPERATIONS = 1_000
 
 
 def judge_claims(found: Sequence[Finding]) -> Finding:
@@ -137,15 +142,16 @@ def is_constant(tensor: torch.Tensor) -> bool:
 class StateBudget(Requirement):
     """At most ``most`` numbers that training does not change: with more, a submission could hold trained weights.
 
-    Elements of constants and buffers that forward reads count, except running statistics; so do those of the frozen
-    parameters ``frozen``, and the different numbers that are written into the operations.
+    Elements of constants and buffers that forward reads count, except running statistics; so do the numbers ``held`` in
+    parameters, by their names, and those that are written into the operations: each occurrence, except the further ones of
+    the most frequent value of an argument, or all of them if it is 0 or 1.
     """
 
     name: ClassVar[str] = "state budget"
     section: ClassVar[str] = ""
 
     most: int
-    frozen: tuple[str, ...] = ()
+    held: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def expected(self) -> str:
@@ -155,37 +161,62 @@ class StateBudget(Requirement):
     def decide(self, model: ExaminedModel) -> Finding:
         """Count the numbers in constants, buffers, frozen parameters and operations."""
         graph = model.captured.graph
-        held = {spec.name: spec.elements for spec in model.structure.parameters.hidden}
-        held |= {spec.name: spec.elements for spec in graph.tensors if spec.name in self.frozen}
-        literals = {number for program in (graph.train, graph.evaluate) for number in _literals(program)}
-        total = sum(held.values()) + len(literals)
+        held = {spec.name: spec.elements for spec in model.structure.parameters.hidden} | dict(self.held)
+        literals = _literals(graph)
+        total = sum(held.values()) + literals
         return self.finding(
             holds=total <= self.most,
             observed=f"{total:,} numbers",
             evidence=[
                 *(f"{name}: {elements:,}" for name, elements in list(held.items())[:LISTED]),
-                *([f"{len(literals):,} different numbers in operations"] if literals else []),
+                *([f"{literals:,} numbers in operations"] if literals else []),
             ],
             hint="train all weights: register them as parameters, and leave constants out of the network",
         )
 
 
-def _literals(program: Program) -> set[float]:
-    """The floating-point numbers among the arguments of a program's operations."""
-    waiting: list[Argument] = [
-        argument
-        for operation in program.operations
-        if operation.kind.family not in _WITH_SETTINGS
-        for argument in (*operation.args, *operation.kwargs.values())
-    ]
-    found: set[float] = set()
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, tuple):
-            waiting += value
-        elif isinstance(value, float):
-            found.add(value)
-    return found
+def _literals(graph: Graph) -> int:
+    """How many numbers are written into the operations of a graph's programs, where both have the same only once."""
+    train, evaluate = (_written_numbers(program) for program in (graph.train, graph.evaluate))
+    total = max(max(len(program.operations) for program in (graph.train, graph.evaluate)) - _MAX_OPERATIONS, 0)
+    for place in {**train, **evaluate}:
+        found = train[place] | evaluate[place]
+        ((most_frequent, times),) = found.most_common(1)
+        total += found.total() - times + (not place.is_setting and most_frequent not in (0, 1))
+    return total
+
+
+class _Place(NamedTuple):
+    """An argument of all operations of one kind."""
+
+    kind: str
+    argument: str
+    is_setting: bool
+
+
+def _written_numbers(program: Program) -> defaultdict[_Place, Counter[Argument]]:
+    """Count the numbers in each place of a program, and the whole numbers that choose or make numbers."""
+    found: defaultdict[_Place, Counter[Argument]] = defaultdict(Counter)
+    for operation in program.operations:
+        types, family = argument_types(operation.op), operation.kind.family
+        given = dict(zip(types or map(str, range(len(operation.args))), operation.args, strict=False))
+        for name, value in {**given, **operation.kwargs}.items():
+            is_size = "int" in types.get(name, "int") and name != "divisor_override"
+            place = _Place(operation.kind.name, name, is_setting=is_size or family in _WITH_SETTINGS)
+            numbers = tuple(_numbers(value))
+            if not is_size:
+                found[place].update(numbers)
+            elif numbers and family in _WITH_POSITIONS:
+                found[place][numbers] += 1
+    return defaultdict(Counter, {place: counts for place, counts in found.items() if counts})
+
+
+def _numbers(value: Argument) -> Iterator[float]:
+    if isinstance(value, tuple):
+        for one in value:
+            yield from _numbers(one)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
 
 
 @dataclass(frozen=True, kw_only=True)

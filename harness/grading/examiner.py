@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -43,7 +43,7 @@ from harness.grading.checks import (
     same_network,
 )
 from harness.grading.examined import examined_model
-from harness.grading.initial import with_drawn_weights
+from harness.grading.initial import kept_numbers, with_drawn_weights
 from harness.grading.trainings import TooSlowError, Trainer, permuted_labels_expected, problem_of, recipe_of
 from harness.grading.verdict import GradedTraining, Verdict
 from harness.graph import CapturedModel, computing_threads, graph_to_json
@@ -264,7 +264,7 @@ class _Grading:
         if build.status is not Status.PASS:
             return self.without_model(build)
         contract = self.assignment.contract
-        budget = StateBudget(most=self.assignment.state_budget, frozen=_frozen(first, other))
+        budget = StateBudget(most=self.assignment.state_budget, held={**kept_numbers(first), **_frozen(first, other)})
         checks = (budget, BatchIndependence(), PureEvaluation())
         findings = [
             build,
@@ -348,10 +348,10 @@ class _Grading:
         )
 
 
-def _frozen(first: CapturedModel, other: CapturedModel) -> tuple[str, ...]:
-    """Names of the parameters that no training changes and that are the same under every seed."""
-    trainable = {spec.name for spec in first.graph.tensors if spec.requires_grad}
-    return tuple(name for name in fixed_parameters(first, other) if name not in trainable)
+def _frozen(first: CapturedModel, other: CapturedModel) -> Mapping[str, int]:
+    """The elements of the parameters that no training changes and that are the same under every seed, by their names."""
+    frozen = {spec.name: spec.elements for spec in first.graph.tensors if not spec.requires_grad}
+    return {name: frozen[name] for name in fixed_parameters(first, other) if name in frozen}
 
 
 def _content(captured: CapturedModel) -> list[object]:

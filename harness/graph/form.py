@@ -229,13 +229,25 @@ def bind(operation: Operation) -> dict[str, Argument]:
 
 
 @cache
+def argument_types(op: str) -> Mapping[str, str]:
+    """The types of an operation's arguments by their names, such as ``List[int]``; empty if the installed torch lacks it."""
+    return {name: kind for name, _, kind in _schema(op)}
+
+
+@cache
 def _declared_arguments(op: str) -> tuple[tuple[str, Argument], ...]:
+    return tuple((name, default) for name, default, _ in _schema(op))
+
+
+def _schema(op: str) -> tuple[tuple[str, Argument, str], ...]:
+    """The name, the default and the type of each argument of an operation; empty if the installed torch has no such one."""
     parts = op.split(".")
     packet = getattr(torch.ops.aten, parts[1], None) if parts[0] == "aten" else None
     overload = getattr(packet, parts[-1], None)
     if overload is None:
         return ()
-    return tuple((argument.name, _plain(argument.default_value)) for argument in overload._schema.arguments)  # noqa: SLF001 - torch has no public way to read a schema
+    arguments = overload._schema.arguments  # noqa: SLF001 - torch has no public way to read a schema
+    return tuple((one.name, _plain(one.default_value), str(one.type)) for one in arguments)
 
 
 def _plain(value: object) -> Argument:

@@ -344,7 +344,7 @@ class Structure:
         statistics = {argument.name for argument in arguments if isinstance(argument, Ref)}
         owners = {_owner(name) for name in statistics}
         scalars = {spec.name for spec in self.graph.tensors if spec.kind == "buffer" and spec.shape == ()}
-        counters = {name for name in scalars if name.endswith("num_batches_tracked") and _owner(name) in owners}
+        counters = {f"{owner}.num_batches_tracked".lstrip(".") for owner in owners} & scalars
         return statistics | counters
 
 

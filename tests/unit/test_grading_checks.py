@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from harness.contracts import Contract, examine
 from harness.findings import Finding, Status
@@ -117,9 +118,37 @@ def test_state_in_constants_buffers_and_operations_counts(most: int, status: Sta
 
 def test_fixed_parameters_count_as_state() -> None:
     """A parameter that is frozen and the same under every seed holds numbers like a constant."""
-    frozen = checks.fixed_parameters(built(1, Frozen), built(2, Frozen))
-    assert ("fixed",) == frozen
-    assert "10 numbers" == decided(StateBudget(most=100, frozen=frozen), Frozen).observed
+    assert ("fixed",) == checks.fixed_parameters(built(1, Frozen), built(2, Frozen))
+    assert "10 numbers" == decided(StateBudget(most=100, held={"fixed": 10}), Frozen).observed
+
+
+@pytest.mark.parametrize(
+    ("changed", "numbers"),
+    [
+        (lambda x: x * 0.5 * 0.5 * 0.5, 1),
+        (lambda x: x * 2 * 3 * 2 * 2 * 0.3 * 0.3, 4),
+        (lambda x: x * 1, 0),
+        (lambda x: x + torch.full((1,), 2**60) // 256 ** torch.arange(3).sum(), 3),
+        (lambda x: x + torch.stack([x[:, k] for k in (3, 1, 4, 1, 5)], 1).sum(), 3),
+        (lambda x: torch.cat([F.leaky_relu(x, slope) for slope in (0.1, 0.2, 0.1)]), 2),
+        (lambda x: x.view(-1, 5, 2).transpose(1, 2).flatten(1), 0),
+        (lambda x: F.avg_pool2d(x[:, None], 1, divisor_override=7)[:, 0], 1),
+    ],
+)
+def test_each_number_in_an_operation_counts(changed: Callable[[Tensor], Tensor], numbers: int) -> None:
+    """Whole ones, too, and each time, unless all calls have the same; sizes and dimensions do not."""
+
+    class Changed(Wrapped):
+        def changed(self, output: Tensor) -> Tensor:
+            return changed(output)
+
+    assert f"{numbers} numbers" == decided(StateBudget(most=0), Changed).observed
+
+
+def test_operations_without_end_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each could stand for a number, such as by a plus or minus."""
+    monkeypatch.setattr(checks, "_MAX_OPERATIONS", 5)
+    assert Status.FAIL is decided(StateBudget(most=0), Wrapped).status
 
 
 def test_predictions_that_depend_on_the_batch_fail() -> None:

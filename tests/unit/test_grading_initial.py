@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from harness.grading.initial import with_drawn_weights
+from harness.grading.initial import kept_numbers, with_drawn_weights
 from harness.graph import capture
 from tests.graded import built
 from tests.made_up import network
@@ -77,3 +77,33 @@ def test_other_parameters_keep_only_mean_and_spread() -> None:
     drawn = with_drawn_weights(capture(module, name="net", twice=False), 7).state["mixed"]
     assert not torch.equal(module.mixed, drawn)
     assert (3.0, 2.0) == (round(drawn.mean().item(), 1), round(drawn.std().item(), 1))
+
+
+class Joined(nn.Module):
+    """A head of parameters of one or two elements, and a running mean that is read before its batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.tensor(3.0))
+        self.two = nn.ParameterList(nn.Parameter(k + torch.randn(2) / 1e6) for k in range(5))
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert self.norm.running_mean is not None
+        maps = self.norm(images + self.norm.running_mean[:, None, None]) * self.one
+        output: Tensor = torch.cat(list(self.two)) + maps.mean((1, 2, 3))[:, None]
+        return output
+
+
+def test_what_is_kept_of_a_submission_is_counted() -> None:
+    """One number of a constant parameter, mean and deviation of another one; nothing of those that PyTorch's layers have."""
+    assert {} == kept_numbers(built(1))
+    assert {"one": 1, **{f"two.{k}": 2 for k in range(5)}} == kept_numbers(built(1, Joined))
+    assert {"scale": 1, "mixed": 2} == kept_numbers(built(1, Unusual))
+
+
+def test_a_running_statistic_is_new_whatever_reads_it_first() -> None:
+    """The state budget does not count it."""
+    module = Joined()
+    module.norm.running_mean = torch.full((1,), 9.0)
+    assert 0 == with_drawn_weights(capture(module, name="net", twice=False), 7).state["norm.running_mean"].item()

@@ -246,6 +246,28 @@ class WeightsInConstants(Modules):
         return super().scores(images) + images.flatten(1) @ self.constants
 
 
+class WeightsInIntegers(Modules):
+    """weights of an earlier training in whole numbers, seven of a byte in each"""
+
+    def scores(self, images: Tensor) -> Tensor:
+        places = 256 ** torch.arange(7)
+        packed = [torch.full((1,), 2**55 + 1_234_567_891 * number) // places % 256 for number in range(120)]
+        return super().scores(images) + images.flatten(1)[:, :84] @ torch.cat(packed).reshape(84, 10) / 2**16
+
+
+class WeightsInOneNumber(Modules):
+    """weights of an earlier training in parameters of one element, which no seed changes"""
+
+    def build(self) -> None:
+        super().build()
+        self.numbers = nn.ParameterList(nn.Parameter(torch.tensor([number / 240])) for number in range(240))
+        self.head = nn.Identity()  # type: ignore[assignment]  # its weights are the numbers
+
+    def scores(self, images: Tensor) -> Tensor:
+        maps = self.mix(self.pooled(self.late(self.early(images))))
+        return F.conv2d(self.dropped(maps), torch.cat(list(self.numbers)).reshape(10, -1, 1, 1)).flatten(1)
+
+
 class TrainedBefore(Modules):
     """initial weights that do not depend on the seed, as weights of an earlier training would be"""
 
@@ -325,6 +347,8 @@ class NeverReady(Modules):
 CHEATS = (
     HiddenWeights,
     WeightsInConstants,
+    WeightsInIntegers,
+    WeightsInOneNumber,
     TrainedBefore,
     RandomInPython,
     AnotherNetworkEachTime,
