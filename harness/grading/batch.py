@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import cast
 
-from harness.errors import ExaminerError, HarnessError
+from harness.errors import ExaminerError, HarnessError, InputError
 from harness.grading.examiner import Grader, examiner_failed, grade
 from harness.grading.results import Results, places_for
 from harness.grading.verdict import Verdict
@@ -57,9 +57,9 @@ def grade_all(
 
     Args:
         tasks: the submissions.
-        grader: how they are graded; sent to each process, so that it must be picklable if ``jobs`` is above 1.
+        grader: how they are graded; sent to each process, so that it must be picklable if there are several submissions.
         results: where the results are written, each as soon as it is there; None to write none.
-        jobs: the number of submissions to grade at a time; above 1, each in a process of its own.
+        jobs: the number of submissions to grade at a time; of several, each is graded in a process that no other one needs.
         on_verdict: called with each verdict as soon as it is there.
 
     Raises:
@@ -71,8 +71,11 @@ def grade_all(
         example = examiner_failed(grader, "example", ExaminerError("not graded yet"))
         results.begin([task.place for task in tasks], example)
     verdicts: dict[str, Verdict] = {}
-    jobs = min(jobs, len(tasks))
-    graded = _graded_in_processes(tasks, grader, results, jobs) if jobs > 1 else _graded_here(tasks, grader, results)
+    graded = (
+        _graded_in_processes(tasks, grader, results, min(jobs, len(tasks)))
+        if len(tasks) > 1
+        else _graded_here(tasks, grader, results)
+    )
     for task, verdict in graded:
         verdicts[task.place] = verdict
         on_verdict(verdict)
@@ -126,11 +129,7 @@ def _graded_in_processes(tasks: Sequence[Task], grader: Grader, results: Results
                     answer = connection.recv()
                 except (EOFError, OSError):
                     process.join()
-                    answer = examiner_failed(
-                        grader,
-                        task.name,
-                        ExaminerError(f"the examiner's process ended with exit code {process.exitcode}"),
-                    )
+                    answer = examiner_failed(grader, task.name, _crash(process.exitcode or 0))
                     if results:
                         results.write(task.place, answer)
                     if waiting:
@@ -144,6 +143,12 @@ def _graded_in_processes(tasks: Sequence[Task], grader: Grader, results: Results
         for process, _ in running.values():
             process.kill()
             process.join()
+
+
+def _crash(exit_code: int) -> HarnessError:
+    if exit_code == -signal.SIGKILL:
+        return InputError("the process that graded the submission was killed, as where the memory is not enough")
+    return ExaminerError(f"the examiner's process ended with exit code {exit_code}")
 
 
 def _started(grader: Grader, results: Results | None) -> tuple[Connection, BaseProcess]:
@@ -161,6 +166,8 @@ def _serve(grader: Grader, results: Results | None, connection: Connection) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         end_with_parent(os.getppid())
+        # Where the memory is not enough, Linux ends this process, not the one that goes on with the other submissions.
+        Path("/proc/self/oom_score_adj").write_text("500", "ascii")
     with warm_workers(), contextlib.suppress(EOFError, BrokenPipeError):
         while task := connection.recv():
             try:

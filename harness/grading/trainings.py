@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from harness.grading.checks import PERMUTED_LABELS
 from harness.grading.examined import wrong_images
 from harness.grading.verdict import GradedRun, GradedTraining
 from harness.graph import CapturedModel
+from harness.graph.form import Dim
 from harness.training import (
     NullObserver,
     Observer,
@@ -39,6 +42,11 @@ _PERMUTED_IMAGES = 6_400
 # Guessing gives 10 %, always the same class at most 12 %; clusters of similar digits that get one class by chance give more: up
 # to 17.5 % in five trainings of each shipped model on the embedded digits.
 _PERMUTED_MOST = 0.4
+
+
+# As much memory as a confined process has. The largest batch of honest networks takes a tenth of it.
+_MAX_STEP_BYTES = 2**32
+_SIZE = re.compile(r"\d+")
 
 
 class TooSlowError(Exception):
@@ -133,6 +141,7 @@ class Trainer:
 
     def _train(self, captured: CapturedModel, recipe: Recipe, seed: int) -> tuple[RunRecord, Predictions]:
         captured.require_trainable()
+        _require_small_steps(captured, recipe.batch_size)
         module = captured.to_module()
         engine, _ = choose_engine("auto", module, self.device)
         spec = self._spec(captured, recipe, seed, engine.name)
@@ -172,6 +181,32 @@ class _Deadline:
 
     def after_step(self, step: Step) -> None:
         """Do nothing."""
+
+
+def _require_small_steps(captured: CapturedModel, batch_size: int) -> None:
+    """Check that the results of a training step fit into memory, before they are computed.
+
+    Raises:
+        InputError: they do not.
+    """
+    total: int = sum(
+        math.prod(_elements(dim, batch_size) for dim in result.shape) * getattr(torch, result.dtype).itemsize
+        for operation in captured.graph.train.operations
+        if not operation.kind.shares_memory
+        for result in operation.outputs
+    )
+    if total > _MAX_STEP_BYTES:
+        raise InputError(
+            f"expected a training step of at most {_MAX_STEP_BYTES:,} bytes of activations, got {total:,} with "
+            f"batch_size={batch_size}. Use smaller batches, or fewer or smaller layers."
+        )
+
+
+def _elements(dim: Dim, batch_size: int) -> int:
+    """The size of a dimension such as ``16*B``; of unusual expressions, its order of magnitude."""
+    if isinstance(dim, int):
+        return dim
+    return math.prod([batch_size] * dim.count("B") + [int(number) for number in _SIZE.findall(dim)])
 
 
 def permuted_labels_expected() -> str:

@@ -115,14 +115,15 @@ def die(folder: Path) -> Sequence[Finding]:
     return ()
 
 
-def test_an_examiner_that_dies_is_an_error_of_one_verdict(tmp_path: Path) -> None:
-    """The others are graded all the same."""
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_examiner_that_dies_is_an_error_of_one_verdict(jobs: int, tmp_path: Path) -> None:
+    """The others are graded all the same, also one at a time."""
     submissions = folders(tmp_path, dict.fromkeys("abc", HONEST))
     text = "claims = true\n" + TEXT.replace("accuracy = 12", "accuracy = 12\nclaims = 0")
     examiner = grader(assignment=assignment(text), claims=die)
-    found = grade_all(tasks_for(submissions), examiner, None, jobs=2)
+    found = grade_all(tasks_for(submissions), examiner, None, jobs=jobs)
     assert [Status.PASS, Status.ERROR, Status.PASS] == [one.status for one in found]
-    assert "ended with exit code -9" in found[1].requirements[0].finding.observed
+    assert "was killed, as where the memory is not enough" in found[1].requirements[0].finding.observed
 
 
 def test_a_killed_class_is_continued(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli.grade import FORMATS
 from harness.errors import ExaminerError, ModelSourceError
-from harness.grading import read_verdict
+from harness.grading import batch, read_verdict
 from harness.grading.writers import WRITERS
 from tests.graded import TEXT, Builds, built
 
@@ -31,6 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stand_in(monkeypatch: pytest.MonkeyPatch, *models: object) -> Builds:
     """Let every submission be these models; by default, those of an honest one."""
     builds = Builds(*(models or (built(1), built(1), built(2))))  # type: ignore[arg-type]  # models and errors
+    here = batch._graded_here  # noqa: SLF001 - another process would not have the models
+    monkeypatch.setattr(batch, "_graded_in_processes", lambda tasks, by, results, _: here(tasks, by, results))
     monkeypatch.setattr("harness.grading.examiner.load_builds", builds)
     return builds
 

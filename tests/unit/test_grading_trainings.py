@@ -154,6 +154,27 @@ def test_a_recipe_out_of_bounds_is_refused(tmp_path: Path, change: tuple[str, st
     assert words in str(caught.value)
 
 
+def test_a_batch_that_does_not_fit_into_memory_fails_before_it_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finding says how much it is, and what to do."""
+    monkeypatch.setattr("harness.grading.trainings.train", None)
+    found, training = trainer().judge(drawn, dataclasses.replace(RECIPE, batch_size=1_000_000))
+    assert ([Status.FAIL] * 2, None) == ([one.status for one in found], training)
+    assert "with batch_size=1000000. Use smaller batches" in found[0].observed
+
+
+def test_a_product_of_all_pairs_of_images_counts_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its size grows with the square of the batch."""
+
+    class Pairs(Blind):
+        def forward(self, images: Tensor) -> Tensor:
+            flat = images.flatten(1)
+            return self.output + (flat @ flat.T).mean(1, keepdim=True)
+
+    monkeypatch.setattr("harness.grading.trainings.train", None)
+    found, _ = trainer().judge(lambda _: built(1, Pairs), dataclasses.replace(RECIPE, batch_size=60_000))
+    assert "bytes of activations, got 14," in found[0].observed
+
+
 def test_a_link_is_no_recipe(tmp_path: Path) -> None:
     """It could lead anywhere."""
     (tmp_path / "elsewhere.toml").write_text(RECIPE_TEXT.replace("0.1", "0.2"))
