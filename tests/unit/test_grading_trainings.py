@@ -157,9 +157,10 @@ def test_a_recipe_out_of_bounds_is_refused(tmp_path: Path, change: tuple[str, st
 def test_a_batch_that_does_not_fit_into_memory_fails_before_it_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The finding says how much it is, and what to do."""
     monkeypatch.setattr("harness.grading.trainings.train", None)
-    found, training = trainer().judge(drawn, dataclasses.replace(RECIPE, batch_size=1_000_000))
+    monkeypatch.setattr("harness.grading.trainings._MAX_STEP_BYTES", 2**18)
+    found, training = trainer().judge(drawn, dataclasses.replace(RECIPE, batch_size=1_000))
     assert ([Status.FAIL] * 2, None) == ([one.status for one in found], training)
-    assert "with batch_size=1000000. Use smaller batches" in found[0].observed
+    assert "with batch_size=1000. Use smaller batches" in found[0].observed
 
 
 def test_a_product_of_all_pairs_of_images_counts_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -250,9 +250,9 @@ class WeightsInIntegers(Modules):
     """weights of an earlier training in whole numbers, seven of a byte in each"""
 
     def scores(self, images: Tensor) -> Tensor:
-        places = 256 ** torch.arange(7)
-        packed = [torch.full((1,), 2**55 + 1_234_567_891 * number) // places % 256 for number in range(120)]
-        return super().scores(images) + images.flatten(1)[:, :84] @ torch.cat(packed).reshape(84, 10) / 2**16
+        packed = torch.cat([torch.full((1, 1), 2**55 + 1_234_567_891 * number) for number in range(120)])
+        weights = (packed // 256 ** torch.arange(7) % 256).reshape(84, 10)
+        return super().scores(images) + images.flatten(1)[:, :84] @ (weights / 2**16)
 
 
 class WeightsInOneNumber(Modules):
