@@ -171,7 +171,7 @@ def _notebook(path: Path, name: str) -> Iterator[Line | Unread]:
     except InputError as error:
         yield Unread(place=Place(file=name), reason=str(error))
         return
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001 - its validation and its conversions of old forms raise errors of any type
         yield Unread(place=Place(file=name), reason=f"it is not a notebook that nbformat reads: {type(error).__name__}")
         return
     for number, cell in enumerate(cells, start=1):

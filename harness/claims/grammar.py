@@ -68,7 +68,8 @@ STOPS_EARLY = re.compile(r"early[ _-]?stop", re.IGNORECASE)
 MODEL = re.compile(
     r"\b(?:(?:model|step|code|experiment|version|iteration|attempt)[ _-]{0,2}(?:no\.?|#|v)?[ _-]?(?P<number>\d{1,2})\b"
     r"|(?P<ordinal>first|second|third|fourth|fifth|sixth)[ _-](?:model|step|version|attempt)\b)",
-    re.IGNORECASE,
+    # Letters such as the long s are not those of the words below.
+    re.IGNORECASE | re.ASCII,
 )
 # Headings within the section of a model that do not name a variant of it
 PART_OF_SECTION = re.compile(

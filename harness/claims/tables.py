@@ -17,6 +17,7 @@ _KERNEL = re.compile(r"(\d{1,2})\s?[x\u00d7*]\s?\1\b")
 _GRID_WORDS = ("rf", "recept", "r_out", "epoch")
 _WITHOUT_PARAMETERS = re.compile(r"\w*(?:ReLU6?|GELU|SiLU|Dropout\w?\w?|Pool2d|Softmax|Flatten|Identity|Sigmoid|Tanh)")
 _FEWEST_COLUMNS = 3
+_FLAGS = {"True": 1, "False": 0}
 
 
 @dataclass(kw_only=True)
@@ -212,16 +213,27 @@ def _field_row(row: dict[str, str], size: int, quote: Quote) -> FieldRow:
 
 
 def module_parameters(operation: str, arguments: str) -> int | None:
-    """Return the number of parameters of a module as ``print(model)`` shows it; None for an operation that is not known."""
-    positional = [int(number) for number in re.findall(r"(?:^|, )(\d{1,9})(?=,|$)", arguments)]
+    """Return the number of parameters of a module as ``print(model)`` shows it.
+
+    None for an operation that is not known, and for arguments that are no numbers, as those of source code.
+    """
+    positional = re.findall(r"(?:^|, )(\w{1,40})(?=,|$)", arguments)
     named: dict[str, str] = dict(re.findall(r"(\w{1,40})=(\([^()]{0,40}\)|[^,()]{1,40})", arguments))
-    bias = named.get("bias", "True") == "True"
+    try:
+        return _counted(operation, positional, named)
+    except (ValueError, KeyError, ZeroDivisionError):
+        return None
+
+
+def _counted(operation: str, positional: list[str], named: dict[str, str]) -> int | None:
+    bias = _FLAGS[named.get("bias", "True")]
     match operation, positional:
         case "Conv2d", [inputs, outputs, *_] if "kernel_size" in named:
-            kernel = [int(size) for size in _INTEGER.findall(named["kernel_size"])]
-            return inputs // int(named.get("groups", "1")) * outputs * kernel[0] * kernel[-1] + bias * outputs
-        case "Linear", _ if {"in_features", "out_features"} <= named.keys():
+            kernel = [int(size) for size in named["kernel_size"].strip("()").split(",")]
+            channels = int(inputs) // int(named.get("groups", "1"))
+            return (channels * kernel[0] * kernel[-1] + bias) * int(outputs)
+        case "Linear", _:
             return (int(named["in_features"]) + bias) * int(named["out_features"])
         case "BatchNorm2d", [channels]:
-            return 2 * channels if named.get("affine", "True") == "True" else 0
+            return 2 * int(channels) * _FLAGS[named.get("affine", "True")]
     return 0 if _WITHOUT_PARAMETERS.fullmatch(operation) and operation != "PReLU" else None

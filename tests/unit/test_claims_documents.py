@@ -66,6 +66,11 @@ def test_a_notebook_has_cells_and_outputs(tmp_path: Path) -> None:
         b'{"cells": 3, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
         b'{"cells": [{"cell_type": "code", "outputs": 7}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
         b'{"nbformat": "x"}',
+        b"{}",
+        b'{"cells": [{"cell_type": "code", "source": [], "outputs": []}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+        b'{"cells": [{"cell_type": "markdown", "source": []}], "nbformat": 4, "nbformat_minor": 2, "metadata": {}}',
+        b'{"nbformat": 3, "nbformat_minor": 0, "worksheets": [{"cells": [{"cell_type": "code", "input": "x"}]}]}',
+        b'{"nbformat": 2, "worksheets": [{"cells": [{"cell_type": "code"}]}]}',
     ],
 )
 def test_a_notebook_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:

@@ -149,6 +149,35 @@ def test_a_layer_summary_is_read(text: str, form: str, sizes: list[int], total: 
     assert (form, sizes, total) == (table.form, [row.parameters for row in table.rows], table.total)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "Linear(in_features=num_ftrs, out_features=10, bias=True)",
+        "Linear(in_features=10, out_features=10, bias=use_bias)",
+        "Linear(in_features=10)",
+        "Conv2d(1, 32, kernel_size=k, stride=1)",
+        "Conv2d(1, 32, kernel_size=(k, 3), stride=1)",
+        "Conv2d(1, 32, kernel_size=2 * k, stride=1)",
+        "Conv2d(channels, 32, kernel_size=3, stride=1)",
+        "Conv2d(8, 32, kernel_size=3, stride=1, groups=in_channels)",
+        "Conv2d(8, 32, kernel_size=3, stride=1, groups=0)",
+        "BatchNorm2d(channels, affine=True)",
+        "BatchNorm2d(8, affine=flag)",
+    ],
+)
+def test_a_module_with_arguments_that_are_no_numbers_is_not_counted(row: str, reading: Reader) -> None:
+    """Source code has names where `print(model)` has numbers; such a table is incomplete, and no error."""
+    (table,) = reading(f"  (conv1): {row}\n  (relu): ReLU()\n").tables
+    assert not table.complete
+
+
+@pytest.mark.parametrize("line", ["Total params: ,x", "Total params: ,", "\u017fecond model: 3", "# F\u0131rst model"])
+def test_a_line_with_foreign_characters_is_no_error(line: str, reading: Reader) -> None:
+    """Commas without digits are no number, and letters that only look alike no words."""
+    found = reading(f"{line}\nThe {line} has an accuracy of 99.02%.\n")
+    assert ((), ()) == (found.tables, found.sections)
+
+
 def test_a_repeated_end_of_a_summary_is_no_table(reading: Reader) -> None:
     """Rows without a head, and a total printed again, are not another summary."""
     assert 1 == len(reading(f"```\n{TORCHSUMMARY}{TORCHSUMMARY.splitlines()[3]}\nTotal params: 176\n```\n").tables)
