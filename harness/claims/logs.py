@@ -145,20 +145,19 @@ class LogReader:
         self._epochs.append(Epoch(test=test, test_quote=quote_of(line), test_loss=loss, ended=ended, **kept))
         self._now = _Begun()
 
-    def add_row(self, label: int, train: str | None, test: str, loss: str | None, line: Line) -> None:
+    def add_row(self, label: int, train: str | None, test: str, loss: str | None, line: Line, section: Section) -> None:
         """Add an epoch that a row of a table shows."""
+        self._section = section
         self.begin(label, line, line.text)
         if train:
             self._now = replace(self._now, train=Accuracy(percent=percentage(train)), train_quote=quote_of(line))
         self.add(Accuracy(percent=percentage(test)), loss, line)
 
     def end(self) -> None:
-        """End the current run."""
-        now = self._now
+        """End the current run, and an epoch without a result."""
         if self._epochs:
             self.runs.append(Run(section=self._section, epochs=tuple(self._epochs), damaged=self._damaged))
-        # The heading of a new run's first epoch stays.
-        self._epochs, self._damaged, self._now = [], 0, now if now.label is not None else _Begun()
+        self._epochs, self._damaged, self._now = [], 0, _Begun()
 
     def cut(self) -> None:
         """Note that the rest of the current run is not read."""

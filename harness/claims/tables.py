@@ -173,7 +173,7 @@ class TableReader:
             self.end()
             return False
         loss = _NUMBER.search(row.get("loss", ""))
-        self._logs.add_row(int(label[0]), train and train[0], test[0], loss and loss[0], line)
+        self._logs.add_row(int(label[0]), train and train[0], test[0], loss and loss[0], line, self._section)
         return True
 
 

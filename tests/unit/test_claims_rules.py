@@ -86,6 +86,22 @@ def test_a_rounded_figure_is_right_and_a_bound_is_strict(claim: str, rules: list
     assert rules == [rule for rule, _ in found(f"{claim}\n\nTotal params: 7,752\n\n{log}", tmp_path)]
 
 
+def test_a_run_belongs_to_the_section_of_its_first_line(tmp_path: Path) -> None:
+    """A table of epochs is of the model above it, and an interrupted epoch ends with its section."""
+    table = "| Epoch | Train Acc | Test Acc |\n|---|---|---|\n| 1 | 97.1 | {}.30 |\n| 2 | 97.5 | {} |\n"
+    begun = "\nEpoch: 3\nLoss=0.1 Batch_id=9 Accuracy=99.90: 100%|##| 10/10 [00:01<00:00]\n"
+    models = [
+        f"# Model {number}\n\n## Log\n\n{table.format(98, best)}\n## Results\n\nBest Test Accuracy: {best}\n"
+        "Best Train Accuracy: 97.50\n\n"
+        for number, best in ((1, "99.40"), (2, "99.20"), (3, "98.90"))
+    ]
+    assert [] == found("# MNIST\nThree models.\n\n" + "".join(models), tmp_path)
+    models[1] = models[1].replace("Best Test Accuracy: 99.20", "Best Test Accuracy: 99.21")
+    assert ["best-above-log"] == [rule for rule, _ in found("".join(models), tmp_path)]
+    log = "Test set: Average loss: 0.05, Accuracy: 9910/10000 (99.10%)\n"
+    assert [] == found(f"# Model 1\n{begun}# Model 2\nBest train accuracy: 98.00%\n\n{log}", tmp_path)
+
+
 def test_a_log_of_one_variant_does_not_contradict_the_others(tmp_path: Path) -> None:
     """Among several variants of a model, each with its claims, only that of the log can be judged."""
     log = "Epoch: 1\nTest set: Average loss: 0.05, Accuracy: 9778/10000 (97.78%)\n"
