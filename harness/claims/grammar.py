@@ -43,6 +43,7 @@ def _read(document: dict[str, Any]) -> dict[str, Pattern]:
 
 
 _DOCUMENT = tomllib.loads(resources.files("harness.claims").joinpath("grammar.toml").read_text("utf-8"))
+FRAGMENTS: dict[str, str] = _DOCUMENT["fragments"]
 PATTERNS = _read(_DOCUMENT)
 COLUMNS = {title: column for column, titles in _DOCUMENT["columns"].items() for title in titles}
 
@@ -109,11 +110,25 @@ def figure(text: str, scale: str | None = None) -> Figure:
 
 
 def percentage(text: str) -> Figure:
-    """Return an accuracy in percent; a number up to 1 with at least two decimals is a fraction of one."""
-    printed = Decimal(text)
+    """Return an accuracy in percent; a number up to 1 with at least two decimals is a fraction of one.
+
+    A comma is that of decimals, as in ``99,02``.
+    """
+    printed = Decimal(text.replace(",", "."))
     if printed <= 1 and int(printed.as_tuple().exponent) <= -2:  # noqa: PLR2004 - 1.0 may be one percent
         printed = printed.scaleb(2)
     return Figure(printed=printed)
+
+
+def count(text: str) -> int:
+    """Return the number of images that a text prints, such as ``9,902`` or ``9902.0``."""
+    return int(Decimal(text.replace(",", "")))
+
+
+def share(correct: int, total: int) -> Figure:
+    """Return a count of correct predictions in percent, with enough decimals to tell one image more or less."""
+    decimals = max(len(str(total - 1)) - 2, 0)
+    return Figure(printed=(Decimal(100 * correct) / max(total, 1)).quantize(Decimal(1).scaleb(-decimals)))
 
 
 def bound_of(text: str | None) -> Bound:

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.claims.documents import Line
 from harness.claims.evidence import Accuracy, Epoch, Quote, Run, Section, Unread
-from harness.claims.grammar import PATTERNS, percentage, quote_of
+from harness.claims.grammar import PATTERNS, count, percentage, quote_of
 
 # A result without an epoch's number belongs to the last heading if it follows within so many lines.
 _NEAR = 12
@@ -115,12 +115,13 @@ class LogReader:
     def _count(self, found: re.Match[str], line: Line, text: str, lowered: str) -> bool:
         """Read a result with a count of correct predictions."""
         percent = percentage(found["percent"]) if "percent" in found.groupdict() else None
-        accuracy = Accuracy(percent=percent, correct=int(found["correct"]), total=int(found["total"]))
+        correct, total = count(found["correct"]), count(found["total"])
+        accuracy = Accuracy(percent=percent, correct=correct, total=total)
         if percent is not None:
             self.counts.append((accuracy, quote_of(line)))
         label = re.search(r"\b(?:train|test|val|eval)", lowered[: found.start()])
         # Some programs call both results "Test set"; only their totals tell them apart.
-        if int(found["total"]) >= _TRAIN_TOTAL or (label and label[0] == "train"):
+        if total >= _TRAIN_TOTAL or (label and label[0] == "train"):
             self._now = replace(self._now, train=accuracy, train_quote=quote_of(line), shown=True)
             return True
         if "loss" not in lowered and not self._now.shown and self._number - self._now.at > _NEAR:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from harness.claims import grammar
 from harness.claims.documents import Line
 from harness.claims.evidence import Claim, DataPart, Figure, Section
-from harness.claims.grammar import PATTERNS, figure, percentage, quote_of
+from harness.claims.grammar import PATTERNS, count, figure, percentage, quote_of, share
 
 _WORDS = ("acc", "param", "epoch", "batch", "recept", "efficien")
 _SENTENCE = re.compile(r"(?<=[.;!?])\s{1,9}(?=\S)")
@@ -64,15 +64,18 @@ def claims_of(line: Line, text: str, section: Section, *, printed: bool, wanted:
 def _accuracies(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
     taken = set()
     for found in PATTERNS["best"].regex.finditer(text):
-        taken.add(found.start("value"))
+        value, at = _best(found)
+        taken.add(at)
+        if not 1 < value.printed <= 100:  # noqa: PLR2004 - no percentage
+            continue
         epoch = PATTERNS["named epoch"].find(found["tail"], found["tail"].lower())
         bound = grammar.bound_of(found["bound"])
         yield replace(
             made,
             kind="at least" if bound[:1] == ">" else "best",
-            value=percentage(found["value"]),
+            value=value,
             bound=bound,
-            part=_part_at(text, found.start("value")),
+            part=_part_at(text, at),
             epoch=int(epoch["ordinal"] or epoch["number"]) if epoch else None,
         )
     consistent = PATTERNS["consistent"].find(text, lowered)
@@ -93,6 +96,14 @@ def _accuracies(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
         elif not bound and digits >= _RESULT_DIGITS:
             # With fewer decimals it is an aim, or too coarse to be found in a log.
             yield claim
+
+
+def _best(found: re.Match[str]) -> tuple[Figure, int]:
+    """The best accuracy that a text states, and its position; beside a count the percentage, if it is printed."""
+    if found["correct"] and not found["percent"]:
+        return share(count(found["correct"]), count(found["total"])), found.start("correct")
+    name = "percent" if found["correct"] else "value"
+    return percentage(found[name]), found.start(name)
 
 
 def _parameters(text: str, lowered: str, made: Claim) -> Iterator[Claim]:

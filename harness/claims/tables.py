@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from harness.claims.documents import Line
 from harness.claims.evidence import FieldRow, LayerRow, LayerTable, Quote, Section, TableForm, Unread
-from harness.claims.grammar import COLUMNS, PATTERNS, quote_of
+from harness.claims.grammar import COLUMNS, FRAGMENTS, PATTERNS, quote_of
 from harness.claims.logs import LogReader
 
 _INTEGER = re.compile(r"\d{1,9}")
-_NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,18})?")
+_NUMBER = re.compile(FRAGMENTS["percent"])
 _GAP = re.compile(r"\s{2,200}|\t")
 _KERNEL = re.compile(r"(\d{1,2})\s?[x\u00d7*]\s?\1\b")
 _GRID_WORDS = ("rf", "recept", "r_out", "epoch")

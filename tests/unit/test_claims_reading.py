@@ -35,6 +35,11 @@ def claims(reading: Reading) -> list[tuple[str, str | None, str, str]]:
     ("text", "expected"),
     [
         ("- Best Test Accuracy: 99.41 (15th Epoch)", ("best", "test", "", "99.41")),
+        ("Best Test Accuracy: 9902/10000 (99.02%)", ("best", "test", "", "99.02")),
+        ("Best Test Accuracy: 9902/10000 (15th epoch)", ("best", "test", "", "99.02")),
+        ("Best Train Accuracy: 59,000 out of 60,000 images", ("best", "train", "", "98.333")),
+        ("Best Test Accuracy: 99,02%", ("best", "test", "", "99.02")),
+        ("On the test set it attains an accuracy of 98,90 %.", ("accuracy", "test", "", "98.90")),
         ("*   Best Training Accuracy = 93.31", ("best", "train", "", "93.31")),
         ("On the training set it attains an accuracy of 98.90%.", ("accuracy", "train", "", "98.90")),
         ("i have achieved upto 99.2% efficiency", ("best", None, "<=", "99.2")),
@@ -63,11 +68,31 @@ def test_a_claim_is_read(text: str, expected: tuple[str, str | None, str, str], 
         "The next goal is an accuracy of 99.41%.",
         "```python\n# Best Test Accuracy: 99.41\n```",
         "Dropout rate of 10% and a learning rate of 0.01",
+        "Best Test Accuracy: 9902",
+        "Best Test Accuracy: 120 %",
+        "Best accuracy of 1 seed",
     ],
 )
 def test_aims_and_code_are_no_claims(text: str, reading: Reader) -> None:
     """What is wanted, not reached, or written in code is not claimed."""
     assert [] == claims(reading(text))
+
+
+@pytest.mark.parametrize(
+    ("line", "percents"),
+    [
+        ("Test set: Average loss: 0,0572, Accuracy: 98,21%", ["98.21"]),
+        ("Test set: Average loss: 0,0572, Accuracy: 9.821/10.000 (98,21%)", []),
+        ("Test set: Average loss: 0.0572, Accuracy: 9,821/10,000 (98.21%)", ["98.21"]),
+        ("Test Acc: 98,21% | Test Loss: 0,0572", ["98.21"]),
+        ("Test Acc: 9821", []),
+        ("Test Accuracy: 0,9821", ["98.21"]),
+    ],
+)
+def test_a_percentage_of_a_log_is_one(line: str, percents: list[str], reading: Reader) -> None:
+    """Decimals may follow a comma; a count alone is no percentage."""
+    runs = reading(f"Epoch: 1\n{line}\n").runs
+    assert percents == [str(epoch.test.percent) for run in runs for epoch in run.epochs]
 
 
 def test_what_a_program_prints_last_is_the_claim(reading: Reader) -> None:
