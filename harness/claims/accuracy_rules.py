@@ -128,15 +128,15 @@ def target_not_met(dossier: Dossier) -> Iterator[Found]:
 def not_consistent(dossier: Dossier) -> Iterator[Found]:
     """An accuracy is said to be consistent, or reached in each of the last epochs (3 if no number is given), and is not."""
     for claim, paired in dossier.judged("consistent"):
-        last = claim.last or DEFAULT_LAST
-        lasts = [run.epochs[-last:] for run in paired.items]
-        failing = [[epoch for epoch in epochs if epoch.exact("test") < claim.value.exact] for epochs in lasts]
-        if all(failing):
+        last, part = claim.last or DEFAULT_LAST, claim.part or "test"
+        shown_by = [run.epochs[-last:] for run in paired.items if all(epoch.of(part) for epoch in run.epochs[-last:])]
+        failing = [[epoch for epoch in epochs if epoch.exact(part) < claim.value.exact] for epochs in shown_by]
+        if failing and all(failing):
             below = min(failing, key=len)
-            lowest = min(below, key=lambda epoch: epoch.exact("test"))
+            lowest = min(below, key=lambda epoch: epoch.exact(part))
             said = f"at least {claim.value} % in each of the last {last} epochs"
-            shown = f"{len(below)} of the last {last} epochs are below, the lowest with {lowest.test}"
-            quotes = (epoch.test_quote for epoch in below)
+            shown = f"{len(below)} of the last {last} epochs are below, the lowest with {lowest.of(part)}"
+            quotes = (epoch.quote(part) for epoch in below)
             yield report(claim.quote, said, shown, *quotes, confidence=paired.confidence)
 
 

@@ -14,7 +14,7 @@ from harness.claims.grammar import PATTERNS, count, figure, percentage, quote_of
 
 _WORDS = ("acc", "param", "epoch", "batch", "recept", "efficien")
 _SENTENCE = re.compile(r"(?<=[.;!?])\s{1,9}(?=\S)")
-_PART = re.compile(r"\b(train|test|valid)", re.IGNORECASE)
+_BEHIND = re.compile(r"[\d.,]{1,12}\s?%?\s{0,2}")
 _PRINTED = re.compile(r"^\W{0,12}(?:best|highest|max|total|param|no\b|number)")
 _INTEGER = re.compile(r"\d{1,9}")
 _LONGEST_PRINTED = 80
@@ -121,10 +121,13 @@ def _parameters(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
 
 def _part_at(text: str, position: int) -> DataPart | None:
     """Return the part of the data of an accuracy at a position of a sentence; None if the sentence leaves it open."""
-    words: list[tuple[int, DataPart]] = [
-        (found.start(), "train" if found[1].lower() == "train" else "test") for found in _PART.finditer(text)
-    ]
+    parts: tuple[tuple[str, DataPart], ...] = (("train part", "train"), ("test part", "test"))
+    words = sorted((found.start(), part) for form, part in parts for found in PATTERNS[form].regex.finditer(text))
     if len({part for _, part in words}) == 1:
         return words[0][1]
+    # As in "98.05% (train), 99.02% (test)".
+    behind = [part for at, part in words if text[at] == "(" and _BEHIND.fullmatch(text, position, at)]
+    if behind:
+        return behind[0]
     before = [part for start, part in words if position - _REACH <= start < position]
     return before[-1] if before else None

@@ -91,6 +91,43 @@ def test_a_rounded_figure_is_right_and_a_bound_is_strict(claim: str, rules: list
     assert rules == [rule for rule, _ in found(f"{claim}\n\nTotal params: 7,752\n\n{log}", tmp_path)]
 
 
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("We trained the model for 3 epochs and the best accuracy was 99.02%.", []),
+        ("After training for 3 epochs the best accuracy was 99.02%.", []),
+        ("We train for 3 epochs and reach a highest accuracy of 99.02%.", []),
+        ("Trained on the training set, the best accuracy is 99.02%.", []),
+        ("With more training data the best accuracy is 99.02%.", []),
+        ("The highest accuracy after 3 epochs of training is 99.02%.", []),
+        ("Best accuracy: 99.60% (train), 99.02% (test)", []),
+        ("Best accuracy: 99.02% (train)", ["best-below-log"]),
+        ("Best Accuracy on training data: 99.61%", ["figure-of-no-run"]),
+        ("Best training accuracy: 99.65%", ["best-above-log"]),
+        ("Best val accuracy: 99.60%", ["best-above-log"]),
+        ("Highest eval accuracy: 99.02%", []),
+        ("The training accuracy is consistently above 99.2%.", []),
+        ("The training accuracy is consistently above 99.4%.", ["not-consistent"]),
+        ("The test accuracy is consistently above 99.2%.", ["not-consistent"]),
+        ("The accuracy is consistently above 99.2%.", ["not-consistent"]),
+    ],
+)
+def test_a_claim_is_judged_by_its_part_of_the_data(claim: str, rules: list[str], tmp_path: Path) -> None:
+    """The words for the training and the test data count where they name the part of an accuracy."""
+    figures = (("99.30", "98.30"), ("99.50", "98.71"), ("99.60", "99.02"))
+    log = "".join(
+        f"Epoch {number}: Train Loss: 0.05 | Train Acc: {train}% || Test Loss: 0.04 | Test Acc: {test}%\n"
+        for number, (train, test) in enumerate(figures, start=1)
+    )
+    assert rules == [rule for rule, _ in found(f"{claim}\n\n{log}", tmp_path)]
+
+
+def test_a_log_without_train_accuracies_contradicts_none(tmp_path: Path) -> None:
+    """A claim on the training data is not judged by a log that shows test results only."""
+    log = "".join(f"Epoch: {n}\nTest set: Average loss: 0.05, Accuracy: 98{n}0/10000 (98.{n}0%)\n" for n in range(1, 4))
+    assert [] == found(f"The training accuracy is consistently above 99.2%.\n\n{log}", tmp_path)
+
+
 def test_a_run_belongs_to_the_section_of_its_first_line(tmp_path: Path) -> None:
     """A table of epochs is of the model above it, and an interrupted epoch ends with its section."""
     table = "| Epoch | Train Acc | Test Acc |\n|---|---|---|\n| 1 | 97.1 | {}.30 |\n| 2 | 97.5 | {} |\n"
