@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
 DataPart = Literal["train", "test"]
@@ -50,12 +51,12 @@ class Figure:
     printed: Decimal
     scale: int = 1
 
-    @property
+    @cached_property
     def exact(self) -> Fraction:
         """The printed number as it stands."""
         return Fraction(self.printed) * self.scale
 
-    @property
+    @cached_property
     def unit(self) -> Fraction:
         """The value of one unit of the last printed digit."""
         return Fraction(10) ** int(self.printed.as_tuple().exponent) * self.scale
@@ -86,7 +87,7 @@ class Accuracy:
     correct: int | None = None
     total: int | None = None
 
-    @property
+    @cached_property
     def exact(self) -> Fraction:
         """The percentage by the count if it is known, else the printed number."""
         if self.correct is not None and self.total:
@@ -107,12 +108,17 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One epoch of a run. ``label`` is the number that the log prints, in its ``heading``; the times are printed ones."""
+    """One epoch of a run.
+
+    ``label`` is the number that the log prints, in its ``heading``; the times are printed ones. ``validation`` is the
+    accuracy on validation data, if the log prints it besides that on the test data.
+    """
 
     label: int | None
     test: Accuracy
     test_quote: Quote
     test_loss: str | None = None
+    validation: Accuracy | None = None
     heading: Quote | None = None
     train: Accuracy | None = None
     train_quote: Quote | None = None
@@ -121,8 +127,10 @@ class Epoch:
     ended: datetime | None = None
 
     def of(self, part: DataPart) -> Accuracy | None:
-        """The accuracy on one part of the data."""
-        return self.test if part == "test" else self.train
+        """The accuracy on one part of the data; the higher of those on validation and test data."""
+        if part == "train" or self.validation is None:
+            return self.train if part == "train" else self.test
+        return max(self.test, self.validation, key=lambda one: one.exact)
 
     def exact(self, part: DataPart) -> Fraction:
         """The percentage on one part of the data; 0 if the log does not show it."""
@@ -235,12 +243,13 @@ class FieldRow:
     """A row of a receptive-field table; what the table does not show is None."""
 
     name: str
-    field: int
+    field: int | None
     kernel: int | None
     stride: int | None
     size_in: int | None
     size_out: int | None
     quote: Quote
+    dilation: int | None = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from harness.claims.documents import Line
 from harness.claims.evidence import Accuracy, Epoch, Quote, Run, Section, Unread
@@ -17,7 +17,10 @@ _NEAR = 12
 _TRAIN_TOTAL = 45_000
 _DAMAGED = re.compile(r"[\d.,]\ufffd|\ufffd[\d.,]")
 _RESULT_WORDS = ("acc", "correct")
+_LABEL = re.compile(r"\b(?:train|test|val|eval)", re.IGNORECASE)
 _TEST_LOSSES = ("test", "testing", "val", "valid", "validation", "eval", "evaluation")
+
+_Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class LogReader:
         self._now = _Begun()
         self._damaged = 0
         self._number = 0
+        self._part: _Part = "test"
 
     def read(self, line: Line, text: str, lowered: str, section: Section) -> bool:
         """Read a line, whose plain text and section are given; return whether it is part of a log."""
@@ -68,6 +72,7 @@ class LogReader:
             return True
         if heading:
             self.begin(int(heading["epoch"]), line, text)
+        is_result = is_result and not PATTERNS["progress"].find(text, lowered)
         return self._bar(line, text, lowered) or (is_result and self._result(line, text, lowered)) or bool(heading)
 
     def begin(self, label: int, line: Line, text: str) -> None:
@@ -97,19 +102,20 @@ class LogReader:
         expected = self._now.shown or self._number - self._now.at <= _NEAR
         if keras := PATTERNS["keras test"].last(text, lowered):
             train, steps = PATTERNS["keras train"].last(text, lowered), PATTERNS["keras steps"].find(text, lowered)
-            count = int(steps["steps"]) if steps and int(steps["steps"]) < _TRAIN_TOTAL else None
-            of = {"test": keras["percent"]} | ({"train": train["percent"]} if train else {})
-            self._now = replace(self._now, steps=count)
+            done = int(steps["steps"]) if steps and int(steps["steps"]) < _TRAIN_TOTAL else None
+            of: dict[_Part, str] = {"validation": keras["percent"]}
+            of |= {"train": train["percent"]} if train else {}
+            self._now = replace(self._now, steps=done)
         elif expected and "new best" not in lowered and not PATTERNS["best"].find(text, lowered):
             found = [*PATTERNS["part accuracy"].regex.finditer(text)] or [*PATTERNS["percent"].regex.finditer(text)][:1]
-            of = {("train" if one["part"][:2].lower() == "tr" else "test"): one["percent"] for one in found}
+            of = {_part(one["part"]): one["percent"] for one in found}
         else:
             return False
         if "train" in of:
             train_accuracy = Accuracy(percent=percentage(of["train"]))
             self._now = replace(self._now, train=train_accuracy, train_quote=quote_of(line), shown=True)
-        if "test" in of:
-            self.add(Accuracy(percent=percentage(of["test"])), _loss(text, lowered), line)
+        for part in of.keys() - {"train"}:
+            self.add(Accuracy(percent=percentage(of[part])), _loss(text, lowered), line, part)
         return bool(of)
 
     def _count(self, found: re.Match[str], line: Line, text: str, lowered: str) -> bool:
@@ -119,20 +125,29 @@ class LogReader:
         accuracy = Accuracy(percent=percent, correct=correct, total=total)
         if percent is not None:
             self.counts.append((accuracy, quote_of(line)))
-        label = re.search(r"\b(?:train|test|val|eval)", lowered[: found.start()])
+        label = _LABEL.findall(text, 0, found.start())
+        part = _part(label[-1]) if label else "test"
         # Some programs call both results "Test set"; only their totals tell them apart.
-        if total >= _TRAIN_TOTAL or (label and label[0] == "train"):
+        if total >= _TRAIN_TOTAL or part == "train":
             self._now = replace(self._now, train=accuracy, train_quote=quote_of(line), shown=True)
             return True
         if "loss" not in lowered and not self._now.shown and self._number - self._now.at > _NEAR:
             return False
-        self.add(accuracy, _loss(text, lowered), line)
+        self.add(accuracy, _loss(text, lowered), line, part)
         return True
 
-    def add(self, test: Accuracy, loss: str | None, line: Line) -> None:
-        """Add an epoch to the current run, unless its line repeats the last one or is an evaluation after the last epoch."""
+    def add(self, test: Accuracy, loss: str | None, line: Line, part: _Part = "test") -> None:
+        """Add an epoch to the current run, unless its line repeats the last one or is an evaluation after the last epoch.
+
+        Of an epoch with a result on validation and one on test data, both are kept.
+        """
         now, last = self._now, self._epochs[-1] if self._epochs else None
         if last is not None:
+            if part != self._part and not last.validation and not now.shown and now.label in {None, last.label}:
+                of_test = {"test": test, "test_quote": quote_of(line), "test_loss": loss, "validation": last.test}
+                self._epochs[-1] = replace(last, **(of_test if part == "test" else {"validation": test}))
+                self._now = _Begun()
+                return
             repeated = (last.test, last.test_loss) == (test, loss) and (not now.shown or now.train == last.train)
             if now.label is None and (repeated or last.label is not None):
                 return
@@ -144,7 +159,7 @@ class LogReader:
         kept: dict[str, Any] = {name: value for name, value in vars(now).items() if name not in {"at", "shown"}}
         ended = _time(line.text)
         self._epochs.append(Epoch(test=test, test_quote=quote_of(line), test_loss=loss, ended=ended, **kept))
-        self._now = _Begun()
+        self._now, self._part = _Begun(), part
 
     def add_row(self, label: int, train: str | None, test: str, loss: str | None, line: Line, section: Section) -> None:
         """Add an epoch that a row of a table shows."""
@@ -165,6 +180,11 @@ class LogReader:
         self._damaged += 1
 
     @property
+    def moment(self) -> tuple[int, int]:
+        """The number of the current run, and of its epochs so far."""
+        return len(self.runs), len(self._epochs)
+
+    @property
     def items(self) -> int:
         """The number of results that are held."""
         return len(self.counts) + len(self._epochs) + len(self.unread) + len(self.runs)
@@ -173,6 +193,11 @@ class LogReader:
 def _is_heading(rest: str, text: str) -> bool:
     """Whether a line that begins with an epoch's number is a log's: nothing or figures follow, and no sentence."""
     return not re.search("[a-z]", rest) or "loss" in rest or bool(PATTERNS["part accuracy"].regex.search(text))
+
+
+def _part(word: str) -> _Part:
+    """The part of the data that a word such as ``Val`` names."""
+    return "train" if word[:2].lower() == "tr" else "validation" if word[:2].lower() == "va" else "test"
 
 
 def _loss(text: str, lowered: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -134,10 +135,14 @@ def field_against_code(dossier: Dossier) -> Iterator[Found]:
             yield report(claim.quote, f"receptive field {claim.value}", shown, confidence=paired.confidence)
 
 
+# Layers to which the formula of a chain does not apply
+_HEAD_OR_BRANCH = re.compile(r"gap|global|avg|average|adaptive|transpos|deconv|upsampl|unpool|shortcut|skip|branch")
+
+
 def _computed_fields(table: Sequence[FieldRow]) -> list[tuple[FieldRow, int]]:
     """The receptive field of each row before the head, by the rows' own kernels and strides, as far as these are known.
 
-    size' = size + (kernel - 1) * jump; jump' = jump * stride (Araujo, Norris and Sim, Distill, 2019).
+    size' = size + (kernel - 1) * dilation * jump; jump' = jump * stride (Araujo, Norris and Sim, Distill, 2019).
     """
     size, jump = 1, 1
     computed = []
@@ -147,11 +152,12 @@ def _computed_fields(table: Sequence[FieldRow]) -> list[tuple[FieldRow, int]]:
             continue
         pools = "pool" in name
         kernel = row.kernel or (2 if pools and "max" in name else None)
-        is_head = any(word in name for word in ("gap", "global", "avg", "average", "adaptive"))
         stride = row.stride or _stride(row, pools=pools)
-        if is_head or kernel is None or stride is None or (kernel > 1 and kernel == row.size_in):
+        if _HEAD_OR_BRANCH.search(name) or kernel is None or stride is None or row.dilation is None:
             break
-        size, jump = size + (kernel - 1) * jump, jump * stride
+        if kernel > 1 and kernel == row.size_in:
+            break
+        size, jump = size + (kernel - 1) * row.dilation * jump, jump * stride
         computed.append((row, size))
     return computed
 
@@ -170,7 +176,7 @@ def receptive_field_table(dossier: Dossier) -> Iterator[Found]:
     for reading in dossier.readings:
         for table in reading.fields:
             rows = _computed_fields(table)
-            wrong = [(row, size) for row, size in rows if row.field != size]
+            wrong = [(row, size) for row, size in rows if row.field not in {size, None}]
             if wrong:
                 first = wrong[0][0]
                 said = f"receptive field {', '.join(str(row.field) for row, _ in wrong)} from {first.name!r} on"

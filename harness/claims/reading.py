@@ -10,7 +10,7 @@ from itertools import islice
 
 from harness.claims import grammar
 from harness.claims.documents import Document, Line
-from harness.claims.evidence import Claim, Place, Reading, Section, Unread
+from harness.claims.evidence import Claim, DataPart, Place, Reading, Section, Unread
 from harness.claims.logs import LogReader
 from harness.claims.statements import claims_of
 from harness.claims.tables import TableReader
@@ -50,6 +50,9 @@ class _Reader:
         self._logs = LogReader()
         self._tables = TableReader(self._logs)
         self._claims: list[Claim] = []
+        # The last best accuracy of each part of the data with the run and epoch before it, and those that others follow
+        self._bests: dict[DataPart | None, tuple[Claim, tuple[int, int]]] = {}
+        self._interim: set[int] = set()
         self._section = Section(file=name, key=None, title="")
         self._sections: list[Section] = []
         self._level = _NO_LEVEL
@@ -105,7 +108,7 @@ class _Reader:
         self._end_parts()
         return Reading(
             file=self._section.file,
-            claims=tuple(self._claims),
+            claims=tuple(one for one in self._claims if id(one) not in self._interim),
             runs=tuple(self._logs.runs),
             tables=tuple(self._tables.layers),
             fields=tuple(self._tables.fields),
@@ -133,11 +136,20 @@ class _Reader:
             line, text, self._section, printed=printed, wanted=self._wanted or self._listed, variant=self._variant
         )
         for claim in islice(found, _MOST_CLAIMS):
-            if claim.printed and claim.kind == "best":
-                # Of what a program prints after every epoch only the last is final.
-                mine, start = (claim.kind, claim.part), self._block_start
-                self._claims[start:] = [one for one in self._claims[start:] if (one.kind, one.part) != mine]
+            if claim.kind == "best":
+                self._supersede(claim)
             self._claims.append(claim)
+
+    def _supersede(self, claim: Claim) -> None:
+        """Drop the best accuracies that a program printed earlier: of those after every epoch only the last is final."""
+        if claim.printed:
+            mine, start = (claim.kind, claim.part), self._block_start
+            self._claims[start:] = [one for one in self._claims[start:] if (one.kind, one.part) != mine]
+        moment = self._logs.moment
+        last, then = self._bests.get(claim.part, (claim, moment))
+        if last.section == claim.section and then[0] == moment[0] and 0 < then[1] < moment[1]:
+            self._interim.add(id(last))
+        self._bests[claim.part] = claim, moment
 
     def _is_structure(self, text: str) -> bool:
         """Whether a line of prose is a heading, a fence or code; the state follows it."""

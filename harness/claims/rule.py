@@ -59,8 +59,8 @@ def best(epochs: Iterable[Epoch], part: DataPart) -> Epoch | None:
 
 def shows(epoch: Epoch, part: DataPart, value: Figure) -> bool:
     """Whether a claimed figure is the accuracy of an epoch, rounded."""
-    accuracy = epoch.of(part)
-    return accuracy is not None and accuracy.is_shown_by(value)
+    accuracies = (epoch.train,) if part == "train" else (epoch.test, epoch.validation)
+    return any(accuracy is not None and accuracy.is_shown_by(value) for accuracy in accuracies)
 
 
 def parts_of(claim: Claim) -> tuple[DataPart, ...]:

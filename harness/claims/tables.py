@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from harness.claims.documents import Line
 from harness.claims.evidence import FieldRow, LayerRow, LayerTable, Quote, Section, TableForm, Unread
@@ -14,6 +15,7 @@ _INTEGER = re.compile(r"\d{1,9}")
 _NUMBER = re.compile(FRAGMENTS["percent"])
 _GAP = re.compile(r"\s{2,200}|\t")
 _KERNEL = re.compile(r"(\d{1,2})\s?[x\u00d7*]\s?\1\b")
+_DILATION = re.compile(r"\b(?:dilat|atrous)[a-z]{0,8}\W{0,3}(?:rate\W{0,3})?(?:of )?(\d{1,2})?", re.IGNORECASE)
 _GRID_WORDS = ("rf", "recept", "r_out", "epoch")
 _WITHOUT_PARAMETERS = re.compile(r"\w*(?:ReLU6?|GELU|SiLU|Dropout\w?\w?|Pool2d|Softmax|Flatten|Identity|Sigmoid|Tanh)")
 _FEWEST_COLUMNS = 3
@@ -164,9 +166,9 @@ class TableReader:
             return False
         row = {title: cell.strip() for title, cell in zip(grid.columns, cells, strict=True) if title}
         if "epoch" not in row:
-            size = _INTEGER.search(row["field"])
-            if size:
-                grid.rows.append(_field_row(row, int(size[0]), quote_of(line)))
+            found = _field_row(row, quote_of(line))
+            if found.field or found.kernel:
+                grid.rows.append(found)
             return True
         label, test, train = (_NUMBER.search(row.get(title, "")) for title in ("epoch", "test", "train"))
         if label is None or test is None or "." in label[0]:
@@ -196,19 +198,26 @@ def _shape(printed: str | None, form: str) -> tuple[int, ...] | None:
     return (sizes if form == "keras row" else sizes[1:]) if printed else None
 
 
-def _field_row(row: dict[str, str], size: int, quote: Quote) -> FieldRow:
-    figures = {
-        title: int(found[0]) for title, cell in row.items() if (found := _INTEGER.search(cell)) and title != "name"
-    }
-    kernel = _KERNEL.search(row["name"])
+def _size(cell: str) -> int | None:
+    """The side of a square such as ``26``, ``26x26`` or, with channels first or last, ``16x26x26``."""
+    sizes = [int(size) for size in _INTEGER.findall(cell)]
+    sides = [one for one, other in pairwise(sizes) if one == other] if len(sizes) > 1 else sizes
+    return sides[-1] if sides else None
+
+
+def _field_row(row: dict[str, str], quote: Quote) -> FieldRow:
+    sizes = {title: _size(cell) for title, cell in row.items()}
+    name = row["name"]
+    kernel, dilation = _KERNEL.search(name), _DILATION.search(name)
     return FieldRow(
-        name=row["name"],
-        field=size,
-        kernel=figures.get("kernel") or (int(kernel[1]) if kernel else None),
-        stride=figures.get("stride"),
-        size_in=figures.get("in"),
-        size_out=figures.get("out"),
+        name=name,
+        field=sizes["field"],
+        kernel=sizes.get("kernel") or (int(kernel[1]) if kernel else None),
+        stride=sizes.get("stride"),
+        size_in=sizes.get("in"),
+        size_out=sizes.get("out"),
         quote=quote,
+        dilation=sizes.get("dilation") or (int(dilation[1] or 0) or None if dilation else 1),
     )
 
 

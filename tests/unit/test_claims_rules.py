@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -126,6 +127,105 @@ def test_a_log_without_train_accuracies_contradicts_none(tmp_path: Path) -> None
     """A claim on the training data is not judged by a log that shows test results only."""
     log = "".join(f"Epoch: {n}\nTest set: Average loss: 0.05, Accuracy: 98{n}0/10000 (98.{n}0%)\n" for n in range(1, 4))
     assert [] == found(f"The training accuracy is consistently above 99.2%.\n\n{log}", tmp_path)
+
+
+def both(number: int, validated: int, tested: int) -> str:
+    """An epoch with a result on validation data and one on test data."""
+    line = "{} set: Average loss: 0.05, Accuracy: {}/10000 ({}%)\n"
+    results = (("Val", validated), ("Test", tested))
+    return f"Epoch: {number}\n" + "".join(line.format(part, n, f"{n / 100:.2f}") for part, n in results)
+
+
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("Best test accuracy: 99.02", []),
+        ("Best validation accuracy: 98.72", []),
+        ("Best test accuracy: 99.12", ["best-above-log"]),
+        ("Epochs: 3", []),
+        ("Epochs: 6", ["epochs-run"]),
+    ],
+)
+@pytest.mark.parametrize("numbered", [True, False])
+def test_an_epoch_has_a_validation_and_a_test_result(
+    claim: str,
+    rules: list[str],
+    numbered: bool,  # noqa: FBT001 - a table
+    tmp_path: Path,
+) -> None:
+    """Both are results of the same epoch, in lines with or without its number."""
+    log = both(1, 9810, 9830) + both(2, 9850, 9871) + both(3, 9872, 9902)
+    log = log if numbered else re.sub(r"Epoch: \d\n", "", log)
+    assert rules == [rule for rule, _ in found(f"{claim}\n\n{log}", tmp_path)]
+
+
+@pytest.mark.parametrize(("claim", "rules"), [("test accuracy: 99.02", []), ("val accuracy: 98.72", [])])
+def test_a_line_may_have_a_validation_and_a_test_result(claim: str, rules: list[str], tmp_path: Path) -> None:
+    """The order of both results does not matter."""
+    log = "Epoch 1: Test Acc: 98.30 | Val Acc: 98.10\nEpoch 2: Test Acc: 99.02 | Val Acc: 98.72\n"
+    assert rules == [rule for rule, _ in found(f"Best {claim}\n\n{log}", tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("Best test accuracy: 99.02% (3rd epoch)", []),
+        ("Best test accuracy: 99.02% (2nd epoch)", ["best-epoch"]),
+        ("Best test accuracy: 99.02%, reached in epoch 2", ["best-epoch"]),
+        ("Best test accuracy is 99.02%, already above 98% in epoch 1.", []),
+        ("Best test accuracy is 99.02%, up from 98.30% in epoch 1.", []),
+        ("Best test accuracy: 99.02%, which takes longer than epoch 2", []),
+        ("Best train accuracy: 99.50%", []),
+        ("Epochs: 3", []),
+    ],
+)
+def test_the_progress_of_batches_is_no_result(claim: str, rules: list[str], tmp_path: Path) -> None:
+    """Lines of the progress within an epoch have neither counts of correct predictions nor accuracies of an epoch."""
+    bar = "Train Epoch: {} [{}/60000 ({}%)]\tLoss: 0.02\tAccuracy: 97.66%\n"
+    log = "".join(
+        f"{bar.format(n, 58_880, 98)}{bar.format(n, 44_928, 100)}Test set: Average loss: 0.05, Accuracy: {c}/10000 "
+        f"({c / 100:.0f}%)\n"
+        for n, c in ((1, 9830), (2, 9871), (3, 9902))
+    )
+    assert rules == [rule for rule, _ in found(f"{claim}\n\n{log}", tmp_path)]
+
+
+@pytest.mark.parametrize(("last", "rules"), [("99.02", []), ("99.10", ["best-above-log"])])
+def test_the_best_so_far_is_no_claim(last: str, rules: list[str], tmp_path: Path) -> None:
+    """Of the best accuracies that stand between the epochs of a log, the last one is final."""
+    log = "".join(
+        f"Epoch: {n}\nTest set: Average loss: 0.05, Accuracy: {c}/10000 ({c / 100:.2f}%)\nBest accuracy: {best}\n"
+        for n, c, best in ((1, 9830, "98.30"), (2, 9871, "98.71"), (3, 9902, last))
+    )
+    assert rules == [rule for rule, _ in found(log, tmp_path)]
+
+
+FIELDS = """\
+| Layer | Kernel | In | Out | RF |
+|---|---|---|---|---|
+| Conv1 | 3 | 1x28x28 | 8x26x26 | 3 |
+| MaxPool | 2 | 26x26x8 | 13x13x8 | {} |
+| Conv2 ({}) | 3 | 8x13x13 | 16x9x9 | {} |
+"""
+
+
+@pytest.mark.parametrize(
+    ("pool", "layer", "field", "lines"),
+    [
+        (4, "dilation 2", 12, []),
+        (4, "dilation=2", 8, [5]),
+        (4, "dilated", 12, []),
+        (4, "no bias", 8, []),
+        (6, "no bias", 8, [4]),
+        (4, "transposed", 12, []),
+    ],
+)
+def test_a_receptive_field_follows_maps_and_dilation(
+    pool: int, layer: str, field: int, lines: list[int], tmp_path: Path
+) -> None:
+    """The sides of maps with channels, and a dilation in a layer's name, enter the computation."""
+    text = FIELDS.format(pool, layer, field)
+    assert [("receptive-field-table", line) for line in lines] == found(text, tmp_path)
 
 
 def test_a_run_belongs_to_the_section_of_its_first_line(tmp_path: Path) -> None:
