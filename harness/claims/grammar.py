@@ -81,11 +81,12 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _NUMBER_WORDS = {"two": 2, "three": 3, "few": None, "four": 4, "five": 5}
 _BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("<", "less than", "fewer than", "under", "below", "within"), "<"),
-    **dict.fromkeys(("<=", "at most", "upto", "up to"), "<="),
+    **dict.fromkeys(("<=", "at most", "upto", "up to", "no more than", "not more than"), "<="),
     **dict.fromkeys((">", "over", "above", "more than", "beyond"), ">"),
     **dict.fromkeys((">=", "at least"), ">="),
 }
 _SCALES = {"k": 1000, "thousand": 1000, "m": 1_000_000, "million": 1_000_000}
+_SEPARATORS = re.compile(r"[^\d.]")
 _MAX_QUOTE = 160
 _BAR = re.compile(r"%\|[^|\w]{4,400}\|")
 _EMPHASIS = re.compile(r"\*{1,3}|`|<[/a-zA-Z][^<>]{0,200}>")
@@ -105,8 +106,8 @@ def quote_of(line: Line) -> Quote:
 
 
 def figure(text: str, scale: str | None = None) -> Figure:
-    """Return the number that a text prints, such as ``13,808``, or ``13.8`` with the scale ``k``."""
-    return Figure(printed=Decimal(text.replace(",", "")), scale=_SCALES.get((scale or "").lower(), 1))
+    """Return the number that a text prints, such as ``13,808`` or ``13 808``, or ``13.8`` with the scale ``k``."""
+    return Figure(printed=Decimal(_SEPARATORS.sub("", text)), scale=_SCALES.get((scale or "").lower(), 1))
 
 
 def percentage(text: str) -> Figure:

@@ -16,6 +16,8 @@ _WORDS = ("acc", "param", "epoch", "batch", "recept", "efficien")
 _SENTENCE = re.compile(r"(?<=[.;!?])\s{1,9}(?=\S)")
 _BEHIND = re.compile(r"[\d.,]{1,12}\s?%?\s{0,2}")
 _PRINTED = re.compile(r"^\W{0,12}(?:best|highest|max|total|param|no\b|number)")
+_CLAUSE = re.compile(r"[,;:|(]|\b(?:and|but|while|which|so)\b", re.IGNORECASE)
+_LAYER = re.compile(r"(?:layer|conv|block|fc|bn|batch ?norm|linear|dense|dropout)\w{0,20}\s?\d{0,2}", re.IGNORECASE)
 _INTEGER = re.compile(r"\d{1,9}")
 _LONGEST_PRINTED = 80
 _MOST_SENTENCES = 50
@@ -53,7 +55,7 @@ def claims_of(line: Line, text: str, section: Section, *, printed: bool, wanted:
         if "acc" in words or "efficien" in words:
             yield from _accuracies(sentence, words, made)
         if "param" in words:
-            yield from _parameters(sentence, words, made)
+            yield from _parameters(sentence, made)
         for kind in ("epochs", "batch size", "receptive field"):
             if found := PATTERNS[kind].find(sentence, words):
                 tail = found["tail"] if kind == "batch size" else ""
@@ -106,17 +108,45 @@ def _best(found: re.Match[str]) -> tuple[Figure, int]:
     return percentage(found[name]), found.start(name)
 
 
-def _parameters(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
-    labelled = PATTERNS["parameters"].find(text, lowered)
-    if found := labelled or PATTERNS["so many parameters"].find(text, lowered):
-        yield replace(
-            made,
-            kind="parameters",
-            value=figure(found["value"], found["scale"]),
-            bound=grammar.bound_of(found["bound"]),
-            labelled=bool(labelled and labelled["label"]),
-            mentions=grammar.model_keys(text[: found.start("value")]),
-        )
+def _parameters(text: str, made: Claim) -> Iterator[Claim]:
+    for form in ("parameters", "so many parameters"):
+        for found in PATTERNS[form].regex.finditer(text):
+            before, labelled = text[: found.start()], form == "parameters" and bool(found["label"])
+            if not _is_of_model(before, text[found.end() :], labelled=labelled) or _is_small(found):
+                continue
+            value = figure(found["value"], found["scale"])
+            yield replace(
+                made,
+                kind="parameters",
+                value=replace(value, printed=value.printed.normalize()) if found["about"] else value,
+                bound=grammar.bound_of(found["bound"]) or ("<=" if found["most"] else ""),
+                labelled=labelled,
+                mentions=grammar.model_keys(text[: found.start("value")]),
+                variant=_variant(before) or made.variant,
+            )
+            return
+
+
+def _is_of_model(before: str, behind: str, *, labelled: bool) -> bool:
+    """Whether a number of parameters is that of a model, not of a part of it or a difference, by the words around it."""
+    clause = _CLAUSE.split(before)[-1]
+    if PATTERNS["of a part"].regex.search(
+        _CLAUSE.split(behind[:_REACH])[0] if labelled else f"{clause} {behind[:_REACH]}"
+    ):
+        return False
+    name = _variant(before)
+    return not labelled or bool(PATTERNS["of a model"].regex.search(before) and not _LAYER.fullmatch(name))
+
+
+def _is_small(found: re.Match[str]) -> bool:
+    """Whether a number is none of parameters, such as ``0.05``; ``7.752`` may be a thousand times as much."""
+    return "." in found["value"] and not found["scale"]
+
+
+def _variant(before: str) -> str:
+    """The name before a label, such as ``Slim model`` before ``Parameters:``; empty if there is none."""
+    name, separator, _ = before.rpartition(":")
+    return name.strip(" -*|#:") if separator else ""
 
 
 def _part_at(text: str, position: int) -> DataPart | None:

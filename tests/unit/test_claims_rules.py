@@ -129,6 +129,61 @@ def test_a_log_without_train_accuracies_contradicts_none(tmp_path: Path) -> None
     assert [] == found(f"The training accuracy is consistently above 99.2%.\n\n{log}", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "Total parameters: 7,752\nNon-trainable parameters: 0",
+        "The dropout parameter is 0.05.",
+        "Momentum parameter: 0.9",
+        "Hyper-parameters: 15 epochs, SGD",
+        "Training parameters: 15 epochs, batch size 128",
+        "Parameters: 15 epochs",
+        "Conv1 parameters: 72",
+        "Layer 1: Parameters: 72",
+        "Batch norm adds less than 200 parameters.",
+        "Each block has less than 3,000 parameters.",
+        "A block with less than 3,000 parameters.",
+        "Less than 200 parameters per layer",
+        "We removed more than 10,000 parameters.",
+        "The model has no more than 7,752 parameters.",
+        "Parameters: 7 752",
+        "Parameters: 7'752",
+        "Parameters: 7.752",
+        "Total params: 7 752",
+        "Total params: 7.8k",
+        "Parameters: 7-8k",
+        "Parameters: 7,000 to 8,000",
+        "Parameters: 7,000+",
+        "Parameters: ~8,000",
+        "Parameters: about 7,800",
+        "Parameters: 8,000 (max.)",
+        "- Baseline model: Parameters: 13,808\n- Slim model: Parameters: 7,752",
+    ],
+)
+def test_a_figure_that_is_not_the_total_contradicts_nothing(claim: str, tmp_path: Path) -> None:
+    """Parts of a model, differences, other settings, ranges and rounded figures are no other total."""
+    assert [] == found(f"{claim}\n\nTotal params: 7,752\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("claim", "rule"),
+    [
+        ("Number of parameters: 7 753", "parameters-claimed"),
+        ("Parameters: ~9,000", "parameters-claimed"),
+        ("Total Params: 13.8k", "parameters-claimed"),
+        ("Trainable parameters: 5,000", "parameters-claimed"),
+        ("The total number of parameters is 5,000.", "parameters-claimed"),
+        ("- Slim model: Parameters: 5,000", "parameters-claimed"),
+        ("Parameters: 7,000 (max.)", "over-budget"),
+        ("The model has no more than 7,000 parameters.", "over-budget"),
+        ("We added batch norm, and the model has less than 7,000 parameters.", "over-budget"),
+    ],
+)
+def test_another_total_is_a_contradiction(claim: str, rule: str, tmp_path: Path) -> None:
+    """The total of the model is judged in each of its forms."""
+    assert [(rule, 1)] == found(f"{claim}\n\nTotal params: 7,752\n", tmp_path)
+
+
 def both(number: int, validated: int, tested: int) -> str:
     """An epoch with a result on validation data and one on test data."""
     line = "{} set: Average loss: 0.05, Accuracy: {}/10000 ({}%)\n"
