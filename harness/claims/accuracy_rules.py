@@ -130,7 +130,8 @@ def not_consistent(dossier: Dossier) -> Iterator[Found]:
     for claim, paired in dossier.judged("consistent"):
         last, part = claim.last or DEFAULT_LAST, claim.part or "test"
         shown_by = [run.epochs[-last:] for run in paired.items if all(epoch.of(part) for epoch in run.epochs[-last:])]
-        failing = [[epoch for epoch in epochs if epoch.exact(part) < claim.value.exact] for epochs in shown_by]
+        least = claim.value.exact if claim.bound else claim.value.exact - claim.value.unit / 2
+        failing = [[epoch for epoch in epochs if epoch.exact(part) < least] for epochs in shown_by]
         if failing and all(failing):
             below = min(failing, key=len)
             lowest = min(below, key=lambda epoch: epoch.exact(part))

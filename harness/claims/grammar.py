@@ -80,7 +80,7 @@ CLOSING = re.compile(r"\b(?:compar|conclu|overall|license|contribut|takeaway|fin
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _NUMBER_WORDS = {"two": 2, "three": 3, "few": None, "four": 4, "five": 5}
 _BOUNDS: dict[str, Bound] = {
-    **dict.fromkeys(("<", "less than", "fewer than", "under", "below", "within"), "<"),
+    **dict.fromkeys(("<", "less than", "lower than", "fewer than", "under", "below", "within"), "<"),
     **dict.fromkeys(("<=", "at most", "upto", "up to", "no more than", "not more than"), "<="),
     **dict.fromkeys((">", "over", "above", "more than", "beyond"), ">"),
     **dict.fromkeys((">=", "at least"), ">="),

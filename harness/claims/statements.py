@@ -80,7 +80,9 @@ def _accuracies(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
             part=_part_at(text, at),
             epoch=int(epoch["ordinal"] or epoch["number"]) if epoch else None,
         )
-    consistent = PATTERNS["consistent"].find(text, lowered)
+    consistent = None if PATTERNS["unsteady"].find(text, lowered) else PATTERNS["consistent"].find(text, lowered)
+    # Of a range, each epoch reaches the lower end only.
+    taken |= {found.start("high") for found in PATTERNS["range"].regex.finditer(text)} if consistent else set()
     for found in PATTERNS["accuracy"].regex.finditer(text):
         value, at = percentage(found["value"]), found.start("value")
         if at in taken or not 50 <= value.printed <= 100:  # noqa: PLR2004 - lower figures are rates and differences
@@ -89,9 +91,9 @@ def _accuracies(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
         mentions = grammar.model_keys(text[:at])
         claim = replace(made, value=value, bound=bound, part=_part_at(text, at), mentions=mentions)
         digits = -int(value.printed.as_tuple().exponent)
-        if consistent:
+        if consistent and bound[:1] != "<" and not found["most"]:
             yield replace(claim, kind="consistent", last=grammar.last_epochs(consistent["last"]))
-        elif bound == "<=":
+        elif bound == "<=" and not consistent:
             yield replace(claim, kind="best")
         elif bound[:1] == ">" or (made.met and digits < _RESULT_DIGITS):
             yield replace(claim, kind="at least")

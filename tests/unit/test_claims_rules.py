@@ -184,6 +184,38 @@ def test_another_total_is_a_contradiction(claim: str, rule: str, tmp_path: Path)
     assert [(rule, 1)] == found(f"{claim}\n\nTotal params: 7,752\n", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("The model hits 99.02% accuracy in the 3rd epoch, but not consistently.", []),
+        ("The accuracy of 99.02% is not yet very consistent.", []),
+        ("The 99.0% accuracy is inconsistent.", []),
+        ("An accuracy of 99.02% is consistent with the literature.", []),
+        ("Accuracy is consistently below 99.4%.", []),
+        ("In the last 3 epochs the accuracy is at most 99.02%.", []),
+        ("In the last 3 epochs the accuracy rises from 98.30% to 99.02%.", []),
+        ("The accuracy improves consistently to 99.02%.", []),
+        ("In the last 3 epochs the test accuracy reaches 99.02% once.", []),
+        ("The accuracy is 99.0% in one of the last 3 epochs, and consistent in its loss.", []),
+        ("Accuracy is consistently around 99%.", []),
+        ("Accuracy is consistently between 98.30% and 99.10%.", []),
+        ("Test accuracy is 98.7-99.1% in the last 2 epochs.", []),
+        ("Test accuracy is 98.7% in each of the last 2 epochs.", []),
+        ("Accuracy is consistently between 98.90% and 99.10%.", ["not-consistent"]),
+        ("Test accuracy is 98.8-99.1% in the last 2 epochs.", ["not-consistent"]),
+        ("The accuracy is more than 98.9% in the last 3 epochs.", ["not-consistent"]),
+        ("The model consistently achieves an accuracy of 99.0%.", ["not-consistent"]),
+    ],
+)
+def test_only_a_figure_of_each_epoch_is_judged_in_each(claim: str, rules: list[str], tmp_path: Path) -> None:
+    """Denials, upper bounds, changes and estimates are no claims of consistency; of a range the lower end is one."""
+    log = "".join(
+        f"Epoch: {n}\nTest set: Average loss: 0.05, Accuracy: {c}/10000 ({c / 100:.2f}%)\n"
+        for n, c in ((1, 9830), (2, 9871), (3, 9902))
+    )
+    assert rules == [rule for rule, _ in found(f"{claim}\n\n{log}", tmp_path)]
+
+
 def both(number: int, validated: int, tested: int) -> str:
     """An epoch with a result on validation data and one on test data."""
     line = "{} set: Average loss: 0.05, Accuracy: {}/10000 ({}%)\n"
