@@ -72,6 +72,16 @@ MODEL = re.compile(
     # Letters such as the long s are not those of the words below.
     re.IGNORECASE | re.ASCII,
 )
+# Words before a model that is named only for comparison, and words that name the model of the section
+COMPARED = re.compile(
+    r"\b(?:unlike|like|contrast (?:to|with)|compar(?:ed|ison|ing) (?:to|with)|than|similar to|same as|opposed to|versus|vs\.?|"
+    r"relative to|instead of|based on|building on|built on|improv\w{1,5} (?:on|upon|over)|over|from|after|following)\s{1,3}"
+    r"(?:the |our |that of |in |previous ){0,2}$",
+    re.IGNORECASE,
+)
+OWN = re.compile(
+    r"\b(?:this|the (?:current|new|present)) (?:model|network|net|version|architecture|one|step)\b", re.IGNORECASE
+)
 # Headings within the section of a model that do not name a variant of it
 PART_OF_SECTION = re.compile(
     r"\b(?:results?|resuts|analysis|summary|conclusions?|targets?|logs?|metrics|performance)\b", re.IGNORECASE
@@ -87,6 +97,7 @@ _BOUNDS: dict[str, Bound] = {
 }
 _SCALES = {"k": 1000, "thousand": 1000, "m": 1_000_000, "million": 1_000_000}
 _SEPARATORS = re.compile(r"[^\d.]")
+_REACH = 40
 _MAX_QUOTE = 160
 _BAR = re.compile(r"%\|[^|\w]{4,400}\|")
 _EMPHASIS = re.compile(r"\*{1,3}|`|<[/a-zA-Z][^<>]{0,200}>")
@@ -145,6 +156,13 @@ def last_epochs(text: str | None) -> int | None:
 def model_key(text: str) -> str | None:
     """Return the number of the model that a heading or a sentence names, or None."""
     return next(iter(model_keys(text)), None)
+
+
+def subjects(text: str) -> tuple[str, ...]:
+    """Return the numbers of the models that a sentence may speak of; none if it names others only for comparison."""
+    named = [*MODEL.finditer(text)]
+    compared = all(COMPARED.search(text, max(0, one.start() - _REACH), one.start()) for one in named)
+    return () if compared or OWN.search(text, named[-1].end()) else model_keys(text)
 
 
 def model_keys(text: str) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def _accuracies(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
         if at in taken or not 50 <= value.printed <= 100:  # noqa: PLR2004 - lower figures are rates and differences
             continue
         bound = ">=" if found["plus"] else grammar.bound_of(found["bound"])
-        mentions = grammar.model_keys(text[:at])
+        mentions = grammar.subjects(text[:at])
         claim = replace(made, value=value, bound=bound, part=_part_at(text, at), mentions=mentions)
         digits = -int(value.printed.as_tuple().exponent)
         if consistent and bound[:1] != "<" and not found["most"]:
@@ -123,7 +123,7 @@ def _parameters(text: str, made: Claim) -> Iterator[Claim]:
                 value=replace(value, printed=value.printed.normalize()) if found["about"] else value,
                 bound=grammar.bound_of(found["bound"]) or ("<=" if found["most"] else ""),
                 labelled=labelled,
-                mentions=grammar.model_keys(text[: found.start("value")]),
+                mentions=grammar.subjects(text[: found.start("value")]),
                 variant=_variant(before) or made.variant,
             )
             return

@@ -216,6 +216,31 @@ def test_only_a_figure_of_each_epoch_is_judged_in_each(claim: str, rules: list[s
     assert rules == [rule for rule, _ in found(f"{claim}\n\n{log}", tmp_path)]
 
 
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("Unlike Model 1, it has less than 8,000 parameters.", []),
+        ("Compared to the model 1, it has fewer parameters: less than 8,000 parameters.", []),
+        ("Model 1 was too large, and this model has less than 8,000 parameters.", []),
+        ("It is smaller than Model 1 with less than 8,000 parameters.", []),
+        ("Unlike Model 1, this model is consistently above 99.4% accuracy.", []),
+        ("In contrast to Model 1, the accuracy is above 99.4%.", []),
+        ("Unlike Model 1, it has less than 7,000 parameters.", ["over-budget"]),
+        ("Model 1 has less than 8,000 parameters.", ["over-budget"]),
+        ("Unlike Model 1, the accuracy is above 99.6%.", ["target-not-met"]),
+        ("The accuracy of Model 1 is above 99.4%.", ["target-not-met"]),
+    ],
+)
+def test_a_model_named_for_comparison_is_not_the_subject(claim: str, rules: list[str], tmp_path: Path) -> None:
+    """A sentence that compares with another model speaks of the model of its section."""
+    log = "".join(f"Epoch: {n}\nTest set: Average loss: 0.05, Accuracy: {{}}{n}/10000\n" for n in range(1, 4))
+    text = (
+        f"# Model 1\n\nTotal params: 13,808\n\n{log.replace('{}', '990')}\n"
+        f"# Model 2\n{claim}\n\nTotal params: 7,752\n\n{log.replace('{}', '995')}"
+    )
+    assert rules == [rule for rule, _ in found(text, tmp_path)]
+
+
 def both(number: int, validated: int, tested: int) -> str:
     """An epoch with a result on validation data and one on test data."""
     line = "{} set: Average loss: 0.05, Accuracy: {}/10000 ({}%)\n"
