@@ -12,6 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 DataPart = Literal["train", "test"]
@@ -144,11 +145,27 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A training log: its epochs in order; ``damaged`` is the number of results that could not be read."""
+    """A training log: its epochs in order.
+
+    ``damaged`` is the number of results that could not be read; ``elided`` is whether a line says that others are left out.
+    """
 
     section: Section
     epochs: tuple[Epoch, ...]
     damaged: int = 0
+    elided: bool = False
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The numbers of the epochs that the log prints."""
+        return tuple(epoch.label for epoch in self.epochs if epoch.label is not None)
+
+    @property
+    def is_excerpt(self) -> bool:
+        """Whether epochs are left out, by the numbers of the others or by a line that says so."""
+        return (
+            self.elided or self.labels[:1] > (1,) or any(after - before > 1 for before, after in pairwise(self.labels))
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

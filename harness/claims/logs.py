@@ -52,6 +52,7 @@ class LogReader:
         self._epochs: list[Epoch] = []
         self._now = _Begun()
         self._damaged = 0
+        self._elided = False
         self._number = 0
         self._part: _Part = "test"
 
@@ -59,6 +60,7 @@ class LogReader:
         """Read a line, whose plain text and section are given; return whether it is part of a log."""
         self._number += 1
         self._section = section
+        self._elided = self._elided or bool(PATTERNS["left out"].find(text, lowered))
         is_result = any(word in lowered for word in _RESULT_WORDS)
         heading = PATTERNS["epoch"].find(text, lowered)
         if heading and not _is_heading(heading["rest"].lower(), text):
@@ -172,8 +174,9 @@ class LogReader:
     def end(self) -> None:
         """End the current run, and an epoch without a result."""
         if self._epochs:
-            self.runs.append(Run(section=self._section, epochs=tuple(self._epochs), damaged=self._damaged))
-        self._epochs, self._damaged, self._now = [], 0, _Begun()
+            epochs = tuple(self._epochs)
+            self.runs.append(Run(section=self._section, epochs=epochs, damaged=self._damaged, elided=self._elided))
+        self._epochs, self._damaged, self._elided, self._now = [], 0, False, _Begun()
 
     def cut(self) -> None:
         """Note that the rest of the current run is not read."""

@@ -22,7 +22,11 @@ _MAX_CODE_LINES = 5_000
 # On one line
 _MOST_CLAIMS = 20
 _FENCE = re.compile(r"^\s{0,12}(?:```|~~~)\s{0,9}(?P<language>[\w+-]{0,20})")
-_HEADING = re.compile(r"^ {0,3}(?P<marks>#{1,6})\s{0,9}(?P<title>\S.{0,300})$")
+# A heading such as "### Epoch 1" is part of a log.
+_HEADING = re.compile(
+    r"^(?! {0,3}#{1,6}\W{0,9}(?i:epoch)\W{0,3}\d{1,5}(?:\W{1,3}\d{1,5})?\W{0,9}$)"
+    r" {0,3}(?P<marks>#{1,6})\s{0,9}(?P<title>\S.{0,300})$"
+)
 _UNDERLINE = re.compile(r"^(?:={4,200}|~{4,200}|\^{4,200})$")
 _CODE = re.compile(r"^(?:class \w{1,60}\b.{0,200}:|def \w{1,60}\(|import \w|from \w.{0,80} import )")
 _PYTHON = ("python", "py", "python3", "ipython", "ipython3")
@@ -67,6 +71,8 @@ class _Reader:
         # The claims of the current fence or cell begin here.
         self._block_start = 0
         self._previous = ""
+        # Whether the previous line is part of a log or a table
+        self._is_evidence = False
         self._cell: int | None = None
         self._stops_early = False
 
@@ -123,7 +129,10 @@ class _Reader:
     def _read(self, line: Line, text: str) -> None:
         """Read a line that is neither structure nor code: evidence first, and claims where there is none."""
         lowered = text.lower()
-        if self._tables.read(line, text, lowered, self._section) or self._logs.read(line, text, lowered, self._section):
+        self._is_evidence = self._tables.read(line, text, lowered, self._section) or self._logs.read(
+            line, text, lowered, self._section
+        )
+        if self._is_evidence:
             return
         printed = line.kind in ("output", "log") or self._fence is not None
         if not printed and len(text) < _LONGEST_HEADING:
@@ -175,13 +184,18 @@ class _Reader:
                 title, _, rest = heading["title"].partition(":")
                 self._begin_part(len(heading["marks"]), title)
                 return not rest.strip()
-        elif _UNDERLINE.match(text) and len(self._previous) < _LONGEST_HEADING and self._previous[:1].isalpha():
+        elif _UNDERLINE.match(text) and self._may_be_title:
             self._begin_part(1, self._previous)
             return True
         self._loose_code = self._loose_code or bool(_CODE.match(text))
         if self._loose_code:
             self._add_code(text)
         return self._loose_code
+
+    @property
+    def _may_be_title(self) -> bool:
+        """Whether the previous line may be a heading, as a line of a log or a table is not."""
+        return len(self._previous) < _LONGEST_HEADING and self._previous[:1].isalpha() and not self._is_evidence
 
     def _begin_part(self, level: int, title: str) -> None:
         """Begin the part of the document below a heading; it may begin or end the section of a model."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 from harness.claims.dossier import Dossier, Found
-from harness.claims.evidence import Run
+from harness.claims.evidence import Claim, Run
 from harness.claims.rule import report, rule
 
 # Images of the training set of MNIST; half of them is less than any usual split leaves for training.
@@ -25,12 +25,21 @@ _GAP_FACTOR = 10
 def epochs_run(dossier: Dossier) -> Iterator[Found]:
     """The log has another number of epochs than the document says, such as 14 of range(1, 15)."""
     for claim, paired in dossier.judged("epochs"):
-        lengths = {len(run.epochs) for run in paired.items}
-        if claim.value.exact not in lengths and not dossier.reading[claim.section.file].stops_early:
+        if (
+            not any(_may_have(run, claim) for run in paired.items)
+            and not dossier.reading[claim.section.file].stops_early
+        ):
             first, *_, last = (paired.items[-1].epochs[0], *paired.items[-1].epochs)
             numbered = "" if last.label is None else f", numbered {first.label} to {last.label}"
             said, shown = f"{claim.value} epochs", f"the log has {len(paired.items[-1].epochs)}{numbered}"
             yield report(claim.quote, said, shown, first.test_quote, last.test_quote, confidence=paired.confidence)
+
+
+def _may_have(run: Run, claim: Claim) -> bool:
+    """Whether a run may have as many epochs as claimed; an excerpt may have any number from that of its last epoch on."""
+    if run.is_excerpt:
+        return claim.value.exact >= max(run.labels, default=0)
+    return claim.value.exact == len(run.epochs)
 
 
 @rule("suspicious", "State the batch size of the run in the log.")
@@ -60,7 +69,7 @@ def joined_log(dossier: Dossier) -> Iterator[Found]:
         for before, after in pairwise(run.epochs):
             quotes = (after.heading or after.test_quote, before.test_quote)
             missing = after.label - before.label - 1 if after.label is not None and before.label is not None else 0
-            if missing > 0 and not run.damaged:
+            if missing > 0 and not run.damaged and not run.elided:
                 shown = f"{missing} epochs between them are missing: lines were cut out, or two runs joined"
                 yield report(quotes[0], f"epoch {after.label} follows epoch {before.label}", shown, quotes[1])
             gap = after.begun - before.ended if after.begun and before.ended else timedelta()

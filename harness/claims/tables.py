@@ -131,6 +131,8 @@ class TableReader:
             if found and (parameters := _parameters(found["parameters"])) is not None:
                 shape = _shape(found["shape"] or (found["first"] if form == "torchinfo row" else None), form)
                 row = LayerRow(operation=found["operation"], shape=shape, parameters=parameters, quote=quote_of(line))
+                if form == "torchsummary row" and int(found["row"]) != len(summary.rows) + 1:
+                    summary.complete = False
                 summary.rows.append(row)
                 summary.depths.append(int(found["depth"]) if form == "torchinfo row" else 0)
                 summary.form = "keras" if form == "keras row" else summary.form
@@ -138,7 +140,7 @@ class TableReader:
         if "acc" in lowered or "epoch" in lowered:
             self.end()
             return False
-        if re.search(r"[A-Za-z].*[\d\ufffd]", text):
+        if re.search(r"[A-Za-z].*[\d\ufffd]", text) or PATTERNS["left out"].find(text, lowered):
             summary.complete = False
             if "\ufffd" in text:
                 self.unread.append(Unread(place=line.place, reason="a row of a layer summary has damaged characters"))

@@ -241,6 +241,50 @@ def test_a_model_named_for_comparison_is_not_the_subject(claim: str, rules: list
     assert rules == [rule for rule, _ in found(text, tmp_path)]
 
 
+def log_of(*numbers: int | str) -> str:
+    """A log with epochs of these numbers, or other lines."""
+    line = "Epoch: {0}\nTest set: Average loss: 0.05, Accuracy: 99{0:02d}/10000 (99.{0:02d}%)\n"
+    return "".join(one + "\n" if isinstance(one, str) else line.format(one) for one in numbers)
+
+
+@pytest.mark.parametrize(
+    ("claim", "log", "rules"),
+    [
+        ("Epochs: 15", log_of(13, 14, 15), []),
+        ("Epochs: 15", log_of(1, 2, "...", 14, 15), []),
+        ("Epochs: 15", log_of(1, 2, "[output truncated]", 3), []),
+        ("Epochs: 15", log_of(*range(1, 11)) + "# Log\n" + log_of(*range(11, 16)), []),
+        ("Epochs: 3", "".join(f"{log_of(n)}==========\n" for n in (1, 2, 3)), []),
+        ("Epochs: 3", log_of(1, 2, 3).replace("Epoch:", "### Epoch"), []),
+        ("Best Test Accuracy: 99.44 (12th epoch)", log_of(13, 14, 15), []),
+        ("Best Test Accuracy: 99.44", log_of(1, 2, "\u2026", 14, 15), []),
+        ("The accuracy is more than 99.4%.", log_of(13, 14, 15), []),
+        ("Epochs: 14", log_of(13, 14, 15), ["epochs-run"]),
+        ("Epochs: 15", log_of(1, 2, 3), ["epochs-run"]),
+        ("Best Test Accuracy: 99.44 (14th epoch)", log_of(13, 14, 15), ["best-above-log"]),
+        ("Best Test Accuracy: 99.44", log_of(1, 2, 3), ["best-above-log"]),
+        ("Epochs: 4", log_of(1, 2, 4), ["joined-log"]),
+    ],
+)
+def test_an_excerpt_is_not_the_whole_log(claim: str, log: str, rules: list[str], tmp_path: Path) -> None:
+    """Numbers and dots that show what is left out, lines between epochs and headings of epochs contradict nothing."""
+    assert rules == [rule for rule, _ in found(f"{claim}\n\n{log}", tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("second", "total", "rules"),
+    [
+        ("...", 13_808, []),
+        ("            Conv2d-9          [-1, 10, 24, 24]             720", 13_808, []),
+        ("            Conv2d-2          [-1, 10, 24, 24]             720", 13_808, ["summary-total"]),
+    ],
+)
+def test_a_summary_with_rows_left_out_is_incomplete(second: str, total: int, rules: list[str], tmp_path: Path) -> None:
+    """Dots, and numbers of rows that are missing, show that the rows do not add up to the total."""
+    text = f"Layer (type)  Output Shape  Param #\n  Conv2d-1  [-1, 8, 26, 26]  72\n{second}\nTotal params: {total:,}\n"
+    assert rules == [rule for rule, _ in found(text, tmp_path)]
+
+
 def both(number: int, validated: int, tested: int) -> str:
     """An epoch with a result on validation data and one on test data."""
     line = "{} set: Average loss: 0.05, Accuracy: {}/10000 ({}%)\n"
