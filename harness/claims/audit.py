@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.claims import accuracy_rules, model_rules, run_rules
@@ -77,11 +77,16 @@ def judge(dossier: Dossier) -> tuple[AuditFinding, ...]:
     return tuple(sorted(found, key=position))
 
 
-def copied_logs(paths: Sequence[Path]) -> tuple[AuditFinding, ...]:
-    """Compare submissions, and return a finding for each log of one that an earlier one has, too.
+def copied_logs(paths: Sequence[Path]) -> Audit:
+    """Compare submissions, with a finding for each log of one that an earlier one has, too, and what was not read.
 
     Raises:
         InputError: a path does not exist, or holds no document.
     """
-    runs = ((str(path), run) for path in paths for reading in read_all(path)[0] for run in reading.runs)
-    return tuple(map(run_rules.same_log.finding, run_rules.copies(runs)))
+    runs, unread = [], []
+    for path in paths:
+        readings, left_out = read_all(path)
+        runs += [(str(path), run) for reading in readings for run in reading.runs]
+        unread += [replace(one, place=replace(one.place, file=f"{path}: {one.place.file}")) for one in left_out]
+    found = tuple(map(run_rules.same_log.finding, run_rules.copies(runs)))
+    return Audit(path="", readings=(), models=(), unread=tuple(unread), findings=found)

@@ -226,7 +226,9 @@ class Claim:
     met: bool = False
 
     def allows(self, value: Fraction) -> bool:
-        """Whether a value meets the bound, at least the figure if none is stated."""
+        """Whether a value meets the bound, at least the figure if none is stated, which may be rounded if it is no aim."""
+        if not self.bound and not self.met and self.value.rounds(value):
+            return True
         return _COMPARISONS[self.bound or ">="](value, self.value.exact)
 
 

@@ -17,6 +17,8 @@ _NEAR = 12
 _TRAIN_TOTAL = 45_000
 _DAMAGED = re.compile(r"[\d.,]\ufffd|\ufffd[\d.,]")
 _RESULT_WORDS = ("acc", "correct")
+# Words in a row, as no log has them
+_SENTENCE = re.compile(r"(?:\b[a-z]{2,20} ){3}[a-z]{2,20}\b")
 _LABEL = re.compile(r"\b(?:train|test|val|eval)", re.IGNORECASE)
 _TEST_LOSSES = ("test", "testing", "val", "valid", "validation", "eval", "evaluation")
 
@@ -69,8 +71,9 @@ class LogReader:
             return False
         if "\ufffd" in text and _DAMAGED.search(text):
             self.unread.append(Unread(place=line.place, reason="a figure has damaged characters"))
-            self._damaged += 1
-            self._now = replace(self._now, shown=True)
+            if not _SENTENCE.search(lowered):
+                self._damaged += 1
+                self._now = replace(self._now, shown=True)
             return True
         if heading:
             self.begin(int(heading["epoch"]), line, text)
@@ -97,7 +100,11 @@ class LogReader:
         return bool(bar or steps)
 
     def _result(self, line: Line, text: str, lowered: str) -> bool:
-        """Read the test result of an epoch, or a train result of the same form."""
+        """Read the test result of an epoch, or a train result of the same form; the best so far is none."""
+        if best := PATTERNS["best"].find(text, lowered):
+            self._note_counts(text[best.start() : best.start("tail")], line)
+            text = text[: best.start()] + text[best.start("tail") :]
+            lowered = text.lower()
         counted = PATTERNS["count"].last(text, lowered) or PATTERNS["percent and count"].last(text, lowered)
         if counted := counted or PATTERNS["bare count"].last(text, lowered):
             return self._count(counted, line, text, lowered)
@@ -108,7 +115,7 @@ class LogReader:
             of: dict[_Part, str] = {"validation": keras["percent"]}
             of |= {"train": train["percent"]} if train else {}
             self._now = replace(self._now, steps=done)
-        elif expected and "new best" not in lowered and not PATTERNS["best"].find(text, lowered):
+        elif expected and "new best" not in lowered:
             found = [*PATTERNS["part accuracy"].regex.finditer(text)] or [*PATTERNS["percent"].regex.finditer(text)][:1]
             of = {_part(one["part"]): one["percent"] for one in found}
         else:
@@ -119,6 +126,14 @@ class LogReader:
         for part in of.keys() - {"train"}:
             self.add(Accuracy(percent=percentage(of[part])), _loss(text, lowered), line, part)
         return bool(of)
+
+    def _note_counts(self, text: str, line: Line) -> None:
+        """Note a count of correct predictions with its percentage that is no result of an epoch."""
+        for found in PATTERNS["count"].regex.finditer(text):
+            accuracy = Accuracy(
+                percent=percentage(found["percent"]), correct=count(found["correct"]), total=count(found["total"])
+            )
+            self.counts.append((accuracy, quote_of(line)))
 
     def _count(self, found: re.Match[str], line: Line, text: str, lowered: str) -> bool:
         """Read a result with a count of correct predictions."""

@@ -163,6 +163,7 @@ class _Reader:
     def _is_structure(self, text: str) -> bool:
         """Whether a line of prose is a heading, a fence or code; the state follows it."""
         if fence := _FENCE.match(text):
+            self._tables.end()
             if self._fence is not None:
                 # A closing fence has no language.
                 if not fence["language"]:

@@ -98,8 +98,10 @@ def _accuracies(text: str, lowered: str, made: Claim) -> Iterator[Claim]:
         elif bound[:1] == ">" or (made.met and digits < _RESULT_DIGITS):
             yield replace(claim, kind="at least")
         elif not bound and digits >= _RESULT_DIGITS:
-            # With fewer decimals it is an aim, or too coarse to be found in a log.
             yield claim
+        elif not bound and PATTERNS["result"].regex.search(f"{text[:at]}\n{text[found.end('value') :]}"):
+            # Too coarse to be found in a log; elsewhere it is an aim.
+            yield replace(claim, kind="at least")
 
 
 def _best(found: re.Match[str]) -> tuple[Figure, int]:

@@ -55,17 +55,13 @@ def audit(
     parameters, accuracies, epochs and receptive fields are compared with the training logs, the layer summaries and the
     code that belong to them. Contradictions and overstatements fail; other findings are reported.
     """
-    from harness.claims import Audit, copied_logs
     from harness.claims import audit as examine
+    from harness.claims import copied_logs
     from harness.reporting import Facts, Findings, Page, facts_table, findings_table, verdict_line
 
     if cross != (len(paths) > 1):
         raise click.UsageError(f"expected one PATH, or several with --cross, got {len(paths)} with cross={cross}.")
-    if cross:
-        found = copied_logs([Path(path) for path in paths])
-        done = Audit(path="", readings=(), models=(), unread=(), findings=found)
-    else:
-        done = examine(Path(paths[0]), announce=announce)
+    done = copied_logs([Path(path) for path in paths]) if cross else examine(Path(paths[0]), announce=announce)
     findings = [finding.to_finding() for finding in done.findings]
     replication = _replicated(done, runs, recipe_name, **chosen) if runs else None
     findings += map(_replicated_finding, replication.figures) if replication else ()

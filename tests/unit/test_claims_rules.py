@@ -285,6 +285,35 @@ def test_a_summary_with_rows_left_out_is_incomplete(second: str, total: int, rul
     assert rules == [rule for rule, _ in found(text, tmp_path)]
 
 
+@pytest.mark.parametrize(
+    ("claim", "rules"),
+    [
+        ("This model achieves 99.9% test accuracy.", ["target-not-met"]),
+        ("Test accuracy: 99.9%", ["target-not-met"]),
+        ("The model reaches an accuracy of 99.5%.", ["target-not-met"]),
+        ("Test accuracy: 99.0%", []),
+        ("**Accuracy:** 99 %", []),
+        ("Humans have 99.8% accuracy.", []),
+        ("Test accuracy: 99.9% is the target", []),
+        ("| Best Test Accuracy | 99.95 |", ["best-above-log"]),
+        ("| Best Test Accuracy (%) | 99.02 |", []),
+        ("| Parameters | 5,000 |", ["parameters-claimed"]),
+        ("| Parameters | 7,752 |", []),
+        ("The accuracy is not 99.4\ufffd as in that paper.\n\nBest Test Accuracy: 99.95", ["best-above-log"]),
+        ("```\nLayer (type)  Param #\nConv2d-1  [-1, 8, 26, 26]  72\n```\nParameters: 5,000", ["parameters-claimed"]),
+    ],
+)
+@pytest.mark.parametrize("form", ["lines", "best in each line"])
+def test_a_plain_contradiction_is_found(claim: str, rules: list[str], form: str, tmp_path: Path) -> None:
+    """Figures with few digits, cells of tables, and claims beside damage or a summary without a total are judged."""
+    line = {
+        "lines": "Epoch: {0}\nTest set: Average loss: 0.05, Accuracy: {1}/10000 ({2}%)\n",
+        "best in each line": "Epoch {0}: Test Accuracy: {2}%, Best Accuracy: {2}%\n",
+    }[form]
+    log = "".join(line.format(n, c, f"{c / 100:.2f}") for n, c in ((1, 9830), (2, 9871), (3, 9902)))
+    assert rules == [rule for rule, _ in found(f"{claim}\n\nTotal params: 7,752\n\n{log}", tmp_path)]
+
+
 def both(number: int, validated: int, tested: int) -> str:
     """An epoch with a result on validation data and one on test data."""
     line = "{} set: Average loss: 0.05, Accuracy: {}/10000 ({}%)\n"

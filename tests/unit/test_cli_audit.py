@@ -67,6 +67,16 @@ def test_a_copied_log_is_found_across_submissions(command: Command, tmp_path: Pa
     assert (0, [], ["same-log"]) == (code, schema_errors(document), [one["rule"] for one in document["findings"]])
 
 
+def test_what_is_not_read_is_named_across_submissions(command: Command, tmp_path: Path) -> None:
+    """A document that cannot be read is named with its submission."""
+    paths = [write(tmp_path / name, "# Model 1\n") for name in ("a", "b")]
+    paths[1].write_bytes(b"\0")
+    code, out, _ = command("audit", *paths, "--cross", "--json", "-")
+    document = json.loads(out)
+    assert (0, []) == (code, schema_errors(document))
+    assert [f"{paths[1]}: README.md"] == [one["file"] for one in document["unread"]]
+
+
 @pytest.mark.parametrize("options", [("a", "b"), ("a", "--cross"), ("missing.md",)])
 def test_a_wrong_usage_is_refused(options: tuple[str, ...], command: Command) -> None:
     """Several paths need --cross, one does not take it, and a path must exist."""
