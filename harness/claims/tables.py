@@ -100,7 +100,7 @@ class TableReader:
 
     def _close(self, summary: _Summary, total: int | None, quote: Quote) -> None:
         rows = summary.rows
-        if summary.form == "torchinfo":
+        if summary.form == "torchinfo" and rows:
             # A container's own row, if it has a number, is the sum of the rows below it.
             deeper = zip(rows, summary.depths, [*summary.depths[1:], 0], strict=True)
             rows = [row for row, depth, following in deeper if following <= depth]

@@ -196,9 +196,18 @@ def test_a_module_with_arguments_that_are_no_numbers_is_not_counted(row: str, re
     assert not table.complete
 
 
-@pytest.mark.parametrize("line", ["Total params: ,x", "Total params: ,", "\u017fecond model: 3", "# F\u0131rst model"])
-def test_a_line_with_foreign_characters_is_no_error(line: str, reading: Reader) -> None:
-    """Commas without digits are no number, and letters that only look alike no words."""
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Total params: ,x",
+        "Total params: ,",
+        "Layer (type:depth-idx)  Param #",
+        "\u017fecond model: 3",
+        "# F\u0131rst model",
+    ],
+)
+def test_a_line_that_only_looks_like_evidence_is_no_error(line: str, reading: Reader) -> None:
+    """Commas without digits are no number, letters that only look alike no words, and a head without rows no summary."""
     found = reading(f"{line}\nThe {line} has an accuracy of 99.02%.\n")
     assert ((), ()) == (found.tables, found.sections)
 
