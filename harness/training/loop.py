@@ -222,7 +222,7 @@ class Run:
             status=status,
             epochs=tuple(self.epochs),
             state_digest=self._state_digest,
-            # The digests of an unfinished epoch are left out, except those before a run diverged, which matter most.
+            # The digests of an unfinished epoch are left out, except those of a diverged run, whose last steps matter most.
             digests=tuple(digests for digests in self._digests if status == "diverged" or digests.step <= completed),
             environment=self._environment,
             started=self._started,
@@ -317,15 +317,19 @@ class Run:
             if self._scheduler and self._scheduled_per_step():
                 self._scheduler.step()
             totals.add(loss, correct, len(batch.labels))
-            if last or step.number % self.spec.digest_every == 0:
-                # First, so that the time does not decide which digests a diverged run has.
-                totals.settle()
+            is_digested = last or step.number % self.spec.digest_every == 0
+            if is_digested:
                 self._digests.append(self._chain.after(step.number, self._module, self._optimizer))
             for callback in self._hooks.callbacks:
                 callback.after_step(step)
             # Reading a value makes the host wait for the device, so results are read ten times a second, not at each step.
-            if last or time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS:
+            is_reported = last or time.monotonic() - reported > _SECONDS_BETWEEN_REPORTS
+            if is_digested or is_reported:
                 totals.settle()
+            # Only here, so that the time does not decide which digests a diverged run has.
+            if is_digested and totals.diverged:
+                raise DivergedError
+            if is_reported and not totals.diverged:
                 reported = time.monotonic()
                 self._observer.on_step(
                     epoch=len(self.epochs) + 1,
@@ -346,6 +350,7 @@ class _EpochTotals:
         self._corrects: list[Tensor] = []
         self._sizes: list[int] = []
         self._loss_sum = 0.0
+        self.diverged = False
         self.correct = 0
         self.seen = 0
 
@@ -364,11 +369,8 @@ class _EpochTotals:
 
         The results are added in the order of the steps, so that the sums do not depend on when this method is called.
         """
-        if not self._losses:
-            return
         for loss, size in zip(torch.stack(self._losses).tolist(), self._sizes, strict=True):
-            if not math.isfinite(loss):
-                raise DivergedError
+            self.diverged |= not math.isfinite(loss)
             self._loss_sum += loss * size
         self.correct += int(torch.stack(self._corrects).sum())
         self.seen += sum(self._sizes)

@@ -65,8 +65,8 @@ class RunRecord(RunSpec):
             became infinite or NaN in the epoch after the last one of ``epochs``.
         epochs: the completed epochs, in order.
         state_digest: `state_digest` of the model after the last completed epoch.
-        digests: digests of the run, from before the first step to the end of the last completed epoch, or to the last digest
-            before the loss became infinite or NaN.
+        digests: digests of the run, from before the first step to the end of the last completed epoch, or to the first one
+            after the loss became infinite or NaN.
         environment: the software and hardware that the run was started with; only a run of the same processor, device and
             version of PyTorch is resumed.
         started: start time, UTC, ISO 8601.

@@ -77,18 +77,20 @@ def test_the_bounds_are_as_wide_as_the_noise(width: float, hold: bool, monkeypat
 
 
 def test_the_level_is_for_a_run_of_every_model() -> None:
-    """The interval is Student's t with the pooled standard deviation, at the level for three figures of each model on record."""
+    """Student's t intervals with the pooled standard deviation, at the level for three figures of each model on record."""
     many = {name: certificate(*[(9_800, 9_800, count) for count in (9_925, 9_930, 9_935)]) for name in "abcd"}
     for models in ("ab", "abcd"):
         figure = figures_of("a", (9_800, 9_800, 9_930), {name: many[name] for name in models})[1]
         quantile = stats.t.ppf(1 - 0.05 / (3 * len(models)) / 2, 2 * len(models))
-        half = 5 * quantile * np.sqrt(1 + 1 / 3)
-        assert pytest.approx((9_930 - half, 9_930 + half)) == (figure.lower, figure.upper)
+        logarithms = np.log(10_000.5 - np.array([9_925, 9_930, 9_935]))
+        half = logarithms.std(ddof=1) * quantile * np.sqrt(1 + 1 / 3)
+        ends = tuple(10_000.5 - np.exp(logarithms.mean() + sign * half) for sign in (1, -1))
+        assert pytest.approx(ends) == (figure.lower, figure.upper)
 
 
 def test_a_model_without_two_complete_runs_on_record_is_not_testable() -> None:
-    """One run has no standard deviation, and no run has no mean."""
+    """One run has no standard deviation, and no run has no mean; the reasons differ."""
     certificates = {"a": certificate((9_930, 9_930, 9_930))}
 
-    assert {"not run"} == {figure.reason for figure in figures_of("a", (9_930,) * 3, certificates)}
+    assert {"1 of 1 runs are complete"} == {figure.reason for figure in figures_of("a", (9_930,) * 3, certificates)}
     assert {"not run"} == {figure.reason for figure in figures_of("b", (9_930,) * 3, certificates)}

@@ -144,12 +144,15 @@ class NanInStep5(nn.Module):
         return output * math.nan if self.training and self.batches == 5 else output
 
 
-def test_the_digests_of_a_diverged_run_end_before_it_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often the losses are read: those of the steps before the fifth, whose loss is NaN."""
+@pytest.mark.parametrize(("digest_every", "steps"), [(1, [0, 1, 2, 3, 4, 5]), (4, [0, 3, 4, 6])])
+def test_the_digests_of_a_diverged_run_include_the_divergence(
+    digest_every: int, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the losses are read: to the first digest after the fifth step, whose loss is NaN."""
     for seconds in (-1.0, 1e9):
         monkeypatch.setattr("harness.training.loop._SECONDS_BETWEEN_REPORTS", seconds)
-        record = run(initialise(NanInStep5, seed=1), digest_every=1)
-        assert [0, 1, 2, 3, 4] == [digests.step for digests in record.digests]
+        record = run(initialise(NanInStep5, seed=1), digest_every=digest_every)
+        assert steps == [digests.step for digests in record.digests]
 
 
 def test_a_late_divergence_keeps_the_completed_epochs() -> None:
