@@ -101,9 +101,9 @@ def replicate(
     totals = {model: max(run.total for run in certificates[model].runs) for model, _ in samples}
     sd, freedom = {}, {}
     for name in FIGURES:
-        # Models that share a certificate count once.
+        # Models with the same runs count once.
         pools = {
-            id(certificates[model]): _logarithms(sample, totals[model])
+            _runs(certificates[model]): _logarithms(sample, totals[model])
             for (model, figure), sample in samples.items()
             if figure == name
         }
@@ -136,10 +136,14 @@ def replicate(
                     upper=upper,
                 )
             )
-    pooled = {id(certificates[model]): model for model in totals}
+    pooled = {_runs(certificates[model]): model for model in totals}
     return Replication(
         confidence=confidence, level=level, sd=sd, pooled=tuple(sorted(pooled.values())), figures=tuple(figures)
     )
+
+
+def _runs(certificate: Certificate) -> tuple[str, ...]:
+    return tuple(run.results_digest for run in certificate.runs)
 
 
 def _logarithms(correct: Sequence[float], total: int) -> list[float]:

@@ -71,6 +71,9 @@ def replicate(
     names = documented if name == "all" else [name]
     folder = Path(records) if records else None
     certificates = _on_file(names, folder)
+    if certificates.keys() != set(names):
+        # For a model on file with the network and the recipe of one that is not.
+        certificates |= _on_file([model for model in documented if model not in names], folder)
     for model in names:
         if model in certificates:
             continue

@@ -78,7 +78,10 @@ def test_the_bounds_are_as_wide_as_the_noise(width: float, hold: bool, monkeypat
 
 def test_the_level_is_for_a_run_of_every_model() -> None:
     """Student's t intervals with the pooled standard deviation, at the level for three figures of each model on record."""
-    many = {name: certificate(*[(9_800, 9_800, count) for count in (9_925, 9_930, 9_935)]) for name in "abcd"}
+    rows = {
+        name: [(9_800 + index, 9_800, count) for count in (9_925, 9_930, 9_935)] for index, name in enumerate("abcd")
+    }
+    many = {name: certificate(*counts) for name, counts in rows.items()}
     for models in ("ab", "abcd"):
         figure = figures_of("a", (9_800, 9_800, 9_930), {name: many[name] for name in models})[1]
         quantile = stats.t.ppf(1 - 0.05 / (3 * len(models)) / 2, 2 * len(models))

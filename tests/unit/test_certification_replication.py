@@ -107,9 +107,9 @@ def test_what_is_not_testable_says_why() -> None:
 
 
 def test_shared_runs_are_pooled_once() -> None:
-    """Two models that share a certificate add its runs to the standard deviation once."""
+    """Two models with the same runs, in one certificate or in two, add them to the standard deviation once."""
     shared = certificates()
-    both = {"a": shared["a"], "twin": shared["a"]}
+    both = {"a": shared["a"], "twin": dataclasses.replace(shared["a"])}
     found = replicate([Published(model=name, correct=(9_900, 9_930, 9_940)) for name in both], both)
     alone = replicate([Published(model="a", correct=(9_900, 9_930, 9_940))], shared)
 

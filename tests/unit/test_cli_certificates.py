@@ -187,6 +187,8 @@ def test_replicate_compares_with_runs_on_mnist_only(here: Path, command: Command
     made_up_certificate("cloud_2", [9_900, 9_910], runs=2).write(on_file)
     code, out, _ = command("replicate", "cloud_2", "--records", "records", "--json", "r.json")
     outcomes = {one["outcome"] for one in document(here / "r.json")["figures"]}
+    _, _, err = command("replicate", "pipeline_second", "--records", "records")
+    assert "pipeline_second: the same network and recipe as cloud_2, whose runs are used" in " ".join(err.split())
     assert (int(outcomes != {"consistent"}), True) == (code, "of the wrong predictions, pooled over cloud_2" in out)
 
 
