@@ -189,13 +189,11 @@ class Run:
         """
         if folder is None:
             return None
-        (initial,) = self._digests
         # A checkpoint can be used only by a run with the same values, since the record of a run names one environment.
         identity = {
             "model": self.spec.model,
             "graph_digest": self.spec.graph_digest,
-            "initial_parameters": initial.parameters,
-            "initial_buffers": initial.buffers,
+            "initial_state_digest": self._state_digest,
             "recipe": self.spec.recipe.to_mapping(),
             "seed": self.spec.seed,
             "engine": self.spec.engine,

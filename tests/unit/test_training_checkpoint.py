@@ -131,8 +131,8 @@ def test_an_interruption_before_the_start_has_no_record(tmp_path: Path, monkeypa
         ({"recipe": RECIPE.with_epochs(4)}, "recipe="),
         ({"data": dataclasses.replace(DATA, digest="e" * 64)}, "data_digest='ddd"),
         ({"digest_every": 1}, "digest_every=100 instead of 1"),
-        ({"module": initialise(lambda: network(dropout=0.2), seed=5)}, "initial_parameters="),
-        ({"module": with_buffer_of_ones()}, "initial_buffers="),
+        ({"module": initialise(lambda: network(dropout=0.2), seed=5)}, "initial_state_digest="),
+        ({"module": with_buffer_of_ones()}, "initial_state_digest="),
     ],
 )
 def test_another_runs_checkpoint_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:

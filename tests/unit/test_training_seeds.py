@@ -214,7 +214,7 @@ def test_other_initial_weights_are_another_training(tmp_path: Path) -> None:
     outcomes = trained((0, 1), tmp_path, load_with_other_weights)
 
     assert [None, None] == [outcome.record for outcome in outcomes]
-    assert all("initial_parameters=" in outcome.problem for outcome in outcomes)
+    assert all("initial_state_digest=" in outcome.problem for outcome in outcomes)
 
 
 def test_an_interrupted_fresh_start_has_forgotten_all_earlier_runs(tmp_path: Path) -> None:
