@@ -20,7 +20,7 @@ Outcome = Literal["identical", "B is worse", "B is better", "no difference beyon
 Samples = npt.NDArray[np.float64]
 _POWER = 0.8
 # Standard deviation of the error by which a count of images is rounded.
-ROUNDING = 1 / math.sqrt(12)
+_ROUNDING = 1 / math.sqrt(12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class PairedComparison:
         """
         if self.identical:
             return 0.0
-        sd = max(statistics.stdev(self.differences), math.sqrt(2) * ROUNDING)
+        sd = max(statistics.stdev(self.differences), math.sqrt(2) * _ROUNDING)
         return sd / math.sqrt(len(self.differences))
 
     @property
@@ -258,8 +258,8 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     if rank > len(runs):
         lower, upper = _t_intervals(correct, confidence)
     else:
-        lower, upper = _jackknife_intervals(np.log(total - correct + 0.5), rank)
-        lower, upper = total + 0.5 - np.exp(upper), total + 0.5 - np.exp(lower)
+        lower, upper = _jackknife_intervals(log_errors(correct, total), rank)
+        lower, upper = correct_predictions(upper, total), correct_predictions(lower, total)
     placed = []
     for result, mean, low, high in zip(record.epochs, correct.mean(axis=0), lower, upper, strict=False):
         outcome: Literal["below", "within", "above"] = "within"
@@ -282,7 +282,7 @@ def _t_intervals(correct: Samples, confidence: float) -> tuple[Samples, Samples]
     """Student's t prediction intervals of all epochs, with Bonferroni correction, given counts of shape (runs, epochs)."""
     runs, epochs = correct.shape
     # Equal counts are as uncertain as their rounding.
-    sd = np.maximum(correct.std(axis=0, ddof=1), ROUNDING)
+    sd = np.maximum(correct.std(axis=0, ddof=1), _ROUNDING)
     half = prediction_factor(bonferroni_level(confidence, epochs), freedom=runs - 1, runs=runs) * sd
     return correct.mean(axis=0) - half, correct.mean(axis=0) + half
 
@@ -297,18 +297,27 @@ def _jackknife_intervals(logarithms: Samples, rank: int) -> tuple[Samples, Sampl
         logarithms: the logarithms of the wrong predictions plus 1/2, of shape (runs, epochs).
         rank: the number of runs that are within all intervals when left out.
     """
-
-    def mean_and_sd(sample: Samples) -> tuple[Samples, Samples]:
-        mean = sample.mean(axis=0)
-        return mean, np.maximum(sample.std(axis=0, ddof=1), np.exp(-mean) * ROUNDING)
-
     largest = []
     for left_out, run in enumerate(logarithms):
-        mean, sd = mean_and_sd(np.delete(logarithms, left_out, axis=0))
-        largest.append(np.max(np.abs(run - mean) / sd))
-    mean, sd = mean_and_sd(logarithms)
-    half = sorted(largest)[rank - 1] * sd
+        others = np.delete(logarithms, left_out, axis=0)
+        largest.append(np.max(np.abs(run - others.mean(axis=0)) / sd_of_log_errors(others)))
+    mean, half = logarithms.mean(axis=0), sorted(largest)[rank - 1] * sd_of_log_errors(logarithms)
     return mean - half, mean + half
+
+
+def log_errors(correct: Samples, total: int) -> Samples:
+    """Return the logarithms of the numbers of wrong predictions plus 1/2, given those of correct predictions."""
+    return np.asarray(np.log(total - correct + 0.5))
+
+
+def correct_predictions(log_errors: Samples, total: int) -> Samples:
+    """Return the numbers of correct predictions that `log_errors` has these logarithms for."""
+    return np.asarray(total + 0.5 - np.exp(log_errors))
+
+
+def sd_of_log_errors(sample: Samples) -> Samples:
+    """Return the standard deviations over the runs, the first axis; equal counts are as uncertain as their rounding."""
+    return np.asarray(np.maximum(sample.std(axis=0, ddof=1), np.exp(-sample.mean(axis=0)) * _ROUNDING))
 
 
 def bonferroni_level(confidence: float, intervals: int) -> float:

@@ -8,8 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from harness.certification.certificate import Certificate
-from harness.certification.comparison import ROUNDING, bonferroni_level, prediction_factor
+from harness.certification.comparison import (
+    Samples,
+    bonferroni_level,
+    correct_predictions,
+    log_errors,
+    prediction_factor,
+    sd_of_log_errors,
+)
 
 Outcome = Literal["consistent", "above what we see", "below what we see", "not testable"]
 NOT_RUN = "not run"  # the reason why a figure of a model without runs is not testable
@@ -99,17 +108,16 @@ def replicate(
                 samples[one.model, name] = [_figure(run[: len(one.correct) or None], name) for run in runs]
     level = bonferroni_level(confidence, len(targets))
     totals = {model: max(run.total for run in certificates[model].runs) for model, _ in samples}
+    logarithms = {key: log_errors(np.array(sample), totals[key[0]]) for key, sample in samples.items()}
     sd, freedom = {}, {}
     for name in FIGURES:
         # Models with the same runs count once.
-        pools = {
-            _runs(certificates[model]): _logarithms(sample, totals[model])
-            for (model, figure), sample in samples.items()
-            if figure == name
+        pools: dict[tuple[str, ...], Samples] = {
+            _runs(certificates[model]): pool for (model, figure), pool in logarithms.items() if figure == name
         }
         if pools:
             freedom[name] = sum(len(pool) - 1 for pool in pools.values())
-            squares = sum((len(pool) - 1) * _variance(pool) for pool in pools.values())
+            squares = sum((len(pool) - 1) * float(sd_of_log_errors(pool)) ** 2 for pool in pools.values())
             sd[name] = math.sqrt(squares / freedom[name])
     figures = []
     for one in published:
@@ -118,10 +126,10 @@ def replicate(
             if key in untestable:
                 figures.append(untestable[key])
                 continue
-            sample, value, total = samples[key], targets[key], totals[one.model]
+            sample, value = samples[key], targets[key]
             half = sd[name] * prediction_factor(level, freedom=freedom[name], runs=len(sample))
-            middle = statistics.fmean(_logarithms(sample, total))
-            lower, upper = (total + 0.5 - math.exp(middle + sign * half) for sign in (1, -1))
+            ends = logarithms[key].mean() + half * np.array([1, -1])
+            lower, upper = map(float, correct_predictions(ends, totals[one.model]))
             above, below = value > upper, value < lower
             outcome: Outcome = "above what we see" if above else "below what we see" if below else "consistent"
             figures.append(
@@ -144,15 +152,6 @@ def replicate(
 
 def _runs(certificate: Certificate) -> tuple[str, ...]:
     return tuple(run.results_digest for run in certificate.runs)
-
-
-def _logarithms(correct: Sequence[float], total: int) -> list[float]:
-    return [math.log(total - count + 0.5) for count in correct]
-
-
-def _variance(logarithms: Sequence[float]) -> float:
-    """The variance; that of rounding for equal counts."""
-    return max(statistics.variance(logarithms), (ROUNDING * math.exp(-statistics.fmean(logarithms))) ** 2)
 
 
 def _figure(correct: Sequence[int], name: str) -> float:
