@@ -186,7 +186,7 @@ def replication_page(records: Path = replication.RECORDS) -> str:
         "# Replication of published accuracies",
         (
             "Correct predictions on the test images, as published and in our runs of the same network and recipe. Each interval "
-            "is Student's t prediction interval for one more run, computed with the logarithms of the wrong predictions, whose "
+            "is Student's t prediction interval for one more run, computed with the log odds of a correct prediction, whose "
             "standard deviation over seeds is pooled over models. A published best epoch is compared with the best of as many "
             f"epochs of ours. Generated from the certificates in `{replication.RECORDS.relative_to(ROOT).as_posix()}`, which "
             "`harness replicate` writes."

@@ -223,9 +223,9 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     """Compare each epoch of a run with the same epoch of a certificate's complete runs.
 
     An epoch is below, within or above a prediction interval for one more run; ``confidence`` is the probability that
-    the intervals of all epochs hold together. With 19 runs or more, for a confidence of 0.95, the intervals assume no
-    distribution of the accuracy, which is skewed in early epochs. With fewer runs they are Student's t intervals, for a
-    normal distribution.
+    the intervals of all epochs hold together. They are computed with the log odds of a correct prediction. With 19 runs
+    or more, for a confidence of 0.95, they assume no distribution of the accuracy, which is skewed in early epochs. With
+    fewer runs they are Student's t intervals, for a normal distribution.
 
     Raises:
         InputError: the certificate has fewer than two complete runs, the run was interrupted, or its recipe or its data
@@ -254,12 +254,15 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
         )
     total = runs[0].total
     correct = np.array([run.correct for run in runs])
+    sample = log_odds(correct, total)
     rank = math.ceil(confidence * (len(runs) + 1))
     if rank > len(runs):
-        lower, upper = _t_intervals(correct, confidence)
+        level = bonferroni_level(confidence, declared.recipe.epochs)
+        width = prediction_factor(level, freedom=len(runs) - 1, runs=len(runs))
     else:
-        lower, upper = _jackknife_intervals(log_errors(correct, total), rank)
-        lower, upper = correct_predictions(upper, total), correct_predictions(lower, total)
+        width = _jackknife_width(sample, total, rank)
+    centre, half = sample.mean(axis=0), width * sd_of_log_odds(sample, total)
+    lower, upper = (correct_predictions(centre + one, total) for one in (-half, half))
     placed = []
     for result, mean, low, high in zip(record.epochs, correct.mean(axis=0), lower, upper, strict=False):
         outcome: Literal["below", "within", "above"] = "within"
@@ -278,46 +281,38 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     return PlacedRun(status=record.status, runs=len(runs), epochs=tuple(placed))
 
 
-def _t_intervals(correct: Samples, confidence: float) -> tuple[Samples, Samples]:
-    """Student's t prediction intervals of all epochs, with Bonferroni correction, given counts of shape (runs, epochs)."""
-    runs, epochs = correct.shape
-    # Equal counts are as uncertain as their rounding.
-    sd = np.maximum(correct.std(axis=0, ddof=1), _ROUNDING)
-    half = prediction_factor(bonferroni_level(confidence, epochs), freedom=runs - 1, runs=runs) * sd
-    return correct.mean(axis=0) - half, correct.mean(axis=0) + half
+def _jackknife_width(sample: Samples, total: int, rank: int) -> float:
+    """Half the width of all epochs' prediction intervals, in standard deviations, by the jackknife.
 
-
-def _jackknife_intervals(logarithms: Samples, rank: int) -> tuple[Samples, Samples]:
-    """Prediction intervals of all epochs by the jackknife of R. F. Barber et al. (Annals of Statistics 49, 2021, 486-507).
-
-    Each run is left out in turn and compared with the others: its largest deviation of all epochs, in standard
-    deviations. The interval of each epoch reaches as far as the ``rank``-th smallest of these deviations.
+    Each run is left out in turn and compared with the others, by its largest deviation of all epochs; the ``rank``-th
+    smallest of these deviations is returned (R. F. Barber et al., Annals of Statistics 49, 2021, 486-507).
 
     Args:
-        logarithms: the logarithms of the wrong predictions plus 1/2, of shape (runs, epochs).
+        sample: the log odds, of shape (runs, epochs).
+        total: the number of predictions.
         rank: the number of runs that are within all intervals when left out.
     """
     largest = []
-    for left_out, run in enumerate(logarithms):
-        others = np.delete(logarithms, left_out, axis=0)
-        largest.append(np.max(np.abs(run - others.mean(axis=0)) / sd_of_log_errors(others)))
-    mean, half = logarithms.mean(axis=0), sorted(largest)[rank - 1] * sd_of_log_errors(logarithms)
-    return mean - half, mean + half
+    for left_out, run in enumerate(sample):
+        others = np.delete(sample, left_out, axis=0)
+        largest.append(float(np.max(np.abs(run - others.mean(axis=0)) / sd_of_log_odds(others, total))))
+    return sorted(largest)[rank - 1]
 
 
-def log_errors(correct: Samples, total: int) -> Samples:
-    """Return the logarithms of the numbers of wrong predictions plus 1/2, given those of correct predictions."""
-    return np.asarray(np.log(total - correct + 0.5))
+def log_odds(correct: Samples, total: int) -> Samples:
+    """Return the empirical log odds of a correct prediction (D. R. Cox, Analysis of Binary Data, 1970), given counts of them."""
+    return np.asarray(np.log((correct + 0.5) / (total - correct + 0.5)))
 
 
-def correct_predictions(log_errors: Samples, total: int) -> Samples:
-    """Return the numbers of correct predictions that `log_errors` has these logarithms for."""
-    return np.asarray(total + 0.5 - np.exp(log_errors))
+def correct_predictions(sample: Samples, total: int) -> Samples:
+    """Return the counts of correct predictions, between 0 and ``total``, given their `log_odds`."""
+    return np.asarray(np.clip((total + 1) * scipy.special.expit(sample) - 0.5, 0, total))
 
 
-def sd_of_log_errors(sample: Samples) -> Samples:
+def sd_of_log_odds(sample: Samples, total: int) -> Samples:
     """Return the standard deviations over the runs, the first axis; equal counts are as uncertain as their rounding."""
-    return np.asarray(np.maximum(sample.std(axis=0, ddof=1), np.exp(-sample.mean(axis=0)) * _ROUNDING))
+    accuracy = scipy.special.expit(sample.mean(axis=0))
+    return np.asarray(np.maximum(sample.std(axis=0, ddof=1), _ROUNDING / ((total + 1) * accuracy * (1 - accuracy))))
 
 
 def bonferroni_level(confidence: float, intervals: int) -> float:

@@ -12,12 +12,11 @@ import numpy as np
 
 from harness.certification.certificate import Certificate
 from harness.certification.comparison import (
-    Samples,
     bonferroni_level,
     correct_predictions,
-    log_errors,
+    log_odds,
     prediction_factor,
-    sd_of_log_errors,
+    sd_of_log_odds,
 )
 
 Outcome = Literal["consistent", "above what we see", "below what we see", "not testable"]
@@ -63,7 +62,7 @@ class Replication:
     """The comparisons of all published figures with new runs.
 
     Each interval has the confidence level ``level``, so that all intervals together hold with probability
-    ``confidence``. ``sd`` is the standard deviation over seeds of the logarithm of the wrong predictions of each figure,
+    ``confidence``. ``sd`` is the standard deviation over seeds of the log odds of a correct prediction of each figure,
     pooled over the models named in ``pooled``; a figure that is not testable for any model has none.
     """
 
@@ -80,7 +79,7 @@ def replicate(
     """Compare the published figures of models with new runs of the same models.
 
     Each figure is tested by a two-sided Student's t prediction interval for one more run, around the mean of the
-    model's runs, on the scale of the logarithm of the wrong predictions: the number of wrong predictions varies over
+    model's runs, on the scale of the log odds of a correct prediction: the number of wrong predictions varies over
     seeds in proportion to its mean. The standard deviation of a figure is pooled over all models with runs. The
     confidence level of each interval is Bonferroni-corrected for the number of tested figures. The figure "best" of a
     new run is taken over the published number of epochs.
@@ -108,16 +107,15 @@ def replicate(
                 samples[one.model, name] = [_figure(run[: len(one.correct) or None], name) for run in runs]
     level = bonferroni_level(confidence, len(targets))
     totals = {model: max(run.total for run in certificates[model].runs) for model, _ in samples}
-    logarithms = {key: log_errors(np.array(sample), totals[key[0]]) for key, sample in samples.items()}
+    odds = {key: log_odds(np.array(sample), totals[key[0]]) for key, sample in samples.items()}
     sd, freedom = {}, {}
     for name in FIGURES:
         # Models with the same runs count once.
-        pools: dict[tuple[str, ...], Samples] = {
-            _runs(certificates[model]): pool for (model, figure), pool in logarithms.items() if figure == name
-        }
-        if pools:
-            freedom[name] = sum(len(pool) - 1 for pool in pools.values())
-            squares = sum((len(pool) - 1) * float(sd_of_log_errors(pool)) ** 2 for pool in pools.values())
+        models = {_runs(certificates[model]): model for model, figure in odds if figure == name}.values()
+        if models:
+            freedom[name] = sum(len(odds[model, name]) - 1 for model in models)
+            variances = [float(sd_of_log_odds(odds[model, name], totals[model])) ** 2 for model in models]
+            squares = sum((len(odds[model, name]) - 1) * one for model, one in zip(models, variances, strict=True))
             sd[name] = math.sqrt(squares / freedom[name])
     figures = []
     for one in published:
@@ -128,7 +126,7 @@ def replicate(
                 continue
             sample, value = samples[key], targets[key]
             half = sd[name] * prediction_factor(level, freedom=freedom[name], runs=len(sample))
-            ends = logarithms[key].mean() + half * np.array([1, -1])
+            ends = odds[key].mean() + half * np.array([-1, 1])
             lower, upper = map(float, correct_predictions(ends, totals[one.model]))
             above, below = value > upper, value < lower
             outcome: Outcome = "above what we see" if above else "below what we see" if below else "consistent"

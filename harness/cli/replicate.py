@@ -209,9 +209,9 @@ def _outcome(figure: ReplicatedFigure) -> str:
 
 def replication_facts(found: Replication) -> list[tuple[str, str]]:
     """How the intervals of the table were computed."""
-    spread = ", ".join(f"{name} {100 * value:.0f} %" for name, value in found.sd.items())
-    pooled = f"{spread} of the wrong predictions, pooled over {', '.join(found.pooled)}" if found.pooled else "no runs"
+    spread = ", ".join(f"{name} {value:.2f}" for name, value in found.sd.items())
+    pooled = f"{spread} (log odds of a correct prediction), pooled over {', '.join(found.pooled)}"
     return [
         ("confidence", f"{100 * found.confidence:g} % for all figures together, {100 * found.level:.2f} % for each"),
-        ("sd over seeds", pooled),
+        ("sd over seeds", pooled if found.pooled else "no runs"),
     ]

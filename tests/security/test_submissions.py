@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.contracts import examine, load_contract
-from harness.errors import HarnessError, ModelSourceError, SandboxError, SubmissionError
+from harness.errors import HarnessError, InputError, ModelSourceError, SandboxError
 from harness.graph import CapturedModel
 from harness.sandbox import (
     DEFAULT_REQUIREMENT,
@@ -264,7 +264,7 @@ def test_a_race_reads_nothing_outside(replaced: str, tmp_path: Path) -> None:
     copies = []
     try:
         for _ in range(100):
-            with contextlib.suppress(SubmissionError), open_submission(project) as found:
+            with contextlib.suppress(InputError), open_submission(project) as found:
                 copies += [path.read_text("utf-8") for path in found.folder.rglob("secret")]
     finally:
         stopped.set()

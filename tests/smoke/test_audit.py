@@ -25,7 +25,7 @@ class Net(nn.Module):
     def forward(self, x):
         return self.fc(torch.relu(self.bn(self.c(x))).flatten(1))
 """
-RECIPE = 'batch_size = 64\nepochs = 9\n[optimizer]\nname = "sgd"\nlr = 0.1\nmomentum = 0.9\n'
+RECIPE = 'batch_size = 64\nepochs = 9\n[optimizer]\nname = "sgd"\nlr = 0.02\nmomentum = 0.9\n'
 README = """# Digits
 
 Total params: 13,626

@@ -85,10 +85,22 @@ def test_the_level_is_for_a_run_of_every_model() -> None:
     for models in ("ab", "abcd"):
         figure = figures_of("a", (9_800, 9_800, 9_930), {name: many[name] for name in models})[1]
         quantile = stats.t.ppf(1 - 0.05 / (3 * len(models)) / 2, 2 * len(models))
-        logarithms = np.log(10_000.5 - np.array([9_925, 9_930, 9_935]))
-        half = logarithms.std(ddof=1) * quantile * np.sqrt(1 + 1 / 3)
-        ends = tuple(10_000.5 - np.exp(logarithms.mean() + sign * half) for sign in (1, -1))
+        counts = np.array([9_925, 9_930, 9_935])
+        odds = np.log((counts + 0.5) / (10_000.5 - counts))
+        half = odds.std(ddof=1) * quantile * np.sqrt(1 + 1 / 3)
+        ends = tuple(10_001 / (1 + np.exp(-odds.mean() - sign * half)) - 0.5 for sign in (-1, 1))
         assert pytest.approx(ends) == (figure.lower, figure.upper)
+
+
+def test_intervals_are_of_possible_counts() -> None:
+    """The interval of an inaccurate model whose runs differ a lot is wide, but not below no image."""
+    figure = figures_of(
+        "a", (9_000, 9_000, 40), {"a": certificate(*[(9_000, 9_000, one) for one in (500, 2_000, 6_000)])}
+    )[1]
+    assert figure.lower is not None
+    assert figure.published is not None
+    assert figure.upper is not None
+    assert 0 <= figure.lower <= figure.published <= figure.upper <= 10_000
 
 
 def test_a_model_without_two_complete_runs_on_record_is_not_testable() -> None:

@@ -338,12 +338,11 @@ def test_one_run_in_twenty_is_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 50 runs on record 2.5 are expected outside; t intervals, which assume a normal distribution, exclude too many."""
     assert 0 < false_alarms() <= 5
 
-    def normal(logarithms: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        assert (len(logarithms), rank) == (49, 48)
-        half = stats.t.ppf(1 - 0.05 / 15 / 2, 48) * np.sqrt(1 + 1 / 49) * logarithms.std(axis=0, ddof=1)
-        return logarithms.mean(axis=0) - half, logarithms.mean(axis=0) + half
+    def normal(sample: NDArray[np.float64], total: int, rank: int) -> float:
+        assert (len(sample), total, rank) == (49, 10_000, 48)
+        return float(stats.t.ppf(1 - 0.05 / 15 / 2, 48) * np.sqrt(1 + 1 / 49))
 
-    monkeypatch.setattr(comparison, "_jackknife_intervals", normal)
+    monkeypatch.setattr(comparison, "_jackknife_width", normal)
     assert false_alarms() > 5
 
 
@@ -360,3 +359,12 @@ def test_equal_counts_are_as_uncertain_as_their_rounding(runs: int) -> None:
     known = [(9_900, 9_940, 9_950), (9_902, 9_942, 9_950)] * (runs // 2)
     assert "within" == placed([9_901, 9_941, 9_950], known)[-1].outcome
     assert "within" == placed([9_901, 9_941, 9_951], known[:2])[-1].outcome
+
+
+@pytest.mark.parametrize("runs", [3, 20])
+def test_intervals_are_of_possible_counts(runs: int) -> None:
+    """Accuracies near 0 and near 1, and ones that vary a lot, have no bounds below no image and above all of them."""
+    known = [(index, 1_000 + 400 * index, 10_000 - index) for index in range(runs)]
+    epochs = placed([0, 1_000, 10_000], known)
+    assert all(0 <= epoch.lower < epoch.upper <= 10_000 for epoch in epochs)
+    assert ["within"] * 3 == [epoch.outcome for epoch in epochs]
