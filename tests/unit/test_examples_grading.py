@@ -152,8 +152,8 @@ def test_no_file_of_the_workspace_replaces_a_built_in_assignment(
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_no_listed_repository_is_left_out_silently(end: str, runner: dict[str, str], tmp_path: Path) -> None:
-    """Whatever the line ends; repositories of one name are cloned apart, and those that cannot be cloned are named."""
-    listed = ["one/net", "gone/net", "", "two/net", "no repository", "last/net"]
+    """Whatever the line ends; repositories of one name are cloned apart, once each, and those that cannot be are named."""
+    listed = ["one/net", "gone/net", "", "two/net", "one/net", "no repository", "last/net"]
     (tmp_path / "submissions.txt").write_text((end or "\n").join(listed) + end, encoding="utf-8", newline="")
 
     assert 0 == ran(CLONING, runner)
