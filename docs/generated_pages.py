@@ -126,8 +126,8 @@ def readme(text: str, records: Path = replication.RECORDS, certificates: Path = 
         elif certificate is None:
             outcome = "not run"
         else:
-            passed = f"{sum(certificate.outcomes)} of {len(certificate.runs)} runs passed"
-            outcome = passed if certificate.end else f"{passed} so far"
+            verdict = f"certificate: {certificate.verdict or 'unfinished'}"
+            outcome = f"{verdict}, {sum(certificate.outcomes)} of {len(certificate.runs)} runs passed"
         rows.append(
             (
                 f"`{card.name}`",
@@ -137,7 +137,7 @@ def readme(text: str, records: Path = replication.RECORDS, certificates: Path = 
                 outcome,
             )
         )
-    heads = ("model", "parameters", "claimed best", "our last epoch, of 10,000", "replicated, or certified")
+    heads = ("model", "parameters", "claimed best", "our last epoch, of 10,000", "our certificate or replication")
     start, end = _README_TABLE
     before, after = text.partition(start)[0], text.partition(end)[2]
     return f"{before}{start}\n{table(heads, rows)}\n{end}{after}"

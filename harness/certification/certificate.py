@@ -204,8 +204,8 @@ class Certificate:
 
     def passed(self, run: CertifiedRun) -> bool:
         """Whether a run meets the accuracy rule: complete, with the declared number of epochs, and enough correct predictions."""
-        rule, epochs = self.declaration.rule, self.declaration.recipe.epochs
-        whole = run.status == "complete" and len(run.correct) == epochs <= rule.max_epochs
+        rule, recipe = self.declaration.rule, self.declaration.recipe
+        whole = run.status == "complete" and len(run.correct) == recipe.epochs and not rule.judge_recipe(recipe)
         return whole and min(rule.counted(run.correct)) >= rule.required(run.total)
 
     @property
@@ -314,6 +314,16 @@ class Certificate:
             table["declaration"] = {key: value for key, value in declaration.items() if key != "seeds"}
             seeds = declaration.get("seeds")
         certificate = read_table(cls, table, where=where, error=InputError)
+        epochs = certificate.declaration.recipe.epochs
+        for run in certificate.runs:
+            if run.status == "complete" and (
+                len(run.correct) != epochs or len(run.wrong) != run.total - run.correct[-1]
+            ):
+                raise InputError(
+                    f"{where}: expected {epochs} epochs of seed {run.seed}, and a wrong prediction for each image that the last "
+                    f"epoch does not count as correct, got {len(run.correct)} epochs and {len(run.wrong)} wrong predictions. "
+                    "The file was changed by hand. Certify the model again."
+                )
         for name, found, expected in (
             ("seeds", seeds, list(certificate.declaration.seeds)),
             ("summary", summary, certificate.summary()),

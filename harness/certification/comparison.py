@@ -162,7 +162,8 @@ def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedCompariso
     A run that diverged has no correct predictions.
 
     Raises:
-        InputError: the certificates differ in accuracy rule or data, or share fewer than two seeds.
+        InputError: the certificates differ in accuracy rule or data, share fewer than two seeds, or have no complete run
+            with one of these.
     """
     for name in ("rule", "data_digest"):
         one, other = getattr(a.declaration, name), getattr(b.declaration, name)
@@ -173,6 +174,10 @@ def compare(a: Certificate, b: Certificate, *, margin: float) -> PairedCompariso
             )
     theirs = {run.seed: run for run in b.runs}
     pairs = [(run, theirs[run.seed]) for run in a.runs if run.seed in theirs]
+    if pairs and all(run.status != "complete" for pair in pairs for run in pair):
+        raise InputError(
+            f"expected a complete run of A or of B, got {len(pairs)} diverged runs of each. Lower the learning rates."
+        )
     rule = a.declaration.rule
     images = range(max((run.total for pair in pairs for run in pair), default=0))
 
@@ -228,10 +233,15 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     fewer runs they are Student's t intervals, for a normal distribution.
 
     Raises:
-        InputError: the certificate has fewer than two complete runs, the run was interrupted, or its recipe or its data
-            differs from those of the certificate.
+        InputError: the certificate has fewer than two complete runs, the run was interrupted or trained with validation
+            images, or its recipe or its data differs from those of the certificate.
     """
     declared = certificate.declaration
+    if record.validation:
+        raise InputError(
+            f"expected a run that was trained on all training images, got one that left {record.validation:,} of them out for "
+            "validation. Train it without --validation."
+        )
     if record.data_digest != declared.data_digest:
         raise InputError(
             f"expected a run on the data of the certificate, {declared.data_title}, got a run on {record.data_title}. Train the "
@@ -256,11 +266,12 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
     correct = np.array([run.correct for run in runs])
     sample = log_odds(correct, total)
     rank = math.ceil(confidence * (len(runs) + 1))
-    if rank > len(runs):
-        level = bonferroni_level(confidence, declared.recipe.epochs)
-        width = prediction_factor(level, freedom=len(runs) - 1, runs=len(runs))
-    else:
-        width = _jackknife_width(sample, total, rank)
+    assumes_normal = rank > len(runs)
+    level = bonferroni_level(confidence, declared.recipe.epochs if assumes_normal else 1)
+    width = prediction_factor(level, freedom=len(runs) - 1, runs=len(runs))
+    if not assumes_normal:
+        # At least the interval of one epoch: equal runs do not deviate from each other.
+        width = max(width, _jackknife_width(sample, total, rank))
     centre, half = sample.mean(axis=0), width * sd_of_log_odds(sample, total)
     lower, upper = (correct_predictions(centre + one, total) for one in (-half, half))
     placed = []

@@ -95,7 +95,8 @@ class ConsistencyRule:
             replace(
                 epochs,
                 status=Status.FAIL,
-                observed=f"{recipe.epochs} epochs declared by the recipe {recipe.name}, of which {counted} count",
+                expected=f"a recipe of {counted} to {self.max_epochs} epochs",
+                observed=f"the recipe {recipe.name} of {recipe.epochs} epochs",
                 hint=f"Choose a recipe of {counted} to {self.max_epochs} epochs.",
             ),
             accuracy,

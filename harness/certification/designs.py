@@ -21,6 +21,7 @@ from harness.errors import InputError
 from harness.tables import Range, require_ranges
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+_TIE = 1e-12  # larger than the rounding errors by which equal numbers differ
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class SequentialDesign(_Design):
             # The ratio's logarithm is runs * gain - failures * (gain + loss).
             to_pass = (runs * gain + math.log(self.alpha)) / (gain + loss)
             to_fail = (runs * gain - math.log(self.beta)) / (gain + loss)
-            bounds.append((math.floor(to_pass), math.ceil(to_fail)))
+            bounds.append((math.floor(to_pass + _TIE), math.ceil(to_fail - _TIE)))
         return tuple(bounds)
 
 
@@ -192,12 +193,23 @@ class FixedDesign(_Design):
             return None
         return self._verdicts[failures]
 
+    def endpoints(self, rate: float) -> dict[Endpoint, float]:
+        """Return the probability of each endpoint, as `SequentialDesign.endpoints` does, by the binomial distribution."""
+        probabilities = scipy.stats.binom.pmf(range(self.runs + 1), self.runs, 1 - rate)
+        found = [Endpoint(self.runs, failures, verdict) for failures, verdict in enumerate(self._verdicts)]
+        order = sorted(range(len(found)), key=lambda failures: _evidence_order(found[failures]))
+        return {found[failures]: float(probabilities[failures]) for failures in order}
+
     @functools.cached_property
     def _verdicts(self) -> tuple[Verdict, ...]:
         def verdict(failures: int) -> Verdict:
-            if scipy.stats.binom.cdf(failures, self.runs, 1 - self.p0) <= self.alpha:
+            if scipy.stats.binom.cdf(failures, self.runs, 1 - self.p0) <= self.alpha + _TIE:
                 return "pass"
-            return "fail" if scipy.stats.binom.sf(failures - 1, self.runs, 1 - self.p1) <= self.beta else "inconclusive"
+            return (
+                "fail"
+                if scipy.stats.binom.sf(failures - 1, self.runs, 1 - self.p1) <= self.beta + _TIE
+                else "inconclusive"
+            )
 
         return tuple(map(verdict, range(self.runs + 1)))
 

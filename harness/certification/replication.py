@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,8 +81,8 @@ def replicate(
     Each figure is tested by a two-sided Student's t prediction interval for one more run, around the mean of the
     model's runs, on the scale of the log odds of a correct prediction: the number of wrong predictions varies over
     seeds in proportion to its mean. The standard deviation of a figure is pooled over all models with runs. The
-    confidence level of each interval is Bonferroni-corrected for the number of tested figures. The figure "best" of a
-    new run is taken over the published number of epochs.
+    confidence level of each interval is Bonferroni-corrected for the number of tested figures. A log of another number
+    of epochs than the new runs have is not testable, so the figure "best" is the best of as many epochs.
 
     Args:
         published: the published results of each model.
@@ -104,14 +104,13 @@ def replicate(
                 )
             else:
                 targets[one.model, name] = value
-                samples[one.model, name] = [_figure(run[: len(one.correct) or None], name) for run in runs]
+                samples[one.model, name] = [_figure(run, name) for run in runs]
     level = bonferroni_level(confidence, len(targets))
     totals = {model: max(run.total for run in certificates[model].runs) for model, _ in samples}
     odds = {key: log_odds(np.array(sample), totals[key[0]]) for key, sample in samples.items()}
     sd, freedom = {}, {}
     for name in FIGURES:
-        # Models with the same runs count once.
-        models = {_runs(certificates[model]): model for model, figure in odds if figure == name}.values()
+        models = _distinct([model for model, figure in odds if figure == name], certificates)
         if models:
             freedom[name] = sum(len(odds[model, name]) - 1 for model in models)
             variances = [float(sd_of_log_odds(odds[model, name], totals[model])) ** 2 for model in models]
@@ -142,14 +141,16 @@ def replicate(
                     upper=upper,
                 )
             )
-    pooled = {_runs(certificates[model]): model for model in totals}
-    return Replication(
-        confidence=confidence, level=level, sd=sd, pooled=tuple(sorted(pooled.values())), figures=tuple(figures)
-    )
+    pooled = tuple(sorted(_distinct(totals, certificates)))
+    return Replication(confidence=confidence, level=level, sd=sd, pooled=pooled, figures=tuple(figures))
 
 
-def _runs(certificate: Certificate) -> tuple[str, ...]:
-    return tuple(run.results_digest for run in certificate.runs)
+def _distinct(models: Iterable[str], certificates: Mapping[str, Certificate]) -> list[str]:
+    """The models without those whose runs have the same results as the runs of an earlier one."""
+    found: dict[tuple[str, ...], str] = {}
+    for model in models:
+        found.setdefault(tuple(run.results_digest for run in certificates[model].runs), model)
+    return list(found.values())
 
 
 def _figure(correct: Sequence[int], name: str) -> float:

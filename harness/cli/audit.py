@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
-    "--cross", is_flag=True, help="Look for logs that were copied between several submissions, one PATH each."
+    "--cross", is_flag=True, help="Only look for logs that were copied between several submissions, one PATH each."
 )
 @click.option(
     "--replicate",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.console import Output, announce
-from harness.cli.options import report_options
+from harness.cli.options import FiniteRange, report_options
 from harness.errors import InputError
 from harness.findings import Status
 
@@ -26,7 +26,7 @@ def bench() -> None:
 @click.argument("current", required=False)
 @click.option(
     "--allow",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1),
     default=1.1,
     show_default=True,
     metavar="RATIO",

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from harness.cli.certificates import certificate_options, certification, finished, subfolder
 from harness.cli.console import Output
 from harness.cli.inputs import contract_for
-from harness.cli.options import contract_option, data_option, html_option, report_options
+from harness.cli.options import FiniteRange, data_option, html_option, report_options
 from harness.cli.pages import write_page
 from harness.errors import InputError
 from harness.findings import Status
@@ -32,7 +33,12 @@ _STATUSES = {0: Status.PASS, 1: Status.FAIL, 3: Status.UNKNOWN}
 @click.command()
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@contract_option
+@click.option(
+    "--contract",
+    "contract_name",
+    metavar="NAME|FILE",
+    help="Contract whose accuracy rule says which epochs count, if A and B are models. Default: as for `harness check A`.",
+)
 @click.option("--recipe-a", metavar="NAME|FILE", help="Recipe of A, if A is a model. Default: as for `harness train`.")
 @click.option("--recipe-b", metavar="NAME|FILE", help="Recipe of B, if B is a model. Default: as for `harness train`.")
 @click.option(
@@ -47,7 +53,7 @@ _STATUSES = {0: Status.PASS, 1: Status.FAIL, 3: Status.UNKNOWN}
     "--margin",
     default=5.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     metavar="IMAGES",
     help="Largest mean difference in correct test images that is considered negligible.",
 )
@@ -72,11 +78,12 @@ def compare(
     """Compare B with A on the same seeds.
 
     A and B are models, which are trained, or certificates (JSON files that `harness certify` wrote). The result follows
-    from the paired t interval over seeds for the mean difference in correct test images, in the epochs that the
-    accuracy rule of A's contract counts: B is worse (exit code 1), B is better, no difference beyond the margin,
-    identical (exit code 0), or no difference shown (exit code 3). If A is a certificate and B is a run record, each
-    epoch of the run is compared with the certificate's runs: the run is consistent with these runs (exit code 0),
-    worse (1), or better than expected (3). The folder --out gets a subfolder for each model that is trained, A and B.
+    from the paired t interval over seeds for the mean difference in correct test images, in the epochs that count by
+    the certificate's accuracy rule or, if A and B are models, by the contract's: B is worse (exit code 1), B is better,
+    no difference beyond the margin, identical (exit code 0), or no difference shown (exit code 3). A model is trained
+    on the seeds of the certificate. If A is a certificate and B is a run record, each epoch of the run is compared with
+    the certificate's runs: the run is consistent with these runs (exit code 0), worse (1), or better than expected (3).
+    The folder --out gets a subfolder for each model that is trained, A and B.
     """
     from harness.certification import Certificate, FixedDesign
     from harness.certification import compare as compare_certificates
@@ -89,7 +96,15 @@ def compare(
         Certificate.from_json(documents[name], where=name) if _schema(documents[name]) == CERTIFICATE else None
         for name in (first, second)
     ]
-    if _schema(documents[second]) == RUN:
+    for name, allowed in ((first, {CERTIFICATE}), (second, {CERTIFICATE, RUN})):
+        if documents[name] is not None and _schema(documents[name]) not in allowed:
+            raise InputError(
+                f"expected A to be a model or a certificate, and B a model, a certificate or a run record, got {name!r} with "
+                f"schema={_schema(documents[name])!r}. Name the certificate first."
+            )
+    is_run = _schema(documents[second]) == RUN
+    _refuse_unused_options([given[0] is not None, is_run or given[1] is not None])
+    if is_run:
         if given[0] is None:
             raise InputError(
                 f"expected A to be a certificate, because B={second!r} is a run record, got A={first!r}. Name a certificate file "
@@ -126,6 +141,25 @@ def compare(
     if html:
         write_page(html, _page(found, sides))
     return _EXIT_CODES.get(found.outcome, 0)
+
+
+def _refuse_unused_options(is_trained_before: Sequence[bool]) -> None:
+    """Refuse an option for what the training before has settled, given whether A and B are certificates or run records.
+
+    Raises:
+        UsageError: an option that was given would have no effect.
+    """
+    unused = {"contract_name", "salt"} if any(is_trained_before) else set()
+    unused |= {name for name, before in zip(("recipe_a", "recipe_b"), is_trained_before, strict=True) if before}
+    if all(is_trained_before):
+        unused |= {"runs", "device", "engine", "jobs", "out", "data"}
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in unused and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"expected no option {option.opts[0]}, which has no effect: the certificate states what was trained. "
+                f"Leave {option.opts[0]} out."
+            )
 
 
 def _document(name: str) -> object:
@@ -196,7 +230,8 @@ def _facts(found: PairedComparison, sides: Sequence[Certificate]) -> Iterator[tu
     yield "data", sides[0].declaration.data_title
     interval = f"95 % interval {lower:+.1f} to {upper:+.1f}, {len(found.seeds)} seeds"
     yield "difference", f"mean {found.mean:+.1f} images, {interval}"
-    yield "detectable", f"a true difference of {found.smallest_visible:.1f} images, with a power of 0.8"
+    if not found.identical:
+        yield "detectable", f"a true difference of {found.smallest_visible:.1f} images, with a power of 0.8"
     yield "margin", f"{found.margin:g} images"
 
 

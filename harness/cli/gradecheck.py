@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def gradecheck(assignment_name: str, *, train: bool) -> int:
     """Test an assignment with stock submissions.
 
-    ASSIGNMENT is a built-in name or a TOML file. Mutants, which each miss something, and cheats must get fewer points than
-    an honest solution; honest solutions in several spellings must get all. What slips through is printed, and the exit
-    code is 1.
+    ASSIGNMENT is a built-in name or a TOML file. Cheats, and mutants that each lack one requirement, must get fewer points
+    than a correct solution; correct solutions in several equivalent implementations must get all. Those that get the
+    wrong points are printed, and the exit code is 1.
     """
     from harness.grading import Grader, load_assignment
     from harness.grading.gradecheck import gradecheck as check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,19 @@ html_option = click.option(
     "--html", metavar="FILE", callback=writable_file, help="Write the result as a page for a browser to FILE."
 )
 evidence_option = click.option("--evidence", is_flag=True, help="Show the evidence for requirements that hold, too.")
+
+
+class FiniteRange(click.FloatRange):
+    """A number within a range, neither infinite nor NaN, which JSON has no words for."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as in click
+        """Return the number, or end the command with a usage error."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 contract_option = click.option(
     "--contract",
     "contract_name",

@@ -78,8 +78,8 @@ def power(
 
     For each true mean accuracy the table shows the probability that one run passes, the probabilities that a
     certificate ends with pass, fail or inconclusive, and the expected number of seeds. Use the table to choose a target
-    before the rule is published: a pass is an error if the mean is below the target, a failure is an error if the mean
-    is well above the target.
+    before the rule is published: a pass is an error if one run passes with a probability of at most --p0, a failure is
+    an error if it passes with at least --p1.
     """
     from harness.certification import EpochNoise, power_table
     from harness.reporting import facts_table, plain_table, plot_curves
@@ -97,7 +97,8 @@ def power(
         declared = certificate.declaration
         origin = f"{of}of the recorded certificate of {declared.model} on {declared.data_title}, {certificate.progress}"
     noise = EpochNoise(sd=sd, correlation=correlation, images=images)
-    rows = power_table(rule, [_mean(rule, noise, distance) for distance in _DISTANCES], noise, design)
+    means = list(dict.fromkeys(_mean(rule, noise, distance) for distance in _DISTANCES))
+    rows = power_table(rule, means, noise, design)
     when = f"each of the last {rule.last} epochs" if rule.last else f"the best of {rule.max_epochs} epochs"
     facts = [
         ("rule", f"{rule.target} % or more ({rule.required(images):,} of {images:,}) in {when}"),
@@ -139,7 +140,7 @@ def power(
 
 
 def _mean(rule: ConsistencyRule, noise: EpochNoise, distance: float) -> float:
-    return min(round(float(rule.target) + distance * noise.sd, 4), 100.0)
+    return min(max(round(float(rule.target) + distance * noise.sd, 4), 0.0), 100.0)
 
 
 def _rule(contract_name: str, target: str | None, last: int | None) -> ConsistencyRule:

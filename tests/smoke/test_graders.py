@@ -82,7 +82,7 @@ def test_classroom50_installs_the_package(submission: Path, tmp_path: Path) -> N
     """Nothing is installed before: the shim makes an environment of its own outside of the checkout."""
     shim = tmp_path / "bundle" / "autograder.py"
     shim.parent.mkdir()
-    name = 'PACKAGE, ASSIGNMENT = "mnist-harness"'
+    name = 'PACKAGE, ASSIGNMENT = "git+https://github.com/OWNER/mnist-harness"'
     shim.write_text(
         AUTOGRADER.read_text("utf-8").replace(name, f"PACKAGE, ASSIGNMENT = {str(ROOT)!r}"), encoding="utf-8"
     )

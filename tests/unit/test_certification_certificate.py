@@ -57,7 +57,9 @@ DECLARATION = Declaration(
 
 
 def run(seed: int, *counts: int, status: str = "complete", wrong: tuple[tuple[int, int], ...] = ()) -> CertifiedRun:
-    """A run with these correct predictions out of 10,000, one number an epoch."""
+    """A run with these correct predictions out of 10,000, one number an epoch; without ``wrong``, the first images are."""
+    if status == "complete" and counts and not wrong:
+        wrong = tuple((index, 0) for index in range(10_000 - counts[-1]))
     return CertifiedRun(
         seed=seed,
         record_digest="1" * 64,
@@ -158,7 +160,10 @@ def test_a_certificate_is_read_back(tmp_path: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "a better count": (lambda d: d["runs"][0].update(correct=[9_900, 9_960, 9_960]), "expected summary="),
+    "a better count": (lambda d: d["runs"][0].update(correct=[9_900, 9_960, 9_945]), "expected summary="),
+    "a better last count": (lambda d: d["runs"][0].update(correct=[9_900, 9_940, 9_960]), "got 3 epochs and 55 wrong"),
+    "an epoch left out": (lambda d: d["runs"][0].update(correct=[9_940, 9_945]), "got 2 epochs and 55 wrong"),
+    "no epoch": (lambda d: d["runs"][0].update(correct=[]), "got 0 epochs and 55 wrong"),
     "more correct than there are images": (
         lambda d: d["runs"][0].update(total=9_900),
         "expected correct predictions of seed .* from 0 to total=9900",
@@ -259,9 +264,17 @@ def test_a_diverged_run_has_no_correct_predictions() -> None:
     one = dataclasses.replace(a, runs=(run(seeds[0], 9_000, status="diverged"), *a.runs[1:]))
 
     assert ("B is worse", "B is better") == (compare(a, none, margin=5).outcome, compare(none, a, margin=5).outcome)
-    assert (10_000, 0) == tuple(dataclasses.astuple(compare(a, none, margin=5).seeds[0].flips))
+    assert (9_945, 0) == tuple(dataclasses.astuple(compare(a, none, margin=5).seeds[0].flips))
     assert "no difference shown" == compare(a, one, margin=5).outcome
     assert (0.0, 0.0) == (compare(none, one, margin=5).differences[0], compare(one, one, margin=5).mean)
+    with pytest.raises(InputError, match="a complete run of A or of B, got 4 diverged runs of each"):
+        compare(none, none, margin=5)
+
+
+def test_a_recipe_of_too_few_epochs_never_passes() -> None:
+    """Two epochs count and one is trained: no run meets the rule, as in the judgement of a run record."""
+    short = dataclasses.replace(DECLARATION, recipe=DECLARATION.recipe.with_epochs(1))
+    assert (False, False) == certificate((9_950,), (9_960,), declaration=short).outcomes
 
 
 def test_equal_differences_are_as_uncertain_as_their_rounding() -> None:
@@ -297,6 +310,8 @@ def test_a_run_is_placed_epoch_by_epoch() -> None:
         place_run(record([9_940] * 2), known)
     with pytest.raises(InputError, match="expected a run on the data of the certificate, MNIST, got a run on"):
         place_run(dataclasses.replace(one, data_digest="e" * 64), known)
+    with pytest.raises(InputError, match="trained on all training images, got one that left 200 of them out"):
+        place_run(dataclasses.replace(one, validation=200), known)
     with pytest.raises(InputError, match="at least two complete runs, got a certificate with 1"):
         place_run(one, certificate(GOOD))
 
@@ -359,6 +374,8 @@ def test_equal_counts_are_as_uncertain_as_their_rounding(runs: int) -> None:
     known = [(9_900, 9_940, 9_950), (9_902, 9_942, 9_950)] * (runs // 2)
     assert "within" == placed([9_901, 9_941, 9_950], known)[-1].outcome
     assert "within" == placed([9_901, 9_941, 9_951], known[:2])[-1].outcome
+    for count in (30, 5_000, 9_084, 9_999, 10_000):
+        assert "within" == placed([count], [(count,)] * runs)[0].outcome
 
 
 @pytest.mark.parametrize("runs", [3, 20])

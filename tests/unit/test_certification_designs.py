@@ -137,6 +137,23 @@ def test_a_fixed_number_of_runs_is_a_binomial_test() -> None:
         assert shown == ("pass" == end.verdict)
 
 
+def test_the_binomial_distribution_agrees_with_the_recursion() -> None:
+    """Probabilities, and the order of the endpoints, of a design whose verdicts are of all three kinds."""
+    design = FixedDesign(runs=60, p0=0.7, p1=0.8)
+    for rate in (0.0, 0.75, 1.0):
+        assert pytest.approx(super(FixedDesign, design).endpoints(rate)) == design.endpoints(rate)
+        assert list(super(FixedDesign, design).endpoints(rate)) == [*design.endpoints(rate)]
+    assert {"pass", "fail", "inconclusive"} == {end.verdict for end in design.endpoints(0.5)}
+
+
+def test_a_bound_that_is_met_exactly_decides() -> None:
+    """One failure has a probability of exactly beta at p1; a likelihood ratio of 4 is exactly 1 / alpha."""
+    assert "fail" == FixedDesign(runs=1).verdict(1, 1)
+    sequential = SequentialDesign(p0=0.2, p1=0.8, alpha=0.25, beta=0.25)
+    assert ["pass"] * 3 == [sequential.verdict(runs, runs // 2) for runs in (3, 5, 7)]
+    assert "fail" == sequential.verdict(3, 2)
+
+
 def test_the_ends_of_the_scale_have_one_sided_intervals() -> None:
     """Without a failure the upper limit is 1, without a success the lower limit is 0."""
     assert 1.0 == DEFAULT.interval(Endpoint(18, 0, "pass"))[1]

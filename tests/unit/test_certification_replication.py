@@ -41,10 +41,10 @@ def test_figures_are_placed_by_a_pooled_prediction_interval() -> None:
         certificates(),
     )
     last = next(one for one in found.figures if (one.model, one.figure) == ("a", "last"))
-    samples = [[np.log(10_000.5 - row[-1]) for row in rows] for rows in COUNTS.values()]
+    samples = [[np.log((row[-1] + 0.5) / (10_000.5 - row[-1])) for row in rows] for rows in COUNTS.values()]
     sd = np.sqrt(np.mean([np.var(sample, ddof=1) for sample in samples]))
     half = stats.t.ppf(1 - 0.05 / 6 / 2, 4) * sd * np.sqrt(1 + 1 / 3)
-    interval = 10_000.5 - np.exp(np.mean(samples[0]) + half), 10_000.5 - np.exp(np.mean(samples[0]) - half)
+    interval = tuple(10_001 / (1 + np.exp(sign * half - np.mean(samples[0]))) - 0.5 for sign in (1, -1))
 
     assert pytest.approx(sd) == found.sd["last"]
     assert pytest.approx(interval) == (last.lower, last.upper)

@@ -93,6 +93,17 @@ def test_certify_compare_and_place(here: Path, command: Command) -> None:
     assert (0, "identical") == (code, document(here / "c.json")["outcome"])
     assert "identical" == out.strip().splitlines()[-1]
 
+    # An option for what the certificate states is refused, not ignored.
+    for others, option in (
+        (("a/certificate.json", "--runs", "100"), "--runs"),
+        (("a/certificate.json", "--data", "digits"), "--data"),
+        (("cloud_2", "--salt", "77"), "--salt"),
+        (("cloud_2", "--contract", "era-s7"), "--contract"),
+        (("cloud_2", "--recipe-a", "short.toml"), "--recipe-a"),
+    ):
+        code, _, err = command("compare", "a.json", *others)
+        assert (2, True) == (code, f"no option {option}, which has no effect" in " ".join(err.split()))
+
     # Its last epoch is replaced by one that is far worse than any of the certificate.
     seed = Certificate.read(here / "a.json").runs[0].seed
     record = here / "a" / f"seed-{seed}" / "record.json"
@@ -100,7 +111,7 @@ def test_certify_compare_and_place(here: Path, command: Command) -> None:
     assert {"within"} == {epoch["outcome"] for epoch in document(here / "p.json")["epochs"]}
     assert "consistent" == document(here / "p.json")["outcome"]
     slow = json.loads(record.read_text("utf-8"))
-    slow["epochs"][-1]["test_correct"] = 100
+    slow["epochs"][-1]["test_correct"] = 10
     (here / "slow.json").write_text(json.dumps(slow), encoding="utf-8")
     code, out, _ = command("compare", "a.json", "slow.json", "--html", "p.html")
     assert "the run is worse than the 3 complete runs of cloud_2" in (here / "p.html").read_text("utf-8")
@@ -189,7 +200,11 @@ def test_replicate_compares_with_runs_on_mnist_only(here: Path, command: Command
     outcomes = {one["outcome"] for one in document(here / "r.json")["figures"]}
     _, _, err = command("replicate", "pipeline_second", "--records", "records")
     assert "pipeline_second: the same network and recipe as cloud_2, whose runs are used" in " ".join(err.split())
-    assert (int(outcomes != {"consistent"}), True) == (code, "of the wrong predictions, pooled over cloud_2" in out)
+    pooled = "(log odds of a correct prediction), pooled over cloud_2"
+    assert (int(outcomes != {"consistent"}), True) == (
+        code,
+        pooled in " ".join(out.split()),
+    )
 
 
 def test_a_model_without_a_published_log_has_no_spread_of_its_last_epoch(here: Path, command: Command) -> None:
@@ -254,6 +269,9 @@ def test_runs_on_validation_images_are_recorded_and_refused(here: Path, command:
     assert "validated on 200 of its training images" in out
     assert "validated on 200 of its training images" in err
     assert 0 == command("replay", str(path))[0]
+    made_up_certificate("cloud_2", [9_900, 9_910], runs=2).write(here / "c.json")
+    code, _, err = command("compare", "c.json", str(path))
+    assert (2, True) == (code, "left 200 of them out for validation" in " ".join(err.split()))
 
 
 @pytest.mark.parametrize(
@@ -264,6 +282,12 @@ def test_runs_on_validation_images_are_recorded_and_refused(here: Path, command:
         (("certify", "nosuch", "--data", "digits"), "nosuch"),
         (("compare", "nosuch.json", "cloud_2"), "which cannot be read"),
         (("compare", "short.json", "cloud_2"), "is not valid JSON"),
+        (("compare", "list.json", "cloud_2"), "got 'list.json' with schema=None. Name the certificate first"),
+        (("compare", "cloud_2", "list.json"), "got 'list.json' with schema=None"),
+        (("compare", "cloud_2", "cloud_3", "--margin", "inf"), "inf is not a finite number"),
+        (("compare", "cloud_2", "cloud_3", "--margin", "nan"), "nan is not a finite number"),
+        (("bench", "compare", "--allow", "1e400"), "is not a finite number"),
+        (("certify", "cloud_2", *SMALL[:2], "--recipe", "one.toml", *SMALL[4:]), "expected a recipe of 2 to"),
         (("replicate", "reference"), "expected all, or a model that a document publishes"),
         (("power", "--sd", "-1", "--correlation", "0.5"), "got sd=-1.0"),
         (("power", "--sd", "0.05", "--correlation", "2"), "got correlation=2.0"),
@@ -275,6 +299,8 @@ def test_runs_on_validation_images_are_recorded_and_refused(here: Path, command:
 def test_wrong_input_is_refused(arguments: tuple[str, ...], message: str, here: Path, command: Command) -> None:
     """Exit code 2, and a message that names the value."""
     (here / "short.json").write_text("[", encoding="utf-8")
+    (here / "list.json").write_text("[]", encoding="utf-8")
+    (here / "one.toml").write_text(RECIPE.replace("epochs = 6", "epochs = 1"), encoding="utf-8")
     code, _, err = command(*arguments)
     assert 2 == code
     assert message in " ".join(err.split())

@@ -117,7 +117,7 @@ def test_a_certificate_that_was_edited_is_refused(tmp_path: Path) -> None:
     """A better count in the file contradicts its summary."""
     path = tmp_path / "cloud_2.json"
     made_up_certificate("cloud_2", [9_900, 9_910], runs=3, data_digest=MNIST).write(path)
-    path.write_text(path.read_text("utf-8").replace("9910, 9910]", "9910, 9950]"), "utf-8")
+    path.write_text(path.read_text("utf-8").replace("9910, 9910, 9910]", "9910, 9950, 9910]"), "utf-8")
 
     with pytest.raises(InputError, match="expected summary="):
         list(faults(path, "a" * 64))

@@ -213,7 +213,7 @@ def test_the_readme_has_the_table_of_models(records: Path, tmp_path: Path) -> No
     made_up_certificate("reference", [9_939, *[9_950, 9_961] * 24, 9_950], runs=50).write(tmp_path / "reference.json")
     other = generated_pages.readme(text, records, tmp_path)
     rows = {name: cells(other, name)[0] for name in mnist_models.list_models()}
-    assert ["7,752", "-", "9,955.1 (50 runs)", "49 of 50 runs passed"] == rows["reference"][1:]
+    assert ["7,752", "-", "9,955.1 (50 runs)", "certificate: pass, 49 of 50 runs passed"] == rows["reference"][1:]
     assert ["6,012", "-", "-", "not run"] == rows["reference_small"][1:]
     assert ["5,048", "99.08 %", "9,886.0 (3 runs)"] == rows["cloud_2"][1:4]
     assert rows["cloud_2"][1:] == rows["pipeline_second"][1:]

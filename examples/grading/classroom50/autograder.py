@@ -1,7 +1,8 @@
 """The autograder.py of a Classroom 50 assignment: grades the checkout that it is started in, and writes result.json there.
 
 The assignment's runtime needs ``"python": "3.13"``; ``"apt": ["bubblewrap"]`` adds a layer to the sandbox. An assignment of
-your own goes into the bundle, beside this file, as assignment.toml.
+your own goes into the bundle, beside this file, as assignment.toml. Replace OWNER by the owner of the repository of
+mnist-harness.
 """
 
 import os
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-PACKAGE, ASSIGNMENT = "mnist-harness", "era-s7"
+PACKAGE, ASSIGNMENT = "git+https://github.com/OWNER/mnist-harness", "era-s7"
 
 
 def main() -> int:
