@@ -113,7 +113,7 @@ def test_shared_runs_are_pooled_once() -> None:
     found = replicate([Published(model=name, correct=(9_900, 9_930, 9_940)) for name in both], both)
     alone = replicate([Published(model="a", correct=(9_900, 9_930, 9_940))], shared)
 
-    assert 1 == len(found.pooled)
+    assert ("a",) == found.pooled
     assert found.sd == alone.sd
     assert dataclasses.asdict(found)["figures"]
 

@@ -176,7 +176,7 @@ def test_the_replication_page_says_how_it_was_computed(records: Path) -> None:
 
     # Of cloud_2, its twin and pipeline_third three figures each, and the best of rf_study_3.
     assert "| confidence | 95 % for all figures together, 99.50 % for each |" in page
-    assert "pooled over pipeline_second, pipeline_third, rf_study_3 |" in page
+    assert "pooled over cloud_2, pipeline_third, rf_study_3 |" in page
     assert "| trained on | engine fast on cpu, processor not reported, torch 2.15.0 |" in page
     assert "* `rf_study_3`: 2 of 3 seeds so far\n" in page
     assert "* `pipeline_second`: the runs of `cloud_2`, which is the same network under the same recipe\n" in page
@@ -221,7 +221,10 @@ def test_the_readme_has_the_table_of_models(records: Path, tmp_path: Path) -> No
     assert generated_pages.readme(other) == text
 
     made_up_certificate("reference", [9_939, 9_950], runs=50).write(tmp_path / "reference.json")
-    assert "1 of 2 runs passed so far" == cells(generated_pages.readme(text, records, tmp_path), "reference")[0][-1]
+    assert (
+        "certificate: unfinished, 1 of 2 runs passed"
+        == cells(generated_pages.readme(text, records, tmp_path), "reference")[0][-1]
+    )
 
 
 def test_the_page_of_certificates_shows_verdict_figures_and_picture(tmp_path: Path) -> None:
