@@ -142,6 +142,7 @@ def plot_runs(
         axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8, frameon=False)  # hides no run
     below.set_xlabel("runs, in declared order")
     below.set_ylabel("failures")
+    below.yaxis.get_major_locator().set_params(integer=True)
     _save(figure, path)
 
 
