@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
@@ -194,8 +194,11 @@ def _why_unwritable(target: Path, *, is_stream: bool) -> str:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
+def sole_writer(folder: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an exclusive write lock on a folder; the lock is released when the ``with`` block or the process ends.
+
+    If another process holds the lock, ``on_wait`` is called, and the lock is waited for; without ``on_wait`` this is an
+    error.
 
     Raises:
         InputError: another process holds the lock, or the folder is not writable.
@@ -204,10 +207,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise InputError(
-            f"expected a folder that is not in use, got {str(folder)!r}, into which another process is writing. Wait for that "
-            "process, or choose another folder with --out."
-        ) from None
+        if on_wait is None:
+            raise InputError(
+                f"expected a folder that is not in use, got {str(folder)!r}, into which another process is writing. Wait for "
+                "that process, or choose another folder with --out."
+            ) from None
+        on_wait()
+        lock.acquire()
     except OSError as problem:
         raise InputError(
             f"expected a writable folder, got {str(folder)!r}: {problem.strerror}. Choose another folder with --out."

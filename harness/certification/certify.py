@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,13 @@ _DECLARED = ("graph_digest", "recipe", "data_digest", "engine", "device")
 
 
 def certify(
-    declaration: Declaration, job: SeedsJob, folder: Path, *, processes: int, observer: SeedsObserver
+    declaration: Declaration,
+    job: SeedsJob,
+    folder: Path,
+    *,
+    processes: int,
+    observer: SeedsObserver,
+    on_wait: Callable[[], None] | None = None,
 ) -> Certificate:
     """Train the declared seeds in order until the pass-rate test reaches a verdict.
 
@@ -43,6 +50,8 @@ def certify(
         folder: the folder for the certificate file and for one subfolder per seed.
         processes: number of seeds to train at the same time.
         observer: an object whose methods are called as the training of the seeds proceeds.
+        on_wait: called before the end of another process that writes to the folder is waited for; without it, such a
+            process is an error.
 
     Returns:
         The certificate; without a verdict if the training of a seed crashed three times.
@@ -51,7 +60,7 @@ def certify(
         SeedsInterrupted: a KeyboardInterrupt came; the certificate so far is written.
         InputError: the folder holds the runs of another declaration or cannot be written, or another process writes to it.
     """
-    with opened(folder):
+    with opened(folder, on_wait=on_wait):
         path = folder / CERTIFICATE_FILE
         certificate = _opened(Certificate(declaration=declaration, sandbox=job.spec.sandbox), path)
 

@@ -96,7 +96,7 @@ class ConsistencyRule:
                 epochs,
                 status=Status.FAIL,
                 expected=f"a recipe of {counted} to {self.max_epochs} epochs",
-                observed=f"the recipe {recipe.name} of {recipe.epochs} epochs",
+                observed=f"{recipe.epochs} epochs declared by the recipe {recipe.name}",
                 hint=f"Choose a recipe of {counted} to {self.max_epochs} epochs.",
             ),
             accuracy,

@@ -172,7 +172,12 @@ def certification(
             if reason:
                 progress.on_warning(f"the engine is {spec.engine}: {reason}")
             certificate = train_declared(
-                declaration, seeds_job(spec, dataset, data), folder, processes=jobs or cores(), observer=progress
+                declaration,
+                seeds_job(spec, dataset, data),
+                folder,
+                processes=jobs or cores(),
+                observer=progress,
+                on_wait=lambda: progress.on_warning(f"waiting for another process that writes into {str(folder)!r}"),
             )
         announce(f"certificate: {path}")
         return certificate

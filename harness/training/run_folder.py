@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,14 +70,14 @@ def train_into(
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[None]:
-    """Create a run's folder and lock it against other processes within the block.
+def opened(folder: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    """Create a run's folder and lock it against other processes within the block; ``on_wait`` as for `sole_writer`.
 
     Raises:
         InputError: the folder cannot be created or written to, or another process has locked it.
     """
     make_folder(folder, option="--out")
-    with sole_writer(folder):
+    with sole_writer(folder, on_wait=on_wait):
         yield
 
 

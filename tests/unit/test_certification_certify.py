@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -250,13 +252,19 @@ def test_data_that_change_during_a_certification_are_an_error(tmp_path: Path) ->
 
 
 def test_two_at_once_in_one_folder(undisturbed: tuple[Certificate, Path], tmp_path: Path) -> None:
-    """The second is refused while the first runs, and returns the same certificate afterwards."""
-    with opened(tmp_path), pytest.raises(InputError, match="into which another process is writing"):
-        certified(tmp_path)
-    first = certified(tmp_path)
-
-    assert first == certified(tmp_path)
-    assert results(undisturbed[0]) == results(first)
+    """The second is refused while the first runs, or waits for it and returns the same certificate without a training."""
+    waiting, observer = threading.Event(), Quiet()
+    with ThreadPoolExecutor(1) as pool:
+        with opened(tmp_path):
+            with pytest.raises(InputError, match="into which another process is writing"):
+                certified(tmp_path)
+            second = pool.submit(
+                certify, declaration(), job(), tmp_path, processes=1, observer=observer, on_wait=waiting.set
+            )
+            assert waiting.wait(60)
+            shutil.copy(undisturbed[1] / "certificate.json", tmp_path)
+        assert undisturbed[0] == second.result(60)
+    assert [] == observer.ended
 
 
 def test_another_declaration_in_the_same_folder_is_refused(undisturbed: tuple[Certificate, Path]) -> None:
