@@ -104,16 +104,26 @@ def test_certify_compare_and_place(here: Path, command: Command) -> None:
         code, _, err = command("compare", "a.json", *others)
         assert (2, True) == (code, f"no option {option}, which has no effect" in " ".join(err.split()))
 
-    # Its last epoch is replaced by one that is far worse than any of the certificate.
+    # Among runs that are near to it, a run whose last epoch is far worse.
     seed = Certificate.read(here / "a.json").runs[0].seed
     record = here / "a" / f"seed-{seed}" / "record.json"
     assert 0 == command("compare", "a.json", str(record), "--json", "p.json")[0]
     assert {"within"} == {epoch["outcome"] for epoch in document(here / "p.json")["epochs"]}
     assert "consistent" == document(here / "p.json")["outcome"]
     slow = json.loads(record.read_text("utf-8"))
-    slow["epochs"][-1]["test_correct"] = 10
+    counts = [epoch["test_correct"] for epoch in slow["epochs"]]
+    near = [
+        replace(
+            run,
+            correct=tuple(one - lost for one in counts),
+            wrong=tuple((index, 0) for index in range(360 - counts[-1] + lost)),
+        )
+        for lost, run in enumerate(whole.runs)
+    ]
+    replace(whole, runs=tuple(near)).write(here / "near.json")
+    slow["epochs"][-1]["test_correct"] = counts[-1] // 2
     (here / "slow.json").write_text(json.dumps(slow), encoding="utf-8")
-    code, out, _ = command("compare", "a.json", "slow.json", "--html", "p.html")
+    code, out, _ = command("compare", "near.json", "slow.json", "--html", "p.html")
     assert "the run is worse than the 3 complete runs of cloud_2" in (here / "p.html").read_text("utf-8")
     assert (1, True) == (code, "the run is worse than the 3 complete runs of cloud_2" in out)
 
