@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.certification.certificate import Certificate, CertifiedRun, Crash, Declaration
+from harness.certification.consistency import require_test_images
 from harness.errors import InputError
 from harness.training import (
     PREDICTIONS_FILE,
+    RECORD_FILE,
     RunRecord,
     SeedOutcome,
     SeedsJob,
     SeedsObserver,
     WrongPredictions,
     opened,
+    seed_folder,
     train_seeds,
 )
 
@@ -58,11 +61,14 @@ def certify(
 
     Raises:
         SeedsInterrupted: a KeyboardInterrupt came; the certificate so far is written.
-        InputError: the folder holds the runs of another declaration or cannot be written, or another process writes to it.
+        InputError: the folder holds the runs of another declaration or of training with ``--validation``, or cannot be
+            written, or another process writes to it.
     """
     with opened(folder, on_wait=on_wait):
         path = folder / CERTIFICATE_FILE
         certificate = _opened(Certificate(declaration=declaration, sandbox=job.spec.sandbox), path)
+        for seed in declaration.seeds[len(certificate.runs) :]:
+            _refuse_validation(seed_folder(folder, seed) / RECORD_FILE)
 
         ended: dict[int, CertifiedRun] = {}
         attempts: Counter[int] = Counter()
@@ -86,6 +92,16 @@ def certify(
             waiting = declaration.seeds[len(certificate.runs) :]
             train_seeds(job, waiting, folder, processes=processes, observer=observer, enough=enough)
     return certificate
+
+
+def _refuse_validation(path: Path) -> None:
+    """Refuse a record, if there is one, of a run that was tested on training images; a damaged one says nothing."""
+    try:
+        record = RunRecord.read(path) if path.exists() else None
+    except InputError:
+        return
+    if record:
+        require_test_images(record)
 
 
 def _certified(record: RunRecord, folder: Path, declaration: Declaration) -> CertifiedRun:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import scipy  # imports its submodules, which take a second, on first access
 
 from harness.certification.certificate import Certificate, CertifiedRun
+from harness.certification.consistency import require_test_images
 from harness.errors import InputError
 from harness.training import RunRecord
 
@@ -237,11 +238,7 @@ def place_run(record: RunRecord, certificate: Certificate, *, confidence: float 
             images, or its recipe or its data differs from those of the certificate.
     """
     declared = certificate.declaration
-    if record.validation:
-        raise InputError(
-            f"expected a run that was trained on all training images, got one that left {record.validation:,} of them out for "
-            "validation. Train it without --validation."
-        )
+    require_test_images(record)
     if record.data_digest != declared.data_digest:
         raise InputError(
             f"expected a run on the data of the certificate, {declared.data_title}, got a run on {record.data_title}. Train the "

@@ -78,11 +78,7 @@ class ConsistencyRule:
         Raises:
             InputError: the run was tested on training images (``--validation``), to which the rule does not apply.
         """
-        if record.validation:
-            raise InputError(
-                f"expected a run tested on the test images of {record.data_name}, got a run with validation={record.validation}, "
-                f"which was tested on {record.validation} training images. Train again without --validation."
-            )
+        require_test_images(record)
         return self._judge_epochs(record), self._judge_accuracy(record)
 
     def judge_recipe(self, recipe: Recipe) -> tuple[Finding, ...]:
@@ -198,3 +194,16 @@ def _correct(result: EpochResult) -> int:
 def _score(result: EpochResult) -> str:
     share = percent(result.test_correct, result.test_total)
     return f"epoch {result.epoch}: {result.test_correct:,} of {result.test_total:,} ({share})"
+
+
+def require_test_images(record: RunRecord) -> None:
+    """Refuse a run that was tested on training images.
+
+    Raises:
+        InputError: the run was trained with ``--validation``.
+    """
+    if record.validation:
+        raise InputError(
+            f"expected a run tested on the test images of {record.data_name}, got a run with validation={record.validation}, "
+            f"which was tested on {record.validation} training images. Train again without --validation."
+        )

@@ -244,6 +244,18 @@ def test_a_run_of_another_training_is_not_counted(
     assert other in map(RunRecord.read, folder.glob("record-*.json"))
 
 
+def test_a_run_on_validation_images_is_refused(undisturbed: tuple[Certificate, Path], tmp_path: Path) -> None:
+    """In the folder of a declared seed, finished or interrupted: nothing is trained."""
+    folder = seed_folder(tmp_path, declaration().seeds[1])
+    shutil.copytree(seed_folder(undisturbed[1], declaration().seeds[1]), folder)
+    record = RunRecord.read(folder / "record.json")
+    dataclasses.replace(record, validation=10, data_digest="b" * 64).write(folder / "record.json")
+
+    with pytest.raises(InputError, match="which was tested on 10 training images"):
+        certified(tmp_path)
+    assert [folder] == list(tmp_path.glob("seed-*"))
+
+
 def test_data_that_change_during_a_certification_are_an_error(tmp_path: Path) -> None:
     """The seeds' processes load other data than declared."""
     declared = dataclasses.replace(declaration(), data_digest="e" * 64)

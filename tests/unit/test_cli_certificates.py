@@ -281,7 +281,7 @@ def test_runs_on_validation_images_are_recorded_and_refused(here: Path, command:
     assert 0 == command("replay", str(path))[0]
     made_up_certificate("cloud_2", [9_900, 9_910], runs=2).write(here / "c.json")
     code, _, err = command("compare", "c.json", str(path))
-    assert (2, True) == (code, "left 200 of them out for validation" in " ".join(err.split()))
+    assert (2, True) == (code, "which was tested on 200 training images" in " ".join(err.split()))
 
 
 @pytest.mark.parametrize(
