@@ -194,11 +194,11 @@ class FixedDesign(_Design):
         return self._verdicts[failures]
 
     def endpoints(self, rate: float) -> dict[Endpoint, float]:
-        """Return the probability of each endpoint, as `SequentialDesign.endpoints` does, by the binomial distribution."""
+        """Return the probability of each endpoint, in the order of a sequential design, by the binomial distribution."""
         probabilities = scipy.stats.binom.pmf(range(self.runs + 1), self.runs, 1 - rate)
-        found = [Endpoint(self.runs, failures, verdict) for failures, verdict in enumerate(self._verdicts)]
-        order = sorted(range(len(found)), key=lambda failures: _evidence_order(found[failures]))
-        return {found[failures]: float(probabilities[failures]) for failures in order}
+        ends = [Endpoint(self.runs, failures, verdict) for failures, verdict in enumerate(self._verdicts)]
+        found = dict(zip(ends, map(float, probabilities), strict=True))
+        return {end: found[end] for end in sorted(found, key=_evidence_order)}
 
     @functools.cached_property
     def _verdicts(self) -> tuple[Verdict, ...]:

@@ -211,10 +211,7 @@ def test_replicate_compares_with_runs_on_mnist_only(here: Path, command: Command
     _, _, err = command("replicate", "pipeline_second", "--records", "records")
     assert "pipeline_second: the same network and recipe as cloud_2, whose runs are used" in " ".join(err.split())
     pooled = "(log odds of a correct prediction), pooled over cloud_2"
-    assert (int(outcomes != {"consistent"}), True) == (
-        code,
-        pooled in " ".join(out.split()),
-    )
+    assert (int(outcomes != {"consistent"}), True) == (code, pooled in " ".join(out.split()))
 
 
 def test_a_model_without_a_published_log_has_no_spread_of_its_last_epoch(here: Path, command: Command) -> None:
